@@ -1,0 +1,39 @@
+"""Installs ser_jax; the clone is the supported way: `pip install -e .`."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name='ser_jax',
+    version='0.1.0',
+    description='Speech emotion recognition in JAX: three published multitask systems, evaluated honestly',
+    license='Apache-2.0',
+    python_requires='>=3.11',
+    packages=find_packages(include=['ser_jax*', 'tfds_builders*']),
+    package_data={'tfds_builders': ['*/*.md', '*/*.bib', '*/*.sha256', '*/*.csv']},
+    install_requires=[
+        'absl-py',
+        'array_record>=0.8',
+        'flax>=0.12',
+        'grain>=0.2.17',
+        'importlib_resources',  # tensorflow-datasets needs it and does not say so
+        'jax>=0.10',
+        'librosa>=0.11',
+        'matplotlib',
+        'ml-collections>=1.1',
+        'numpy',
+        'optax>=0.2.6',
+        'orbax-checkpoint>=0.12',
+        'scikit-learn',
+        'soundfile',
+        'soxr',
+        'tensorboardX',
+        'tensorflow-datasets>=4.9.10',
+        'tqdm',
+    ],
+    extras_require={
+        'test': ['pytest', 'pytest-xdist'],
+        'cuda': ['jax[cuda13]'],
+        'tpu': ['jax[tpu]'],
+        'beam': ['apache-beam'],
+    },
+)
