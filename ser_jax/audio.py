@@ -1,0 +1,105 @@
+"""Audio files of any kind -> mono int16 samples at one rate."""
+
+import os
+import pathlib
+
+import numpy as np
+
+from ser_jax.errors import UserError
+
+# Below these a recording holds no speech that could be labelled.
+MIN_SECONDS = 0.1
+# -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech.
+SILENCE_PEAK = 16
+
+AUDIO_ENDINGS = ('.wav', '.flac', '.ogg', '.mp3')
+
+
+class AudioError(UserError):
+    """A file that cannot be used as audio.
+
+    Attributes:
+        path: the file.
+        reason: why, in a few words ('empty file', 'truncated', ...).
+    """
+
+    def __init__(self, path: str | os.PathLike, reason: str):
+        super().__init__(f'{path}: {reason}')
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self):
+        # Exceptions pickle by their message alone; this one crosses process borders.
+        return AudioError, (str(self.path), self.reason)
+
+
+def _truncated(path: pathlib.Path) -> bool:
+    """Whether a RIFF header promises more bytes than the file has, as after an interrupted copy.
+
+    libsndfile reads such files without a word. Sizes of 0 and near 2^31 or 2^32 are written by programs that
+    stream and do not know the length.
+    """
+    with path.open('rb') as file:
+        head = file.read(12)
+    if len(head) < 12 or head[:4] != b'RIFF' or head[8:12] != b'WAVE':
+        return False
+    promised = int.from_bytes(head[4:8], 'little')
+    if promised == 0 or promised >= 0x7FFFF000:
+        return False
+    # One byte of padding is often counted and left out.
+    return promised + 8 > path.stat().st_size + 1
+
+
+def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
+    """Reads wav, flac, ogg or mp3 of any rate, width and number of channels.
+
+    Channels are averaged, then resampled (soxr, 'HQ'), then rounded to 16 bits; 16-bit mono files at
+    `sample_rate` come back bit for bit.
+
+    Args:
+        path: the file.
+        sample_rate: samples per second wanted.
+
+    Returns:
+        int16 [S].
+
+    Raises:
+        AudioError: missing, empty, truncated, undecodable, without samples, or not finite.
+    """
+    import soundfile
+
+    path = pathlib.Path(path)
+    try:
+        if not path.is_file():
+            raise AudioError(path, 'no such file')
+        if path.stat().st_size == 0:
+            raise AudioError(path, 'empty file')
+        if _truncated(path):
+            raise AudioError(path, 'truncated (its header promises more)')
+        samples, rate = soundfile.read(path, dtype='float32', always_2d=True)
+    except soundfile.LibsndfileError as error:
+        reason = ' '.join(str(error.error_string).split()).rstrip('.')
+        raise AudioError(path, f'cannot be decoded ({reason})') from error
+    except OSError as error:
+        raise AudioError(path, f'cannot be read ({error.strerror})') from error
+    if not len(samples):
+        raise AudioError(path, 'no samples')
+    if not np.isfinite(samples).all():
+        raise AudioError(path, 'samples that are not finite')
+    mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    if rate != sample_rate:
+        import soxr
+
+        mono = soxr.resample(mono, rate, sample_rate, quality='HQ')
+    if not len(mono):
+        raise AudioError(path, 'no samples')
+    return np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)
+
+
+def unusable(samples: np.ndarray, sample_rate: int = 16000) -> str | None:
+    """Why int16 samples [S] cannot be an utterance: 'too short (0.02 s)', 'silent'; None where they can."""
+    if len(samples) < MIN_SECONDS * sample_rate:
+        return f'too short ({len(samples) / sample_rate:.2f} s)'
+    if int(np.abs(samples.astype(np.int32)).max()) < SILENCE_PEAK:
+        return 'silent'
+    return None
