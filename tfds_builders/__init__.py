@@ -1,0 +1,1 @@
+"""Builders that turn corpora, as their owners distribute them, into the records that ser_jax reads."""

@@ -1,0 +1,286 @@
+"""The builder that all corpora share; a corpus says in its own folder only what differs."""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+import ser_jax.audio
+import ser_jax.features
+from ser_jax.corpora import (
+    EMOTIONS,
+    GENDERS,
+    INDEX_FILE,
+    METADATA_FILE,
+    RECORD_VERSION,
+    SPLIT,
+    file_sha256,
+)
+from ser_jax.errors import UserError
+from ser_jax.features import DEFAULT_FRONT_END, FrontEnd, mel_matrix
+from tfds_builders import pool, utterance
+from tfds_builders.utterance import Problem, Recording, Utterance
+
+UTTERANCES_PER_SHARD = 1000
+_DIMENSIONS = ('arousal', 'valence', 'dominance')
+_TEXTS = ('speaker', 'session', 'script', 'language')
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What lies in a corpus folder.
+
+    Attributes:
+        utterances: those found, in the order of the records.
+        published: all that the owner published, in the owner's order (their paths do not matter); empty where
+            nobody says how many there should be.
+        notes: what a user should know, one sentence each.
+        label_files: files the labels come from, relative to the folder (a change means: build again).
+    """
+
+    utterances: list[Utterance]
+    published: Sequence[Utterance] = ()
+    notes: tuple[str, ...] = ()
+    label_files: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> list[Utterance]:
+        """Published utterances that are not there."""
+        found = {item.id for item in self.utterances}
+        return [item for item in self.published if item.id not in found]
+
+
+class CorpusBuilder(tfds.core.ShardBasedBuilder):
+    """Builds the records of one corpus.
+
+    TFDS' `ShardBasedBuilder` rather than `GeneratorBasedBuilder`: it keeps the order (row r of the index is record
+    r), streams, and needs no TensorFlow, which the latter's shuffler imports beyond 1 GB (9 h of speech).
+
+    A corpus' `Builder` sets the upper-case attributes and `list_utterances`, nothing else.
+    """
+
+    VERSION = tfds.core.Version(RECORD_VERSION)
+    BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS' own way to declare them)
+        tfds.core.BuilderConfig(name='log_mel', description='log-mel spectrograms'),
+        tfds.core.BuilderConfig(name='waveform', description='16 kHz int16 samples'),
+    ]
+
+    # Classes of the default task, its protocol, and published folds as lists of test speakers.
+    LABELS: Sequence[str] = ()
+    PROTOCOL: str | None = 'leave_one_speaker_out()'
+    FOLDS: Sequence[Sequence[str]] | None = None
+    SYNTHETIC = False
+    # How an utterance's samples are had; importable by name, for it runs in other processes.
+    LOAD: Callable[[Utterance, int], np.ndarray] = staticmethod(utterance.load_file)
+    NEEDS_FOLDER = True
+    # A public zip of the corpus, where it may be had without asking.
+    DOWNLOAD: str | None = None
+    # Where a person gets it and what the folder must look like: one line, for error messages and TFDS.
+    MANUAL_DOWNLOAD_INSTRUCTIONS = ''
+
+    @classmethod
+    def list_utterances(cls, folder: pathlib.Path | None, **options) -> Listing:
+        """Lists the utterances below `folder` (None where the corpus needs none).
+
+        Raises:
+            UserError: nothing of the corpus is there, or its labels cannot be used.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def task(cls, listing: Listing, vocabulary: Sequence[str]) -> dict:
+        """`labels`, `protocol`, `folds` of the default task; corpora that cannot know them beforehand override."""
+        return {'labels': list(cls.LABELS), 'protocol': cls.PROTOCOL, 'folds': cls.FOLDS}
+
+    @classmethod
+    def vocabulary(cls, listing: Listing, **options) -> tuple[str, ...]:
+        """Names of the emotion codes."""
+        return EMOTIONS
+
+    @classmethod
+    def code_hash(cls) -> str:
+        """SHA-256 over the code that decides what records hold: this corpus' modules, this one, the front end."""
+        folder = pathlib.Path(inspect.getfile(cls)).parent
+        files = [*sorted(folder.glob('*.py')), pathlib.Path(__file__)]
+        files += [pathlib.Path(m.__file__) for m in (utterance, ser_jax.features, ser_jax.audio)]
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+    def __init__(
+        self,
+        *,
+        listing: Listing | None = None,
+        front_end: FrontEnd = DEFAULT_FRONT_END,
+        options: dict | None = None,
+        strict: bool = False,
+        workers: int | None = None,
+        extra: dict | None = None,
+        **kwargs,
+    ):
+        """Args:
+        listing: what to build, from `list_utterances`; None = read it from TFDS' manual_dir when building.
+        front_end: log-mel parameters.
+        options: of the corpus (csv_corpus: map, own_labels).
+        strict: whether the first unusable file stops the build.
+        workers: processes; None = as many as pay.
+        extra: joined to metadata.json.
+        **kwargs: TFDS' own (data_dir, config, version).
+        """
+        self.listing = listing
+        self.front_end = front_end
+        self.options = options or {}
+        self.strict = strict
+        self.workers = workers
+        self.extra = extra or {}
+        self.names = self.vocabulary(listing, **self.options) if listing else EMOTIONS
+        self.rows: list[dict] = []
+        self.skipped: list[Problem] = []
+        super().__init__(file_format='array_record', **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features
+        # Arrays are stored as bytes: read back 40 times faster than as lists of numbers.
+        if self.builder_config.name == 'log_mel':
+            shape, dtype = (None, self.front_end.n_mels), np.float32
+        else:
+            shape, dtype = (None,), np.int16
+        fields = {
+            'id': features.Text(),
+            self.builder_config.name: features.Tensor(shape=shape, dtype=dtype, encoding='bytes'),
+            'emotion': features.ClassLabel(names=list(self.names)),
+            'gender': features.ClassLabel(names=list(GENDERS)),
+            'duration': np.float32,
+            'frames': np.int32,
+            'audio_sha256': features.Text(),
+        }
+        fields |= {name: np.float32 for name in _DIMENSIONS}
+        fields |= {name: features.Text() for name in _TEXTS}
+        return self.dataset_info_from_configs(
+            features=features.FeaturesDict(fields), disable_shuffling=True
+        )
+
+    def _shard_iterators_per_split(self, dl_manager) -> dict:
+        if self.listing is None:
+            folder = pathlib.Path(dl_manager.manual_dir) if self.NEEDS_FOLDER else None
+            self.listing = self.list_utterances(folder)
+        items = self.listing.utterances
+        recordings = pool.pool_map(
+            utterance.record,
+            items,
+            (self.LOAD, self.front_end, mel_matrix(self.front_end)),
+            workers=self.workers,
+            description=self.name,
+        )
+        # The shards are written one after the other, so that they can share one stream.
+        pairs = zip(items, recordings)
+        shards = max(1, -(-len(items) // UTTERANCES_PER_SHARD))
+        bounds = [round(len(items) * k / shards) for k in range(shards + 1)]
+        sizes = [bounds[k + 1] - bounds[k] for k in range(shards)]
+        return {SPLIT: [lambda size=size: self._shard(pairs, size) for size in sizes]}
+
+    def _shard(self, pairs: Iterator, size: int) -> Iterator[tuple[str, dict]]:
+        """Yields the records of the next `size` utterances and keeps their index rows."""
+        for _ in range(size):
+            item, recording = next(pairs)
+            if isinstance(recording, Problem):
+                if self.strict:
+                    raise UserError(
+                        f'{item.path or item.id}: {recording.reason} (--strict stops here)'
+                    )
+                self.skipped.append(recording)
+                continue
+            row = self._row(item, recording)
+            array = getattr(recording, self.builder_config.name)
+            yield item.id, {**row, self.builder_config.name: array}
+            log_mel = recording.log_mel.astype(np.float64)
+            sums = {'log_mel_sum': log_mel.sum(0), 'log_mel_squares': (log_mel**2).sum(0)}
+            self.rows.append(row | sums)
+
+    def _row(self, item: Utterance, recording: Recording) -> dict:
+        """Every field of a record but the arrays."""
+        return {
+            'id': item.id,
+            'emotion': self.names.index(item.emotion) if item.emotion else -1,
+            'gender': GENDERS.index(item.gender) if item.gender else -1,
+            'duration': np.float32(len(recording.waveform) / self.front_end.sample_rate),
+            'frames': np.int32(len(recording.log_mel)),
+            'audio_sha256': recording.audio_sha256,
+            **{name: np.float32(getattr(item, name)) for name in _DIMENSIONS},
+            **{name: getattr(item, name) for name in _TEXTS},
+        }
+
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        super()._download_and_prepare(dl_manager, download_config)
+        if not self.rows:
+            raise UserError(
+                f'none of the {len(self.skipped)} utterances of {self.name} can be used; '
+                f'the first, {self.skipped[0].id}: {self.skipped[0].reason}'
+            )
+        # TFDS renames the folder into place after this returns.
+        folder = pathlib.Path(self.data_dir)
+        index = build_index(self.rows)
+        np.savez(folder / INDEX_FILE, **index)
+        text = json.dumps(self._metadata(index), indent=1, ensure_ascii=False)
+        (folder / METADATA_FILE).write_text(text + '\n', encoding='utf-8')
+
+    def _metadata(self, index: dict[str, np.ndarray]) -> dict:
+        listing = self.listing
+        front_end = dataclasses.asdict(self.front_end)
+        return {
+            'representation': self.builder_config.name,
+            'record_version': RECORD_VERSION,
+            'synthetic': self.SYNTHETIC,
+            'vocabulary': list(self.names),
+            **self.task(listing, self.names),
+            'front_end': front_end,
+            'corpus_hash': corpus_hash(index, self.names, front_end),
+            'builder_hash': self.code_hash(),
+            'utterances': len(index['id']),
+            'published': len(listing.published) or None,
+            'missing': len(listing.missing),
+            'skipped': [dataclasses.asdict(problem) for problem in self.skipped],
+            'notes': [*listing.notes, *duplicate_notes(index)],
+            'options': self.options,
+            **self.extra,
+        }
+
+
+def build_index(rows: list[dict]) -> dict[str, np.ndarray]:
+    """Index rows -> one array a field, [N, ...]; texts as fixed-width unicode, readable without pickle."""
+    index = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        dtype = np.int32 if name in ('emotion', 'gender') else None
+        index[name] = np.array(values, dtype=dtype)
+    return index
+
+
+def corpus_hash(index: dict[str, np.ndarray], vocabulary: Sequence[str], front_end: dict) -> str:
+    """SHA-256 of what a corpus holds: audio, labels, vocabulary and front end, whatever the machine or folder."""
+    digest = hashlib.sha256(json.dumps([list(vocabulary), front_end], sort_keys=True).encode())
+    for name in sorted(index):
+        if not name.startswith('log_mel'):  # sums may differ in the last bit between machines
+            digest.update(f'{name}={index[name].tolist()!r};'.encode())
+    return digest.hexdigest()
+
+
+def duplicate_notes(index: dict[str, np.ndarray]) -> list[str]:
+    """A sentence for each recording that occurs under several ids."""
+    by_audio: dict[str, list[str]] = {}
+    for name, digest in zip(index['id'].tolist(), index['audio_sha256'].tolist()):
+        by_audio.setdefault(digest, []).append(name)
+    return [
+        f'identical audio: {" = ".join(names)}' for names in by_audio.values() if len(names) > 1
+    ]
+
+
+def label_hashes(folder: pathlib.Path | None, listing: Listing) -> dict[str, str]:
+    """SHA-256 of the files the labels came from, to notice later edits."""
+    return {name: file_sha256(folder / name) for name in listing.label_files} if folder else {}

@@ -1,0 +1,102 @@
+"""`python -m tfds_builders.build NAME`: prepares a corpus.
+
+python -m tfds_builders.build emodb --manual_dir=~/corpora/emodb
+python -m tfds_builders.build csv_corpus/mine --manual_dir=~/recordings --map bored=neutral
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ser_jax.corpora import DEFAULT_DATA_DIR, REPRESENTATIONS
+from ser_jax.errors import UserError
+
+
+def parse_map(pairs: Sequence[str]) -> dict[str, str]:
+    """`['bored=neutral', 'xxx=']` -> {'bored': 'neutral', 'xxx': ''}; an empty right side drops the label.
+
+    Raises:
+        UserError: an item without '='.
+    """
+    result = {}
+    for pair in pairs:
+        label, sign, name = pair.partition('=')
+        if not sign or not label:
+            raise UserError(f'--map {pair}: expected LABEL=EMOTION, such as bored=neutral')
+        result[label.strip()] = name.strip()
+    return result
+
+
+def csv_options(flags: argparse.Namespace) -> dict:
+    """`--map` and `--own_labels` as the builder of csv corpora takes them; checks `--workers` too.
+
+    Raises:
+        UserError: given for another corpus, or malformed.
+    """
+    if flags.workers is not None and flags.workers < 1:
+        raise UserError(f'--workers={flags.workers}: expected 1 or more')
+    options = {}
+    if flags.map:
+        options['map'] = parse_map(flags.map)
+    if flags.own_labels:
+        options['own_labels'] = True
+    if options and not flags.name.startswith('csv_corpus/'):
+        raise UserError('--map and --own_labels are for csv_corpus/<name> only')
+    return options
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    result = argparse.ArgumentParser(
+        prog='python -m tfds_builders.build', description='Prepares a corpus for ser_jax.'
+    )
+    result.add_argument('name', help='emodb, ravdess, demo_speech, csv_corpus/<name>')
+    result.add_argument('--manual_dir', help='the corpus; default $SER_JAX_MANUAL_DIR/<corpus>')
+    result.add_argument('--data_dir', help=f'prepared corpora; default {DEFAULT_DATA_DIR}')
+    result.add_argument('--representation', choices=(*REPRESENTATIONS, 'both'), default='log_mel')
+    result.add_argument('--strict', action='store_true', help='stop at the first unusable file')
+    result.add_argument('--workers', type=int, help='processes; default: one a core')
+    result.add_argument(
+        '--map', action='append', default=[], metavar='LABEL=EMOTION',
+        help='csv_corpus: read LABEL as EMOTION (repeatable; nothing after = drops the label)',
+    )  # fmt: skip
+    result.add_argument(
+        '--own_labels',
+        action='store_true',
+        help='csv_corpus: keep its own label names (then no runs across corpora)',
+    )
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    flags = parser().parse_args(arguments)
+    # After --help: importing TFDS takes a while.
+    from tfds_builders.prepare import prepare
+
+    try:
+        options = csv_options(flags)
+        both = flags.representation == 'both'
+        for representation in REPRESENTATIONS if both else (flags.representation,):
+            prepare(
+                flags.name,
+                manual_dir=flags.manual_dir,
+                data_dir=flags.data_dir,
+                representation=representation,
+                options=options,
+                strict=flags.strict,
+                workers=flags.workers,
+                rebuild=True,
+                log=print,
+            )
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('stopped; nothing was changed', file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

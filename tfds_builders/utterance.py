@@ -1,0 +1,120 @@
+"""One utterance of a corpus, and the pure function that turns it into a record.
+
+No import of TFDS here: this module is what the processes of the pool load.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ser_jax.audio import AudioError, read_audio, unusable
+from ser_jax.features import FrontEnd, log_mel
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """What is known of an utterance before its audio is read. Missing: '' and NaN.
+
+    Attributes:
+        id: unique and stable: path without ending, relative to the corpus.
+        path: the audio file; '' where the corpus makes its audio itself.
+        emotion: name in the corpus' vocabulary.
+        arousal: 1-5; likewise valence, dominance.
+        speaker: unique across corpora, such as 'emodb/03'.
+        session: recording session.
+        script: what was said: a text code, the same for all who read it.
+        language: ISO 639-1 code.
+        gender: 'female' or 'male'.
+    """
+
+    id: str
+    path: str = ''
+    emotion: str = ''
+    arousal: float = math.nan
+    valence: float = math.nan
+    dominance: float = math.nan
+    speaker: str = ''
+    session: str = ''
+    script: str = ''
+    language: str = ''
+    gender: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """An utterance that cannot become a record, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """What the audio of an utterance adds: everything a record needs besides the labels.
+
+    Attributes:
+        waveform: int16 [S].
+        log_mel: float32 [T, n_mels].
+        audio_sha256: of the little-endian samples.
+    """
+
+    id: str
+    waveform: np.ndarray
+    log_mel: np.ndarray
+    audio_sha256: str
+
+
+def load_file(utterance: Utterance, sample_rate: int) -> np.ndarray:
+    """Samples of an utterance that lies in a file: int16 [S].
+
+    Raises:
+        AudioError: the file cannot be used.
+    """
+    return read_audio(utterance.path, sample_rate)
+
+
+def record(
+    utterance: Utterance,
+    load: Callable[[Utterance, int], np.ndarray],
+    front_end: FrontEnd,
+    mel: np.ndarray,
+) -> Recording | Problem:
+    """The unit of work of every builder: utterance -> its audio as records hold it.
+
+    Args:
+        utterance: whose audio.
+        load: (utterance, sample rate) -> int16 [S]; `load_file` or a synthesiser.
+        front_end: log-mel parameters.
+        mel: `ser_jax.features.mel_matrix(front_end)`.
+
+    Returns:
+        The recording, or the problem where the audio is missing, corrupt, silent or too short.
+    """
+    samples = _samples(utterance, load, front_end.sample_rate)
+    if isinstance(samples, Problem):
+        return samples
+    return Recording(utterance.id, samples, log_mel(samples, front_end, mel), _digest(samples))
+
+
+def audio_sha256(
+    utterance: Utterance, load: Callable[[Utterance, int], np.ndarray], sample_rate: int
+) -> str | Problem:
+    """What a record would say of an utterance's audio: its SHA-256, or the problem with it (doctor's unit of work)."""
+    samples = _samples(utterance, load, sample_rate)
+    return samples if isinstance(samples, Problem) else _digest(samples)
+
+
+def _samples(utterance: Utterance, load: Callable, sample_rate: int) -> np.ndarray | Problem:
+    try:
+        samples = load(utterance, sample_rate)
+    except AudioError as error:
+        return Problem(utterance.id, error.reason)
+    reason = unusable(samples, sample_rate)
+    return Problem(utterance.id, reason) if reason else samples
+
+
+def _digest(samples: np.ndarray) -> str:
+    return hashlib.sha256(samples.astype('<i2').tobytes()).hexdigest()
