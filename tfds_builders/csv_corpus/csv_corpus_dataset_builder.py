@@ -1,0 +1,166 @@
+"""csv_corpus/<name>: anyone's own recordings, a folder of audio and a metadata.csv."""
+
+import csv
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+
+from ser_jax.corpora import EMOTIONS, GENDERS
+from ser_jax.errors import UserError
+from tfds_builders.base import CorpusBuilder, Listing
+from tfds_builders.utterance import Utterance
+
+TABLE = 'metadata.csv'
+_NEEDED = ('file', 'emotion', 'speaker')
+_DIMENSIONS = ('arousal', 'valence', 'dominance')
+# Above this many speakers, leaving out one at a time takes too many folds.
+_MOST_FOLDS = 12
+_GENDERS = {'f': 'female', 'w': 'female', 'm': 'male', '': '', **{name: name for name in GENDERS}}
+
+
+def read_table(path: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
+    """Reads a csv table (comma, semicolon or tab).
+
+    Returns:
+        (line number, column -> text without surrounding blanks) of every row that is not empty.
+
+    Raises:
+        UserError: missing, not UTF-8, without a needed column, or empty.
+    """
+    if not path.is_file():
+        raise UserError(f'{path} is missing: a csv corpus needs it, columns {", ".join(_NEEDED)}')
+    try:
+        with path.open(encoding='utf-8-sig', newline='') as file:
+            head = file.readline()
+            file.seek(0)
+            delimiter = max(',;\t', key=head.count)
+            reader = csv.reader(file, delimiter=delimiter)
+            columns = [name.strip().lower() for name in next(reader, [])]
+            rows = []
+            for cells in reader:
+                cells = [cell.strip() for cell in cells] + [''] * (len(columns) - len(cells))
+                if any(cells):
+                    rows.append((reader.line_num, dict(zip(columns, cells))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f'{path} cannot be read as UTF-8 csv ({error})') from error
+    lacking = [name for name in _NEEDED if name not in columns]
+    if lacking:
+        raise UserError(
+            f'{path} lacks the column {" and ".join(lacking)}; it has {", ".join(columns) or "none"}'
+        )
+    if not rows:
+        raise UserError(f'{path} has no rows')
+    return rows
+
+
+class Builder(CorpusBuilder):
+    """Builder of csv corpora; emotion and speaker may be blank (noise, speech without labels)."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f'it needs a folder with the recordings and {TABLE}'
+
+    @classmethod
+    def list_utterances(
+        cls,
+        folder: pathlib.Path,
+        *,
+        name: str = 'csv_corpus',
+        map: dict[str, str] | None = None,
+        own_labels: bool = False,
+    ) -> Listing:
+        """Reads the table; files are looked at later, one by one.
+
+        Args:
+            folder: with metadata.csv.
+            name: of the corpus, prefixes its speakers.
+            map: label -> emotion ('' = none), whatever the case of the label.
+            own_labels: keep labels as they are, in a vocabulary of their own.
+
+        Raises:
+            UserError: table or cell that cannot be used, with its line.
+        """
+        path = folder / TABLE
+        mapping = {label.lower(): emotion for label, emotion in (map or {}).items()}
+        utterances, lines, unknown = [], {}, {}
+        for line, row in read_table(path):
+            where = f'{path} line {line}'
+            item = cls._utterance(folder, row, where, name)
+            label = mapping.get(row['emotion'].lower(), row['emotion'])
+            if not own_labels:
+                label = label.lower()
+                if label and label not in EMOTIONS:
+                    unknown.setdefault(label, line)
+            if item.id in lines:
+                raise UserError(f'{where}: {item.id} is in line {lines[item.id]} already')
+            lines[item.id] = line
+            utterances.append(Utterance(**{**item.__dict__, 'emotion': label}))
+        if unknown:
+            raise cls._unknown_labels(path, unknown, name)
+        notes = []
+        speakers = sum(not item.speaker for item in utterances)
+        if speakers:
+            notes.append(f'{speakers} utterances have no speaker: they cannot be split by speaker')
+        return Listing(utterances, notes=tuple(notes), label_files=(TABLE,))
+
+    @staticmethod
+    def _unknown_labels(path: pathlib.Path, unknown: dict[str, int], name: str) -> UserError:
+        labels = ', '.join(f'{label!r} (line {line})' for label, line in unknown.items())
+        label = next(iter(unknown))
+        return UserError(
+            f'{path}: labels outside the vocabulary: {labels}; the vocabulary is '
+            f'{", ".join(EMOTIONS)}. Run python -m tfds_builders.build {name} with '
+            f'--map {label}=EMOTION to read one as another, --map {label}= to drop it, '
+            'or --own_labels to keep all labels as they are (then no runs across corpora)'
+        )
+
+    @staticmethod
+    def _utterance(folder: pathlib.Path, row: dict[str, str], where: str, name: str) -> Utterance:
+        """One row without its label."""
+        file = os.path.normpath(row['file'].replace('\\', '/'))
+        if not row['file']:
+            raise UserError(f'{where}: no file named')
+        if os.path.isabs(file) or file.split(os.sep)[0] == '..':
+            raise UserError(f'{where}: {row["file"]} lies outside {folder}; name files inside it')
+        gender = row.get('gender', '').lower()
+        if gender not in _GENDERS:
+            raise UserError(f'{where}: gender {row["gender"]!r} is not female or male')
+        dimensions = {}
+        for field in _DIMENSIONS:
+            text = row.get(field, '')
+            try:
+                value = float(text) if text else math.nan
+            except ValueError:
+                value = math.inf
+            if not (math.isnan(value) or 1 <= value <= 5):
+                raise UserError(f'{where}: {field} {text!r} is not a number from 1 to 5')
+            dimensions[field] = value
+        return Utterance(
+            id=pathlib.PurePath(file).with_suffix('').as_posix(),
+            path=str(folder / file),
+            speaker=f'{name}/{row["speaker"]}' if row['speaker'] else '',
+            session=row.get('session', ''),
+            script=row.get('script', ''),
+            language=row.get('language', ''),
+            gender=_GENDERS[gender],
+            **dimensions,
+        )
+
+    @classmethod
+    def vocabulary(cls, listing: Listing, own_labels: bool = False, **_) -> tuple[str, ...]:
+        """The canonical emotions, or with `own_labels` the labels that occur, sorted."""
+        if not own_labels:
+            return EMOTIONS
+        return tuple(sorted({item.emotion for item in listing.utterances} - {''})) or EMOTIONS
+
+    @classmethod
+    def task(cls, listing: Listing, vocabulary: Sequence[str]) -> dict:
+        """All labels that occur; leave one speaker out, or five folds of speakers where they are many."""
+        labelled = [item for item in listing.utterances if item.emotion]
+        present = {item.emotion for item in labelled}
+        speakers = {item.speaker for item in labelled} - {''}
+        protocol = None
+        if speakers:
+            many = len(speakers) > _MOST_FOLDS
+            protocol = 'speaker_folds(5)' if many else 'leave_one_speaker_out()'
+        labels = [name for name in vocabulary if name in present]
+        return {'labels': labels, 'protocol': protocol, 'folds': None}
