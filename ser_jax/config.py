@@ -1,0 +1,116 @@
+"""The fields every config has, the `CORPUS,OPTION…` argument, and call strings such as `'speed(0.9, 1.1)'`."""
+
+import ast
+import dataclasses
+from collections.abc import Mapping
+
+import ml_collections
+
+from ser_jax.errors import UserError
+from ser_jax.features import FrontEnd
+
+
+def base_config() -> ml_collections.ConfigDict:
+    """The fields shared by all systems, with their defaults; a config file adds its own."""
+    config = ml_collections.ConfigDict()
+    config.system = ''  # name of the config file
+    config.seed = 0  # of initial parameters, data order, augmentation and dropout
+
+    # What is learnt from, and how it is evaluated.
+    config.corpus = 'demo_speech'
+    config.labels = ()  # emotions to tell apart; () = the corpus's usual ones
+    config.protocol = ''  # e.g. 'speaker_folds(4)'; '' = the corpus's usual one
+    config.folds = ()  # names of the folds to run; () = all
+    config.validation = True  # False: validation speakers train too, the last parameters are tested
+    config.report_test = True  # False: development; test speakers are never read
+    config.final = True  # train a last model on all speakers, for predict and export
+    config.unlabelled = ()  # prepared corpora that join training without emotion labels
+    config.unlabelled_share = 0.5  # of each batch, where there are any
+    config.noise_corpus = ''  # prepared corpus for the augmentation noise(…); '' = coloured noise
+
+    # Training.
+    config.batch_size = 32  # utterances a step, over all devices
+    config.crop_frames = 300  # 10 ms each; longer utterances are cropped at random in training
+    config.steps = 600
+    config.eval_every = 50  # steps between validations (and checkpoints)
+    config.patience = 8  # validations without a better one before training stops
+    config.eval_batch_size = 16
+    config.class_weights = True  # every emotion counts the same in the loss
+    config.label_smoothing = 0.0
+    config.parallelism = 'jit'  # or 'pmap'
+    config.optimiser = ml_collections.ConfigDict(
+        {
+            'learning_rate': 1e-3,  # peak
+            'warmup': 0.05,  # share of the steps
+            'weight_decay': 1e-2,
+            'clip': 1.0,  # largest global norm of the gradient
+            'average': 0.99,  # decay of the parameters' moving average, which is evaluated
+        }
+    )
+
+    config.data = ml_collections.ConfigDict(
+        {
+            'data_dir': '~/.cache/ser_jax/records',  # prepared corpora
+            'manual_dir': '',  # the corpus as its owner delivers it; '' = $SER_JAX_MANUAL_DIR/<corpus>
+            'memory_gb': 4.0,  # corpora up to this size are kept in memory
+            'front_end': dataclasses.asdict(FrontEnd()),
+        }
+    )
+    return config
+
+
+def apply_options(
+    config: ml_collections.ConfigDict,
+    argument: str,
+    presets: Mapping[str, Mapping],
+    corpora: Mapping[str, Mapping],
+) -> ml_collections.ConfigDict:
+    """Applies what stands after the colon of `--config=FILE.py:CORPUS,OPTION…`.
+
+    Args:
+        config: to change.
+        argument: `''`, or a corpus, or a corpus and options, separated by commas.
+        presets: option -> fields to set ('optimiser.learning_rate' for nested ones).
+        corpora: corpus -> fields to set for it.
+
+    Returns:
+        `config`, with `config.options` the options given.
+
+    Raises:
+        UserError: an unknown option.
+    """
+    corpus, *options = [word.strip() for word in argument.split(',')]
+    config.corpus = corpus or config.corpus
+    unknown = [option for option in options if option not in presets]
+    if unknown:
+        raise UserError(
+            f'unknown option {unknown[0]!r} after the corpus; there are: {", ".join(sorted(presets))}'
+        )
+    config.options = tuple(options)
+    for changes in (corpora.get(config.corpus, {}), *(presets[option] for option in options)):
+        config.update_from_flattened_dict(dict(changes))
+    return config
+
+
+def parse_call(text: str) -> tuple[str, tuple]:
+    """Splits a call string into its name and literal arguments, without evaluating anything.
+
+    Args:
+        text: `'name'`, `'name()'` or `'name(1, 0.5, "x")'`.
+
+    Returns:
+        (name, arguments).
+
+    Raises:
+        UserError: the text is not such a call.
+    """
+    problem = UserError(f'{text!r} is not of the form name(literal, …), e.g. speed(0.9, 1.1)')
+    try:
+        node = ast.parse(text.strip(), mode='eval').body
+        if isinstance(node, ast.Name):
+            return node.id, ()
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
+            raise problem
+        return node.func.id, tuple(ast.literal_eval(argument) for argument in node.args)
+    except (SyntaxError, ValueError) as error:
+        raise problem from error

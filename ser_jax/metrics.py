@@ -1,0 +1,212 @@
+"""Metrics of classification and of emotional dimensions, in NumPy, from confusion matrices.
+
+Every rate is a function of a confusion matrix `[..., K, K]` (row = true class, column = predicted
+class) and works on any number of them at once: on one fold, on every speaker, on ten thousand
+bootstrap resamples.
+"""
+
+import numpy as np
+
+# Resamples are drawn in blocks of so many numbers, so that thousands of speakers do not fill the
+# memory.
+_BLOCK = 4_000_000
+
+
+def confusion_matrix(labels, predictions, n_classes: int) -> np.ndarray:
+    """Counts how often class i was taken for class j.
+
+    Args:
+        labels: true classes, int [N], each in 0 … n_classes - 1.
+        predictions: predicted classes, int [N].
+        n_classes: K.
+
+    Returns:
+        int64 [K, K], row = true class, column = predicted class.
+
+    Raises:
+        ValueError: a class outside 0 … K - 1 (missing labels are dropped before, not here), or
+            unequal lengths.
+    """
+    labels, predictions = _classes(labels, n_classes), _classes(predictions, n_classes)
+    if labels.shape != predictions.shape:
+        raise ValueError(f'{labels.size} labels but {predictions.size} predictions')
+    counts = np.bincount(labels * n_classes + predictions, minlength=n_classes**2)
+    return counts.reshape(n_classes, n_classes)
+
+
+def _classes(values, n_classes):
+    values = np.asarray(values)
+    if values.ndim != 1 or (values.size and values.dtype.kind not in 'iu'):
+        raise ValueError(f'classes are a 1-D integer array, not {values.dtype} {values.shape}')
+    if values.size and not 0 <= values.min() <= values.max() < n_classes:
+        raise ValueError(f'classes lie in 0 … {n_classes - 1}, got {values.min()} … {values.max()}')
+    return values.astype(np.int64)
+
+
+def _ratio(numerator, denominator):
+    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
+    undefined = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)[()]
+
+
+def _mean_present(values, present):
+    return _ratio(np.where(present, values, 0.0).sum(-1), present.sum(-1))
+
+
+def recall(confusion) -> np.ndarray:
+    """Recall of each class.
+
+    Args:
+        confusion: counts [..., K, K].
+
+    Returns:
+        float [..., K]; NaN for a class that does not occur in the labels.
+    """
+    confusion = np.asarray(confusion)
+    return _ratio(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1))
+
+
+def uar(confusion) -> np.ndarray:
+    """Unweighted average recall: the mean recall of the classes present in the labels.
+
+    Args:
+        confusion: counts [..., K, K].
+
+    Returns:
+        float [...], 0–1; NaN where there is no label at all. Equals scikit-learn's
+        `balanced_accuracy_score`.
+    """
+    recalls = recall(confusion)
+    return _mean_present(recalls, ~np.isnan(recalls))
+
+
+def wa(confusion) -> np.ndarray:
+    """Weighted accuracy: the share of correct predictions.
+
+    Args:
+        confusion: counts [..., K, K].
+
+    Returns:
+        float [...], 0–1; NaN where there is no label at all.
+    """
+    confusion = np.asarray(confusion)
+    return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1)))
+
+
+def macro_f1(confusion) -> np.ndarray:
+    """Mean F1 over the classes that occur in labels or predictions (scikit-learn's default).
+
+    Args:
+        confusion: counts [..., K, K].
+
+    Returns:
+        float [...], 0–1. A class that was predicted but does not occur counts as 0.
+    """
+    confusion = np.asarray(confusion)
+    occurrences = confusion.sum(-1) + confusion.sum(-2)
+    f1 = _ratio(2 * np.diagonal(confusion, axis1=-2, axis2=-1), occurrences)
+    return _mean_present(f1, occurrences > 0)
+
+
+def ccc(targets, predictions) -> float:
+    """Concordance correlation coefficient of one emotional dimension (Lin 1989).
+
+    With population moments:     2 cov(t, p) / (var(t) + var(p) + (mean(t) - mean(p))²).
+
+    Args:
+        targets: float [N]; NaN = no label, left out.
+        predictions: float [N].
+
+    Returns:
+        -1 … 1; NaN where it is undefined (no label, or both constant and equal).
+    """
+    targets, predictions = np.asarray(targets, float), np.asarray(predictions, float)
+    labelled = ~np.isnan(targets)
+    if not labelled.any():
+        return float('nan')
+    targets, predictions = targets[labelled], predictions[labelled]
+    covariance = np.mean((targets - targets.mean()) * (predictions - predictions.mean()))
+    spread = targets.var() + predictions.var() + (targets.mean() - predictions.mean()) ** 2
+    return float(_ratio(2 * covariance, spread))
+
+
+def confusion_by_speaker(labels, predictions, speakers, n_classes: int) -> np.ndarray:
+    """One confusion matrix per speaker, speakers in sorted order.
+
+    An utterance of an unknown speaker ('') stands for itself: unknown speakers are never taken as
+    one speaker.
+
+    Args:
+        labels: int [N].
+        predictions: int [N].
+        speakers: str [N].
+        n_classes: K.
+
+    Returns:
+        int64 [S, K, K], which sum to the pooled confusion matrix.
+    """
+    labels, predictions = _classes(labels, n_classes), _classes(predictions, n_classes)
+    speakers = np.asarray(speakers).astype(str)
+    unknown = speakers == ''
+    _, known = np.unique(speakers[~unknown], return_inverse=True)
+    n_known = known.max() + 1 if known.size else 0
+    speaker = np.empty(labels.size, np.int64)
+    speaker[~unknown] = known
+    speaker[unknown] = n_known + np.arange(unknown.sum())
+    n_speakers = n_known + unknown.sum()
+    cell = (speaker * n_classes + labels) * n_classes + predictions
+    counts = np.bincount(cell, minlength=n_speakers * n_classes**2)
+    return counts.reshape(n_speakers, n_classes, n_classes)
+
+
+def bootstrap_interval(
+    labels,
+    predictions,
+    speakers,
+    n_classes: int,
+    *,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the UAR over speakers (Efron & Tibshirani 1993, chapter 13).
+
+    Utterances of one speaker are not independent, so whole speakers are drawn with replacement, as
+    many as there are, and the UAR of the pooled resample is taken. A resample in which a class is
+    missing uses the mean over the classes it has. An utterance of an unknown speaker ('') is drawn
+    by itself. The order of the utterances plays no part. The interval says how the UAR varies with
+    the speakers tested; it says nothing about the training seed.
+
+    Args:
+        labels: int [N].
+        predictions: int [N].
+        speakers: str [N].
+        n_classes: K.
+        n_resamples: number of resamples.
+        seed: of the resampling; the same seed gives the same interval.
+        level: coverage, 0–1.
+
+    Returns:
+        (lower, upper), 0–1; (NaN, NaN) with fewer than two speakers, of whose spread nothing is
+        known.
+    """
+    confusion = confusion_by_speaker(labels, predictions, speakers, n_classes)
+    n_speakers = len(confusion)
+    if n_speakers < 2:
+        return float('nan'), float('nan')
+    # UAR needs only hits and occurrences per class: one small matrix product per block of
+    # resamples.
+    hits, occurrences = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(-1)
+    statistics = np.concatenate([hits, occurrences], axis=1).astype(float)  # [S, 2K]
+    rng = np.random.default_rng(seed)
+    scores = []
+    for start in range(0, n_resamples, max(1, _BLOCK // n_speakers)):
+        block = min(max(1, _BLOCK // n_speakers), n_resamples - start)
+        drawn = rng.integers(n_speakers, size=(block, n_speakers))
+        drawn += n_speakers * np.arange(block)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=block * n_speakers).reshape(block, n_speakers)
+        sums = times.astype(float) @ statistics
+        recalls = _ratio(sums[:, :n_classes], sums[:, n_classes:])
+        scores.append(_mean_present(recalls, ~np.isnan(recalls)))
+    lower, upper = np.quantile(np.concatenate(scores), [(1 - level) / 2, (1 + level) / 2])
+    return float(lower), float(upper)

@@ -1,0 +1,57 @@
+"""What stands behind the colon of --config, and call strings."""
+
+import ml_collections
+import pytest
+
+from ser_jax.config import apply_options, base_config, parse_call
+from ser_jax.errors import UserError
+
+PRESETS = {'fast': {'steps': 7, 'optimiser.clip': 2.0}, 'slow': {'steps': 9}}
+CORPORA = {'demo_speech': {'folds': (1,)}, 'emodb': {'crop_frames': 99}}
+
+
+def configured(argument) -> ml_collections.ConfigDict:
+    return apply_options(base_config(), argument, PRESETS, CORPORA)
+
+
+def test_corpus_then_options_in_order():
+    config = configured('emodb,fast,slow')
+    assert (config.corpus, config.crop_frames, config.steps) == ('emodb', 99, 9)
+    assert config.optimiser.clip == 2.0
+    assert config.options == ('fast', 'slow')
+
+
+def test_nothing_means_the_default_corpus_with_its_settings():
+    config = configured('')
+    assert (config.corpus, config.folds, config.options) == ('demo_speech', (1,), ())
+
+
+def test_options_without_a_corpus():
+    assert configured(',fast').corpus == 'demo_speech'
+    assert configured(',fast').steps == 7
+
+
+def test_unknown_options_are_told_with_those_there_are():
+    with pytest.raises(UserError, match="'fats'.*fast, slow"):
+        configured('emodb,fats')
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('speed(0.9, 1.1)', ('speed', (0.9, 1.1))),
+        ('clean', ('clean', ())),
+        (' f() ', ('f', ())),
+        ('f("a", -1, (2, 3))', ('f', ('a', -1, (2, 3)))),
+    ],
+)
+def test_calls(text, expected):
+    assert parse_call(text) == expected
+
+
+@pytest.mark.parametrize(
+    'text', ['', '1', 'f(', 'f(x)', 'f(a=1)', 'f().g()', '__import__("os").getcwd()', 'f(1)(2)']
+)
+def test_everything_else_is_refused(text):
+    with pytest.raises(UserError, match='is not of the form'):
+        parse_call(text)
