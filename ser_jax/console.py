@@ -1,0 +1,156 @@
+"""The result card as plain text, at most 100 columns wide: what is read at the end of a run."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+_WIDTH = 100
+
+
+def print_table(card: Mapping) -> str:
+    """The table of a result card: header, rates, confusion matrix, folds, leak check, cost.
+
+    A card without a test condition (`report_test = False`) shows the validation UAR only.
+
+    Args:
+        card: `evaluation.result_card(…)` or a `results.json`.
+
+    Returns:
+        Lines of at most 100 columns; rates in percent.
+    """
+    conditions = card['conditions']
+    shown = next(iter(conditions.values())) if conditions else card['validation']
+    speech = 'SYNTHETIC speech' if card['synthetic'] else 'real speech'
+    header = (
+        f'{card["system"]} on {card["corpus"]} ({speech}), {card["protocol"]}, '
+        f'{len(shown["folds"])} fold{"s" * (len(shown["folds"]) != 1)}, seed {card["seed"]}'
+    )
+    blocks = [textwrap.wrap(header, _WIDTH)]
+    if conditions:
+        name = 'clean' if 'clean' in conditions else next(iter(conditions))
+        blocks += _condition(name, conditions[name])
+        if card.get('validation'):
+            blocks.insert(2, [_validation_line(card['validation'])])
+        if len(conditions) > 1:
+            blocks.append(_conditions(conditions))
+    else:
+        blocks += _validation(card['validation'])
+    blocks.append(_footer(card))
+    return '\n'.join('\n'.join(line.rstrip() for line in block) + '\n' for block in blocks)
+
+
+def _percent(value, digits=1):
+    return '–' if value is None else f'{100 * value:.{digits}f}'
+
+
+def _interval(interval):
+    return '–' if None in interval else f'[{_percent(interval[0])}, {_percent(interval[1])}]'
+
+
+def _condition(name, result):
+    n_speakers = len({name for fold in result['folds'] for name in fold['test_speakers']})
+    present = sum(recall is not None for recall in result['recall'].values())
+    if None in result['uar_ci95']:
+        interval = 'no interval: a single speaker'
+    else:
+        interval = f'{_interval(result["uar_ci95"])} 95 % bootstrap over {n_speakers} speakers'
+    rates = [
+        f'UAR       {_percent(result["uar"]):>5} %   {interval}',
+        f'chance    {_percent(1 / present):>5} %   {present} classes, n = {result["n"]}'
+        + (f', condition {name}' if name != 'clean' else ''),
+        f'WA        {_percent(result["wa"]):>5} %',
+        f'macro-F1  {_percent(result["macro_f1"]):>5} %',
+    ]
+    return [rates, _confusion(result), _folds(result['folds'], 'test_speakers', ('uar', 'wa'))]
+
+
+def _confusion(result):
+    labels = list(result['recall'])
+    first = max(len('true'), *(min(len(label), 16) for label in labels))
+    room = (_WIDTH - first - 17) // len(labels) - 2
+    counts = result['confusion']
+    widest = max(len(str(count)) for row in counts for count in row)
+    cell = max(widest, min(room, max(map(len, labels))))
+    head = ''.join(f'  {label[:cell]:>{cell}}' for label in labels)
+    lines = [f'{"true":<{first}}  {"n":>5}  recall %{head}   <- predicted'[:_WIDTH]]
+    for label, row in zip(labels, counts):
+        recall = _percent(result['recall'][label])
+        cells = ''.join(f'  {count:>{cell}}' for count in row)
+        lines.append(f'{label[:first]:<{first}}  {sum(row):>5}  {recall:>8}{cells}')
+    return lines
+
+
+def _folds(folds: Sequence[Mapping], speakers: str, rates: Sequence[str]):
+    """One line a fold; the part that all speakers have in common, `emodb/`, is left out."""
+    everybody = [name for fold in folds for name in fold[speakers]]
+    corpora = {name.rpartition('/')[0] for name in everybody}
+    skip = len(corpora.pop()) + 1 if len(corpora) == 1 and '' not in corpora else 0
+    shown = [' '.join(name[skip:] for name in fold[speakers]) or '?' for fold in folds]
+    title = speakers.replace('_', ' ')
+    name_width = max(len(fold['fold']) for fold in folds)
+    room = _WIDTH - name_width - 8 - 8 * len(rates) - 2
+    width = min(room, max(len(title), *map(len, shown)))
+    shown = [text if len(text) <= width else text[: width - 1] + '…' for text in shown]
+    head = ''.join(f'{rate.upper() + " %":>8}' for rate in rates)
+    lines = [f'{"fold":<{name_width}}  {title:<{width}}{"n":>8}{head}']
+    for fold, text in zip(folds, shown):
+        values = ''.join(f'{_percent(fold[rate]):>8}' for rate in rates)
+        lines.append(f'{fold["fold"]:<{name_width}}  {text:<{width}}{fold["n"]:>8}{values}')
+    return lines
+
+
+def _conditions(conditions):
+    width = min(40, max(len('condition'), *map(len, conditions)))
+    lines = [f'{"condition":<{width}}{"n":>8}{"UAR %":>8}  {"95 % interval":<14}{"WA %":>8}']
+    for name, result in conditions.items():
+        rates = f'{_percent(result["uar"]):>8}  {_interval(result["uar_ci95"]):<14}'
+        lines.append(f'{name[:width]:<{width}}{result["n"]:>8}{rates}{_percent(result["wa"]):>8}')
+    return lines
+
+
+def _validation(result):
+    line = f'{_validation_line(result)}; no test speaker was read'
+    return [[line], _folds(result['folds'], 'validation_speakers', ('uar',))]
+
+
+def _validation_line(result):
+    n_folds = len(result['folds'])
+    over = f'mean over {n_folds} fold{"s" * (n_folds != 1)}'
+    return f'validation UAR  {_percent(result["uar"])} %   {over}'
+
+
+def _footer(card):
+    leaks, cost = card['leak_check'], card['cost']
+    checked = (
+        f'passed: no speaker, audio or id on two sides; {leaks["scripts"]} scripts spoken on both'
+    )
+    if leaks.get('unknown_speakers'):
+        checked += f'; {leaks["unknown_speakers"]} utterances of unknown speakers in use'
+    if leaks.get('excluded'):
+        checked += f'; {leaks["excluded"]} utterances of unknown speakers left out'
+    costs = [
+        (cost.get('train_seconds'), lambda value: f'training {duration(value)}'),
+        (cost.get('compile_seconds'), lambda value: f'of it compiling {duration(value)}'),
+        (cost.get('utterances_per_second'), lambda value: f'{value:.0f} utterances/s'),
+        (cost.get('peak_memory_mb'), lambda value: f'{value:.0f} MB at most'),
+        (cost.get('data_wait_fraction'), lambda value: f'{_percent(value)} % waiting for data'),
+    ]
+    spent = ', '.join(text(value) for value, text in costs if value is not None)
+    model = f'{card["n_params"]:,} parameters, commit {card["commit"][:10] or "unknown"}'
+    lines = []
+    for name, text in (
+        ('leak check', checked),
+        ('cost', spent),
+        ('device', card['device']),
+        ('model', model),
+    ):
+        lines += textwrap.wrap(f'{name:<12}{text}', _WIDTH, subsequent_indent=' ' * 12)
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `8.4 s`, `3 min 05 s`, `2 h 07 min`."""
+    if seconds < 59.95:
+        return f'{seconds:.1f} s'
+    if round(seconds) < 3600:
+        return f'{round(seconds) // 60} min {round(seconds) % 60:02d} s'
+    return f'{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min'

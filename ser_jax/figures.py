@@ -1,0 +1,63 @@
+"""Figures of a run, drawn straight into files: no display and no global plotting state."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def confusion_matrix_figure(confusion, labels, title: str, path) -> None:
+    """Draws a confusion matrix: row-normalised percent as colour and number, the count below it.
+
+    Args:
+        confusion: counts [K, K], row = true class, column = predicted class.
+        labels: K class names.
+        title: heading; lines are separated by a newline, the first one is set larger.
+        path: PNG file to write, whole or not at all; its folder is made.
+    """
+    # Imported here: matplotlib costs half a second, which commands that draw nothing need not pay.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    confusion = np.asarray(confusion)
+    n_classes = len(labels)
+    totals = confusion.sum(1, keepdims=True)
+    percent = 100 * confusion / np.maximum(totals, 1)
+    side = 1.5 + max(3.2, 0.82 * n_classes)
+    figure = Figure(figsize=(side + 0.4, side), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(percent, cmap='Blues', vmin=0, vmax=100)
+    for row in range(n_classes):
+        for column in range(n_classes):
+            strong = percent[row, column] >= 55
+            ink = 'white' if strong else '#1b2a41' if confusion[row, column] else '#9aa5b1'
+            number = f'{percent[row, column]:.0f} %' if totals[row, 0] else '–'
+            style = {'ha': 'center', 'va': 'center', 'color': ink}
+            weight = 'bold' if row == column else 'normal'
+            axes.text(column, row - 0.08, number, size=11, weight=weight, **style)
+            axes.text(column, row + 0.24, f'{confusion[row, column]}', size=7.5, **style)
+    crowded = max(map(len, labels)) > 9
+    axes.set_xticks(
+        range(n_classes), labels, rotation=40 if crowded else 0, ha='right' if crowded else 'center'
+    )
+    axes.set_yticks(
+        range(n_classes), [f'{name}\nn = {total}' for name, total in zip(labels, totals[:, 0])]
+    )
+    axes.set_xlabel('predicted', labelpad=8)
+    axes.set_ylabel('true', labelpad=8)
+    heading, _, rest = title.partition('\n')
+    axes.set_title(heading, loc='left', size=12, weight='bold', pad=24 if rest else 8)
+    axes.annotate(rest, (0, 1), (0, 7), 'axes fraction', 'offset points', size=8.5, color='#52606d')
+    # White lines between the cells keep pale neighbours apart.
+    axes.set_xticks(np.arange(n_classes + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(n_classes + 1) - 0.5, minor=True)
+    axes.grid(which='minor', color='white', linewidth=2)
+    axes.tick_params(which='both', length=0)
+    axes.spines[:].set_visible(False)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    figure.savefig(scratch, format='png', dpi=160, facecolor='white')
+    os.replace(scratch, path)

@@ -1,0 +1,95 @@
+"""The folder of one run: whose it is, what is in it, and how files get there whole."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from ser_jax.errors import UserError
+
+# Where a run's data lie is no part of what the run is.
+_NOT_COMPARED = ('data.data_dir', 'data.manual_dir', 'data.memory_gb')
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + '.tmp')
+    temporary.write_text(text, encoding='utf-8')
+    os.replace(temporary, path)
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as it comes back from a JSON file: lists for tuples."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def compared(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Dotted field -> value of a config in JSON form, without what only says where data lie."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= compared(value, f'{prefix}{name}.')
+        else:
+            flat[prefix + name] = value
+    return {name: value for name, value in flat.items() if name not in _NOT_COMPARED}
+
+
+def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Refuses a folder that cannot hold this config's run; writes nothing.
+
+    Args:
+        workdir: the folder, which need not exist.
+        config: of the run.
+
+    Raises:
+        UserError: it cannot be written to, or holds something else, such as the run of another config.
+    """
+    existing = next(path for path in (workdir, *workdir.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(
+            f'cannot write to the workdir {workdir}: {existing} is not a writable folder'
+        )
+    stored = workdir / 'config.json'
+    if stored.exists():
+        try:
+            _refuse_other(
+                workdir, compared(json.loads(stored.read_text())), compared(as_json(config))
+            )
+        except json.JSONDecodeError as error:
+            raise UserError(f'{stored} is not JSON ({error}): choose another --workdir') from error
+    elif workdir.exists() and any(workdir.iterdir()):
+        raise UserError(
+            f'workdir {workdir} holds files but no config.json: choose another --workdir'
+        )
+
+
+def claim_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Makes a run's folder and writes its `config.json`.
+
+    Raises:
+        UserError: it cannot be written to.
+    """
+    try:
+        if not (workdir / 'config.json').exists():
+            write_atomically(workdir / 'config.json', json.dumps(as_json(config), indent=2))
+    except OSError as error:
+        raise UserError(f'cannot write to the workdir {workdir}: {error.strerror}') from error
+
+
+def _refuse_other(workdir: Path, stored: dict[str, Any], mine: dict[str, Any]) -> None:
+    absent = object()
+    differences = [
+        f'{name}: {stored.get(name, "absent")} there, {mine.get(name, "absent")} now'
+        for name in sorted(stored | mine)
+        if stored.get(name, absent) != mine.get(name, absent)
+    ]
+    if differences:
+        shown = '; '.join(differences[:5]) + (
+            f'; and {len(differences) - 5} more' if differences[5:] else ''
+        )
+        raise UserError(
+            f'workdir {workdir} holds a run of another config ({shown}): choose another --workdir'
+        )

@@ -1,0 +1,382 @@
+"""Predictions, result cards, the table on the console, and the README's tables made of cards."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import metrics as oracle
+
+from ser_jax import evaluation
+from ser_jax.console import duration, print_table
+from ser_jax.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+LABELS = ['angry', 'happy', 'neutral', 'sad']
+
+
+def predictions(seed=0, n_folds=5, each=30, n_classes=4, corpus='emodb'):
+    """A system that is right more often than not; fold f tests speaker f."""
+    rng = np.random.default_rng(seed)
+    n = n_folds * each
+    label = rng.integers(n_classes, size=n)
+    probabilities = rng.dirichlet(np.ones(n_classes), n)
+    probabilities[np.arange(n), label] += 0.3
+    fold = np.repeat(np.arange(1, n_folds + 1), each)
+    return evaluation.Predictions(
+        [f'wav/{row:04d}' for row in range(n)],
+        [f'fold_{number:02d}' for number in fold],
+        [f'{corpus}/{number:02d}' for number in fold],
+        label,
+        probabilities / probabilities.sum(1, keepdims=True),
+    )
+
+
+def take(whole, rows):
+    """Some rows of predictions."""
+    fields = [field.name for field in dataclasses.fields(whole)]
+    return evaluation.Predictions(*(getattr(whole, name)[rows] for name in fields))
+
+
+def card(seed=0, labels=LABELS, conditions=None, **changes):
+    """A made-up result card."""
+    whole = predictions(seed, n_classes=len(labels))
+    fields = {
+        'system': 'mtl_aug',
+        'config_hash': 'c0ffee',
+        'corpus': 'emodb',
+        'corpus_hash': 'beef',
+        'synthetic': False,
+        'labels': labels,
+        'protocol': 'leave_one_speaker_out()',
+        'seed': seed,
+        'n_params': 1_104_123,
+        'conditions': {
+            'clean': evaluation.summarise(whole, labels, n_bootstrap=500),
+            **(conditions or {}),
+        },
+        'leak_check': {'speakers': 0, 'audio': 0, 'ids': 0, 'scripts': 10},
+        'cost': {
+            'train_seconds': 100.0 + 20 * seed,
+            'compile_seconds': 20.1,
+            'utterances_per_second': 212.3,
+            'peak_memory_mb': 812.2,
+            'data_wait_fraction': 0.012,
+        },
+    }
+    return evaluation.result_card(**fields | changes)
+
+
+def test_summary_equals_scikit_learn():
+    whole = predictions()
+    found = evaluation.summarise(whole, LABELS)
+    truth, said = whole.label, whole.probabilities.argmax(1)
+    assert found['n'] == 150
+    assert found['uar'] == pytest.approx(oracle.balanced_accuracy_score(truth, said))
+    assert found['wa'] == pytest.approx(oracle.accuracy_score(truth, said))
+    assert found['macro_f1'] == pytest.approx(oracle.f1_score(truth, said, average='macro'))
+    assert found['confusion'] == oracle.confusion_matrix(truth, said).tolist()
+    recalls = oracle.recall_score(truth, said, average=None)
+    assert found['recall'] == pytest.approx(dict(zip(LABELS, recalls)))
+    lower, upper = found['uar_ci95']
+    assert lower < found['uar'] < upper
+    assert [fold['fold'] for fold in found['folds']] == [f'fold_{n:02d}' for n in range(1, 6)]
+    second = found['folds'][1]
+    rows = whole.fold == 'fold_02'
+    assert second['test_speakers'] == ['emodb/02']
+    assert second['uar'] == pytest.approx(oracle.balanced_accuracy_score(truth[rows], said[rows]))
+    assert second['wa'] == pytest.approx(oracle.accuracy_score(truth[rows], said[rows]))
+    json.dumps(found, allow_nan=False)
+    # Pooled, so not the mean over folds; and the order of the utterances plays no part.
+    assert found['uar'] != pytest.approx(np.mean([fold['uar'] for fold in found['folds']]))
+    parts = [take(whole, whole.fold == name) for name in np.unique(whole.fold)[::-1]]
+    assert evaluation.summarise(evaluation.pool(parts), LABELS)['uar_ci95'] == found['uar_ci95']
+
+
+def test_summary_of_what_is_undefined():
+    whole = predictions(n_folds=1, each=20)
+    alone = take(whole, whole.label != 2)
+    found = evaluation.summarise(alone, LABELS)
+    assert found['recall']['neutral'] is None
+    assert found['uar_ci95'] == [None, None]
+    unknown = dataclasses.replace(whole, speaker=np.full(20, ''))
+    found = evaluation.summarise(unknown, LABELS)
+    assert found['folds'][0]['test_speakers'] == []
+    assert None not in found['uar_ci95']
+
+
+def test_predictions_that_are_not_finite_are_refused():
+    whole = predictions()
+    whole.probabilities[3, 1] = np.nan
+    with pytest.raises(UserError, match=r'1 of 150 .* not finite, e\.g\. of wav/0003'):
+        evaluation.summarise(whole, LABELS)
+
+
+def test_an_utterance_is_tested_once():
+    whole = predictions()
+    parts = [take(whole, whole.fold == name) for name in ('fold_01', 'fold_02')]
+    assert len(evaluation.pool(parts).id) == 60
+    with pytest.raises(ValueError, match='wav/0000 was tested 2 times'):
+        evaluation.pool([*parts, parts[0]])
+    with pytest.raises(ValueError, match='belong together'):
+        dataclasses.replace(whole, label=whole.label[1:])
+
+
+def test_predictions_come_back_from_disk(tmp_path):
+    whole = predictions()
+    whole.id[0] = 'a, "quoted" name\nof two lines – ä'
+    whole.speaker[1] = ''
+    path = tmp_path / 'predictions' / 'clean.csv'
+    evaluation.write_predictions(path, whole, LABELS)
+    back, labels = evaluation.read_predictions(path)
+    assert labels == LABELS
+    for field in dataclasses.fields(whole):
+        np.testing.assert_array_equal(getattr(back, field.name), getattr(whole, field.name))
+    first = path.read_bytes()
+    evaluation.write_predictions(path, back, labels)
+    assert path.read_bytes() == first
+    header = first.decode().splitlines()[0]
+    assert header == 'id,fold,speaker,label,prediction,' + ','.join(
+        f'probability_{label}' for label in LABELS
+    )
+    assert [entry.name for entry in path.parent.iterdir()] == ['clean.csv']
+
+
+def test_unreadable_predictions(tmp_path):
+    path = tmp_path / 'x.csv'
+    for content in (None, '', 'a,b\n1,2\n', 'id,fold,speaker,label,prediction,probability_a\n'):
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(UserError, match='cannot read predictions'):
+            evaluation.read_predictions(path)
+
+
+def test_json_is_plain_and_written_whole(tmp_path):
+    path = tmp_path / 'new' / 'results.json'
+    content = {
+        'a': np.float32(0.5),
+        'b': [np.nan, np.int64(3)],
+        'c': np.eye(2),
+        'd': np.bool_(True),
+    }
+    evaluation.write_json(path, content)
+    plain = {'a': 0.5, 'b': [None, 3], 'c': [[1.0, 0.0], [0.0, 1.0]], 'd': True}
+    assert json.loads(path.read_text()) == plain
+    with pytest.raises(TypeError):
+        evaluation.write_json(path, {'a': object()})
+    assert json.loads(path.read_text()) == plain
+    assert [entry.name for entry in path.parent.iterdir()] == ['results.json']
+
+
+def test_card_has_the_agreed_fields():
+    made = card()
+    assert list(made) == [
+        'system', 'config_hash', 'commit', 'versions', 'device', 'corpus', 'corpus_hash',
+        'synthetic', 'labels', 'protocol', 'seed', 'n_params', 'conditions', 'leak_check', 'cost',
+    ]  # fmt: skip
+    assert {'n', 'uar', 'uar_ci95', 'wa', 'macro_f1', 'recall', 'confusion', 'folds'} == set(
+        made['conditions']['clean']
+    )
+    assert re.fullmatch(r'([0-9a-f]{40}(\+changes)?)?', made['commit'])
+    assert re.match(r'\d+\.\d+', made['versions']['jax'])
+    assert made == json.loads(json.dumps(made, allow_nan=False))
+
+
+def test_table_says_what_is_read_at_the_end_of_a_run():
+    made = card()
+    text = print_table(made)
+    clean = made['conditions']['clean']
+    assert text.splitlines()[0] == (
+        'mtl_aug on emodb (real speech), leave_one_speaker_out(), 5 folds, seed 0'
+    )
+    lower, upper = (f'{100 * bound:.1f}' for bound in clean['uar_ci95'])
+    assert re.search(rf'UAR +{100 * clean["uar"]:.1f} % +\[{lower}, {upper}\].* 5 speakers', text)
+    assert re.search(r'chance +25.0 %   4 classes, n = 150', text)
+    assert re.search(rf'WA +{100 * clean["wa"]:.1f} %', text)
+    row = clean['confusion'][1]
+    counts = ' +'.join(map(str, row))
+    assert re.search(rf'happy +{sum(row)} +{100 * clean["recall"]["happy"]:.1f} +{counts}\n', text)
+    third = clean['folds'][2]
+    assert re.search(rf'fold_03 +03 +30 +{100 * third["uar"]:.1f} +{100 * third["wa"]:.1f}\n', text)
+    for words in (
+        'leak check',
+        '10 scripts',
+        'training 1 min 40 s',
+        '212 utterances/s',
+        '1,104,123',
+    ):
+        assert words in text
+    assert 'SYNTHETIC speech' in print_table(card(synthetic=True, corpus='demo_speech'))
+
+
+def test_table_is_never_wider_than_100_columns():
+    names = [f'a rather long emotion {number}' for number in range(12)]
+    noisy = {'noise_rain_' + 'x' * 60: evaluation.summarise(predictions(), LABELS, n_bootstrap=9)}
+    made = card(labels=names, conditions=noisy, system='mtl_aug,' + 'long_option,' * 9)
+    for fold in made['conditions']['clean']['folds']:
+        fold['test_speakers'] = [f'csv_corpus/mine/somebody_{number}' for number in range(40)]
+    lines = print_table(made).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any(line.startswith('noise_rain_') for line in lines)
+    assert any('…' in line for line in lines)
+
+
+def test_table_without_test_says_validation_only():
+    folds = [
+        {'fold': 'fold_01', 'validation_speakers': ['emodb/08', 'emodb/10'], 'n': 60, 'uar': 0.8},
+        {'fold': 'fold_02', 'validation_speakers': ['emodb/09', 'emodb/11'], 'n': 60, 'uar': 0.9},
+    ]
+    made = card(validation=evaluation.summarise_validation(folds))
+    made['conditions'] = {}
+    text = print_table(made)
+    assert re.search(r'validation UAR +85.0 % +mean over 2 folds; no test speaker was read', text)
+    assert re.search(r'fold_02 +09 11 +60 +90.0\n', text)
+    assert 'WA' not in text
+    assert 'interval' not in text
+    # Beside a test result the validation is one line.
+    tested = print_table(card(validation=evaluation.summarise_validation(folds)))
+    assert re.search(r'validation UAR +85.0 % +mean over 2 folds\n', tested)
+    assert 'fold_02  02' in tested
+
+
+def test_table_of_one_speaker_has_no_interval():
+    whole = predictions(n_folds=1)
+    made = card()
+    made['conditions'] = {'clean': evaluation.summarise(whole, LABELS)}
+    assert 'no interval: a single speaker' in print_table(made)
+    assert '1 fold,' in print_table(made)
+
+
+def test_durations():
+    assert [duration(s) for s in (8.44, 59.96, 185, 3599.7, 7620)] == [
+        '8.4 s', '1 min 00 s', '3 min 05 s', '1 h 00 min', '2 h 07 min'
+    ]  # fmt: skip
+
+
+# results/make_tables.py
+
+
+@pytest.fixture(scope='module')
+def make_tables():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location(
+        'make_tables', ROOT / 'results' / 'make_tables.py'
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+README = 'before\n<!-- table: GROUP -->\nold\n<!-- end table -->\nafter\n'
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Three seeds of one system, one of another, and a README."""
+    for seed in range(3):
+        add_run(tmp_path, f'full{seed}', card(seed))
+    add_run(tmp_path, 'demo', card(7, system='other', corpus='demo_speech', synthetic=True))
+    (tmp_path / 'README.md').write_text(README.replace('GROUP', 'emodb4'))
+    return tmp_path
+
+
+def add_run(root, name, made):
+    """Lays a run's folder down as a finished run leaves it."""
+    folder = root / 'emodb4' / name
+    evaluation.write_json(folder / 'results.json', made)
+    (folder / 'command.txt').write_text(f'python -m ser_jax.main --config.seed={made["seed"]}\n')
+
+
+def options(results, *more):
+    """Command-line arguments."""
+    return ['--readme', str(results / 'README.md'), '--results', str(results), *more]
+
+
+def test_tables_are_written_and_checked(make_tables, results):
+    assert make_tables.main(options(results, '--check')) == 1
+    assert make_tables.main(options(results)) == 0
+    assert make_tables.main(options(results, '--check')) == 0
+    text = (results / 'README.md').read_text()
+    assert text.startswith('before\n<!-- table: emodb4 -->\n| system |')
+    assert text.endswith('<!-- end table -->\nafter\n')
+    assert 'old' not in text.splitlines()
+    rows = [line.strip('| ').split(' | ') for line in text.splitlines() if line.startswith('|')]
+    header, _, demo, full = rows
+    assert demo[:2] == ['other', 'demo_speech (synthetic)']
+    found = dict(zip(header, full))
+    clean = [card(seed)['conditions']['clean'] for seed in range(3)]
+    uar = 100 * np.array([result['uar'] for result in clean])
+    assert found['UAR % (mean ± std)'] == f'{uar.mean():.1f} ± {uar.std(ddof=1):.1f}'
+    bounds = 100 * np.mean([result['uar_ci95'] for result in clean], axis=0)
+    assert found['95 % interval'] == f'{bounds[0]:.1f} – {bounds[1]:.1f}'
+    assert found['WA %'] == f'{100 * np.mean([result["wa"] for result in clean]):.1f}'
+    assert (found['n'], found['seeds'], found['time']) == ('150', '0, 1, 2', '2 min 00 s')
+    assert found['command'] == '`python -m ser_jax.main --config.seed=0`'
+    assert dict(zip(header, demo))['UAR % (mean ± std)'].count('±') == 0
+    assert 'the mean of the bounds over the seeds' in text
+
+
+def test_a_changed_card_or_readme_is_noticed(make_tables, results):
+    make_tables.main(options(results))
+    text = (results / 'README.md').read_text()
+    number = re.search(r'\d+\.\d ±', text)[0]
+    (results / 'README.md').write_text(text.replace(number, '99.9 ±'))
+    assert make_tables.main(options(results, '--check')) == 1
+    make_tables.main(options(results))
+    add_run(results, 'full3', card(3))
+    assert make_tables.main(options(results, '--check')) == 1
+
+
+@pytest.mark.parametrize('fault', ['seed', 'n', 'command', 'json', 'validation', 'marker', 'group'])
+def test_faulty_results_are_one_line(make_tables, results, capsys, fault):
+    run = results / 'emodb4' / 'full0'
+    made = json.loads((run / 'results.json').read_text())
+    if fault == 'seed':
+        made['seed'] = 1
+    elif fault == 'n':
+        made['conditions']['clean']['n'] = 149
+    elif fault == 'validation':
+        made['conditions'] = {}
+    (run / 'results.json').write_text(json.dumps(made))
+    if fault == 'command':
+        (run / 'command.txt').unlink()
+    elif fault == 'json':
+        (run / 'results.json').write_text('{')
+    elif fault in ('marker', 'group'):
+        text = README.replace('<!-- end table -->', '') if fault == 'marker' else README
+        (results / 'README.md').write_text(text)
+    before = (results / 'README.md').read_text()
+    assert make_tables.main(options(results)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith('make_tables: ')
+    assert error.count('\n') == 1
+    assert (results / 'README.md').read_text() == before
+
+
+def test_the_readme_says_what_the_cards_say(make_tables):
+    readme = ROOT / 'README.md'
+    if not readme.exists() or '<!-- table: ' not in readme.read_text(encoding='utf-8'):
+        pytest.skip('the README has no table yet')
+    assert make_tables.main(['--check']) == 0
+
+
+def rounded(content):
+    """JSON with its numbers to nine digits: another processor may add up in another order."""
+    return json.loads(json.dumps(content), parse_float=lambda text: round(float(text), 9))
+
+
+@pytest.mark.parametrize(
+    'path',
+    sorted((ROOT / 'results').glob('*/*/results.json')),
+    ids=lambda path: '-'.join(path.parts[-3:-1]),
+)
+def test_stored_cards_follow_from_stored_predictions(path):
+    made = json.loads(path.read_text())
+    for name, stored in made['conditions'].items():
+        found, labels = evaluation.read_predictions(path.parent / 'predictions' / f'{name}.csv')
+        assert labels == made['labels']
+        again = evaluation.summarise(found, labels)
+        assert rounded(again) == rounded(stored)
