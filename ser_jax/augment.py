@@ -1,0 +1,174 @@
+"""Augmentations of log-mel batches on the device; which one an utterance drew is a label for free.
+
+Everything here works on raw natural-log mel [B, T, F] (not normalised), is a pure function of the key, and
+gives every example the same draw on any number of devices. An operation is a function
+`name(keys, batch, *arguments) -> changed fields` applied to the whole batch; `augment` then keeps its
+result for the utterances that drew it. Adding an augmentation = adding one function.
+
+What must not tell the type: every utterance is cropped to the length that the fastest speed would leave
+it, and every utterance, clean ones too, gets a background at a random level far below the speech, so
+that neither length nor digital silence (or its absence) is a clue.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ser_jax import augmentations
+from ser_jax.config import parse_call
+from ser_jax.errors import UserError
+from ser_jax.features import FrontEnd
+from ser_jax.mel import mel_bands, noise_texture
+from ser_jax.models.layers import example_keys, frames_mask
+
+
+class Operation(NamedTuple):
+    """One augmentation type: calls applied one after the other.
+
+    Attributes:
+        text: the call string, for messages and tables.
+        calls: ((name, arguments), …).
+    """
+
+    text: str
+    calls: tuple[tuple[str, tuple], ...]
+
+
+def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
+    """Parses `config.augmentations`.
+
+    Args:
+        texts: call strings such as 'speed(0.9, 1.1)'; 'speed(0.9, 1.1) + spec_mask(2, 0.1, 0.1)' is one
+            type that applies both.
+
+    Returns:
+        One `Operation` a string.
+
+    Raises:
+        UserError: no such augmentation, wrong number of arguments, or speed after another operation.
+    """
+    operations = []
+    for text in texts:
+        calls = tuple(parse_call(part) for part in text.split('+'))
+        for position, (name, arguments) in enumerate(calls):
+            if name not in augmentations.OPERATIONS:
+                raise UserError(
+                    f'augmentation {name!r} in {text!r} does not exist; there are '
+                    f'{", ".join(augmentations.OPERATIONS)}'
+                )
+            if len(arguments) != len(augmentations.OPERATIONS[name]):
+                raise UserError(
+                    f'augmentation {name!r} in {text!r} takes {len(augmentations.OPERATIONS[name])} numbers: '
+                    f'{name}({", ".join(augmentations.OPERATIONS[name])})'
+                )
+            if name == 'speed' and position:
+                raise UserError(f'in augmentation {text!r} speed must come first')
+            if name == 'speed' and not 0.5 <= arguments[0] <= arguments[1] <= 2.0:
+                raise UserError(
+                    f'in augmentation {text!r} speeds must be 0.5 ≤ lowest ≤ highest ≤ 2'
+                )
+        operations.append(Operation(text, calls))
+    return tuple(operations)
+
+
+def _stretch(operations: Sequence[Operation]) -> float:
+    """The highest speed, at least 1: how much more input than output a frame may need."""
+    highest = [arguments[1] for op in operations for name, arguments in op.calls if name == 'speed']
+    return max([1.0, *highest])
+
+
+def input_frames(operations: Sequence[Operation], frames: int) -> int:
+    """Frames the host must deliver (where the utterance has them) for `frames` after augmentation.
+
+    Args:
+        operations: of `parse_operations`.
+        frames: T, the frames the model trains on.
+
+    Returns:
+        T_in ≥ T.
+    """
+    return int(np.ceil(frames * _stretch(operations))) + (2 if _stretch(operations) > 1 else 0)
+
+
+def augment(
+    rng: jax.Array,
+    batch: dict,
+    operations: Sequence[Operation],
+    *,
+    frames: int,
+    n_classes: int,
+    clean_share: float | None = None,
+    axis_name: str | None = None,
+    front_end: FrontEnd = FrontEnd(),  # noqa: B008 (frozen)
+) -> dict:
+    """Draws one of clean, operation 1, operation 2, … for each utterance and applies it.
+
+    Args:
+        rng: key, the same on every device.
+        batch: 'log_mel' [B, T_in, F] raw log-mel, T_in = `input_frames(operations, frames)`; 'length'
+            int32 [B]; 'emotion' int [B], −1 = none; optionally 'noise' [B, T_in, F], log-mel of noise that
+            the operation noise takes instead of coloured noise; other fields are passed through.
+        operations: of `parse_operations`; none: cropping only.
+        frames: T.
+        n_classes: K.
+        clean_share: probability of clean; None: as likely as each operation.
+        axis_name: mapped axis the batch is spread over, or None.
+        front_end: says where the mel bands lie.
+
+    Returns:
+        The batch with 'log_mel' and 'clean_log_mel' [B, T, F] (the same speed and mixture, without noise
+        and masks), 'length' int32 [B], 'emotion' float [B, K] (zeros if missing), 'emotion_mask' bool [B],
+        'augmentation_type' int32 [B] (0 = clean).
+    """
+    size = batch['log_mel'].shape[0]
+    keys = jax.vmap(lambda key: jax.random.split(key, 4 + len(operations)))(
+        example_keys(rng, size, axis_name)
+    )
+    work = dict(batch, source=batch['log_mel'], source_length=batch['length'])
+    work['emotion'] = jax.nn.one_hot(batch['emotion'], n_classes)  # a row of zeros for −1
+    work['emotion_mask'] = batch['emotion'] >= 0
+    work['axis_name'], work['floor'] = axis_name, np.log(front_end.floor)
+
+    slack = batch['length'] / _stretch(operations)
+    work['length'] = jnp.clip(slack.astype(jnp.int32), 1, frames)
+    room = batch['length'] - work['length'] + 1
+    start = (jax.vmap(jax.random.uniform)(keys[:, 0]) * room).astype(jnp.int32)
+    work['log_mel'] = augmentations.rows(work['source'], start[:, None] + jnp.arange(frames))
+    work['bands'] = mel_bands(work['source'].shape[-1], front_end.fmin, front_end.fmax)
+    if operations:
+        work['texture'] = noise_texture(keys[:, 1], work['log_mel'].shape, work['bands'])
+        work['log_mel'], work['background'] = augmentations.background(keys[:, 2], work)
+    work['clean_log_mel'] = work['log_mel']
+    # One number for the whole global batch: row i mixes with row i + shift.
+    work['partner_shift'] = jax.random.randint(jax.random.fold_in(rng, 2**31 - 1), (), 1, 2**16)
+
+    draw = jax.vmap(jax.random.uniform)(keys[:, 3])
+    clean = 1.0 / (1 + len(operations)) if clean_share is None else clean_share
+    each = (1.0 - clean) / max(len(operations), 1)
+    kind = jnp.where(draw < clean, 0, 1 + jnp.floor((draw - clean) / max(each, 1e-9)))
+    kind = jnp.clip(kind, 0, len(operations)).astype(jnp.int32)
+
+    result = dict(work)
+    for i, operation in enumerate(operations):
+        changed = dict(work)
+        for j, (name, arguments) in enumerate(operation.calls):
+            call_keys = jax.vmap(jax.random.fold_in, (0, None))(keys[:, 4 + i], j)
+            changed.update(getattr(augmentations, name)(call_keys, changed, *arguments))
+        for field in ('log_mel', 'clean_log_mel', 'emotion', 'emotion_mask'):
+            if changed[field] is not work[field]:
+                chosen = (kind == i + 1).reshape(-1, *[1] * (result[field].ndim - 1))
+                result[field] = jnp.where(chosen, changed[field], result[field])
+
+    mask = frames_mask(result['length'], frames)[..., None]
+    fields = {
+        'log_mel': jnp.where(mask, result['log_mel'], 0.0),
+        'clean_log_mel': jnp.where(mask, result['clean_log_mel'], 0.0),
+        'length': result['length'],
+        'emotion': result['emotion'],
+        'emotion_mask': result['emotion_mask'],
+        'augmentation_type': kind,
+    }
+    return {**{k: v for k, v in batch.items() if k != 'noise'}, **fields}

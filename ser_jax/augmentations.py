@@ -1,0 +1,225 @@
+"""The augmentations themselves: what each does to a batch of raw natural-log mel [B, T, F].
+
+An operation is a function `name(keys, batch, *arguments) -> changed fields`, applied to the whole batch
+as if every utterance had drawn it; `augment.augment` keeps its result for those that did. Adding an
+augmentation = adding one function here and its name to `OPERATIONS`.
+
+The batch holds, beside the fields of `augment.augment`: 'source' [B, T_in, F] and 'source_length' [B],
+what the host delivered; 'texture' and 'background' [B, T, F], see `mel.noise_texture` and
+`background`; 'bands', see `mel.mel_bands`; 'floor', log of the front end's floor; 'partner_shift' [];
+'axis_name'.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from scipy import special
+
+from ser_jax.mel import active_level
+from ser_jax.models.layers import frames_mask
+
+# Level of the background that every utterance gets, dB below the active speech, but never so low that
+# the floor of the front end would show through.
+_BACKGROUND_DB = (30.0, 60.0)
+_DB = np.log(10.0) / 10.0
+
+# The operations: name -> names of its arguments.
+OPERATIONS = {
+    'speed': ('lowest', 'highest'),
+    'mixup': ('alpha',),
+    'spec_mask': ('masks', 'time_share', 'band_share'),
+    'noise': ('lowest_snr', 'highest_snr'),
+}
+
+
+def speed(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
+    """Plays each utterance faster or slower by a factor in [lowest, highest], as resampling does.
+
+    Time is compressed and the spectrum stretched by the same factor: band centres f read at f / factor
+    (linear in log-mel on both axes; beyond the ends the spectrum is mirrored). Ko et al. 2015.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        lowest: factor, 1 = unchanged.
+        highest: factor.
+
+    Returns:
+        New 'log_mel', 'clean_log_mel'.
+    """
+    draw = functools.partial(jax.random.uniform, shape=(2,))
+    uniform = jax.vmap(draw)(keys)
+    factor = lowest * (highest / lowest) ** uniform[:, 0]
+    frames, n_bands = batch['log_mel'].shape[1:]
+    room = jnp.maximum(batch['source_length'] - batch['length'] * factor, 0.0)
+    position = (uniform[:, 1] * room)[:, None] + jnp.arange(frames) * factor[:, None]
+    final = batch['source_length'][:, None] - 1
+    position = jnp.clip(position, 0.0, jnp.maximum(final, 0))
+    before = jnp.floor(position).astype(jnp.int32)
+    between = (position - before)[..., None]
+    x = rows(batch['source'], before) * (1.0 - between)
+    x = x + rows(batch['source'], jnp.minimum(before + 1, final)) * between
+
+    bands = batch['bands']
+    index = jnp.interp(bands.centres / factor[:, None], bands.extended, bands.extended_index)
+    index = jnp.abs(index)
+    index = (n_bands - 1) - jnp.abs((n_bands - 1) - index)
+    hats = jax.nn.relu(1.0 - jnp.abs(index[:, :, None] - jnp.arange(n_bands)))  # [B, F_out, F_in]
+    x = jnp.einsum('btf,bgf->btg', x, hats, precision=lax.Precision.HIGHEST)
+    # The same energy spread over a spectrum `factor` times as wide.
+    x = jnp.maximum(x - jnp.log(factor)[:, None, None], batch['floor'])
+    x = jnp.logaddexp(x, batch['background'])
+    return {'log_mel': x, 'clean_log_mel': x}
+
+
+def mixup(keys: jax.Array, batch: dict, alpha: float) -> dict:
+    """Mixes each utterance with another of the global batch (Zhang et al. 2018, arXiv 1710.09412).
+
+    The larger share is always the utterance's own; the partner is repeated to the utterance's length. The
+    emotion target is mixed likewise, and masked if either emotion is unknown.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        alpha: of Beta(alpha, alpha), from which the share is drawn.
+
+    Returns:
+        New 'log_mel', 'clean_log_mel', 'emotion', 'emotion_mask'.
+    """
+    grid = np.linspace(0.0, 1.0, 513)
+    quantiles = jnp.asarray(special.betaincinv(alpha, alpha, grid), jnp.float32)
+    uniform = jax.vmap(jax.random.uniform)(keys)
+    share = jnp.interp(uniform, jnp.asarray(grid, jnp.float32), quantiles)
+    share = jnp.maximum(share, 1.0 - share)
+
+    fields = {k: batch[k] for k in ('clean_log_mel', 'length', 'emotion', 'emotion_mask')}
+    size, first, everyone = batch['length'].shape[0], 0, batch['length'].shape[0]
+    if batch['axis_name'] is not None:
+        axis = batch['axis_name']
+        fields = jax.tree.map(lambda x: lax.all_gather(x, axis, tiled=True), fields)
+        first, everyone = lax.axis_index(axis) * size, fields['length'].shape[0]
+    shift = batch['partner_shift'] % max(everyone - 1, 1) + (everyone > 1) * 1
+    row = (first + jnp.arange(size) + shift) % everyone
+    partner = jax.tree.map(lambda x: x[row], fields)
+    repeated = jnp.arange(batch['clean_log_mel'].shape[1]) % partner['length'][:, None]
+    other = rows(partner['clean_log_mel'], repeated)
+
+    mix = lambda a, b, s: s * a + (1.0 - s) * b
+    x = mix(batch['clean_log_mel'], other, share[:, None, None])
+    return {
+        'log_mel': x,
+        'clean_log_mel': x,
+        'emotion': mix(batch['emotion'], partner['emotion'], share[:, None]),
+        'emotion_mask': batch['emotion_mask'] & partner['emotion_mask'],
+    }
+
+
+def spec_mask(
+    keys: jax.Array, batch: dict, masks: int, time_share: float, band_share: float
+) -> dict:
+    """SpecAugment-style masks in time and frequency (Park et al. 2019, arXiv 1904.08779).
+
+    A masked cell holds the utterance's own mean of the band with the fluctuation of noise, so that
+    neither zeros nor constants tell where the mask is.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        masks: number of time masks, and of frequency masks.
+        time_share: longest time mask as a share of the utterance's length.
+        band_share: widest frequency mask as a share of the bands.
+
+    Returns:
+        New 'log_mel'; the clean one stays.
+    """
+    x = batch['log_mel']
+    frames, n_bands = x.shape[1:]
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (4, masks)))(keys)
+    length = batch['length'][:, None].astype(jnp.float32)
+
+    def hidden(size, axis_length, where):  # [B, masks] sizes and starts -> bool [B, n]
+        start = where * (axis_length - size)
+        steps = jnp.arange(frames if axis_length is length else n_bands)[:, None]
+        inside = (steps >= start[:, None]) & (steps < (start + size)[:, None])
+        return jnp.any(inside, axis=-1)
+
+    in_time = hidden(uniform[:, 0] * time_share * length, length, uniform[:, 1])
+    in_bands = hidden(uniform[:, 2] * band_share * n_bands, float(n_bands), uniform[:, 3])
+    covered = in_time[:, :, None] | in_bands[:, None, :]
+    real = frames_mask(batch['length'], frames)[..., None]
+    mean = jnp.sum(x * real, 1, keepdims=True) / batch['length'][:, None, None]
+    # Another part of the random field than the background's, and above floor and background like all else.
+    fill = jnp.maximum(mean + jnp.roll(batch['texture'], frames // 2, axis=1), batch['floor'])
+    return {'log_mel': jnp.where(covered, jnp.logaddexp(fill, batch['background']), x)}
+
+
+def noise(keys: jax.Array, batch: dict, lowest_snr: float, highest_snr: float) -> dict:
+    """Adds noise in the mel-power domain at a random SNR over the active part of the utterance.
+
+    Without a noise corpus the noise is coloured, from white to brown (spectrum 1 / f^0…2), and fluctuates
+    from frame to frame as a mel spectrogram of real noise does.
+
+    Args:
+        keys: [B].
+        batch: see `augment`; 'noise' [B, T_in, F] if there is a noise corpus.
+        lowest_snr: dB.
+        highest_snr: dB.
+
+    Returns:
+        New 'log_mel'; the clean one stays.
+    """
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(keys)
+    frames = batch['log_mel'].shape[1]
+    bands = batch['bands']
+    if 'noise' in batch:
+        sound = batch['noise'][:, :frames]
+    else:
+        # Another part of the random field than the background's.
+        sound = jnp.roll(batch['texture'], frames // 2, axis=1)
+        slope = 2.0 * uniform[:, 1]
+        sound = sound - slope[:, None, None] * jnp.log(bands.centres / 1000.0)
+    sound_level = active_level(sound, batch['length'], bands)
+    level = active_level(batch['clean_log_mel'], batch['length'], bands)
+    snr = lowest_snr + (highest_snr - lowest_snr) * uniform[:, 0]
+    gain = level - sound_level - snr * _DB
+    return {'log_mel': jnp.logaddexp(batch['log_mel'], sound + gain[:, None, None])}
+
+
+def rows(x: jax.Array, index: jax.Array) -> jax.Array:
+    """Picks frames.
+
+    Args:
+        x: [B, T, F].
+        index: int [B, N], clipped to the array.
+
+    Returns:
+        [B, N, F].
+    """
+    index = jnp.clip(index, 0, x.shape[1] - 1)
+    return jnp.take_along_axis(x, index[:, :, None], axis=1)
+
+
+def background(keys: jax.Array, batch: dict) -> tuple[jax.Array, jax.Array]:
+    """Puts the cropped log-mel above a background at a random level, which every utterance gets.
+
+    Args:
+        keys: [B].
+        batch: see the module.
+
+    Returns:
+        (log-mel, background), [B, T, F] each.
+    """
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+    bands = batch['bands']
+    below = _BACKGROUND_DB[0] + (_BACKGROUND_DB[1] - _BACKGROUND_DB[0]) * uniform[:, 0]
+    sound = -uniform[:, 1, None, None] * jnp.log(bands.centres / 1000.0)
+    level = active_level(batch['log_mel'], batch['length'], bands)
+    gain = level - active_level(
+        jnp.broadcast_to(sound, batch['log_mel'].shape), batch['length'], bands
+    )
+    sound = jnp.maximum(sound + (gain - below * _DB)[:, None, None], batch['floor'])
+    sound = sound + batch['texture']
+    return jnp.logaddexp(batch['log_mel'], sound), sound

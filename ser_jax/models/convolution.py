@@ -1,0 +1,136 @@
+"""Convolution, pooling and resolution changes in the formulations that are fast on every platform.
+
+The obvious ones (`nn.ConvTranspose`, `nn.max_pool`, XLA's own kernel gradient) cost 2 to 20 times as much on
+a CPU; see each function.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_NHWC = ('NHWC', 'HWIO', 'NHWC')
+
+
+def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=_NHWC)
+
+
+def _kernel_gradient(x: jax.Array, gradient: jax.Array, *, size: tuple[int, int]) -> jax.Array:
+    """XLA's own gradient of `_convolve` for the kernel."""
+    shape = (*size, x.shape[-1], gradient.shape[-1])
+    _, pull = jax.vjp(lambda k: _convolve(x, k), jnp.zeros(shape, x.dtype))
+    return pull(gradient)[0]
+
+
+def _kernel_gradient_cpu(x: jax.Array, gradient: jax.Array, *, size: tuple[int, int]) -> jax.Array:
+    """The same gradient as one dot an example, patchesᵀ · gradient, accumulated over the batch.
+
+    Measured on 2 CPU cores, 3 × 3 kernels, batch 32: 2.2 to 3 times as fast as XLA:CPU's convolution
+    formulation (70 against 212 ms at 152 × 40 × 32 → 48); one dot over the whole batch or one an offset
+    are slower, because their patches do not stay in the cache.
+    """
+    frames, bands, channels = x.shape[1:]
+    above, left = (size[0] - 1) // 2, (size[1] - 1) // 2
+    padding = ((above, size[0] - 1 - above), (left, size[1] - 1 - left), (0, 0))
+
+    def accumulate(total, example):
+        x_one, gradient_one = example
+        padded = jnp.pad(x_one, padding)
+        patches = jnp.concatenate(
+            [padded[i : i + frames, j : j + bands] for i in range(size[0]) for j in range(size[1])],
+            axis=-1,
+        ).reshape(frames * bands, -1)
+        flat = gradient_one.reshape(frames * bands, -1)
+        return total + lax.dot_general(patches, flat, (((0,), (0,)), ((), ()))), None
+
+    shape = (size[0] * size[1] * channels, gradient.shape[-1])
+    total, _ = lax.scan(accumulate, jnp.zeros(shape, x.dtype), (x, gradient))
+    return total.reshape(*size, channels, -1)
+
+
+@jax.custom_vjp
+def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """2-D convolution, stride 1, zero padding to the same size.
+
+    The one place where the CPU computes otherwise than XLA would by itself: the kernel's gradient.
+
+    Args:
+        x: [B, T, F, C].
+        kernel: [kt, kf, C, D].
+
+    Returns:
+        [B, T, F, D].
+    """
+    return _convolve(x, kernel)
+
+
+def _convolution_forward(x, kernel):
+    return _convolve(x, kernel), (x, kernel)
+
+
+def _convolution_backward(saved, gradient):
+    x, kernel = saved
+    _, pull = jax.vjp(lambda x: _convolve(x, kernel), x)
+    size = kernel.shape[:2]
+    kernel_gradient = lax.platform_dependent(
+        x,
+        gradient,
+        cpu=lambda x, g: _kernel_gradient_cpu(x, g, size=size),
+        default=lambda x, g: _kernel_gradient(x, g, size=size),
+    )
+    return pull(gradient)[0], kernel_gradient
+
+
+convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
+def space_to_depth(x: jax.Array, time: int, bands: int) -> jax.Array:
+    """Folds blocks of time × bands neighbours into channels: a strided first layer without strides.
+
+    Args:
+        x: [B, T, F, C], T divisible by `time`, F by `bands`.
+
+    Returns:
+        [B, T / time, F / bands, time · bands · C].
+    """
+    batch, frames, width, channels = x.shape
+    x = x.reshape(batch, frames // time, time, width // bands, bands, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(
+        batch, frames // time, width // bands, time * bands * channels
+    )
+
+
+def depth_to_space(x: jax.Array, time: int, bands: int) -> jax.Array:
+    """The inverse of `space_to_depth`: the sub-pixel step of a decoder (Shi et al. 2016).
+
+    A transposed convolution does the same job; its gradient is 20 and more times slower on CPU.
+
+    Args:
+        x: [B, T, F, time · bands · C].
+
+    Returns:
+        [B, T · time, F · bands, C].
+    """
+    batch, frames, width, depth = x.shape
+    channels = depth // (time * bands)
+    x = x.reshape(batch, frames, width, time, bands, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, frames * time, width * bands, channels)
+
+
+def max_pool(x: jax.Array, time: int, bands: int) -> jax.Array:
+    """Maximum over blocks of time × bands, by reshape (`nn.max_pool`'s gradient is slow on CPU).
+
+    Args:
+        x: [B, T, F, C], T divisible by `time`, F by `bands`; padding frames hold 0 and x ≥ 0, so that a
+            block half in the padding keeps its real maximum.
+
+    Returns:
+        [B, T / time, F / bands, C].
+    """
+    batch, frames, width, channels = x.shape
+    x = x.reshape(batch, frames // time, time, width // bands, bands, channels)
+    parts = [x[:, :, i, :, j] for i in range(time) for j in range(bands)]
+    pooled = parts[0]
+    for part in parts[1:]:
+        pooled = jnp.maximum(pooled, part)
+    return pooled

@@ -1,0 +1,263 @@
+"""Layers shared by the models: everything masked, nothing that lets padding or batch-mates leak.
+
+Laws that hold for every layer here: `mask` is bool [B, T], True = real frame; a real frame's output
+depends on real frames only; in evaluation mode an example's output depends on that example only; and
+with `axis_name` the output does not depend on how the batch is spread over devices.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ser_jax.models.convolution import convolution, max_pool
+
+
+def frames_mask(length: jax.Array, frames: int) -> jax.Array:
+    """Which frames are real.
+
+    Args:
+        length: int [B], real frames of each utterance.
+        frames: T, the padded number of frames.
+
+    Returns:
+        bool [B, T].
+    """
+    return jnp.arange(frames)[None, :] < length[:, None]
+
+
+def example_keys(rng: jax.Array, batch: int, axis_name: str | None) -> jax.Array:
+    """One key an example, a function of its row in the *global* batch: the same on 1, 2, 4, 8 devices.
+
+    Args:
+        rng: key, the same on every device.
+        batch: rows on this device.
+        axis_name: mapped axis the batch is spread over, or None.
+
+    Returns:
+        Keys [batch].
+    """
+    first = 0 if axis_name is None else lax.axis_index(axis_name) * batch
+    return jax.vmap(lambda row: jax.random.fold_in(rng, row))(first + jnp.arange(batch))
+
+
+class Dropout(nn.Module):
+    """Dropout with one key an example, of whole channels or of single values.
+
+    Attributes:
+        rate: share dropped, 0 ≤ rate < 1.
+        shared: axes over which one draw is shared; (1, 2) on [B, T, F, C] drops whole feature maps
+            (SpatialDropout, Tompson et al. 2015), which also costs next to no random numbers.
+        axis_name: mapped axis the batch is spread over, or None.
+    """
+
+    rate: float
+    shared: tuple[int, ...] = ()
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if not train or self.rate == 0.0:
+            return x
+        shape = tuple(1 if i in self.shared else n for i, n in enumerate(x.shape))[1:]
+        keys = example_keys(self.make_rng('dropout'), x.shape[0], self.axis_name)
+        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - self.rate, shape))(keys)
+        return x * keep.astype(x.dtype) / (1.0 - self.rate)
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch normalisation whose statistics see real frames only, of all devices (Ioffe & Szegedy 2015).
+
+    Attributes:
+        axis_name: mapped axis over which the sums are psum-ed, or None.
+        momentum: of the running statistics used in evaluation.
+        epsilon: added to the variance.
+    """
+
+    axis_name: str | None = None
+    momentum: float = 0.95
+    epsilon: float = 1e-3
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+        """Normalises every channel.
+
+        Args:
+            x: [B, T, ..., C].
+            mask: bool [B, T].
+            train: batch statistics (and their update) or running ones.
+
+        Returns:
+            [B, T, ..., C]; frames of padding hold some constant, not 0: mask afterwards.
+        """
+        channels = x.shape[-1]
+        zeros, ones = nn.initializers.zeros, nn.initializers.ones
+        scale = self.param('scale', ones, (channels,))
+        bias = self.param('bias', zeros, (channels,))
+        mean = self.variable('batch_stats', 'mean', zeros, None, (channels,))
+        var = self.variable('batch_stats', 'var', ones, None, (channels,))
+        if not train:
+            return _normalise(x, mean.value, var.value, scale, bias, self.epsilon)
+
+        weight = mask.reshape(mask.shape + (1,) * (x.ndim - 2)).astype(jnp.float32)
+        axes = tuple(range(x.ndim - 1))
+        masked = x * weight
+        positions = 1
+        for size in x.shape[2:-1]:
+            positions *= size
+        # One pass over x: the inputs are outputs of a convolution with zero-mean inputs, so that
+        # E[x²] − E[x]² loses no digits that matter.
+        total = jnp.sum(masked, axes)
+        squares = jnp.sum(masked * x, axes)
+        count = jnp.sum(weight) * positions
+        if self.axis_name is not None:
+            total, squares, count = lax.psum((total, squares, count), self.axis_name)
+        count = jnp.maximum(count, 1.0)
+        batch_mean = total / count
+        batch_var = jnp.maximum(squares / count - batch_mean**2, 0.0)
+        if not self.is_initializing():
+            keep = self.momentum
+            mean.value = keep * mean.value + (1.0 - keep) * batch_mean
+            var.value = keep * var.value + (1.0 - keep) * batch_var
+        return _normalise(x, batch_mean, batch_var, scale, bias, self.epsilon)
+
+
+def _normalise(x, mean, var, scale, bias, epsilon):
+    gain = scale * lax.rsqrt(var + epsilon)
+    return x * gain + (bias - mean * gain)
+
+
+class ConvolutionBlock(nn.Module):
+    """Convolution, batch norm, ReLU, mask, max pooling.
+
+    Attributes:
+        channels: D.
+        kernel: (kt, kf).
+        pool: (time, bands), each dividing the input's size.
+        axis_name: mapped axis the batch is spread over, or None.
+    """
+
+    channels: int
+    kernel: tuple[int, int] = (3, 3)
+    pool: tuple[int, int] = (1, 1)
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> tuple:
+        """Applies the block.
+
+        Args:
+            x: [B, T, F, C], 0 in padding frames.
+            mask: bool [B, T].
+            train: see `MaskedBatchNorm`.
+
+        Returns:
+            ([B, T / time, F / bands, D], 0 in padding frames; bool [B, T / time]).
+        """
+        shape = (*self.kernel, x.shape[-1], self.channels)
+        x = convolution(x, self.param('kernel', nn.initializers.he_normal(), shape))
+        x = MaskedBatchNorm(axis_name=self.axis_name, name='norm')(x, mask, train=train)
+        x = nn.relu(x) * mask[:, :, None, None]
+        return max_pool(x, *self.pool), mask[:, :: self.pool[0]]
+
+
+def _direction_axis(init: Callable) -> Callable:
+    """An initialiser for [2, …] that draws both directions as if they were two parameters."""
+    return lambda key, shape: jnp.stack([init(k, shape[1:]) for k in jax.random.split(key)])
+
+
+class BLSTM(nn.Module):
+    """Bidirectional LSTM: input projection outside the loop, both directions in one loop.
+
+    Attributes:
+        features: H, cells per direction.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """Runs both directions over the real frames.
+
+        Args:
+            x: [B, T, D].
+            mask: bool [B, T].
+
+        Returns:
+            [B, T, 2H], forward then backward state, 0 in padding frames.
+        """
+        batch, _, depth = x.shape
+        cells = self.features
+        lecun, orthogonal = nn.initializers.lecun_normal(), nn.initializers.orthogonal()
+        kernel_in = self.param('kernel_in', _direction_axis(lecun), (2, depth, 4 * cells))
+        kernel = self.param('kernel', _direction_axis(orthogonal), (2, cells, 4 * cells))
+        # Gates in the order input, forget, candidate, output; the forget bias begins at 1
+        # (Jozefowicz et al. 2015).
+        forget = jnp.zeros(4 * cells).at[cells : 2 * cells].set(1.0)
+        bias = self.param(
+            'bias', lambda key, shape: jnp.broadcast_to(forget, shape), (2, 4 * cells)
+        )
+
+        def project(direction):
+            projected = jnp.einsum('btd,dg->tbg', x, kernel_in[direction]) + bias[direction]
+            return jnp.flip(projected, 0) if direction else projected
+
+        real = mask.T.astype(x.dtype)[..., None]
+
+        def advance(carry, inputs):
+            new_carry, outputs = [], []
+            for direction in range(2):
+                hidden, cell = carry[direction]
+                gates_in, alive = inputs[direction]
+                gates = gates_in + hidden @ kernel[direction]
+                write, keep, candidate, read = jnp.split(gates, 4, axis=-1)
+                cell = nn.sigmoid(keep) * cell + nn.sigmoid(write) * jnp.tanh(candidate)
+                # Padding resets the state: the backward direction meets it first.
+                cell = cell * alive
+                hidden = nn.sigmoid(read) * jnp.tanh(cell) * alive
+                new_carry.append((hidden, cell))
+                outputs.append(hidden)
+            return tuple(new_carry), tuple(outputs)
+
+        start = jnp.zeros((batch, cells), x.dtype)
+        inputs = ((project(0), real), (project(1), jnp.flip(real, 0)))
+        _, (forward, backward) = lax.scan(advance, ((start, start), (start, start)), inputs)
+        both = jnp.concatenate([forward, jnp.flip(backward, 0)], axis=-1)
+        return both.transpose(1, 0, 2)
+
+
+class AttentionPooling(nn.Module):
+    """Softmax attention over time; the weighted mean and, if asked for, the weighted deviation.
+
+    The deviation is that of Okabe et al. 2018 (arXiv 1803.10963, equation 6).
+
+    Attributes:
+        features: width of the hidden layer of the scoring network.
+        deviation: whether the pooled vector also holds the weighted standard deviation.
+    """
+
+    features: int = 64
+    deviation: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Pools real frames.
+
+        Args:
+            x: [B, T, D].
+            mask: bool [B, T], at least one True in every row that is used.
+
+        Returns:
+            (pooled [B, D] or [B, 2D]; weights [B, T], each row summing to 1, 0 in padding).
+        """
+        scores = nn.Dense(1, use_bias=False, name='score')(
+            jnp.tanh(nn.Dense(self.features, name='hidden')(x))
+        )[..., 0]
+        weights = jax.nn.softmax(jnp.where(mask, scores, -1e9), axis=-1) * mask
+        mean = jnp.einsum('bt,btd->bd', weights, x)
+        if not self.deviation:
+            return mean, weights
+        squares = jnp.einsum('bt,btd->bd', weights, jnp.square(x))
+        return jnp.concatenate([mean, jnp.sqrt(jax.nn.relu(squares - mean**2) + 1e-4)], -1), weights

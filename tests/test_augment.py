@@ -1,0 +1,250 @@
+"""Augmentations: laws, oracles in the waveform domain, and what must not betray the type."""
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import cross_val_score
+
+from ser_jax import augment, augmentations, mel
+from ser_jax.errors import UserError
+
+ALL = ('speed(0.8, 1.25)', 'mixup(0.4)', 'spec_mask(2, 0.2, 0.2)', 'noise(5, 20)')
+FRAMES = 100
+
+
+def log_mel(samples):
+    mel = librosa.feature.melspectrogram(
+        y=samples, sr=16000, n_fft=512, win_length=400, hop_length=160, n_mels=80, fmin=20, fmax=8000,
+        pad_mode='constant',
+    )  # fmt: skip
+    return np.log(mel + 1e-6).T.astype(np.float32)
+
+
+def speech(seed, seconds=1.6, pitch=120.0):
+    """Harmonics with formants, syllables and digital silence at both ends."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(16000 * seconds)) / 16000
+    f0 = pitch * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(1, 3) * t))
+    phase = 2 * np.pi * np.cumsum(f0) / 16000
+    harmonics = np.arange(1, 40)[:, None]
+    gain = np.exp(-(((harmonics * pitch - 600) / 400) ** 2)) + 0.05 / harmonics
+    voice = (gain * np.sin(harmonics * phase)).sum(0)
+    syllables = np.clip(np.sin(2 * np.pi * 3 * t + rng.uniform(0, 6)), 0, 1)
+    out = 0.1 * voice * syllables + 1e-3 * rng.standard_normal(len(t))
+    out[:1600] = out[-1600:] = 0.0
+    return out.astype(np.float32)
+
+
+def make_batch(operations, size=32, seed=0):
+    rng = np.random.default_rng(seed)
+    frames = augment.input_frames(operations, FRAMES)
+    batch = {
+        'log_mel': np.full((size, frames, 80), np.nan, np.float32),
+        'length': np.zeros(size, np.int32),
+        'emotion': rng.integers(-1, 4, size).astype(np.int32),
+    }
+    for i in range(size):
+        x = log_mel(speech(i, rng.uniform(0.6, 2.0), rng.uniform(90, 250)))[:frames]
+        batch['log_mel'][i, : len(x)], batch['length'][i] = x, len(x)
+    batch['log_mel'] = np.nan_to_num(batch['log_mel'], nan=7.0)  # rubbish in the padding
+    return batch
+
+
+def run(texts, batch, seed=0, **kwargs):
+    operations = augment.parse_operations(texts)
+    function = jax.jit(
+        lambda key, b: augment.augment(key, b, operations, frames=FRAMES, n_classes=4, **kwargs)
+    )
+    return jax.tree.map(np.asarray, function(jax.random.key(seed), batch))
+
+
+@pytest.fixture(scope='module')
+def batch():
+    return make_batch(augment.parse_operations(ALL))
+
+
+def test_shapes_types_and_padding(batch):
+    out = run(ALL, batch)
+    assert out['log_mel'].shape == out['clean_log_mel'].shape == (32, FRAMES, 80)
+    assert out['emotion'].shape == (32, 4)
+    assert set(out['augmentation_type']) == {0, 1, 2, 3, 4}
+    for i, n in enumerate(out['length']):
+        assert 1 <= n <= FRAMES
+        assert not out['log_mel'][i, n:].any()
+        assert np.isfinite(out['log_mel'][i]).all()
+    # The rubbish in the padding (7 nepers, far above the speech) reaches no real frame.
+    assert out['log_mel'].max() < 6.5
+
+
+def test_without_operations_the_utterance_is_only_cropped(batch):
+    out = run((), batch)
+    for i, n in enumerate(out['length']):
+        assert n == min(FRAMES, batch['length'][i])
+        x = out['log_mel'][i, :n]
+        starts = range(batch['length'][i] - n + 1)
+        assert any(np.array_equal(x, batch['log_mel'][i, s : s + n]) for s in starts)
+    assert not out['augmentation_type'].any()
+
+
+def test_clean_share(batch):
+    assert not run(ALL, batch, clean_share=1.0)['augmentation_type'].any()
+    assert run(ALL, batch, clean_share=0.0)['augmentation_type'].min() == 1
+
+
+def test_what_each_operation_does_to_the_clean_target(batch):
+    out = run(ALL, batch)
+    differs = np.abs(out['log_mel'] - out['clean_log_mel']).max((1, 2)) > 1e-3
+    np.testing.assert_array_equal(differs, out['augmentation_type'] >= 3)
+
+
+def test_missing_emotion_is_masked_and_mixup_passes_it_on(batch):
+    out = run(('mixup(5.0)',), batch, clean_share=0.0)
+    assert not out['emotion_mask'][batch['emotion'] < 0].any()
+    unmixed = run((), batch)
+    np.testing.assert_array_equal(unmixed['emotion_mask'], batch['emotion'] >= 0)
+    assert out['emotion_mask'].sum() < unmixed['emotion_mask'].sum()
+    labelled = out['emotion'][out['emotion_mask']]
+    np.testing.assert_allclose(labelled.sum(1), 1.0, atol=1e-6)
+    own = np.take_along_axis(out['emotion'], np.maximum(batch['emotion'], 0)[:, None], 1)[:, 0]
+    assert (own[out['emotion_mask']] >= 0.5).all()
+    assert ((own < 0.99) & out['emotion_mask']).any()
+
+
+def test_mixup_share_follows_the_beta_distribution():
+    size, alpha = 4000, 0.4
+    batch = {
+        'log_mel': jnp.zeros((size, 2, 4)),
+        'length': jnp.full(size, 2),
+        'emotion': jnp.arange(size) % 2,  # an odd shift mixes other emotions: own share readable
+    }
+    operations = augment.parse_operations((f'mixup({alpha})',))
+    shares = []
+    for seed in range(4):
+        out = augment.augment(
+            jax.random.key(seed), batch, operations, frames=2, n_classes=2, clean_share=0.0
+        )
+        own = np.asarray(out['emotion'])[np.arange(size), np.arange(size) % 2]
+        if (own < 1).any():
+            shares.append(own)
+    expected = np.random.default_rng(0).beta(alpha, alpha, 100_000)
+    expected = np.maximum(expected, 1 - expected)
+    for quantile in (0.1, 0.25, 0.5, 0.75):
+        got = np.quantile(np.concatenate(shares), quantile)
+        assert abs(got - np.quantile(expected, quantile)) < 0.02
+
+
+@pytest.mark.parametrize('factor', [0.85, 1.18])
+def test_speed_equals_resampling_the_waveform(factor, monkeypatch):
+    monkeypatch.setattr(augmentations, '_BACKGROUND_DB', (90.0, 90.0))
+    samples = speech(1, 2.0)
+    samples += 1e-3 * np.random.default_rng(0).standard_normal(len(samples)).astype('f4')
+    resampled = librosa.resample(samples, orig_sr=16000, target_sr=16000 / factor)
+    source, target = log_mel(samples), log_mel(resampled)
+    n = int(len(source) / max(1.0, factor))
+    batch = {'log_mel': source[None], 'length': np.array([len(source)]), 'emotion': np.array([0])}
+    operations = augment.parse_operations((f'speed({factor}, {factor})',))
+    got = augment.augment(
+        jax.random.key(0), batch, operations, frames=n, n_classes=4, clean_share=0.0
+    )
+    got = np.asarray(got['log_mel'])[0]
+
+    def error(x, of):  # over all places where the crop can begin; the lowest 70 bands
+        starts = range(max(len(of) - len(x), 0) + 1)
+        return min(np.abs(x - of[s : s + len(x)])[:, :70].mean() for s in starts)
+
+    slowed = source[np.minimum(np.arange(n) * factor, len(source) - 1).astype(int)]
+    time_only = error(slowed[: min(n, len(target))], target)
+    assert error(got[: min(n, len(target))], target) < 0.6 * time_only
+
+
+def test_noise_has_the_snr_asked_for_and_the_texture_of_noise(batch):
+    snr = 10.0
+    out = run((f'noise({snr}, {snr})',), batch, clean_share=0.0)
+    width = np.diff(librosa.mel_frequencies(82, fmin=20, fmax=8000))
+    width = width[1:] + width[:-1]
+    for i, n in enumerate(out['length']):
+        noisy, clean = (np.exp(out[k][i, :n]) @ width for k in ('log_mel', 'clean_log_mel'))
+        active = clean > clean.max() * 1e-3
+        measured = 10 * np.log10(clean[active].mean() / (noisy - clean).mean())
+        assert abs(measured - snr) < 2.5
+    white = log_mel(np.random.default_rng(0).standard_normal(16000 * 4).astype('f4') * 0.1)
+    bands = mel.mel_bands(80, 20.0, 8000.0)
+    keys = jax.random.split(jax.random.key(0), 4)
+    texture = np.asarray(mel.noise_texture(keys, (4, 400, 80), bands)).reshape(-1, 80)
+    np.testing.assert_allclose(texture.std(0), white.std(0), rtol=0.2)
+    step = lambda x: np.corrcoef(x[1:, 50], x[:-1, 50])[0, 1]
+    assert abs(step(texture) - step(white)) < 0.1
+
+
+def test_noise_corpus_replaces_coloured_noise(batch):
+    tone = np.full_like(batch['log_mel'], -9.0)
+    tone[..., 10] = 3.0
+    out = run(('noise(0, 0)',), {**batch, 'noise': tone}, clean_share=0.0)
+    assert 'noise' not in out
+    added = np.exp(out['log_mel']) - np.exp(out['clean_log_mel'])
+    real = np.arange(FRAMES)[None] < out['length'][:, None]
+    assert added[real].mean(0).argmax() == 10
+
+
+def test_spec_mask_hides_no_more_than_its_shares_and_leaves_no_constants(batch):
+    out = run(('spec_mask(1, 0.3, 0.2)',), batch, clean_share=0.0)
+    hidden = out['log_mel'] != out['clean_log_mel']
+    for i, n in enumerate(out['length']):
+        whole_frames = hidden[i, :n].all(1).sum()
+        whole_bands = hidden[i, :n].all(0).sum()
+        assert whole_frames <= 0.3 * n + 1
+        assert whole_bands <= 0.2 * 80 + 1
+        inside = out['log_mel'][i, :n][hidden[i, :n]]
+        assert len(np.unique(inside)) > 0.95 * len(inside)
+    assert hidden.any((1, 2)).mean() > 0.9
+
+
+def accuracy(features, types):
+    forest = RandomForestClassifier(60, max_depth=4, random_state=0)
+    return cross_val_score(forest, features, types, cv=4).mean()
+
+
+def test_type_is_not_readable_from_length_zeros_or_floor():
+    batch = make_batch(augment.parse_operations(ALL), 64)
+    traces, quietest, types = [], [], []
+    for seed in range(8):
+        out = run(ALL, batch, seed)
+        for x, n, kind in zip(out['log_mel'], out['length'], out['augmentation_type']):
+            x = x[:n]
+            zeros, floored = (x == 0).sum(), (x < np.log(1e-6) + 1e-3).sum()
+            least, repeated = (x == x.min()).sum(), (np.diff(x, axis=0) == 0).sum()
+            traces.append([n, zeros, floored, least, repeated])
+            quietest.append(x.min())
+            types.append(kind)
+    traces, quietest, types = np.array(traces), np.array(quietest)[:, None], np.array(types)
+    # 5 types, 512 utterances: chance 0.20 with a standard error of 0.02.
+    assert accuracy(traces, types) < 0.27
+    # The quietest cell betrays noise, whose level it is, but not the others (chance 0.25).
+    others = types < 4
+    assert accuracy(quietest[others], types[others]) < 0.36
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('reverb(1)', 'does not exist'),
+        ('speed(0.9)', 'takes 2 numbers'),
+        ('speed(1.1, 0.9)', 'lowest'),
+        ('noise(0, 10) + speed(0.9, 1.1)', 'speed must come first'),
+        ('speed(lowest, 2)', 'not of the form'),
+    ],
+)
+def test_bad_operations_are_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        augment.parse_operations((text,))
+
+
+def test_combined_operations_are_one_type(batch):
+    out = run(
+        ('speed(0.8, 1.25) + spec_mask(2, 0.2, 0.2) + noise(10, 10)',), batch, clean_share=0.0
+    )
+    assert set(out['augmentation_type']) == {1}
+    assert np.abs(out['log_mel'] - out['clean_log_mel']).max() > 0.1

@@ -1,0 +1,117 @@
+"""MTL-AUG: outputs, and that neither padding nor batch-mates reach them."""
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+
+from ser_jax.models import layers, mtl_aug
+
+FRAMES, BANDS = 61, 80
+LENGTH = np.array([61, 40, 13, 2])
+
+
+@pytest.fixture(scope='module')
+def network():
+    model = mtl_aug.Model(
+        heads={'emotion': 4, 'augmentation_type': 5},
+        channels=(8, 8, 8),
+        frame_features=16,
+        blstm_features=8,
+        embedding_features=8,
+    )
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, FRAMES, BANDS)), jnp.float32)
+    variables = model.init({'params': jax.random.key(0)}, x, jnp.asarray(LENGTH), train=False)
+    _, updated = model.apply(
+        variables,
+        x,
+        jnp.asarray(LENGTH),
+        train=True,
+        rngs={'dropout': jax.random.key(1)},
+        mutable=['batch_stats'],
+    )
+    predict = jax.jit(
+        lambda x, length: model.apply({**variables, **updated}, x, length, train=False)
+    )
+    return model, variables, predict, x
+
+
+def test_outputs_have_the_stated_shapes(network):
+    _, _, predict, x = network
+    out = predict(x, LENGTH)
+    assert {k: v.shape for k, v in out.items()} == {
+        'emotion': (4, 4),
+        'augmentation_type': (4, 5),
+        'reconstruction': (4, FRAMES, BANDS),
+        'embedding': (4, 8),
+        'attention': (4, 16),
+    }
+    np.testing.assert_allclose(out['attention'].sum(1), 1.0, atol=1e-5)
+
+
+def test_padding_changes_no_output(network):
+    _, _, predict, x = network
+    out = predict(x, LENGTH)
+    rubbish = np.random.default_rng(1).normal(size=(4, FRAMES + 40, BANDS)).astype(np.float32) * 9
+    for i, n in enumerate(LENGTH):
+        rubbish[i, :n] = x[i, :n]
+    padded = predict(rubbish, LENGTH)
+    for name in ('emotion', 'augmentation_type', 'embedding'):
+        np.testing.assert_allclose(out[name], padded[name], atol=1e-5)
+    for i, n in enumerate(LENGTH):
+        np.testing.assert_allclose(
+            out['reconstruction'][i, :n], padded['reconstruction'][i, :n], atol=1e-5
+        )
+        steps = -(-n // 4)
+        np.testing.assert_allclose(
+            out['attention'][i, :steps], padded['attention'][i, :steps], atol=1e-5
+        )
+
+
+def test_padding_changes_no_batch_statistics(network):
+    model, variables, _, x = network
+    narrow = model.clone(dropout=0.0, map_dropout=0.0)
+    wide = np.full((4, FRAMES + 7, BANDS), 50.0, np.float32)
+    wide[:, :FRAMES] = x
+    stats = [
+        narrow.apply(variables, v, jnp.asarray(LENGTH), train=True, mutable=['batch_stats'])[1]
+        for v in (x, wide)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *stats)
+
+
+def test_batch_mates_change_no_output(network):
+    _, _, predict, x = network
+    together = predict(x, LENGTH)
+    for i in range(4):
+        alone = predict(x[i : i + 1], LENGTH[i : i + 1])
+        for name in together:
+            np.testing.assert_allclose(together[name][i], alone[name][0], atol=1e-5)
+
+
+def test_every_real_frame_is_heard(network):
+    _, _, predict, x = network
+    gradient = jax.grad(lambda x: predict(x, LENGTH)['emotion'][:, 0].sum())(x)
+    heard = np.abs(gradient).max(-1)
+    for i, n in enumerate(LENGTH):
+        assert (heard[i, :n] > 0).all()
+        assert not heard[i, n:].any()
+
+
+def test_without_a_weight_decoder_and_heads_do_not_exist():
+    model = mtl_aug.Model(heads={'emotion': 3}, reconstruction=False, channels=(4, 4, 4))
+    variables = model.init(
+        {'params': jax.random.key(0)}, jnp.zeros((1, 8, BANDS)), jnp.array([8]), train=False
+    )
+    assert not [name for name in variables['params'] if 'decoder' in name or 'type' in name]
+
+
+def test_deltas_equal_librosa():
+    x = np.random.default_rng(0).normal(size=(1, 30, 5)).astype(np.float32)
+    padded = np.pad(x, ((0, 0), (0, 9), (0, 0)))
+    mask = layers.frames_mask(jnp.array([30]), 39)
+    got = mtl_aug.deltas(padded, mask)[0, :30]
+    # 'nearest' holds the edge frame.
+    expected = librosa.feature.delta(x[0].T, width=5, mode='nearest').T
+    np.testing.assert_allclose(got, expected, atol=1e-5)
