@@ -1,0 +1,216 @@
+"""Batches for training and evaluation, with the targets of every task, from the rows of prepared corpora."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from ser_jax import pipeline
+from ser_jax.corpora import GENDERS, Corpus
+from ser_jax.errors import UserError
+
+
+class Utterances:
+    """Random access to some utterances of one or more corpora, held in memory where they fit.
+
+    Args:
+        parts: (corpus, rows of its index) pairs.
+        targets: class names of each label wanted, by the record field that holds it. Fields are
+            'emotion', 'gender', or any text field of the records ('speaker', 'language', …).
+        hide: fields whose labels are withheld (unlabelled speech).
+        memory_gb: up to this size the log-mels are read once and kept.
+
+    Attributes:
+        labels: field -> int32 [N] class numbers, −1 where missing.
+        frames: int32 [N].
+    """
+
+    def __init__(
+        self,
+        parts: list[tuple[Corpus, np.ndarray]],
+        targets: dict[str, tuple[str, ...]],
+        *,
+        hide: tuple[str, ...] = (),
+        memory_gb: float = 4.0,
+    ):
+        sources = {id(corpus): corpus.source() for corpus, _ in parts}
+        self._where = [(sources[id(corpus)], int(row)) for corpus, rows in parts for row in rows]
+        self.frames = _joined([corpus.index['frames'][rows] for corpus, rows in parts])
+        self.labels = {
+            field: _joined([labels_of(corpus, rows, field, names) for corpus, rows in parts])
+            for field, names in targets.items()
+        }
+        for field in hide:
+            self.labels[field] = np.full_like(self.labels[field], -1)
+        self._kept = None
+        if 4 * parts[0][0].metadata['front_end']['n_mels'] * self.frames.sum() < memory_gb * 2**30:
+            self._kept = [source[row] for source, row in self._where]
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        """The log-mel of one utterance, float32 [T, F]."""
+        if self._kept is not None:
+            return self._kept[position]
+        source, row = self._where[position]
+        return source[row]
+
+
+def refuse_not_finite(corpus: Corpus) -> None:
+    """Looks for NaN and infinity in the features of a corpus; the sums in its index tell of them all.
+
+    Raises:
+        UserError: there are some.
+    """
+    bad = np.flatnonzero(~np.isfinite(corpus.index['log_mel_squares'].sum(axis=1)))
+    if len(bad):
+        raise UserError(
+            f'the features of {len(bad)} utterances of {corpus.name} are not finite, e.g. of '
+            f'{corpus.index["id"][bad[0]]}: prepare the corpus again'
+        )
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays).astype(np.int32)
+
+
+def labels_of(corpus: Corpus, rows: np.ndarray, field: str, names: tuple[str, ...]) -> np.ndarray:
+    """The labels of some utterances as class numbers.
+
+    Args:
+        corpus: the corpus.
+        rows: [N] rows of its index.
+        field: of the records: 'emotion', 'gender' or a text field.
+        names: the classes.
+
+    Returns:
+        int [N]: positions in `names`, −1 where the label is missing or another class.
+    """
+    values = corpus.index[field][rows]
+    stored = {'emotion': corpus.metadata['vocabulary'], 'gender': GENDERS}.get(field)
+    if (
+        stored is not None
+    ):  # the field holds class numbers of its own; a last −1 maps missing to missing
+        numbers = [names.index(name) if name in names else -1 for name in stored]
+        return np.array([*numbers, -1])[values]
+    numbers = {name: number for number, name in enumerate(names)}
+    return np.array([numbers.get(str(value), -1) for value in values])
+
+
+def class_names(field: str, corpora: list[Corpus], emotions: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of a record field: the task's emotions, the genders, or every text that occurs.
+
+    Args:
+        field: of the records.
+        corpora: those that training draws on.
+        emotions: the classes of the emotion task.
+
+    Raises:
+        UserError: the records have no such label.
+    """
+    if field == 'emotion':
+        return tuple(emotions)
+    if field == 'gender':
+        return GENDERS
+    values = [corpus.index.get(field) for corpus in corpora]
+    if any(value is None or value.dtype.kind not in 'US' for value in values):
+        raise UserError(
+            f'a classification task cannot have the target {field!r}: no such label in the records'
+        )
+    return tuple(sorted({str(text) for value in values for text in value} - {''}))
+
+
+def normalisation(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Mean and standard deviation of each mel band over all frames of some utterances.
+
+    Read from the index; no log-mel is touched.
+
+    Args:
+        parts: (corpus, rows) pairs, training speakers only.
+
+    Returns:
+        {'mean', 'std'}: float32 [F].
+    """
+    frames = sum(corpus.index['frames'][rows].sum() for corpus, rows in parts)
+    total = sum(corpus.index['log_mel_sum'][rows].sum(axis=0) for corpus, rows in parts)
+    squares = sum(corpus.index['log_mel_squares'][rows].sum(axis=0) for corpus, rows in parts)
+    mean = total / frames
+    std = np.sqrt(np.maximum(squares / frames - mean**2, 1e-8))
+    return {'mean': mean.astype(np.float32), 'std': std.astype(np.float32)}
+
+
+def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Weights n / (K n_k) that make every class count the same: [N] labels (−1 ignored) -> float32 [K]."""
+    counts = np.bincount(labels[labels >= 0], minlength=n_classes)
+    return (counts.sum() / (n_classes * np.maximum(counts, 1))).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainBatches:
+    """Training batches as a pure function of (seed, step): `batches[step]`.
+
+    The first rows of a batch are labelled utterances, the last `n_unlabelled` are unlabelled ones.
+
+    Attributes:
+        labelled, unlabelled, noise: utterances, the last two or None.
+        batch_size: rows of the global batch.
+        n_unlabelled: how many of them are unlabelled.
+        frames: length to crop or pad to.
+        seed: of order and crops.
+        rows: the rows of the global batch to load (those of this process).
+    """
+
+    labelled: Utterances
+    unlabelled: Utterances | None
+    noise: Utterances | None
+    batch_size: int
+    n_unlabelled: int
+    frames: int
+    seed: int
+    rows: slice
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        """The batch of one step: 'log_mel' [B, T, F], 'length' [B], one int32 [B] a label, 'noise' like log_mel."""
+        examples = [self._example(step, row) for row in range(*self.rows.indices(self.batch_size))]
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+    def _example(self, step: int, row: int) -> dict[str, np.ndarray]:
+        n_labelled = self.batch_size - self.n_unlabelled
+        if row < n_labelled:
+            utterances, stream, position = self.labelled, 0, step * n_labelled + row
+        else:
+            utterances, stream = self.unlabelled, 1
+            position = step * self.n_unlabelled + row - n_labelled
+        rng = np.random.default_rng((self.seed, stream, position))
+        chosen = pipeline.shuffled(len(utterances), self.seed + stream)[position]
+        log_mel, length = pipeline.crop_or_pad(utterances[chosen], self.frames, rng)
+        example = {'log_mel': log_mel, 'length': np.int32(length)}
+        example |= {field: labels[chosen] for field, labels in utterances.labels.items()}
+        if self.noise is not None:
+            noise = self.noise[rng.integers(len(self.noise))]
+            repeats = -(-self.frames // len(noise))  # short noises loop
+            example['noise'], _ = pipeline.crop_or_pad(
+                np.tile(noise, (repeats, 1)), self.frames, rng
+            )
+        return example
+
+
+def evaluation_batches(
+    utterances: Utterances, batch_size: int, rows: slice
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Whole utterances, batched with others of like length and padded.
+
+    Args:
+        utterances: to evaluate.
+        batch_size: rows of the global batch.
+        rows: those of them to load (this process's).
+
+    Yields:
+        (positions [batch_size] of the global batch, of which the last may repeat; batch with
+        'log_mel' [rows, T, F] and 'length' [rows]).
+    """
+    for frames, positions in pipeline.buckets(utterances.frames, batch_size):
+        mine = positions[rows]
+        log_mel = np.stack([pipeline.pad(utterances[position], frames) for position in mine])
+        yield positions, {'log_mel': log_mel, 'length': utterances.frames[mine]}

@@ -1,0 +1,250 @@
+"""Everything a run needs, built once from its config: corpora, folds, tasks, network, compiled steps."""
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from ser_jax import augment, data, leaks, objectives, optimiser, protocols, sharding, steps
+from ser_jax.corpora import Corpus, open_corpus
+from ser_jax.errors import UserError
+from ser_jax.features import FrontEnd
+from ser_jax.tasks import Task, make_tasks
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+    """A config made ready to run. All folds share its compiled functions.
+
+    Attributes:
+        config: of the run.
+        corpus, unlabelled, noise: prepared corpora; the last None without a noise corpus.
+        labels: emotions, in the order of the outputs.
+        rows: rows of the corpus with one of these emotions.
+        protocol: call string.
+        folds: to run.
+        leak_check: counts of `leaks.check_folds`.
+        tasks: what is learnt.
+        input_frames: frames that the host delivers for an input of `config.crop_frames`.
+        mesh: all devices.
+        init_state: constants -> `steps.TrainState`.
+        train_step: (state, batch) -> (state, metrics).
+        predict_step: (variables, batch) -> probabilities [B, K].
+    """
+
+    config: ml_collections.ConfigDict
+    corpus: Corpus
+    unlabelled: list[Corpus]
+    noise: Corpus | None
+    labels: tuple[str, ...]
+    rows: np.ndarray
+    protocol: str
+    folds: list[protocols.Fold]
+    leak_check: dict[str, int]
+    tasks: tuple[Task, ...]
+    input_frames: int
+    mesh: Any
+    init_state: Callable
+    train_step: Callable
+    predict_step: Callable
+
+    def utterances(self, rows: np.ndarray) -> data.Utterances:
+        """The utterances of some rows of the corpus, with the labels of all tasks."""
+        return self._utterances([(self.corpus, rows)])
+
+    def _utterances(self, parts, hide=()) -> data.Utterances:
+        memory_gb = self.config.data.memory_gb
+        return data.Utterances(parts, self._label_classes(), hide=hide, memory_gb=memory_gb)
+
+    def _label_classes(self) -> dict[str, tuple[str, ...]]:
+        classes = {
+            task.target: task.classes for task in self.tasks if task.kind == 'classification'
+        }
+        return {target: names for target, names in classes.items() if target != 'augmentation_type'}
+
+    def train_batches(self, rows: np.ndarray) -> data.TrainBatches:
+        """Training batches of some rows of the corpus, with the unlabelled speech and the noise of the config."""
+        config = self.config
+        unlabelled, noise, n_unlabelled = None, None, 0
+        if self.unlabelled:
+            n_unlabelled = round(config.unlabelled_share * config.batch_size)
+            parts = [(corpus, np.arange(len(corpus.index['id']))) for corpus in self.unlabelled]
+            unlabelled = self._utterances(parts, hide=('emotion',))
+        if self.noise:
+            everything = np.arange(len(self.noise.index['id']))
+            noise = data.Utterances([(self.noise, everything)], {}, memory_gb=config.data.memory_gb)
+        return data.TrainBatches(
+            labelled=self.utterances(rows),
+            unlabelled=unlabelled,
+            noise=noise,
+            batch_size=config.batch_size,
+            n_unlabelled=n_unlabelled,
+            frames=self.input_frames,
+            seed=config.seed,
+            rows=sharding.local_rows(config.batch_size),
+        )
+
+    def constants(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What a run knows of its training rows: see `steps.TrainState.model_state`."""
+        emotions = self.emotions(rows)
+        weights = (
+            data.class_weights(emotions, len(self.labels))
+            if self.config.class_weights
+            else np.ones(len(self.labels), np.float32)
+        )
+        return {
+            'seed': np.int32(self.config.seed),
+            'class_weights': weights,
+            **data.normalisation([(self.corpus, rows)]),
+        }
+
+    def emotions(self, rows: np.ndarray) -> np.ndarray:
+        """Class numbers of the emotions of some rows, int [N]."""
+        return data.labels_of(self.corpus, rows, 'emotion', self.labels)
+
+
+def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
+    """Opens the corpora, makes and checks the folds, and builds the network and its steps.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The experiment; nothing is compiled yet.
+
+    Raises:
+        UserError: anything in the config that cannot be.
+    """
+    sharding.start_processes()
+    _check(config)
+    corpus, *others = [
+        _open(config, name)
+        for name in (config.corpus, *config.unlabelled, config.noise_corpus)
+        if name
+    ]
+    noise = others.pop() if config.noise_corpus else None
+    labels = tuple(config.labels or corpus.metadata['labels'])
+    unknown = sorted(set(labels) - set(corpus.metadata['vocabulary']))
+    if unknown:
+        raise UserError(
+            f'config.labels: corpus {corpus.name} has no emotion {unknown[0]!r}; it has '
+            f'{", ".join(corpus.metadata["vocabulary"])}'
+        )
+    every_row = np.arange(len(corpus.index['id']))
+    rows = every_row[data.labels_of(corpus, every_row, 'emotion', labels) >= 0]
+    protocol = config.protocol or corpus.metadata['protocol']
+    folds = protocols.select_folds(
+        protocols.make_folds(
+            corpus.index,
+            protocol,
+            rows=rows,
+            folds=corpus.metadata.get('folds'),
+            validation=config.validation,
+        ),
+        config.folds,
+    )
+    leak_check = leaks.check_folds(corpus.index, folds, [other.index for other in others])
+
+    operations = augment.parse_operations(config.augmentations)
+    operation_names = ('clean', *config.augmentations)
+    tasks = make_tasks(
+        config.tasks,
+        {
+            record.target: operation_names
+            if record.target == 'augmentation_type'
+            else data.class_names(record.target, [corpus, *others], labels)
+            for record in config.tasks.values()
+            if record.kind == 'classification'
+        },
+    )
+    settings = config.model.to_dict()
+    model = importlib.import_module(f'ser_jax.models.{settings.pop("name")}').Model(
+        heads={task.name: len(task.classes) for task in tasks if task.kind == 'classification'},
+        reconstruction=any(task.kind == 'reconstruction' for task in tasks),
+        axis_name=sharding.AXIS,
+        **settings,
+    )
+    phases = objectives.multitask(
+        model,
+        tasks,
+        optimiser.make_optimiser(config.optimiser, config.steps),
+        label_smoothing=config.label_smoothing,
+        clean_target=config.reconstruction_target == 'clean',
+        axis_name=sharding.AXIS,
+    )
+    mesh = sharding.make_mesh()
+    train_step = steps.make_train_step(
+        phases,
+        operations,
+        frames=config.crop_frames,
+        n_classes=len(labels),
+        axis_name=sharding.AXIS,
+    )
+    predict_step = steps.make_predict_step(model.clone(axis_name=None), sharding.AXIS)
+    init_state = jax.jit(
+        functools.partial(
+            steps.init_state,
+            model=model,
+            phases=phases,
+            frames=config.crop_frames,
+            n_mels=config.data.front_end.n_mels,
+        )
+    )
+
+    return Experiment(
+        config=config,
+        corpus=corpus,
+        unlabelled=others,
+        noise=noise,
+        labels=labels,
+        rows=rows,
+        protocol=protocol,
+        folds=folds,
+        leak_check=leak_check,
+        tasks=tasks,
+        input_frames=augment.input_frames(operations, config.crop_frames),
+        mesh=mesh,
+        init_state=lambda constants: sharding.replicate(init_state(constants), mesh),
+        train_step=sharding.data_parallel(train_step, mesh, config.parallelism, donate=True),
+        predict_step=sharding.data_parallel(predict_step, mesh, config.parallelism),
+    )
+
+
+def _open(config: ml_collections.ConfigDict, name: str) -> Corpus:
+    corpus = open_corpus(
+        name,
+        data_dir=config.data.data_dir,
+        manual_dir=config.data.manual_dir or None if name == config.corpus else None,
+        front_end=FrontEnd(**config.data.front_end),
+    )
+    data.refuse_not_finite(corpus)
+    return corpus
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    """Refuses values that would only fail later, or not at all."""
+    for name, choices in (
+        ('parallelism', ('jit', 'pmap')),
+        ('reconstruction_target', ('clean', 'augmented')),
+    ):
+        if config[name] not in choices:
+            raise UserError(
+                f'config.{name} is {config[name]!r}; it must be one of {", ".join(choices)}'
+            )
+    if config.corpus in config.unlabelled:
+        raise UserError(f'config.unlabelled: {config.corpus} is the labelled corpus already')
+    if not 0 < config.unlabelled_share < 1:
+        raise UserError(
+            f'config.unlabelled_share is {config.unlabelled_share}; it must lie between 0 and 1'
+        )
+    devices = jax.device_count()
+    for name in ('batch_size', 'eval_batch_size'):
+        if config[name] % devices:
+            raise UserError(
+                f'config.{name} is {config[name]}, which {devices} devices cannot share equally'
+            )

@@ -1,0 +1,89 @@
+"""Trains and evaluates a system: python -m ser_jax.main --config=FILE.py[:CORPUS[,OPTION...]]
+
+--config      e.g. configs/mtl_aug.py, configs/mtl_aug.py:emodb, configs/mtl_aug.py:ravdess,single_task
+--config.X    changes a field of it, e.g. --config.seed=1 --config.optimiser.learning_rate=3e-4
+--workdir     the run's folder; default runs/<config>-<corpus>-<options>-seed<k>. The same folder
+              again resumes the run, or, when it is complete, prints its results
+--mode        train (and evaluate), or evaluate a finished run again; default train
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ser_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'see above')
+_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'see above')
+
+
+def main(_: list[str]) -> None:
+    """Runs what the flags say."""
+    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much that is of no use here
+    config = _CONFIG.value
+    workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(config)
+    # Before JAX is imported; compiled programs are kept beside the prepared corpora.
+    os.environ.setdefault(
+        'JAX_COMPILATION_CACHE_DIR',
+        str(Path(config.data.data_dir).expanduser().parent / 'compiled'),
+    )
+    from ser_jax import console, train  # slow to import: not before the flags are right
+
+    try:
+        run = train.train_and_evaluate if _MODE.value == 'train' else train.evaluate
+        card = run(config, workdir)
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    print(console.print_table(card))
+    print(f'\nPredictions, curves and pictures: {workdir}')
+
+
+def default_workdir(config) -> Path:
+    """The folder `runs/<config>-<corpus>-<options>-seed<k>`."""
+    words = [config.system, config.corpus.replace('/', '_'), *config.options, f'seed{config.seed}']
+    return Path('runs', '-'.join(words))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; a mistake in it ends the program with one line and exit code 2."""
+    if any(word in ('-h', '-help', '--help') for word in argv[1:]):
+        print(__doc__.strip())
+        sys.exit(0)
+    config_file = ''
+    try:
+        for word in argv[1:]:
+            if word.startswith(('--config=', '-config=')):
+                config_file = word.split('=', 1)[1].split(':', 1)[0]
+                if not config_file.endswith('.py') or not Path(config_file).is_file():
+                    raise UserError(f'--config={config_file}: no such config file')
+        rest = flags.FLAGS(argv)
+        if rest[1:]:
+            raise UserError(f'unexpected argument {rest[1]!r}: everything is said with --flags')
+        if not config_file:
+            raise UserError('--config is required, e.g. --config=configs/mtl_aug.py')
+        return rest
+    except (UserError, flags.Error) as error:
+        problem = str(error)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if _raised_in(error, config_file):
+            raise
+        # ml_collections' way of refusing --config.X=Y: its message, without quotes and line breaks
+        problem = ' '.join(str(error).replace('\\n', ' ').replace('\\', '').strip('"\'').split())
+        problem = f'--config has no field or no such value: {problem}'
+    print(f'error: {problem}', file=sys.stderr)
+    sys.exit(2)
+
+
+def _raised_in(error: BaseException, file: str) -> bool:
+    """Whether an error comes from inside a file: then it is that file's bug, not the command line's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).absolute() == Path(file).absolute() for frame in frames)
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=parse_flags)

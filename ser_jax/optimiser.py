@@ -1,0 +1,81 @@
+"""AdamW with warm-up and cosine decay, clipping, skipping of bad steps, and an average of the parameters."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+
+class AverageState(NamedTuple):
+    """State of `with_average`: updates made, the wrapped optimiser's state, the parameters' average."""
+
+    count: jax.Array
+    inner: optax.OptState
+    average: optax.Params
+
+
+def with_average(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
+    """Keeps an exponential moving average of the parameters in the state of an optimiser.
+
+    The decay is warmed up as min(decay, (1 + n) / (10 + n)) after n updates, so that the average
+    soon forgets the random initial parameters. Training itself is unchanged.
+
+    Args:
+        inner: the optimiser.
+        decay: share of the old average that a step keeps, in [0, 1); 0 = the parameters themselves.
+
+    Returns:
+        A transformation whose state is an `AverageState`.
+    """
+
+    def init(params):
+        return AverageState(jnp.zeros([], jnp.int32), inner.init(params), params)
+
+    def update(updates, state, params):
+        updates, inner_state = inner.update(updates, state.inner, params)
+        rate = jnp.minimum(decay, (1.0 + state.count) / (10.0 + state.count))
+        average = optax.incremental_update(
+            optax.apply_updates(params, updates), state.average, 1.0 - rate
+        )
+        return updates, AverageState(state.count + 1, inner_state, average)
+
+    return optax.GradientTransformation(init, update)
+
+
+def make_optimiser(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
+    """Builds the optimiser of `config.optimiser`.
+
+    Matrices and kernels decay, biases and normalisation scales don't. A step whose gradient is not
+    finite changes nothing and is counted (`skipped_steps`).
+
+    Args:
+        config: `learning_rate` (peak), `warmup` (share of the steps), `weight_decay`, `clip`
+            (largest global gradient norm), `average` (see `with_average`).
+        steps: length of the whole schedule.
+
+    Returns:
+        An optax transformation for the whole parameter tree.
+    """
+    warmup = max(1, round(config.warmup * steps))
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, warmup, max(steps, warmup + 1), 0.01 * config.learning_rate
+    )
+    adamw = optax.adamw(
+        schedule,
+        weight_decay=config.weight_decay,
+        mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+    )
+    tx = with_average(optax.chain(optax.clip_by_global_norm(config.clip), adamw), config.average)
+    return optax.apply_if_finite(tx, max_consecutive_errors=1_000_000)
+
+
+def averaged_params(opt_state: optax.OptState) -> optax.Params:
+    """The averaged parameters kept in the state of `make_optimiser`'s transformation."""
+    return opt_state.inner_state.average
+
+
+def skipped_steps(opt_state: optax.OptState) -> tuple[jax.Array, jax.Array]:
+    """Steps skipped because their gradient was not finite: (in a row until now, in all), int32 [] each."""
+    return opt_state.notfinite_count, opt_state.total_notfinite

@@ -1,0 +1,160 @@
+"""The training step and the prediction step: pure functions of (state, batch) for one device's rows."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from ser_jax import augment, optimiser
+from ser_jax.objectives import Phase, normalise
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training changes, and the constants of the run.
+
+    Attributes:
+        step: steps made, int32 [].
+        params: of the network.
+        opt_state: by phase name.
+        model_state: 'batch_stats' of the network; 'constants', which differ between runs but not
+            within one: 'seed' [], 'mean' and 'std' [F] of the log-mel, 'class_weights' [K].
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: dict[str, optax.OptState]
+    model_state: dict[str, Any]
+
+
+def stream(seed: jax.Array, step: jax.Array, name: str) -> jax.Array:
+    """The random key of (seed, step, stream name): nothing random has to be stored to resume."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def init_state(
+    constants: dict[str, Any],
+    *,
+    model: nn.Module,
+    phases: tuple[Phase, ...],
+    frames: int,
+    n_mels: int,
+) -> TrainState:
+    """A fresh state.
+
+    Args:
+        constants: see `TrainState.model_state`.
+        model: the network.
+        phases: of the objective.
+        frames, n_mels: shape of an input, only used to trace the network.
+
+    Returns:
+        The state of step 0.
+    """
+    variables = model.clone(axis_name=None).init(
+        stream(constants['seed'], jnp.int32(0), 'init'),
+        jnp.zeros((1, frames, n_mels)),
+        jnp.full((1,), frames, jnp.int32),
+        train=False,
+    )
+    params = variables['params']
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state={phase.name: phase.tx.init(_chosen(params, phase.updates)) for phase in phases},
+        model_state={'batch_stats': variables['batch_stats'], 'constants': constants},
+    )
+
+
+def _chosen(params, updates: tuple[str, ...]):
+    return {name: params[name] for name in updates} if updates else params
+
+
+def make_train_step(
+    phases: tuple[Phase, ...],
+    operations: tuple,
+    *,
+    frames: int,
+    n_classes: int,
+    axis_name: str,
+) -> Callable:
+    """Builds `train_step(state, batch) -> (state, metrics)` for one device's rows.
+
+    Args:
+        phases: of the objective, run in order.
+        operations: augmentations (`augment.parse_operations`).
+        frames: length of the augmented input.
+        n_classes: emotions.
+        axis_name: the devices' axis.
+
+    Returns:
+        The step; its metrics are global scalars: 'loss', 'loss_<task>', 'gradient_norm'.
+    """
+
+    def train_step(state: TrainState, batch: dict[str, jax.Array]):
+        seed = state.model_state['constants']['seed']
+        batch = augment.augment(
+            stream(seed, state.step, 'augment'),
+            batch,
+            operations,
+            frames=frames,
+            n_classes=n_classes,
+            axis_name=axis_name,
+        )
+        params, opt_state, model_state = state.params, dict(state.opt_state), state.model_state
+        metrics = {}
+        for phase in phases:
+            chosen = _chosen(params, phase.updates)
+            rngs = {'dropout': stream(seed, state.step, f'dropout {phase.name}')}
+            gradient_of = jax.grad(
+                lambda chosen, params, *rest, loss=phase.loss: loss({**params, **chosen}, *rest),
+                has_aux=True,
+            )
+            gradients, (new, model_state) = gradient_of(chosen, params, model_state, batch, rngs)
+            gradients = jax.lax.psum(gradients, axis_name)
+            updates, opt_state[phase.name] = phase.tx.update(
+                gradients, opt_state[phase.name], chosen
+            )
+            params = {**params, **optax.apply_updates(chosen, updates)}
+            metrics |= new | {'gradient_norm': optax.global_norm(gradients)}
+        return TrainState(state.step + 1, params, opt_state, model_state), metrics
+
+    return train_step
+
+
+def make_predict_step(model: nn.Module, axis_name: str) -> Callable:
+    """Builds `predict_step(variables, batch) -> probabilities [B, K]` of the emotions.
+
+    Args:
+        model: the network.
+        axis_name: the devices' axis; every device returns the rows of all.
+
+    Returns:
+        The step; `variables` has 'params', 'batch_stats' and 'constants' (`inference_variables`).
+    """
+
+    def predict_step(variables, batch):
+        outputs = model.apply(
+            {'params': variables['params'], 'batch_stats': variables['batch_stats']},
+            normalise(batch['log_mel'], variables['constants']),
+            batch['length'],
+            train=False,
+        )
+        probabilities = jax.nn.softmax(outputs['emotion'])
+        return jax.lax.all_gather(probabilities, axis_name, tiled=True)
+
+    return predict_step
+
+
+def inference_variables(state: TrainState) -> dict[str, Any]:
+    """What prediction needs of a state: the averaged parameters and the model state."""
+    params = dict(state.params)
+    for opt_state in state.opt_state.values():
+        params |= optimiser.averaged_params(opt_state)
+    return {'params': params, **state.model_state}

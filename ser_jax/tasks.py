@@ -1,0 +1,63 @@
+"""A task is a record: heads, losses, metrics and log names follow from it."""
+
+import dataclasses
+
+import ml_collections
+
+from ser_jax.errors import UserError
+
+KINDS = ('classification', 'reconstruction')
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One thing the network learns.
+
+    Attributes:
+        name: names the head, the loss and the metrics.
+        kind: one of `KINDS`.
+        target: what is predicted: a label of the records ('emotion', 'gender', 'speaker', …),
+            'augmentation_type', or 'log_mel' for reconstruction.
+        weight: of its loss in the sum.
+        classes: class names in the order of the outputs; empty for reconstruction.
+    """
+
+    name: str
+    kind: str
+    target: str
+    weight: float
+    classes: tuple[str, ...] = ()
+
+
+def make_tasks(
+    records: ml_collections.ConfigDict, classes: dict[str, tuple[str, ...]]
+) -> tuple[Task, ...]:
+    """Builds the tasks of a config; those of weight 0 are left out, with their heads.
+
+    Args:
+        records: `config.tasks`: name -> kind, target, weight.
+        classes: target -> class names, for every classification target.
+
+    Returns:
+        The tasks in the config's order.
+
+    Raises:
+        UserError: an unknown kind, or a negative weight.
+    """
+    tasks = []
+    for name, record in records.items():
+        if record.kind not in KINDS:
+            raise UserError(
+                f'config.tasks.{name}.kind is {record.kind!r}; it must be one of {", ".join(KINDS)}'
+            )
+        if record.weight < 0:
+            raise UserError(
+                f'config.tasks.{name}.weight is {record.weight}; it must not be negative'
+            )
+        if record.weight > 0:
+            tasks.append(
+                Task(
+                    name, record.kind, record.target, record.weight, classes.get(record.target, ())
+                )
+            )
+    return tuple(tasks)

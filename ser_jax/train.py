@@ -1,0 +1,187 @@
+"""`train_and_evaluate(config, workdir)`: trains every fold, pools their predictions, writes the result card."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from ser_jax import evaluation, figures, loop
+from ser_jax import workdir as workdirs
+from ser_jax.errors import UserError
+from ser_jax.experiment import Experiment, build_experiment
+from ser_jax.protocols import Fold
+from ser_jax.writer import MetricLog
+
+
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Trains and evaluates the folds of a config, one after the other; finished ones are kept.
+
+    Args:
+        config: of the run (`configs/*.py`).
+        workdir: the run's folder; a run that was cut short goes on from its last checkpoint.
+
+    Returns:
+        The result card (`results.json`). With `config.report_test = False` it has no conditions, but
+        the validation UARs only, and no test speaker's utterance has been read.
+
+    Raises:
+        UserError: a config that cannot be run, or a workdir of another one.
+    """
+    workdir = Path(workdir).expanduser().absolute()
+    workdirs.check_workdir(workdir, config)
+    if (workdir / 'results.json').exists():
+        return json.loads((workdir / 'results.json').read_text())
+    experiment = build_experiment(config)
+    workdirs.claim_workdir(workdir, config)
+    log = MetricLog(workdir)
+    summaries = []
+    for number, fold in enumerate(experiment.folds, 1):
+        title = f'{fold.name} ({number}/{len(experiment.folds)})'
+        summaries.append(_train_fold(experiment, fold, workdir, log, title, config.steps))
+        if config.report_test and not _predictions_file(workdir, fold).exists():
+            _predict_fold(experiment, fold, workdir)
+    if config.final:
+        nobody = np.empty(0, np.int64)
+        everybody = Fold('final', experiment.rows, nobody, nobody, ())
+        steps = int(np.median([summary['steps'] for summary in summaries]))
+        _train_fold(experiment, everybody, workdir, log, 'final model', steps)
+    log.close()
+    return _report(experiment, workdir, summaries)
+
+
+def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Evaluates the kept parameters of a finished run again, and writes predictions and card anew.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+
+    Returns:
+        The result card.
+
+    Raises:
+        UserError: the run is not there, not finished, or another config's.
+    """
+    workdir = Path(workdir).expanduser().absolute()
+    workdirs.check_workdir(workdir, config)
+    experiment = build_experiment(config)
+    missing = [f.name for f in experiment.folds if not _summary_file(workdir, f).exists()]
+    if missing:
+        raise UserError(f'{workdir} has no finished {missing[0]}: run it with --mode=train first')
+    if config.report_test:
+        for fold in experiment.folds:
+            _predict_fold(experiment, fold, workdir)
+    summaries = [json.loads(_summary_file(workdir, fold).read_text()) for fold in experiment.folds]
+    return _report(experiment, workdir, summaries)
+
+
+def _summary_file(workdir: Path, fold: Fold) -> Path:
+    return workdir / 'folds' / fold.name / 'summary.json'
+
+
+def _predictions_file(workdir: Path, fold: Fold) -> Path:
+    return workdir / 'folds' / fold.name / 'clean.csv'
+
+
+def _train_fold(
+    experiment: Experiment, fold: Fold, workdir: Path, log: MetricLog, title: str, stop: int
+) -> dict[str, Any]:
+    """Trains a fold, unless an earlier start has finished it."""
+    done = _summary_file(workdir, fold)
+    if done.exists():
+        return json.loads(done.read_text())
+    folder = workdir / 'checkpoints' / fold.name
+    summary = loop.train_fold(experiment, fold, folder, log, title, stop)
+    if jax.process_index() == 0:
+        evaluation.write_json(done, summary)
+        loop.discard_latest(folder)
+    return summary
+
+
+def _predict_fold(experiment: Experiment, fold: Fold, workdir: Path) -> None:
+    """Predicts a fold's test utterances with its kept parameters."""
+    variables = loop.restore_best(experiment, workdir / 'checkpoints' / fold.name)
+    utterances = experiment.utterances(fold.test)
+    predictions = evaluation.Predictions(
+        id=experiment.corpus.index['id'][fold.test],
+        fold=[fold.name] * len(fold.test),
+        speaker=experiment.corpus.index['speaker'][fold.test],
+        label=utterances.labels['emotion'],
+        probabilities=loop.predict(experiment, variables, utterances),
+    )
+    if jax.process_index() == 0:
+        path = _predictions_file(workdir, fold)
+        evaluation.write_predictions(path, predictions, experiment.labels)
+
+
+def _report(
+    experiment: Experiment, workdir: Path, summaries: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Pools the folds, and writes predictions, picture and result card."""
+    config, corpus = experiment.config, experiment.corpus
+    conditions, validation = {}, None
+    if config.report_test:
+        parts = [
+            evaluation.read_predictions(_predictions_file(workdir, fold))[0]
+            for fold in experiment.folds
+        ]
+        pooled = evaluation.pool(parts)
+        conditions['clean'] = evaluation.summarise(pooled, experiment.labels)
+    if config.validation:
+        validation = evaluation.summarise_validation(
+            [
+                {
+                    'fold': fold.name,
+                    'validation_speakers': sorted(set(corpus.index['speaker'][fold.validation])),
+                    'n': len(fold.validation),
+                    'uar': summary['validation_uar'],
+                }
+                for fold, summary in zip(experiment.folds, summaries)
+            ]
+        )
+    content = json.dumps(workdirs.compared(workdirs.as_json(config)), sort_keys=True)
+    card = evaluation.result_card(
+        system=','.join([config.system, *config.options]),
+        config_hash=hashlib.sha256(content.encode()).hexdigest()[:16],
+        corpus=corpus.name,
+        corpus_hash=corpus.metadata['corpus_hash'],
+        synthetic=corpus.metadata['synthetic'],
+        labels=experiment.labels,
+        protocol=experiment.protocol,
+        seed=config.seed,
+        n_params=summaries[0]['n_params'],
+        conditions=conditions,
+        leak_check=experiment.leak_check,
+        cost=_total_cost([summary['cost'] for summary in summaries]),
+        validation=validation,
+    )
+    if jax.process_index() == 0:
+        if config.report_test:
+            evaluation.write_predictions(
+                workdir / 'predictions' / 'clean.csv', pooled, experiment.labels
+            )
+            figures.confusion_matrix_figure(
+                conditions['clean']['confusion'],
+                experiment.labels,
+                f'{card["system"]}, {corpus.name}{" (synthetic)" if card["synthetic"] else ""}',
+                workdir / 'report' / 'confusion_matrix.png',
+            )
+        evaluation.write_json(workdir / 'results.json', card)
+    return card
+
+
+def _total_cost(costs: list[dict[str, float]]) -> dict[str, float]:
+    """Sums of seconds, means of rates (each weighted by its fold's seconds), the peak of memory."""
+    seconds = np.array([cost['train_seconds'] for cost in costs])
+    mean = lambda name: float(np.average([cost[name] for cost in costs], weights=seconds))
+    return {
+        'train_seconds': float(seconds.sum()),
+        'compile_seconds': sum(cost['compile_seconds'] for cost in costs),
+        'utterances_per_second': mean('utterances_per_second'),
+        'peak_memory_mb': max(cost['peak_memory_mb'] for cost in costs),
+        'data_wait_fraction': mean('data_wait_fraction'),
+    }

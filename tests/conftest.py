@@ -1,0 +1,87 @@
+"""A tiny corpus of beeps, prepared once a test session, and the commands run as a user runs them."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EMOTIONS = ('angry', 'happy', 'neutral', 'sad')
+
+
+def write_beeps(folder: Path, speakers: int = 6, takes: int = 2) -> None:
+    """A csv corpus: pitch tells the emotion, timbre the speaker; lengths from 0.5 to 1.4 s."""
+    import soundfile
+
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    with (folder / 'metadata.csv').open('w', newline='') as file:
+        table = csv.writer(file)
+        table.writerow(['file', 'emotion', 'speaker', 'gender', 'language'])
+        for speaker in range(speakers):
+            for number, emotion in enumerate(EMOTIONS):
+                for take in range(takes):
+                    time = np.arange(int(16000 * rng.uniform(0.5, 1.4))) / 16000
+                    pitch = (200 + 150 * number) * rng.uniform(0.9, 1.1)
+                    wave = np.sin(2 * np.pi * pitch * time) + 0.3 * np.sin(
+                        2 * np.pi * pitch * (2 + speaker) * time
+                    )
+                    wave = 0.2 * wave + 0.02 * rng.standard_normal(len(time))
+                    name = f's{speaker}_{emotion}_{take}.wav'
+                    soundfile.write(folder / name, wave, 16000, subtype='PCM_16')
+                    gender = 'female' if speaker % 2 else 'male'
+                    language = 'de' if speaker < 3 else 'en'
+                    table.writerow([name, emotion, f's{speaker}', gender, language])
+
+
+@pytest.fixture(scope='session')
+def beeps(tmp_path_factory) -> dict[str, str]:
+    """Environment and flags of a data_dir that holds the prepared corpora csv_corpus/beeps and …/hums."""
+    root = tmp_path_factory.mktemp('beeps')
+    write_beeps(root / 'manual' / 'beeps')
+    write_beeps(root / 'manual' / 'hums', speakers=2)
+    os.environ['SER_JAX_MANUAL_DIR'], before = (
+        str(root / 'manual'),
+        os.environ.get('SER_JAX_MANUAL_DIR'),
+    )
+    from ser_jax.corpora import open_corpus
+
+    for name in ('csv_corpus/beeps', 'csv_corpus/hums'):
+        open_corpus(name, data_dir=root / 'records')
+    if before is None:
+        del os.environ['SER_JAX_MANUAL_DIR']
+    else:
+        os.environ['SER_JAX_MANUAL_DIR'] = before
+    return {'data_dir': str(root / 'records'), 'manual_dir': str(root / 'manual')}
+
+
+def run(*arguments: str, devices: int = 1, **environment: str) -> subprocess.CompletedProcess:
+    """Runs `python -m …` in the clone on simulated devices."""
+    return subprocess.run(
+        [sys.executable, '-m', *arguments],
+        cwd=ROOT,
+        env={**os.environ, **simulated(devices), **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def simulated(devices: int) -> dict[str, str]:
+    """Environment for JAX on several simulated CPU devices."""
+    return {
+        # Little optimisation: the tests spend their time compiling, not computing.
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'
+        ' --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
+        'JAX_PLATFORMS': 'cpu',
+    }
+
+
+def metrics(workdir: Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]

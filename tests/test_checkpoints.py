@@ -1,0 +1,64 @@
+"""Checkpoints come back bit for bit, or not at all."""
+
+import jax
+import numpy as np
+import pytest
+
+from ser_jax import sharding
+from ser_jax.checkpoints import Checkpoints
+from ser_jax.errors import UserError
+
+
+@pytest.fixture
+def tree():
+    rng = np.random.default_rng(0)
+    values = {'step': np.int32(7), 'params': {'kernel': rng.standard_normal((5, 3), np.float32)}}
+    return sharding.replicate(values, sharding.make_mesh())
+
+
+def test_round_trip_into_a_new_manager(tmp_path, tree):
+    Checkpoints(tmp_path / 'latest').save(7, tree)
+    again = Checkpoints(tmp_path / 'latest')
+    assert again.step == 7
+    jax.tree.map(np.testing.assert_array_equal, again.restore(tree), tree)
+
+
+def test_only_the_newest_counts_and_the_one_before_stays(tmp_path, tree):
+    checkpoints = Checkpoints(tmp_path / 'latest')
+    for step in (1, 2, 3):
+        checkpoints.save(step, tree)
+    assert checkpoints.step == 3
+    assert sorted(p.name for p in (tmp_path / 'latest').iterdir()) == ['2', '3']
+
+
+def test_a_save_cut_short_is_forgotten(tmp_path, tree):
+    checkpoints = Checkpoints(tmp_path / 'latest')
+    checkpoints.save(1, tree)
+    checkpoints.save(2, tree)
+    (tmp_path / 'latest' / '2' / 'sha256.json').unlink()
+    assert Checkpoints(tmp_path / 'latest').step == 1
+
+
+def test_saving_a_step_twice_keeps_it(tmp_path, tree):
+    checkpoints = Checkpoints(tmp_path / 'latest')
+    checkpoints.save(1, tree)
+    Checkpoints(tmp_path / 'latest').save(1, tree)
+    jax.tree.map(
+        np.testing.assert_array_equal, Checkpoints(tmp_path / 'latest').restore(tree), tree
+    )
+
+
+def test_flipped_byte_and_missing_checkpoint_are_told(tmp_path, tree):
+    checkpoints = Checkpoints(tmp_path / 'latest')
+    with pytest.raises(UserError, match='no checkpoint'):
+        checkpoints.restore(tree)
+    checkpoints.save(1, tree)
+    files = [
+        p for p in (tmp_path / 'latest' / '1').rglob('*') if p.is_file() and 'sha256' not in p.name
+    ]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[0] ^= 1
+    largest.write_bytes(content)
+    with pytest.raises(UserError, match='damaged'):
+        checkpoints.restore(tree)

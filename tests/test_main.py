@@ -1,0 +1,217 @@
+"""The main command: every mistake is one clear line and a non-zero exit, and leaves nothing behind."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, metrics, run
+
+CONFIG = '--config=configs/mtl_aug.py'
+
+
+def refused(result, message, code=1):
+    """Asserts that a command ended with one line on stderr that holds `message`, and no traceback."""
+    assert result.returncode == code, result.stderr
+    lines = result.stderr.strip().split('\n')
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith('error: ')
+    assert message in lines[0]
+    assert 'Traceback' not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ((), '--config is required'),
+        (('--config=configs/nowhere.py',), 'no such config file'),
+        ((CONFIG + ':emodb,nonsense',), "unknown option 'nonsense'"),
+        ((CONFIG, '--config.sed=1'), 'seed'),
+        ((CONFIG, '--config.seed=many'), 'many'),
+        ((CONFIG, '--config.optimiser.rate=1'), 'rate'),
+        ((CONFIG, '--nonsense=1'), 'nonsense'),
+        ((CONFIG, '--mode=dream'), 'dream'),
+        ((CONFIG, 'demo_speech'), "unexpected argument 'demo_speech'"),
+    ],
+    ids=lambda value: ' '.join(value)[-30:] if isinstance(value, tuple) else '',
+)
+def test_a_wrong_command_line(arguments, message):
+    refused(run('ser_jax.main', *arguments), message, code=2)
+
+
+@pytest.mark.parametrize('flag', ['--help', '-h'])
+def test_help(flag):
+    result = run('ser_jax.main', flag)
+    assert result.returncode == 0
+    assert '--config' in result.stdout
+    assert '--workdir' in result.stdout
+
+
+@pytest.mark.parametrize(
+    ('corpus', 'fields', 'message'),
+    [
+        ('nowhere', (), 'nowhere'),
+        ('emodb', (), 'emodb'),  # not prepared, and its audio is not here
+        ('csv_corpus/beeps', ('--config.folds=(9,)',), 'no fold 9'),
+        ('csv_corpus/beeps', ('--config.protocol=leave_one_session_out()',), 'session'),
+        ('csv_corpus/beeps', ('--config.protocol=guess()',), "unknown protocol 'guess'"),
+        ('csv_corpus/beeps', ("--config.labels=('angry', 'hungry')",), "'hungry'"),
+        ('csv_corpus/beeps', ("--config.augmentations=('echo(1)',)",), "'echo'"),
+        ('csv_corpus/beeps', ('--config.noise_corpus=nowhere',), 'nowhere'),
+        ('csv_corpus/beeps', ("--config.unlabelled=('nowhere',)",), 'nowhere'),
+        ('csv_corpus/beeps', ('--config.parallelism=pjit',), 'jit, pmap'),
+        ('csv_corpus/beeps', ('--config.reconstruction_target=noise',), 'clean, augmented'),
+        ('csv_corpus/beeps', ('--config.data.front_end.n_mels=64',), 'n_mels'),
+        ('csv_corpus/beeps', ('--config.tasks.emotion.kind=clustering',), 'clustering'),
+        ('csv_corpus/beeps', ('--config.tasks.emotion.target=duration',), 'duration'),
+    ],
+)
+def test_a_config_that_cannot_run(beeps, tmp_path, corpus, fields, message):
+    workdir = tmp_path / 'run'
+    result = run(
+        'ser_jax.main',
+        f'{CONFIG}:{corpus},smoke',
+        f'--workdir={workdir}',
+        f'--config.data.data_dir={beeps["data_dir"]}',
+        *fields,
+        SER_JAX_MANUAL_DIR=str(tmp_path / 'no corpora here'),
+    )
+    refused(result, message)
+    assert not workdir.exists()
+
+
+def smoke(beeps, workdir, *more, config=CONFIG, option='smoke'):
+    return run(
+        'ser_jax.main',
+        f'{config}:csv_corpus/beeps,{option},smoke',
+        f'--workdir={workdir}',
+        f'--config.data.data_dir={beeps["data_dir"]}',
+        *more,
+    )
+
+
+def test_a_wrong_manual_dir(beeps, tmp_path):
+    result = run(
+        'ser_jax.main',
+        f'{CONFIG}:emodb,smoke',
+        f'--workdir={tmp_path / "run"}',
+        f'--config.data.data_dir={tmp_path / "records"}',
+        f'--config.data.manual_dir={beeps["manual_dir"]}',
+    )
+    refused(result, 'EMO-DB')
+    assert not (tmp_path / 'run').exists()
+    assert not list((tmp_path / 'records').rglob('*.array_record*'))
+
+
+def test_speakers_in_test_and_training(beeps, tmp_path):
+    lists = tmp_path / 'lists.json'
+    ids = [f's{s}_{e}_{t}' for s in range(6) for e in ('angry', 'sad') for t in range(2)]
+    lists.write_text(json.dumps({'train': ids[1:], 'test': ids[:1]}))
+    result = smoke(beeps, tmp_path / 'run', f'--config.protocol=fixed_lists("{lists}")')
+    refused(result, 'speaker')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_unlabelled_speech_of_the_same_recordings_leaks(beeps, tmp_path):
+    shutil.copytree(Path(beeps['data_dir']) / 'csv_corpus/beeps', tmp_path / 'records/csv_corpus/beeps')
+    shutil.copytree(Path(beeps['data_dir']) / 'csv_corpus/beeps', tmp_path / 'records/csv_corpus/copy')
+    result = smoke(
+        {'data_dir': tmp_path / 'records'},
+        tmp_path / 'run',
+        "--config.unlabelled=('csv_corpus/copy',)",
+    )
+    refused(result, 'leak')
+
+
+def test_nan_in_features(beeps, tmp_path):
+    shutil.copytree(beeps['data_dir'], tmp_path / 'records')
+    index = next((tmp_path / 'records' / 'csv_corpus' / 'beeps').rglob('index.npz'))
+    with np.load(index) as stored:
+        fields = dict(stored)
+    fields['log_mel_sum'][:, 0] = np.nan
+    fields['log_mel_squares'][:, 0] = np.nan
+    np.savez(index, **fields)
+    result = smoke({'data_dir': tmp_path / 'records'}, tmp_path / 'run')
+    refused(result, 'not finite')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_an_unwritable_workdir(beeps, tmp_path):
+    (tmp_path / 'file').write_text('')
+    refused(smoke(beeps, tmp_path / 'file' / 'run'), 'cannot write to the workdir')
+
+
+def test_a_workdir_with_other_files(beeps, tmp_path):
+    (tmp_path / 'thesis.tex').write_text('')
+    refused(smoke(beeps, tmp_path), 'no config.json')
+    assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_a_workdir_of_another_config(beeps, tmp_path):
+    workdir = tmp_path / 'run'
+    assert smoke(beeps, workdir).returncode == 0
+    before = (workdir / 'config.json').read_text()
+    refused(smoke(beeps, workdir, '--config.seed=5'), 'seed: 0 there, 5 now')
+    assert (workdir / 'config.json').read_text() == before
+
+
+@pytest.mark.parametrize('config', sorted(path.name for path in (ROOT / 'configs').glob('*.py')))
+def test_every_config_and_preset_runs(beeps, tmp_path, config):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location('config', ROOT / 'configs' / config)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for corpus in module.CORPORA:  # what is set for a corpus must be fields of the config
+        module.get_config(corpus)
+    for option in module.OPTIONS:
+        workdir = tmp_path / option
+        result = smoke(beeps, workdir, config=f'--config=configs/{config}', option=option)
+        assert result.returncode == 0, result.stderr
+        card = json.loads((workdir / 'results.json').read_text())
+        assert card['conditions']['clean']['n'] == 8
+        assert 'UAR' in result.stdout
+
+
+def test_a_run_leaves_everything_it_promises(beeps, tmp_path):
+    workdir = tmp_path / 'run'
+    result = smoke(beeps, workdir, '--config.final=True', "--config.noise_corpus=csv_corpus/hums")
+    assert result.returncode == 0, result.stderr
+    for path in (
+        'config.json',
+        'results.json',
+        'metrics.jsonl',
+        'predictions/clean.csv',
+        'report/confusion_matrix.png',
+    ):
+        assert (workdir / path).stat().st_size > 0, path
+    assert list(workdir.rglob('events.out.tfevents.*'))
+    assert {row['fold'] for row in metrics(workdir)} == {'fold_01', 'final'}
+    kept = sorted(p.name for p in (workdir / 'checkpoints' / 'fold_01').iterdir())
+    assert kept == ['best']
+    card = json.loads((workdir / 'results.json').read_text())
+    assert card['corpus'] == 'csv_corpus/beeps'
+    assert card['cost']['train_seconds'] > 0
+
+
+def test_development_never_reads_test_speakers(beeps, tmp_path):
+    result = smoke(beeps, tmp_path / 'run', '--config.report_test=False')
+    assert result.returncode == 0, result.stderr
+    assert 'no test speaker was read' in result.stdout
+    card = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert card['conditions'] == {}
+    assert not list((tmp_path / 'run').rglob('clean.csv'))
+
+
+def test_a_further_task_is_one_config_line(beeps, tmp_path):
+    config = tmp_path / 'more_tasks.py'
+    text = (ROOT / 'configs' / 'mtl_aug.py').read_text()
+    line = "    config.tasks.gender = {'kind': 'classification', 'target': 'gender', 'weight': 0.1}\n"
+    line += "    config.tasks.spoken = {'kind': 'classification', 'target': 'language', 'weight': 0.1}\n"
+    config.write_text(text.replace('    return apply_options', line + '    return apply_options'))
+    result = smoke(beeps, tmp_path / 'run', config=f'--config={config}')
+    assert result.returncode == 0, result.stderr
+    row = metrics(tmp_path / 'run')[-1]
+    assert row['loss_gender'] > 0
+    assert row['loss_spoken'] > 0

@@ -1,0 +1,86 @@
+"""The number of devices and processes, and how the step is mapped over them, change nothing."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, metrics, run, simulated
+
+STEPS = 20
+
+
+def command(beeps, workdir, *more):
+    return (
+        'ser_jax.main',
+        '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
+        f'--config.data.data_dir={beeps["data_dir"]}',
+        f'--workdir={workdir}',
+        f'--config.steps={STEPS}',
+        '--config.eval_every=1',
+        '--config.validation=False',
+        "--config.unlabelled=('csv_corpus/hums',)",
+        *more,
+    )
+
+
+def losses(workdir):
+    rows = metrics(workdir)
+    assert [row['step'] for row in rows] == list(range(1, STEPS + 1))
+    names = ['loss', 'loss_emotion', 'loss_augmentation_type', 'loss_reconstruction']
+    return np.array([[row[name] for name in names] for row in rows])
+
+
+@pytest.fixture(scope='module')
+def one_device(beeps, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('one') / 'run'
+    result = run(*command(beeps, workdir))
+    assert result.returncode == 0, result.stderr
+    return losses(workdir)
+
+
+@pytest.mark.parametrize(
+    ('devices', 'more'),
+    [(2, ()), (4, ()), (8, ()), (2, ('--config.parallelism=pmap',))],
+    ids=['2', '4', '8', 'pmap-2'],
+)
+def test_devices_give_the_same_losses(beeps, tmp_path, one_device, devices, more):
+    result = run(*command(beeps, tmp_path / 'run', *more), devices=devices)
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(losses(tmp_path / 'run'), one_device, atol=1e-4)
+
+
+def test_two_processes_give_the_same_losses(beeps, tmp_path, one_device):
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    processes = []
+    for number in range(2):
+        environment = {
+            'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
+            'JAX_NUM_PROCESSES': '2',
+            'JAX_PROCESS_ID': str(number),
+        }
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, '-m', *command(beeps, tmp_path / 'run')],
+                cwd=ROOT,
+                env={**os.environ, **simulated(1), **environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], '\n'.join(outputs)
+    np.testing.assert_allclose(losses(tmp_path / 'run'), one_device, atol=1e-4)
+
+
+def test_batches_that_devices_cannot_share_are_refused(beeps, tmp_path):
+    result = run(*command(beeps, tmp_path / 'run', '--config.batch_size=9'), devices=2)
+    assert result.returncode == 1
+    assert re.fullmatch(r'error: config.batch_size is 9, which 2 devices .*\n', result.stderr)
+    assert not (tmp_path / 'run').exists()

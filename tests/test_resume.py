@@ -1,0 +1,127 @@
+"""Killed at any moment and started again, a run ends with the parameters of the uninterrupted one."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from conftest import ROOT, metrics, run, simulated
+
+
+def command(beeps, workdir):
+    return (
+        'ser_jax.main',
+        '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
+        f'--config.data.data_dir={beeps["data_dir"]}',
+        f'--workdir={workdir}',
+        '--config.steps=60',
+        '--config.eval_every=3',
+        '--config.patience=20',
+        '--config.optimiser.learning_rate=0.02',  # restless on purpose: validation gets worse, too
+    )
+
+
+def parameters(workdir):
+    folder = workdir / 'checkpoints' / 'fold_01' / 'best'
+    manager = ocp.CheckpointManager(folder.absolute())
+    tree = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
+    flat = {}
+
+    def walk(node, path):
+        for name, value in node.items():
+            if isinstance(value, dict):
+                walk(value, f'{path}/{name}')
+            else:
+                flat[f'{path}/{name}'] = np.asarray(value)
+
+    walk(tree, '')
+    return flat
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(beeps, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('whole') / 'run'
+    result = run(*command(beeps, workdir))
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+def worse_rows(rows):
+    """Numbers of the validations that were worse than an earlier one."""
+    uars = [row['validation_uar'] for row in rows]
+    return [number for number in range(1, len(uars) - 1) if uars[number] < max(uars[:number])]
+
+
+@pytest.mark.parametrize('when', ['at random', 'while validation gets worse'])
+def test_killed_and_resumed_is_bit_identical(beeps, tmp_path, uninterrupted, when):
+    rows = metrics(uninterrupted)
+    if when == 'at random':
+        kill_after = random.randrange(1, len(rows) - 1)
+    else:
+        kill_after = random.choice(worse_rows(rows)) + 1
+    workdir = tmp_path / 'run'
+    process = subprocess.Popen(
+        [sys.executable, '-m', *command(beeps, workdir)],
+        cwd=ROOT,
+        env={**os.environ, **simulated(1)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    written = workdir / 'metrics.jsonl'
+    while not written.exists() or written.read_text().count('\n') < kill_after:
+        assert process.poll() is None, 'ended before it could be killed'
+        time.sleep(0.005)
+    time.sleep(random.uniform(0, 0.2))  # in the middle of a save, or of a step
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (workdir / 'results.json').exists()
+
+    result = run(*command(beeps, workdir))
+    assert result.returncode == 0, result.stderr
+    expected, found = parameters(uninterrupted), parameters(workdir)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=f'{name}, {kill_after=}')
+    assert written.read_text() == (uninterrupted / 'metrics.jsonl').read_text()
+    predictions = 'predictions/clean.csv'
+    assert (workdir / predictions).read_text() == (uninterrupted / predictions).read_text()
+
+
+def test_a_complete_run_prints_its_results_again(beeps, uninterrupted):
+    before = (uninterrupted / 'results.json').read_bytes()
+    started = time.monotonic()
+    result = run(*command(beeps, uninterrupted))
+    assert result.returncode == 0
+    assert 'UAR' in result.stdout
+    assert 'step' not in result.stderr, 'it trained again'
+    assert (uninterrupted / 'results.json').read_bytes() == before
+    assert time.monotonic() - started < 60
+
+
+def test_evaluating_again_gives_the_same_predictions(beeps, uninterrupted):
+    path = uninterrupted / 'predictions' / 'clean.csv'
+    before = path.read_text()
+    path.unlink()
+    result = run(*command(beeps, uninterrupted), '--mode=evaluate')
+    assert result.returncode == 0, result.stderr
+    assert path.read_text() == before
+
+
+def test_a_flipped_byte_in_a_checkpoint_is_noticed(beeps, uninterrupted, tmp_path):
+    import shutil
+
+    workdir = tmp_path / 'run'
+    shutil.copytree(uninterrupted, workdir)
+    data = max((workdir / 'checkpoints').rglob('*'), key=lambda p: p.stat().st_size * p.is_file())
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    result = run(*command(beeps, workdir), '--mode=evaluate')
+    assert result.returncode == 1
+    assert result.stderr.count('\n') == 1
+    assert 'is damaged' in result.stderr
