@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from ser_jax.errors import UserError
 
@@ -68,6 +69,7 @@ class Checkpoints:
             temporary = folder / (_MANIFEST + '.tmp')
             temporary.write_text(json.dumps(_digests(folder)))
             os.replace(temporary, folder / _MANIFEST)
+        multihost_utils.sync_global_devices(f'checkpoint {step}')
 
     def restore(self, template):
         """Reads the checkpoint back.

@@ -51,7 +51,7 @@ def train_fold(
     if start:
         state = latest.restore(state)
     log.forget(fold.name, after=start)
-    history = log.rows(fold.name)
+    history = [row for row in log.rows(fold.name) if row['step'] <= start]
     progress = Progress(title, stop, config.batch_size)
     validation = experiment.utterances(fold.validation) if len(fold.validation) else None
     recent = []

@@ -32,6 +32,8 @@ def main(_: list[str]) -> None:
         'JAX_COMPILATION_CACHE_DIR',
         str(Path(config.data.data_dir).expanduser().parent / 'compiled'),
     )
+    import jax
+
     from ser_jax import console, train  # slow to import: not before the flags are right
 
     try:
@@ -39,8 +41,8 @@ def main(_: list[str]) -> None:
         card = run(config, workdir)
     except UserError as error:
         sys.exit(f'error: {error}')
-    print(console.print_table(card))
-    print(f'\nPredictions, curves and pictures: {workdir}')
+    if jax.process_index() == 0:
+        print(f'{console.print_table(card)}\nPredictions, curves and pictures: {workdir}')
 
 
 def default_workdir(config) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ser_jax import evaluation, figures, loop
 from ser_jax import workdir as workdirs
@@ -116,6 +117,7 @@ def _predict_fold(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     if jax.process_index() == 0:
         path = _predictions_file(workdir, fold)
         evaluation.write_predictions(path, predictions, experiment.labels)
+    multihost_utils.sync_global_devices(f'predictions {fold.name}')
 
 
 def _report(

@@ -14,12 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 EMOTIONS = ('angry', 'happy', 'neutral', 'sad')
 
 
-def write_beeps(folder: Path, speakers: int = 6, takes: int = 2) -> None:
+def write_beeps(folder: Path, speakers: int = 6, takes: int = 2, seed: int = 0) -> None:
     """A csv corpus: pitch tells the emotion, timbre the speaker; lengths from 0.5 to 1.4 s."""
     import soundfile
 
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     with (folder / 'metadata.csv').open('w', newline='') as file:
         table = csv.writer(file)
         table.writerow(['file', 'emotion', 'speaker', 'gender', 'language'])
@@ -44,7 +44,7 @@ def beeps(tmp_path_factory) -> dict[str, str]:
     """Environment and flags of a data_dir that holds the prepared corpora csv_corpus/beeps and …/hums."""
     root = tmp_path_factory.mktemp('beeps')
     write_beeps(root / 'manual' / 'beeps')
-    write_beeps(root / 'manual' / 'hums', speakers=2)
+    write_beeps(root / 'manual' / 'hums', speakers=2, seed=1)
     os.environ['SER_JAX_MANUAL_DIR'], before = (
         str(root / 'manual'),
         os.environ.get('SER_JAX_MANUAL_DIR'),

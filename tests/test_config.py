@@ -32,7 +32,7 @@ def test_options_without_a_corpus():
 
 
 def test_unknown_options_are_told_with_those_there_are():
-    with pytest.raises(UserError, match="'fats'.*fast, slow"):
+    with pytest.raises(UserError, match=r"'fats'.*fast, slow"):
         configured('emodb,fats')
 
 

@@ -1,5 +1,6 @@
 """The main command: every mistake is one clear line and a non-zero exit, and leaves nothing behind."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -114,8 +115,12 @@ def test_speakers_in_test_and_training(beeps, tmp_path):
 
 
 def test_unlabelled_speech_of_the_same_recordings_leaks(beeps, tmp_path):
-    shutil.copytree(Path(beeps['data_dir']) / 'csv_corpus/beeps', tmp_path / 'records/csv_corpus/beeps')
-    shutil.copytree(Path(beeps['data_dir']) / 'csv_corpus/beeps', tmp_path / 'records/csv_corpus/copy')
+    shutil.copytree(
+        Path(beeps['data_dir']) / 'csv_corpus/beeps', tmp_path / 'records/csv_corpus/beeps'
+    )
+    shutil.copytree(
+        Path(beeps['data_dir']) / 'csv_corpus/beeps', tmp_path / 'records/csv_corpus/copy'
+    )
     result = smoke(
         {'data_dir': tmp_path / 'records'},
         tmp_path / 'run',
@@ -156,27 +161,48 @@ def test_a_workdir_of_another_config(beeps, tmp_path):
     assert (workdir / 'config.json').read_text() == before
 
 
-@pytest.mark.parametrize('config', sorted(path.name for path in (ROOT / 'configs').glob('*.py')))
-def test_every_config_and_preset_runs(beeps, tmp_path, config):
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location('config', ROOT / 'configs' / config)
+def load(config):
+    spec = importlib.util.spec_from_file_location('config', config)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for corpus in module.CORPORA:  # what is set for a corpus must be fields of the config
-        module.get_config(corpus)
-    for option in module.OPTIONS:
-        workdir = tmp_path / option
-        result = smoke(beeps, workdir, config=f'--config=configs/{config}', option=option)
-        assert result.returncode == 0, result.stderr
-        card = json.loads((workdir / 'results.json').read_text())
-        assert card['conditions']['clean']['n'] == 8
-        assert 'UAR' in result.stdout
+    return module
+
+
+CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
+
+
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
+def test_what_a_config_sets_for_a_corpus_are_its_fields(config):
+    module = load(config)
+    for corpus in module.CORPORA:
+        assert module.get_config(f'{corpus},smoke').corpus == corpus
+
+
+@pytest.mark.parametrize(
+    ('config', 'option'),
+    [
+        pytest.param(
+            config,
+            option,
+            id=f'{config.stem}-{option}',
+            marks=[] if option == 'smoke' else pytest.mark.slow,
+        )
+        for config in CONFIGS
+        for option in load(config).OPTIONS
+    ],
+)
+def test_every_config_runs_with_every_option(beeps, tmp_path, config, option):
+    workdir = tmp_path / 'run'
+    result = smoke(beeps, workdir, config=f'--config={config}', option=option)
+    assert result.returncode == 0, result.stderr
+    card = json.loads((workdir / 'results.json').read_text())
+    assert card['conditions']['clean']['n'] == 8
+    assert 'UAR' in result.stdout
 
 
 def test_a_run_leaves_everything_it_promises(beeps, tmp_path):
     workdir = tmp_path / 'run'
-    result = smoke(beeps, workdir, '--config.final=True', "--config.noise_corpus=csv_corpus/hums")
+    result = smoke(beeps, workdir, '--config.final=True', '--config.noise_corpus=csv_corpus/hums')
     assert result.returncode == 0, result.stderr
     for path in (
         'config.json',
@@ -207,7 +233,9 @@ def test_development_never_reads_test_speakers(beeps, tmp_path):
 def test_a_further_task_is_one_config_line(beeps, tmp_path):
     config = tmp_path / 'more_tasks.py'
     text = (ROOT / 'configs' / 'mtl_aug.py').read_text()
-    line = "    config.tasks.gender = {'kind': 'classification', 'target': 'gender', 'weight': 0.1}\n"
+    line = (
+        "    config.tasks.gender = {'kind': 'classification', 'target': 'gender', 'weight': 0.1}\n"
+    )
     line += "    config.tasks.spoken = {'kind': 'classification', 'target': 'language', 'weight': 0.1}\n"
     config.write_text(text.replace('    return apply_options', line + '    return apply_options'))
     result = smoke(beeps, tmp_path / 'run', config=f'--config={config}')
