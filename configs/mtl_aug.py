@@ -21,6 +21,8 @@ OPTIONS = {
     },
     'no_reconstruction': {'tasks.reconstruction.weight': 0.0},
     'no_augmentation_type': {'tasks.augmentation_type.weight': 0.0},
+    # Every speaker that is not tested trains; nothing is selected, the last parameters are tested.
+    'no_validation': {'validation': False},
     'smoke': {
         'folds': (1,),
         'steps': 4,
@@ -29,12 +31,17 @@ OPTIONS = {
         'crop_frames': 64,
         'eval_batch_size': 8,
         'final': False,
-        'model.channels': (4, 4, 4),
+        'model.channels': (4, 4),
+        'model.frame_features': 8,
+        'model.blstm_features': 4,
+        'model.embedding_features': 8,
+        'model.decoder_channels': 4,
     },
 }
 
 CORPORA = {
-    'demo_speech': {'folds': (1,)},
+    'demo_speech': {'folds': (1,), 'steps': 600},
+    'ravdess': {'crop_frames': 256, 'steps': 2000, 'model.channels': (32, 48, 64)},
 }
 
 
@@ -42,23 +49,36 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     """The config of `argument`: '', 'CORPUS' or 'CORPUS,OPTION…'."""
     config = base_config()
     config.system = 'mtl_aug'
-    config.model = ml_collections.ConfigDict({'name': 'mtl_aug', 'channels': (24, 48, 64)})
+    config.model = ml_collections.ConfigDict(
+        {
+            'name': 'mtl_aug',
+            'channels': (24, 32, 64),  # of the convolutional blocks
+            'frame_features': 128,  # per 40 ms, into the BLSTM
+            'blstm_features': 64,  # per direction
+            'embedding_features': 64,
+            'decoder_channels': 16,
+            'dropout': 0.3,
+            'map_dropout': 0.1,  # of whole feature maps
+        }
+    )
     config.tasks = ml_collections.ConfigDict(
         {
             'emotion': {'kind': 'classification', 'target': 'emotion', 'weight': 1.0},
             'augmentation_type': {
                 'kind': 'classification',
                 'target': 'augmentation_type',
-                'weight': 0.1,
+                'weight': 0.2,
             },
             'reconstruction': {'kind': 'reconstruction', 'target': 'log_mel', 'weight': 0.1},
         }
     )
+    # Each utterance is left clean or undergoes one of these; which one is the augmentation type.
     config.augmentations = (
-        'speed(0.85, 1.18)',
-        'mixup(0.4)',
-        'spec_mask(2, 0.15, 0.15)',
-        'noise(0, 20)',
+        'speed(0.9, 1.1)',
+        'mixup(0.2)',
+        'spec_mask(2, 0.1, 0.1)',
+        'noise(15, 30)',
     )
+    config.clean_share = 0.4  # probability of clean; the augmentations share the rest
     config.reconstruction_target = 'clean'  # or 'augmented': what the network sees
     return apply_options(config, argument, OPTIONS, CORPORA)

@@ -29,22 +29,22 @@ def base_config() -> ml_collections.ConfigDict:
     config.noise_corpus = ''  # prepared corpus for the augmentation noise(…); '' = coloured noise
 
     # Training.
-    config.batch_size = 32  # utterances a step, over all devices
-    config.crop_frames = 300  # 10 ms each; longer utterances are cropped at random in training
-    config.steps = 600
-    config.eval_every = 50  # steps between validations (and checkpoints)
-    config.patience = 8  # validations without a better one before training stops
+    config.batch_size = 16  # utterances a step, over all devices
+    config.crop_frames = 200  # 10 ms each; longer utterances are cropped at random in training
+    config.steps = 1200
+    config.eval_every = 100  # steps between validations (and checkpoints)
+    config.patience = 6  # validations without a better one before training stops
     config.eval_batch_size = 16
     config.class_weights = True  # every emotion counts the same in the loss
-    config.label_smoothing = 0.0
+    config.label_smoothing = 0.1
     config.parallelism = 'jit'  # or 'pmap'
     config.optimiser = ml_collections.ConfigDict(
         {
-            'learning_rate': 1e-3,  # peak
-            'warmup': 0.05,  # share of the steps
-            'weight_decay': 1e-2,
+            'learning_rate': 2e-3,  # peak
+            'warmup': 0.1,  # share of the steps
+            'weight_decay': 0.05,
             'clip': 1.0,  # largest global norm of the gradient
-            'average': 0.99,  # decay of the parameters' moving average, which is evaluated
+            'average': 0.98,  # decay of the parameters' moving average, which is evaluated
         }
     )
 

@@ -138,6 +138,10 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     every_row = np.arange(len(corpus.index['id']))
     rows = every_row[data.labels_of(corpus, every_row, 'emotion', labels) >= 0]
     protocol = config.protocol or corpus.metadata['protocol']
+    if not protocol:
+        raise UserError(
+            f'corpus {corpus.name} names no speakers: say how to split it, config.protocol'
+        )
     folds = protocols.select_folds(
         protocols.make_folds(
             corpus.index,
@@ -178,13 +182,16 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         axis_name=sharding.AXIS,
     )
     mesh = sharding.make_mesh()
-    train_step = steps.make_train_step(
-        phases,
-        operations,
+    augment_batch = functools.partial(
+        augment.augment,
+        operations=operations,
         frames=config.crop_frames,
         n_classes=len(labels),
+        clean_share=config.clean_share,
         axis_name=sharding.AXIS,
+        front_end=FrontEnd(**config.data.front_end),
     )
+    train_step = steps.make_train_step(phases, augment_batch, sharding.AXIS)
     predict_step = steps.make_predict_step(model.clone(axis_name=None), sharding.AXIS)
     init_state = jax.jit(
         functools.partial(
@@ -242,6 +249,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             f'config.unlabelled_share is {config.unlabelled_share}; it must lie between 0 and 1'
         )
+    if not 0 <= config.clean_share <= 1:
+        raise UserError(f'config.clean_share is {config.clean_share}; it must lie between 0 and 1')
     devices = jax.device_count()
     for name in ('batch_size', 'eval_batch_size'):
         if config[name] % devices:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from ser_jax import augment, optimiser
+from ser_jax import optimiser
 from ser_jax.objectives import Phase, normalise
 
 
@@ -77,20 +77,13 @@ def _chosen(params, updates: tuple[str, ...]):
 
 
 def make_train_step(
-    phases: tuple[Phase, ...],
-    operations: tuple,
-    *,
-    frames: int,
-    n_classes: int,
-    axis_name: str,
+    phases: tuple[Phase, ...], augment: Callable[[jax.Array, dict], dict], axis_name: str
 ) -> Callable:
     """Builds `train_step(state, batch) -> (state, metrics)` for one device's rows.
 
     Args:
         phases: of the objective, run in order.
-        operations: augmentations (`augment.parse_operations`).
-        frames: length of the augmented input.
-        n_classes: emotions.
+        augment: (key, batch) -> batch, see `augment.augment`.
         axis_name: the devices' axis.
 
     Returns:
@@ -99,14 +92,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]):
         seed = state.model_state['constants']['seed']
-        batch = augment.augment(
-            stream(seed, state.step, 'augment'),
-            batch,
-            operations,
-            frames=frames,
-            n_classes=n_classes,
-            axis_name=axis_name,
-        )
+        batch = augment(stream(seed, state.step, 'augment'), batch)
         params, opt_state, model_state = state.params, dict(state.opt_state), state.model_state
         metrics = {}
         for phase in phases:

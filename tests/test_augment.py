@@ -1,5 +1,7 @@
 """Augmentations: laws, oracles in the waveform domain, and what must not betray the type."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import librosa
@@ -53,11 +55,18 @@ def make_batch(operations, size=32, seed=0):
     return batch
 
 
-def run(texts, batch, seed=0, **kwargs):
+@functools.cache
+def compiled(texts, frames, n_classes, **kwargs):
     operations = augment.parse_operations(texts)
-    function = jax.jit(
-        lambda key, b: augment.augment(key, b, operations, frames=FRAMES, n_classes=4, **kwargs)
+    return jax.jit(
+        lambda key, batch: augment.augment(
+            key, batch, operations, frames=frames, n_classes=n_classes, **kwargs
+        )
     )
+
+
+def run(texts, batch, seed=0, frames=FRAMES, n_classes=4, **kwargs):
+    function = compiled(texts, frames, n_classes, **kwargs)
     return jax.tree.map(np.asarray, function(jax.random.key(seed), batch))
 
 
@@ -120,13 +129,10 @@ def test_mixup_share_follows_the_beta_distribution():
         'length': jnp.full(size, 2),
         'emotion': jnp.arange(size) % 2,  # an odd shift mixes other emotions: own share readable
     }
-    operations = augment.parse_operations((f'mixup({alpha})',))
     shares = []
     for seed in range(4):
-        out = augment.augment(
-            jax.random.key(seed), batch, operations, frames=2, n_classes=2, clean_share=0.0
-        )
-        own = np.asarray(out['emotion'])[np.arange(size), np.arange(size) % 2]
+        out = run((f'mixup({alpha})',), batch, seed, frames=2, n_classes=2, clean_share=0.0)
+        own = out['emotion'][np.arange(size), np.arange(size) % 2]
         if (own < 1).any():
             shares.append(own)
     expected = np.random.default_rng(0).beta(alpha, alpha, 100_000)
@@ -145,11 +151,7 @@ def test_speed_equals_resampling_the_waveform(factor, monkeypatch):
     source, target = log_mel(samples), log_mel(resampled)
     n = int(len(source) / max(1.0, factor))
     batch = {'log_mel': source[None], 'length': np.array([len(source)]), 'emotion': np.array([0])}
-    operations = augment.parse_operations((f'speed({factor}, {factor})',))
-    got = augment.augment(
-        jax.random.key(0), batch, operations, frames=n, n_classes=4, clean_share=0.0
-    )
-    got = np.asarray(got['log_mel'])[0]
+    got = run((f'speed({factor}, {factor})',), batch, frames=n, clean_share=0.0)['log_mel'][0]
 
     def error(x, of):  # over all places where the crop can begin; the lowest 70 bands
         starts = range(max(len(of) - len(x), 0) + 1)
