@@ -40,7 +40,7 @@ OPTIONS = {
 }
 
 CORPORA = {
-    'demo_speech': {'folds': (1,), 'steps': 600},
+    'demo_speech': {'folds': (1,), 'steps': 400},
     'ravdess': {'crop_frames': 256, 'steps': 2000, 'model.channels': (32, 48, 64)},
 }
 
