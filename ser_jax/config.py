@@ -22,7 +22,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.protocol = ''  # e.g. 'speaker_folds(4)'; '' = the corpus's usual one
     config.folds = ()  # names of the folds to run; () = all
     config.validation = True  # False: validation speakers train too, the last parameters are tested
-    config.report_test = True  # False: development; test speakers are never read
+    config.report_test = True  # False: development; test speakers are never read (no final model)
     config.final = True  # train a last model on all speakers, for predict and export
     config.unlabelled = ()  # prepared corpora that join training without emotion labels
     config.unlabelled_share = 0.5  # of each batch, where there are any

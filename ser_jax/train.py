@@ -45,7 +45,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
         summaries.append(_train_fold(experiment, fold, workdir, log, title, config.steps))
         if config.report_test and not _predictions_file(workdir, fold).exists():
             _predict_fold(experiment, fold, workdir)
-    if config.final:
+    if config.final and config.report_test:  # development leaves the test speakers alone
         nobody = np.empty(0, np.int64)
         everybody = Fold('final', experiment.rows, nobody, nobody, ())
         steps = int(np.median([summary['steps'] for summary in summaries]))
@@ -169,11 +169,20 @@ def _report(
             figures.confusion_matrix_figure(
                 conditions['clean']['confusion'],
                 experiment.labels,
-                f'{card["system"]}, {corpus.name}{" (synthetic)" if card["synthetic"] else ""}',
+                _figure_title(card),
                 workdir / 'report' / 'confusion_matrix.png',
             )
         evaluation.write_json(workdir / 'results.json', card)
     return card
+
+
+def _figure_title(card: dict[str, Any]) -> str:
+    clean = card['conditions']['clean']
+    kind = 'synthetic' if card['synthetic'] else 'real'
+    return (
+        f'{card["system"]} on {card["corpus"]} ({kind} speech)\n'
+        f'{card["protocol"]}, seed {card["seed"]}: UAR {100 * clean["uar"]:.1f} %, n = {clean["n"]}'
+    )
 
 
 def _total_cost(costs: list[dict[str, float]]) -> dict[str, float]:

@@ -222,12 +222,13 @@ def test_a_run_leaves_everything_it_promises(beeps, tmp_path):
 
 
 def test_development_never_reads_test_speakers(beeps, tmp_path):
-    result = smoke(beeps, tmp_path / 'run', '--config.report_test=False')
+    result = smoke(beeps, tmp_path / 'run', '--config.report_test=False', '--config.final=True')
     assert result.returncode == 0, result.stderr
     assert 'no test speaker was read' in result.stdout
     card = json.loads((tmp_path / 'run' / 'results.json').read_text())
     assert card['conditions'] == {}
     assert not list((tmp_path / 'run').rglob('clean.csv'))
+    assert {row['fold'] for row in metrics(tmp_path / 'run')} == {'fold_01'}
 
 
 def test_a_further_task_is_one_config_line(beeps, tmp_path):
