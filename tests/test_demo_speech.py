@@ -3,7 +3,6 @@
 import hashlib
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -63,12 +62,10 @@ def test_demo_corpus_listing():
 
 
 @pytest.mark.slow
-def test_demo_speech_builds_in_time_and_loudness_does_not_solve_it(tmp_path):
+def test_demo_speech_is_not_solved_by_loudness(tmp_path):
     from benchmarks.demo_speech_baseline import measure
 
-    start = time.monotonic()
     corpus = open_corpus('demo_speech', data_dir=tmp_path)
-    assert time.monotonic() - start < 60  # 20 s on two idle cores
     check_rows(corpus)
     assert corpus.metadata['synthetic'] is True
     scores = measure(tmp_path)

@@ -94,13 +94,11 @@ def test_killed_and_resumed_is_bit_identical(beeps, tmp_path, uninterrupted, whe
 
 def test_a_complete_run_prints_its_results_again(beeps, uninterrupted):
     before = (uninterrupted / 'results.json').read_bytes()
-    started = time.monotonic()
     result = run(*command(beeps, uninterrupted))
     assert result.returncode == 0
     assert 'UAR' in result.stdout
     assert 'step' not in result.stderr, 'it trained again'
     assert (uninterrupted / 'results.json').read_bytes() == before
-    assert time.monotonic() - started < 60
 
 
 def test_evaluating_again_gives_the_same_predictions(beeps, uninterrupted):
