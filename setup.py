@@ -2,14 +2,17 @@
 
 from setuptools import find_packages, setup
 
+URL = ''  # the public address of the repository, not known yet
+
 setup(
     name='ser_jax',
+    url=URL,
     version='0.1.0',
-    description='Speech emotion recognition in JAX: three published multitask systems, evaluated honestly',
+    description='Speech emotion recognition in JAX: multitask learning, evaluated honestly',
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=find_packages(include=['ser_jax*', 'tfds_builders*']),
-    package_data={'tfds_builders': ['*/*.md', '*/*.bib', '*/*.sha256', '*/*.csv']},
+    package_data={'tfds_builders': ['*/*.md', '*/*.bib', '*/*.sha256']},
     install_requires=[
         'absl-py',
         'array_record>=0.8',
@@ -23,7 +26,9 @@ setup(
         'numpy',
         'optax>=0.2.6',
         'orbax-checkpoint>=0.12',
+        'requests',
         'scikit-learn',
+        'scipy',
         'soundfile',
         'soxr',
         'tensorboardX',
@@ -31,7 +36,7 @@ setup(
         'tqdm',
     ],
     extras_require={
-        'test': ['pytest', 'pytest-xdist'],
+        'test': ['pytest', 'pytest-xdist', 'ruff'],
         'cuda': ['jax[cuda13]'],
         'tpu': ['jax[tpu]'],
         'beam': ['apache-beam'],

@@ -89,6 +89,12 @@ def _row(runs):
         raise CardError(f'{first["system"]} on {first["corpus"]}: seed twice among {seeds}')
     if len(numbers) > 1:
         raise CardError(f'{first["system"]} on {first["corpus"]}: its seeds tested {numbers}')
+    for field in ('config_hash', 'corpus_hash'):
+        if len({run[field] for run in runs}) > 1:
+            raise CardError(f'{first["system"]} on {first["corpus"]}: seeds differ in {field}')
+    dirty = [run['seed'] for run in runs if '+changes' in run['commit']]
+    if dirty:
+        raise CardError(f'{first["system"]} on {first["corpus"]}: seed {dirty[0]} ran changed code')
     uar = [100 * result['uar'] for result in clean]
     spread = f' ± {statistics.stdev(uar):.1f}' if len(uar) > 1 else ''
     intervals = [result['uar_ci95'] for result in clean]
@@ -99,7 +105,7 @@ def _row(runs):
     return [
         first['system'],
         first['corpus'] + (' (synthetic)' if first['synthetic'] else ''),
-        f'`{first["protocol"]}`',
+        f'`{first["protocol"]}`, {first["n_folds"][0]} of {first["n_folds"][1]} folds',
         str(numbers[0]),
         ', '.join(map(str, seeds)),
         f'{statistics.mean(uar):.1f}{spread}',

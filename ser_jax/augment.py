@@ -37,6 +37,22 @@ class Operation(NamedTuple):
     calls: tuple[tuple[str, tuple], ...]
 
 
+# What the arguments of an operation must be, in words too.
+_RULES = {
+    'speed': (lambda lowest, highest: 0.5 <= lowest <= highest <= 2, '0.5 ≤ lowest ≤ highest ≤ 2'),
+    'mixup': (lambda alpha: alpha > 0, 'alpha must be above 0'),
+    'spec_mask': (
+        lambda masks, time_share, band_share: (
+            type(masks) is int and masks >= 1 and 0 <= time_share <= 1 and 0 <= band_share <= 1
+        ),
+        'a whole number of masks from 1, and shares from 0 to 1',
+    ),
+    'noise': (lambda lowest, highest: lowest <= highest, 'lowest ≤ highest SNR, in dB'),
+}
+# Speed reads the source anew and mixup the clean mixture: what came before them would be lost.
+_ORDER = {'speed': 0, 'mixup': 1}
+
+
 def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
     """Parses `config.augmentations`.
 
@@ -48,12 +64,12 @@ def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
         One `Operation` a string.
 
     Raises:
-        UserError: no such augmentation, wrong number of arguments, or speed after another operation.
+        UserError: no such augmentation, wrong arguments, or an order that would undo an operation.
     """
     operations = []
     for text in texts:
         calls = tuple(parse_call(part) for part in text.split('+'))
-        for position, (name, arguments) in enumerate(calls):
+        for name, arguments in calls:
             if name not in augmentations.OPERATIONS:
                 raise UserError(
                     f'augmentation {name!r} in {text!r} does not exist; there are '
@@ -64,12 +80,15 @@ def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
                     f'augmentation {name!r} in {text!r} takes {len(augmentations.OPERATIONS[name])} numbers: '
                     f'{name}({", ".join(augmentations.OPERATIONS[name])})'
                 )
-            if name == 'speed' and position:
-                raise UserError(f'in augmentation {text!r} speed must come first')
-            if name == 'speed' and not 0.5 <= arguments[0] <= arguments[1] <= 2.0:
-                raise UserError(
-                    f'in augmentation {text!r} speeds must be 0.5 ≤ lowest ≤ highest ≤ 2'
-                )
+            test, words = _RULES[name]
+            numbers = all(type(argument) in (int, float) for argument in arguments)
+            if not numbers or not test(*arguments):
+                raise UserError(f'augmentation {name!r} in {text!r}: {words}')
+        order = [_ORDER.get(name, 2) for name, _ in calls]
+        if order != sorted(order) or len({name for name, _ in calls}) < len(calls):
+            raise UserError(
+                f'augmentation {text!r}: each operation once, speed first, mixup before noise and masks'
+            )
         operations.append(Operation(text, calls))
     return tuple(operations)
 

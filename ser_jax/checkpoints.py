@@ -32,7 +32,8 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._remove_unfinished()
+            self._put_unfinished_aside()
+        multihost_utils.sync_global_devices(f'checkpoints {directory}')
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(2),
             enable_async_checkpointing=False,
@@ -40,10 +41,11 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
-    def _remove_unfinished(self) -> None:
+    def _put_unfinished_aside(self) -> None:
+        """What was never finished must not be taken for a checkpoint; nobody knows its step any more."""
         for folder in self.directory.iterdir():
-            if folder.is_dir() and not (folder / _MANIFEST).exists():
-                shutil.rmtree(folder)
+            if folder.name.isdigit() and not (folder / _MANIFEST).exists():
+                os.replace(folder, _empty(folder.with_name(f'unfinished_{folder.name}')))
 
     @property
     def step(self) -> int | None:
@@ -87,19 +89,30 @@ class Checkpoints:
         if step is None:
             raise UserError(f'no checkpoint in {self.directory}')
         folder = self.directory / str(step)
-        recorded = json.loads((folder / _MANIFEST).read_text())
+        try:
+            recorded = json.loads((folder / _MANIFEST).read_text())
+        except ValueError:
+            recorded = {_MANIFEST: 'unreadable'}
         found = _digests(folder)
         damaged = sorted(name for name in recorded if found.get(name) != recorded[name])
         if damaged:
             raise UserError(
                 f'checkpoint {folder} is damaged ({damaged[0]}): delete the folder '
-                f'{self.directory.parent} to train this fold again'
+                f'{self.directory.parent} and start again to train this fold anew'
             )
         return self._manager.restore(step, args=ocp.args.StandardRestore(template))
 
-    def close(self) -> None:
-        """Ends the manager's threads."""
-        self._manager.close()
+    def keep_newest(self) -> None:
+        """Deletes all but the newest checkpoint: the fold is finished."""
+        if jax.process_index() == 0:
+            for folder in self.directory.iterdir():
+                if folder.name != str(self.step):
+                    shutil.rmtree(folder)
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.corpus = 'demo_speech'
     config.labels = ()  # emotions to tell apart; () = the corpus's usual ones
     config.protocol = ''  # e.g. 'speaker_folds(4)'; '' = the corpus's usual one
-    config.folds = ()  # names of the folds to run; () = all
+    config.folds = ()  # numbers of the folds to run, from 1; () = all
     config.validation = True  # False: validation speakers train too, the last parameters are tested
     config.report_test = True  # False: development; test speakers are never read (no final model)
     config.final = True  # train a last model on all speakers, for predict and export
@@ -87,9 +87,72 @@ def apply_options(
             f'unknown option {unknown[0]!r} after the corpus; there are: {", ".join(sorted(presets))}'
         )
     config.options = tuple(options)
+    config.settings_of = config.corpus  # whose settings are applied below
     for changes in (corpora.get(config.corpus, {}), *(presets[option] for option in options)):
         config.update_from_flattened_dict(dict(changes))
     return config
+
+
+# What each field must be, where its type does not say it: (field, test, in words).
+_RULES = (
+    ('seed', lambda x: x >= 0, 'a whole number from 0'),
+    ('steps', lambda x: x >= 1, 'at least 1'),
+    ('eval_every', lambda x: x >= 1, 'at least 1'),
+    ('patience', lambda x: x >= 1, 'at least 1'),
+    ('batch_size', lambda x: x >= 1, 'at least 1'),
+    ('eval_batch_size', lambda x: x >= 1, 'at least 1'),
+    ('crop_frames', lambda x: x >= 16, 'at least 16'),
+    ('label_smoothing', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+    ('clean_share', lambda x: 0 <= x <= 1, 'from 0 to 1'),
+    ('unlabelled_share', lambda x: 0 < x < 1, 'between 0 and 1'),
+    ('parallelism', lambda x: x in ('jit', 'pmap'), "'jit' or 'pmap'"),
+    ('reconstruction_target', lambda x: x in ('clean', 'augmented'), "'clean' or 'augmented'"),
+    ('labels', lambda x: len(set(x)) == len(x) != 1, 'at least two different emotions, or ()'),
+    ('optimiser.learning_rate', lambda x: x > 0, 'above 0'),
+    ('optimiser.warmup', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+    ('optimiser.weight_decay', lambda x: x >= 0, 'at least 0'),
+    ('optimiser.clip', lambda x: x > 0, 'above 0'),
+    ('optimiser.average', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+)
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Refuses values that would only fail later, or never say that they make no sense.
+
+    Raises:
+        UserError: such a value, and what it must be.
+    """
+    for field, test, words in _RULES:
+        value = config
+        for name in field.split('.'):
+            value = value[name]
+        if not test(value):
+            raise UserError(f'config.{field} is {value!r}; it must be {words}')
+    if config.corpus != config.settings_of:
+        raise UserError(
+            f'config.corpus is {config.corpus!r}, but the settings are those of {config.settings_of}: '
+            f'name the corpus behind the colon, --config=FILE.py:{config.corpus}'
+        )
+    if not config.validation and not config.report_test:
+        raise UserError(
+            'with config.validation and config.report_test both False nothing is reported'
+        )
+    for field in ('unlabelled', 'noise_corpus'):
+        if config.corpus in config[field]:
+            raise UserError(f'config.{field}: {config.corpus} is the labelled corpus already')
+    n_unlabelled = round(config.unlabelled_share * config.batch_size)
+    if config.unlabelled and not 0 < n_unlabelled < config.batch_size:
+        raise UserError(
+            f'config.unlabelled_share = {config.unlabelled_share} of {config.batch_size} utterances '
+            f'makes {n_unlabelled} unlabelled ones a batch: there must be some of either kind'
+        )
+    if config.noise_corpus and not any('noise' in text for text in config.augmentations):
+        raise UserError('config.noise_corpus is set, but no augmentation noise(…) uses it')
+    emotion = config.tasks.get('emotion')
+    if emotion is None or emotion.target != 'emotion' or emotion.weight <= 0:
+        raise UserError(
+            "config.tasks needs a task 'emotion' with target 'emotion' and a weight above 0"
+        )
 
 
 def parse_call(text: str) -> tuple[str, tuple]:

@@ -18,11 +18,11 @@ def print_table(card: Mapping) -> str:
         Lines of at most 100 columns; rates in percent.
     """
     conditions = card['conditions']
-    shown = next(iter(conditions.values())) if conditions else card['validation']
+    next(iter(conditions.values())) if conditions else card['validation']
     speech = 'SYNTHETIC speech' if card['synthetic'] else 'real speech'
     header = (
         f'{card["system"]} on {card["corpus"]} ({speech}), {card["protocol"]}, '
-        f'{len(shown["folds"])} fold{"s" * (len(shown["folds"]) != 1)}, seed {card["seed"]}'
+        f'{card["n_folds"][0]} of {card["n_folds"][1]} folds, seed {card["seed"]}'
     )
     blocks = [textwrap.wrap(header, _WIDTH)]
     if conditions:
@@ -115,7 +115,7 @@ def _validation(result):
 def _validation_line(result):
     n_folds = len(result['folds'])
     over = f'mean over {n_folds} fold{"s" * (n_folds != 1)}'
-    return f'validation UAR  {_percent(result["uar"])} %   {over}'
+    return f'validation UAR  {_percent(result["uar"])} %   {over}, at the checkpoint it selected'
 
 
 def _footer(card):
@@ -135,7 +135,7 @@ def _footer(card):
         (cost.get('data_wait_fraction'), lambda value: f'{_percent(value)} % waiting for data'),
     ]
     spent = ', '.join(text(value) for value, text in costs if value is not None)
-    model = f'{card["n_params"]:,} parameters, commit {card["commit"][:10] or "unknown"}'
+    model = f'{card["n_params"]:,} parameters, commit {_short(card["commit"])}'
     lines = []
     for name, text in (
         ('leak check', checked),
@@ -145,6 +145,11 @@ def _footer(card):
     ):
         lines += textwrap.wrap(f'{name:<12}{text}', _WIDTH, subsequent_indent=' ' * 12)
     return lines
+
+
+def _short(commit):
+    """Ten digits, and the mark of code that differs from the commit."""
+    return commit[:10] + ('+changes' if '+changes' in commit else '') if commit else 'unknown'
 
 
 def duration(seconds: float) -> str:

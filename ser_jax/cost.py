@@ -1,10 +1,14 @@
 """What a run costs: seconds of training, of compiling, of waiting for data, and memory."""
 
-import resource
+import json
+import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import jax
+
+from ser_jax.workdir import write_atomically
 
 _COMPILING = '/jax/core/compile/backend_compile_duration'
 _compiled = [0.0]  # seconds that this process has spent in XLA's compiler
@@ -19,14 +23,19 @@ jax.monitoring.register_event_duration_secs_listener(_listen)
 
 
 class Meter:
-    """Measures the training of one fold, from its making to `total()`.
+    """Measures the training of one fold, over all the starts that it takes.
 
     Args:
         batch_size: utterances a step.
+        path: where `save` puts what was spent up to a checkpoint, and a later start finds it.
     """
 
-    def __init__(self, batch_size: int):
+    def __init__(self, batch_size: int, path: Path):
         self._batch_size = batch_size
+        self._path = path
+        self._before = {'seconds': 0.0, 'compiling': 0.0, 'waiting': 0.0, 'steps': 0}
+        if path.exists():
+            self._before = json.loads(path.read_text())
         self._begin = time.monotonic()
         self._compiled = _compiled[0]
         self._waited = 0.0
@@ -45,16 +54,39 @@ class Meter:
             self._steps += 1
             yield batch
 
+    def _spent(self) -> dict[str, float]:
+        now = {
+            'seconds': time.monotonic() - self._begin,
+            'compiling': _compiled[0] - self._compiled,
+            'waiting': self._waited,
+            'steps': self._steps,
+        }
+        return {name: self._before[name] + value for name, value in now.items()}
+
+    def save(self) -> None:
+        """Keeps what was spent until now; what is spent after the last save before a kill is lost."""
+        if jax.process_index() == 0:
+            write_atomically(self._path, json.dumps(self._spent()))
+
     def total(self) -> dict[str, float]:
         """The `cost` of a result card."""
-        seconds = time.monotonic() - self._begin
-        compiling = _compiled[0] - self._compiled
+        spent = self._spent()
+        seconds, compiling = spent['seconds'], spent['compiling']
+        rate = spent['steps'] * self._batch_size / max(seconds - compiling, 1e-9)
         return {
             'train_seconds': seconds,
             'compile_seconds': compiling,
-            'utterances_per_second': self._steps
-            * self._batch_size
-            / max(seconds - compiling, 1e-9),
-            'peak_memory_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            'data_wait_fraction': self._waited / max(seconds, 1e-9),
+            'utterances_per_second': rate,
+            'peak_memory_mb': _peak_memory_mb(),
+            'data_wait_fraction': spent['waiting'] / max(seconds, 1e-9),
         }
+
+
+def _peak_memory_mb() -> float | None:
+    """Of this process; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 2**20 if sys.platform == 'darwin' else 2**10  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -183,7 +183,7 @@ class TrainBatches:
             utterances, stream = self.unlabelled, 1
             position = step * self.n_unlabelled + row - n_labelled
         rng = np.random.default_rng((self.seed, stream, position))
-        chosen = pipeline.shuffled(len(utterances), self.seed + stream)[position]
+        chosen = pipeline.shuffled(len(utterances), 2 * self.seed + stream)[position]
         log_mel, length = pipeline.crop_or_pad(utterances[chosen], self.frames, rng)
         example = {'log_mel': log_mel, 'length': np.int32(length)}
         example |= {field: labels[chosen] for field, labels in utterances.labels.items()}

@@ -2,12 +2,8 @@
 
 import csv
 import dataclasses
-import importlib.metadata
 import io
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +14,6 @@ from ser_jax.errors import UserError
 from ser_jax.workdir import write_atomically
 
 _COLUMNS = ('id', 'fold', 'speaker', 'label', 'prediction')
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,41 +189,6 @@ def summarise_validation(folds: Sequence[Mapping]) -> dict:
     return _plain({'uar': np.mean([fold['uar'] for fold in folds]), 'folds': list(folds)})
 
 
-def environment() -> dict:
-    """Where a run takes place: `commit` ('' outside a clone), `versions`, `device`."""
-    import jax  # here, as reading and printing cards needs none of it
-
-    root = Path(__file__).resolve().parent.parent
-    git = lambda *words: subprocess.run(
-        ['git', '-C', root, *words], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    try:
-        # A package installed somewhere inside another clone must not take that clone's commit.
-        ours = Path(git('rev-parse', '--show-toplevel')).resolve() == root
-        commit = git('rev-parse', 'HEAD') if ours else ''
-        if ours and git('status', '--porcelain', '--untracked-files=no'):
-            commit += '+changes'
-    except (OSError, subprocess.CalledProcessError):
-        commit = ''
-    versions = {'python': platform.python_version()}
-    versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
-    devices = jax.devices()
-    device = f'{len(devices)} × {devices[0].device_kind}'
-    if devices[0].platform == 'cpu':
-        # What this process may use, where the system says so (macOS does not).
-        usable = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))(0)
-        device += f' ({len(usable)} cores, {_processor()})'
-    return {'commit': commit, 'versions': versions, 'device': device}
-
-
-def _processor():
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        return next(line.split(': ')[1] for line in lines if line.startswith('model name'))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def result_card(
     *,
     system: str,
@@ -238,6 +198,8 @@ def result_card(
     synthetic: bool,
     labels: Sequence[str],
     protocol: str,
+    n_folds: tuple[int, int],
+    environment: Mapping,
     seed: int,
     n_params: int,
     conditions: Mapping[str, Mapping],
@@ -249,10 +211,12 @@ def result_card(
 
     Args:
         system: name of the configuration, e.g. `mtl_aug` or `mtl_aug,single_task`.
-        config_hash: of the whole configuration.
+        config_hash: of the whole configuration but its seed.
         corpus: name of the corpus; `corpus_hash`, `synthetic`: from its metadata.
         labels: the class names, in the order of the confusion matrix.
         protocol: call string.
+        n_folds: (folds that were run, folds that the protocol has).
+        environment: `environment.joined(…)`: 'commit', 'versions', 'device'.
         seed: of training.
         n_params: number of trained parameters.
         conditions: name -> `summarise(…)`; `clean` is the plain one. Empty with `report_test =
@@ -263,18 +227,18 @@ def result_card(
         validation: `summarise_validation(…)` or None; only then does the card have it.
 
     Returns:
-        The card, in plain Python values, with the `environment()` in it.
+        The card, in plain Python values.
     """
-    place = environment()
     card = {
         'system': system,
         'config_hash': config_hash,
-        **place,
+        **environment,
         'corpus': corpus,
         'corpus_hash': corpus_hash,
         'synthetic': synthetic,
         'labels': labels,
         'protocol': protocol,
+        'n_folds': n_folds,
         'seed': seed,
         'n_params': n_params,
         'conditions': conditions,

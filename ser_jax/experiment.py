@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from flax import linen as nn
 
 from ser_jax import augment, data, leaks, objectives, optimiser, protocols, sharding, steps
+from ser_jax.config import check_config
 from ser_jax.corpora import Corpus, open_corpus
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
@@ -27,7 +29,7 @@ class Experiment:
         labels: emotions, in the order of the outputs.
         rows: rows of the corpus with one of these emotions.
         protocol: call string.
-        folds: to run.
+        folds: to run; `n_folds` is how many the protocol has.
         leak_check: counts of `leaks.check_folds`.
         tasks: what is learnt.
         input_frames: frames that the host delivers for an input of `config.crop_frames`.
@@ -45,6 +47,7 @@ class Experiment:
     rows: np.ndarray
     protocol: str
     folds: list[protocols.Fold]
+    n_folds: int
     leak_check: dict[str, int]
     tasks: tuple[Task, ...]
     input_frames: int
@@ -52,6 +55,11 @@ class Experiment:
     init_state: Callable
     train_step: Callable
     predict_step: Callable
+
+    def corpus_hashes(self) -> dict[str, str]:
+        """Name -> hash of every corpus in use."""
+        corpora = [self.corpus, *self.unlabelled, *([self.noise] if self.noise else [])]
+        return {corpus.name: corpus.metadata['corpus_hash'] for corpus in corpora}
 
     def utterances(self, rows: np.ndarray) -> data.Utterances:
         """The utterances of some rows of the corpus, with the labels of all tasks."""
@@ -73,10 +81,10 @@ class Experiment:
         unlabelled, noise, n_unlabelled = None, None, 0
         if self.unlabelled:
             n_unlabelled = round(config.unlabelled_share * config.batch_size)
-            parts = [(corpus, np.arange(len(corpus.index['id']))) for corpus in self.unlabelled]
+            parts = [(corpus, np.arange(len(corpus))) for corpus in self.unlabelled]
             unlabelled = self._utterances(parts, hide=('emotion',))
         if self.noise:
-            everything = np.arange(len(self.noise.index['id']))
+            everything = np.arange(len(self.noise))
             noise = data.Utterances([(self.noise, everything)], {}, memory_gb=config.data.memory_gb)
         return data.TrainBatches(
             labelled=self.utterances(rows),
@@ -120,8 +128,9 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     Raises:
         UserError: anything in the config that cannot be.
     """
+    check_config(config)
     sharding.start_processes()
-    _check(config)
+    _check_devices(config)
     corpus, *others = [
         _open(config, name)
         for name in (config.corpus, *config.unlabelled, config.noise_corpus)
@@ -135,24 +144,23 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
             f'config.labels: corpus {corpus.name} has no emotion {unknown[0]!r}; it has '
             f'{", ".join(corpus.metadata["vocabulary"])}'
         )
-    every_row = np.arange(len(corpus.index['id']))
+    every_row = np.arange(len(corpus))
     rows = every_row[data.labels_of(corpus, every_row, 'emotion', labels) >= 0]
     protocol = config.protocol or corpus.metadata['protocol']
     if not protocol:
         raise UserError(
             f'corpus {corpus.name} names no speakers: say how to split it, config.protocol'
         )
-    folds = protocols.select_folds(
-        protocols.make_folds(
-            corpus.index,
-            protocol,
-            rows=rows,
-            folds=corpus.metadata.get('folds'),
-            validation=config.validation,
-        ),
-        config.folds,
+    all_folds = protocols.make_folds(
+        corpus.index,
+        protocol,
+        rows=rows,
+        folds=corpus.metadata.get('folds'),
+        validation=config.validation,
     )
-    leak_check = leaks.check_folds(corpus.index, folds, [other.index for other in others])
+    folds = protocols.select_folds(all_folds, config.folds)
+    added = [*others, *([noise] if noise else [])]
+    leak_check = leaks.check_folds(corpus.index, folds, [other.index for other in added])
 
     operations = augment.parse_operations(config.augmentations)
     operation_names = ('clean', *config.augmentations)
@@ -167,7 +175,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         },
     )
     settings = config.model.to_dict()
-    model = importlib.import_module(f'ser_jax.models.{settings.pop("name")}').Model(
+    model = _model_class(settings.pop('name'))(
         heads={task.name: len(task.classes) for task in tasks if task.kind == 'classification'},
         reconstruction=any(task.kind == 'reconstruction' for task in tasks),
         axis_name=sharding.AXIS,
@@ -212,6 +220,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         rows=rows,
         protocol=protocol,
         folds=folds,
+        n_folds=len(all_folds),
         leak_check=leak_check,
         tasks=tasks,
         input_frames=augment.input_frames(operations, config.crop_frames),
@@ -220,6 +229,15 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         train_step=sharding.data_parallel(train_step, mesh, config.parallelism, donate=True),
         predict_step=sharding.data_parallel(predict_step, mesh, config.parallelism),
     )
+
+
+def _model_class(name: str) -> type[nn.Module]:
+    try:
+        return importlib.import_module(f'ser_jax.models.{name}').Model
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(
+            f'config.model.name is {name!r}: no ser_jax/models/{name}.py with a Model'
+        ) from error
 
 
 def _open(config: ml_collections.ConfigDict, name: str) -> Corpus:
@@ -233,27 +251,12 @@ def _open(config: ml_collections.ConfigDict, name: str) -> Corpus:
     return corpus
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
-    """Refuses values that would only fail later, or not at all."""
-    for name, choices in (
-        ('parallelism', ('jit', 'pmap')),
-        ('reconstruction_target', ('clean', 'augmented')),
-    ):
-        if config[name] not in choices:
-            raise UserError(
-                f'config.{name} is {config[name]!r}; it must be one of {", ".join(choices)}'
-            )
-    if config.corpus in config.unlabelled:
-        raise UserError(f'config.unlabelled: {config.corpus} is the labelled corpus already')
-    if not 0 < config.unlabelled_share < 1:
-        raise UserError(
-            f'config.unlabelled_share is {config.unlabelled_share}; it must lie between 0 and 1'
-        )
-    if not 0 <= config.clean_share <= 1:
-        raise UserError(f'config.clean_share is {config.clean_share}; it must lie between 0 and 1')
+def _check_devices(config: ml_collections.ConfigDict) -> None:
     devices = jax.device_count()
     for name in ('batch_size', 'eval_batch_size'):
         if config[name] % devices:
             raise UserError(
                 f'config.{name} is {config[name]}, which {devices} devices cannot share equally'
             )
+    if config.parallelism == 'pmap' and jax.process_count() > 1:
+        raise UserError("config.parallelism='pmap' runs in one process only; use 'jit'")

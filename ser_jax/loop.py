@@ -9,6 +9,7 @@ import numpy as np
 
 from ser_jax import cost, data, metrics, optimiser, sharding
 from ser_jax.checkpoints import Checkpoints
+from ser_jax.environment import environment
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
 from ser_jax.pipeline import prefetch
@@ -38,13 +39,14 @@ def train_fold(
 
     Returns:
         The summary: 'steps' that the kept parameters were trained for, their 'validation_uar' or None,
-        'n_params', 'cost'.
+        'n_params', 'environment', 'cost'.
 
     Raises:
         UserError: training diverged, or a damaged checkpoint.
     """
     config, mesh = experiment.config, experiment.mesh
-    meter = cost.Meter(config.batch_size)
+    place = environment()
+    meter = cost.Meter(config.batch_size, folder / 'cost.json')
     state = experiment.init_state(experiment.constants(fold.train))
     latest, best = Checkpoints(folder / 'latest'), Checkpoints(folder / 'best')
     start = latest.step or 0
@@ -79,13 +81,16 @@ def train_fold(
             log.write(row)
             if row is _best(history):
                 best.save(step, inference_variables(state))
+            meter.save()
             latest.save(step, state)
             if not _patient(history, config.patience):
                 break
     kept = _best(history)
+    best.keep_newest()
     return {
         'steps': kept['step'],
         'validation_uar': kept.get('validation_uar'),
+        'environment': place,
         'n_params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         'cost': meter.total(),
     }
@@ -102,6 +107,10 @@ def _validate(experiment: Experiment, state: TrainState, validation) -> dict[str
     probabilities = predict(experiment, inference_variables(state), validation)
     labels = validation.labels['emotion']
     confusion = metrics.confusion_matrix(labels, probabilities.argmax(1), len(experiment.labels))
+    if not np.isfinite(probabilities).all():
+        raise UserError(
+            'training diverged: predictions are not finite; lower config.optimiser.learning_rate'
+        )
     loss = -np.log(probabilities[np.arange(len(labels)), labels] + 1e-9).mean()
     return {'validation_uar': float(metrics.uar(confusion)), 'validation_loss': float(loss)}
 

@@ -8,6 +8,7 @@
 """
 
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -41,8 +42,18 @@ def main(_: list[str]) -> None:
         card = run(config, workdir)
     except UserError as error:
         sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        sys.exit('\ninterrupted: the same command goes on from the last checkpoint')
     if jax.process_index() == 0:
+        (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
         print(f'{console.print_table(card)}\nPredictions, curves and pictures: {workdir}')
+
+
+def command(argv: list[str]) -> str:
+    """The command line without what only says where things lie."""
+    where = ('--workdir', '--config.data.data_dir', '--config.data.manual_dir', '--mode')
+    words = [shlex.quote(word) for word in argv[1:] if not word.startswith(where)]
+    return ' '.join(['python -m ser_jax.main', *words])
 
 
 def default_workdir(config) -> Path:
@@ -58,9 +69,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(0)
     config_file = ''
     try:
-        for word in argv[1:]:
-            if word.startswith(('--config=', '-config=')):
-                config_file = word.split('=', 1)[1].split(':', 1)[0]
+        for word, following in zip(argv[1:], [*argv[2:], '']):
+            if word in ('--config', '-config') or word.startswith(('--config=', '-config=')):
+                config_file = (word.partition('=')[2] or following).partition(':')[0]
                 if not config_file.endswith('.py') or not Path(config_file).is_file():
                     raise UserError(f'--config={config_file}: no such config file')
         rest = flags.FLAGS(argv)

@@ -47,7 +47,7 @@ def with_average(inner: optax.GradientTransformation, decay: float) -> optax.Gra
 def make_optimiser(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
     """Builds the optimiser of `config.optimiser`.
 
-    Matrices and kernels decay, biases and normalisation scales don't. A step whose gradient is not
+    Kernels decay, biases and normalisation scales don't. A step whose gradient is not
     finite changes nothing and is counted (`skipped_steps`).
 
     Args:
@@ -65,10 +65,17 @@ def make_optimiser(config: ml_collections.ConfigDict, steps: int) -> optax.Gradi
     adamw = optax.adamw(
         schedule,
         weight_decay=config.weight_decay,
-        mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+        mask=_decays,
     )
     tx = with_average(optax.chain(optax.clip_by_global_norm(config.clip), adamw), config.average)
     return optax.apply_if_finite(tx, max_consecutive_errors=1_000_000)
+
+
+def _decays(params: optax.Params):
+    """True for kernels, False for biases and scales, whatever their shapes."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1].key not in ('bias', 'scale'), params
+    )
 
 
 def averaged_params(opt_state: optax.OptState) -> optax.Params:

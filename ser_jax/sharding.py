@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ser_jax.errors import UserError
+
 AXIS = 'data'  # the mesh axis over which batches are split
 
 
@@ -18,14 +20,23 @@ def start_processes() -> None:
     """
     address = os.environ.get('JAX_COORDINATOR_ADDRESS')
     if address and not jax.distributed.is_initialized():
-        jax.distributed.initialize(
-            address, int(os.environ['JAX_NUM_PROCESSES']), int(os.environ['JAX_PROCESS_ID'])
-        )
+        try:
+            count, number = (int(os.environ[n]) for n in ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'))
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                'with JAX_COORDINATOR_ADDRESS set, JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers'
+            ) from error
+        jax.distributed.initialize(address, count, number)
 
 
 def make_mesh() -> Mesh:
-    """A one-dimensional mesh over every device."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+    """A one-dimensional mesh over every device, the devices of one process side by side.
+
+    `jax.make_mesh` orders devices by their place in the network, which on several hosts would tear
+    apart the contiguous rows that each process loads (`local_rows`).
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def local_rows(batch_size: int) -> slice:

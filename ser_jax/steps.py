@@ -109,6 +109,12 @@ def make_train_step(
             )
             params = {**params, **optax.apply_updates(chosen, updates)}
             metrics |= new | {'gradient_norm': optax.global_norm(gradients)}
+        # The optimiser skips a gradient that is not finite; running statistics must not keep it either.
+        model_state = jax.tree.map(
+            lambda new, old: jnp.where(jnp.isfinite(new).all(), new, old),
+            model_state,
+            state.model_state,
+        )
         return TrainState(state.step + 1, params, opt_state, model_state), metrics
 
     return train_step

@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 
 from ser_jax import evaluation, figures, loop
 from ser_jax import workdir as workdirs
+from ser_jax.environment import joined
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment, build_experiment
 from ser_jax.protocols import Fold
@@ -37,7 +38,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     if (workdir / 'results.json').exists():
         return json.loads((workdir / 'results.json').read_text())
     experiment = build_experiment(config)
-    workdirs.claim_workdir(workdir, config)
+    workdirs.claim_workdir(workdir, config, experiment.corpus_hashes())
     log = MetricLog(workdir)
     summaries = []
     for number, fold in enumerate(experiment.folds, 1):
@@ -69,7 +70,10 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     """
     workdir = Path(workdir).expanduser().absolute()
     workdirs.check_workdir(workdir, config)
+    if not (workdir / 'config.json').exists():
+        raise UserError(f'there is no run in {workdir}: run it with --mode=train first')
     experiment = build_experiment(config)
+    workdirs.claim_workdir(workdir, config, experiment.corpus_hashes())
     missing = [f.name for f in experiment.folds if not _summary_file(workdir, f).exists()]
     if missing:
         raise UserError(f'{workdir} has no finished {missing[0]}: run it with --mode=train first')
@@ -81,11 +85,11 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
 
 
 def _summary_file(workdir: Path, fold: Fold) -> Path:
-    return workdir / 'folds' / fold.name / 'summary.json'
+    return workdir / 'checkpoints' / fold.name / 'summary.json'
 
 
 def _predictions_file(workdir: Path, fold: Fold) -> Path:
-    return workdir / 'folds' / fold.name / 'clean.csv'
+    return workdir / 'checkpoints' / fold.name / 'clean.csv'
 
 
 def _train_fold(
@@ -145,7 +149,9 @@ def _report(
                 for fold, summary in zip(experiment.folds, summaries)
             ]
         )
-    content = json.dumps(workdirs.compared(workdirs.as_json(config)), sort_keys=True)
+    content = workdirs.compared(workdirs.as_json(config))
+    del content['seed']  # runs that differ in nothing else make one row of a table
+    content = json.dumps(content, sort_keys=True)
     card = evaluation.result_card(
         system=','.join([config.system, *config.options]),
         config_hash=hashlib.sha256(content.encode()).hexdigest()[:16],
@@ -154,6 +160,8 @@ def _report(
         synthetic=corpus.metadata['synthetic'],
         labels=experiment.labels,
         protocol=experiment.protocol,
+        n_folds=(len(experiment.folds), experiment.n_folds),
+        environment=joined([summary['environment'] for summary in summaries]),
         seed=config.seed,
         n_params=summaries[0]['n_params'],
         conditions=conditions,
@@ -193,6 +201,6 @@ def _total_cost(costs: list[dict[str, float]]) -> dict[str, float]:
         'train_seconds': float(seconds.sum()),
         'compile_seconds': sum(cost['compile_seconds'] for cost in costs),
         'utterances_per_second': mean('utterances_per_second'),
-        'peak_memory_mb': max(cost['peak_memory_mb'] for cost in costs),
+        'peak_memory_mb': max((cost['peak_memory_mb'] or 0 for cost in costs), default=None),
         'data_wait_fraction': mean('data_wait_fraction'),
     }

@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
+from jax.experimental import multihost_utils
 
 from ser_jax.errors import UserError
 
@@ -16,7 +18,7 @@ _NOT_COMPARED = ('data.data_dir', 'data.manual_dir', 'data.memory_gb')
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + '.tmp')
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     temporary.write_text(text, encoding='utf-8')
     os.replace(temporary, path)
 
@@ -60,23 +62,42 @@ def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
             )
         except json.JSONDecodeError as error:
             raise UserError(f'{stored} is not JSON ({error}): choose another --workdir') from error
-    elif workdir.exists() and any(workdir.iterdir()):
+    elif workdir.exists() and any(
+        path.name != 'corpora.json' and path.suffix != '.tmp' for path in workdir.iterdir()
+    ):
         raise UserError(
             f'workdir {workdir} holds files but no config.json: choose another --workdir'
         )
 
 
-def claim_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    """Makes a run's folder and writes its `config.json`.
+def claim_workdir(
+    workdir: Path, config: ml_collections.ConfigDict, corpus_hashes: dict[str, str]
+) -> None:
+    """Makes a run's folder, or checks that nothing the run stands on has changed since.
+
+    Args:
+        workdir: the folder, checked by `check_workdir`.
+        config: of the run.
+        corpus_hashes: name -> hash of every corpus in use.
 
     Raises:
-        UserError: it cannot be written to.
+        UserError: it cannot be written to, or a corpus was prepared anew with other contents.
     """
+    path = workdir / 'corpora.json'
     try:
-        if not (workdir / 'config.json').exists():
+        if path.exists():
+            stored = json.loads(path.read_text())
+            changed = [name for name in corpus_hashes if stored.get(name) != corpus_hashes[name]]
+            if changed:
+                raise UserError(
+                    f'{changed[0]} has changed since the run in {workdir} began: choose another --workdir'
+                )
+        elif jax.process_index() == 0:
+            write_atomically(path, json.dumps(corpus_hashes, indent=2))
             write_atomically(workdir / 'config.json', json.dumps(as_json(config), indent=2))
     except OSError as error:
         raise UserError(f'cannot write to the workdir {workdir}: {error.strerror}') from error
+    multihost_utils.sync_global_devices('workdir')
 
 
 def _refuse_other(workdir: Path, stored: dict[str, Any], mine: dict[str, Any]) -> None:

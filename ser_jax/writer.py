@@ -55,7 +55,7 @@ class MetricLog:
         if fold not in self._writers:
             from tensorboardX import SummaryWriter  # slow to import
 
-            self._writers[fold] = SummaryWriter(str(self._events / fold))
+            self._writers[fold] = SummaryWriter(str(self._events / fold), purge_step=row['step'])
         for name in row.keys() - {'fold', 'step'}:
             self._writers[fold].add_scalar(name, row[name], row['step'])
 

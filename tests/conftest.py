@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 EMOTIONS = ('angry', 'happy', 'neutral', 'sad')
 
 
-def write_beeps(folder: Path, speakers: int = 6, takes: int = 2, seed: int = 0) -> None:
+def write_beeps(
+    folder: Path, speakers: int = 6, takes: int = 2, seed: int = 0, prefix: str = 's'
+) -> None:
     """A csv corpus: pitch tells the emotion, timbre the speaker; lengths from 0.5 to 1.4 s."""
     import soundfile
 
@@ -32,11 +34,11 @@ def write_beeps(folder: Path, speakers: int = 6, takes: int = 2, seed: int = 0) 
                         2 * np.pi * pitch * (2 + speaker) * time
                     )
                     wave = 0.2 * wave + 0.02 * rng.standard_normal(len(time))
-                    name = f's{speaker}_{emotion}_{take}.wav'
+                    name = f'{prefix}{speaker}_{emotion}_{take}.wav'
                     soundfile.write(folder / name, wave, 16000, subtype='PCM_16')
                     gender = 'female' if speaker % 2 else 'male'
                     language = 'de' if speaker < 3 else 'en'
-                    table.writerow([name, emotion, f's{speaker}', gender, language])
+                    table.writerow([name, emotion, f'{prefix}{speaker}', gender, language])
 
 
 @pytest.fixture(scope='session')
@@ -44,7 +46,7 @@ def beeps(tmp_path_factory) -> dict[str, str]:
     """Environment and flags of a data_dir that holds the prepared corpora csv_corpus/beeps and …/hums."""
     root = tmp_path_factory.mktemp('beeps')
     write_beeps(root / 'manual' / 'beeps')
-    write_beeps(root / 'manual' / 'hums', speakers=2, seed=1)
+    write_beeps(root / 'manual' / 'hums', speakers=2, seed=1, prefix='h')
     os.environ['SER_JAX_MANUAL_DIR'], before = (
         str(root / 'manual'),
         os.environ.get('SER_JAX_MANUAL_DIR'),

@@ -235,7 +235,11 @@ def test_type_is_not_readable_from_length_zeros_or_floor():
         ('reverb(1)', 'does not exist'),
         ('speed(0.9)', 'takes 2 numbers'),
         ('speed(1.1, 0.9)', 'lowest'),
-        ('noise(0, 10) + speed(0.9, 1.1)', 'speed must come first'),
+        ('noise(0, 10) + speed(0.9, 1.1)', 'speed first'),
+        ('noise(0, 10) + mixup(0.2)', 'mixup before'),
+        ('mixup(0)', 'above 0'),
+        ('spec_mask(2.5, 0.1, 0.1)', 'whole number'),
+        ('noise("a", 2)', 'SNR'),
         ('speed(lowest, 2)', 'not of the form'),
     ],
 )

@@ -36,7 +36,12 @@ def test_a_save_cut_short_is_forgotten(tmp_path, tree):
     checkpoints.save(1, tree)
     checkpoints.save(2, tree)
     (tmp_path / 'latest' / '2' / 'sha256.json').unlink()
-    assert Checkpoints(tmp_path / 'latest').step == 1
+    again = Checkpoints(tmp_path / 'latest')
+    assert again.step == 1
+    again.save(2, tree)
+    assert again.step == 2
+    again.keep_newest()
+    assert [p.name for p in (tmp_path / 'latest').iterdir()] == ['2']
 
 
 def test_saving_a_step_twice_keeps_it(tmp_path, tree):

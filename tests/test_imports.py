@@ -18,7 +18,7 @@ LEVELS = {
         -2: '__init__ models.__init__ errors',
         -1: 'features workdir models.convolution',
         0: 'models.layers losses metrics audio pipeline config checkpoints sharding writer figures '
-        'console optimiser cost',
+        'console optimiser cost environment',
         0.3: 'mel',
         0.6: 'augmentations',
         1: 'tasks augment attacks corruptions corpora '

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 from conftest import ROOT, metrics, run
 
+from ser_jax.config import check_config
+from ser_jax.errors import UserError
+
 CONFIG = '--config=configs/mtl_aug.py'
+
+
+def load(config):
+    spec = importlib.util.spec_from_file_location('config', config)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def refused(result, message, code=1):
@@ -60,12 +70,31 @@ def test_help(flag):
         ('csv_corpus/beeps', ("--config.labels=('angry', 'hungry')",), "'hungry'"),
         ('csv_corpus/beeps', ("--config.augmentations=('echo(1)',)",), "'echo'"),
         ('csv_corpus/beeps', ('--config.noise_corpus=nowhere',), 'nowhere'),
+        (
+            'csv_corpus/beeps',
+            ('--config.noise_corpus=csv_corpus/beeps',),
+            'labelled corpus already',
+        ),
+        ('csv_corpus/beeps', ('--config.corpus=demo_speech',), 'behind the colon'),
+        ('csv_corpus/beeps', ('--config.patience=0',), 'at least 1'),
+        (
+            'csv_corpus/beeps',
+            ('--config.unlabelled_share=0.99', "--config.unlabelled=('csv_corpus/hums',)"),
+            'makes 8',
+        ),
+        ('csv_corpus/beeps', ('--config.tasks.emotion.weight=0.0',), "'emotion'"),
+        ('csv_corpus/beeps', ('--config.model.name=nowhere',), 'nowhere'),
+        (
+            'csv_corpus/beeps',
+            ('--config.validation=False', '--config.report_test=False'),
+            'nothing',
+        ),
         ('csv_corpus/beeps', ("--config.unlabelled=('nowhere',)",), 'nowhere'),
-        ('csv_corpus/beeps', ('--config.parallelism=pjit',), 'jit, pmap'),
-        ('csv_corpus/beeps', ('--config.reconstruction_target=noise',), 'clean, augmented'),
+        ('csv_corpus/beeps', ('--config.parallelism=pjit',), "'jit' or 'pmap'"),
+        ('csv_corpus/beeps', ('--config.reconstruction_target=noise',), "'augmented'"),
         ('csv_corpus/beeps', ('--config.data.front_end.n_mels=64',), 'n_mels'),
         ('csv_corpus/beeps', ('--config.tasks.emotion.kind=clustering',), 'clustering'),
-        ('csv_corpus/beeps', ('--config.tasks.emotion.target=duration',), 'duration'),
+        ('csv_corpus/beeps', ('--config.tasks.emotion.target=duration',), "target 'emotion'"),
     ],
 )
 def test_a_config_that_cannot_run(beeps, tmp_path, corpus, fields, message):
@@ -80,6 +109,25 @@ def test_a_config_that_cannot_run(beeps, tmp_path, corpus, fields, message):
     )
     refused(result, message)
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [
+        ('seed', -1),
+        ('steps', 0),
+        ('batch_size', 0),
+        ('label_smoothing', 5.0),
+        ('labels', ('angry', 'angry')),
+        ('optimiser.clip', 0.0),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(field, value):
+    config = load(ROOT / 'configs' / 'mtl_aug.py').get_config()
+    check_config(config)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f'config.{field} is '):
+        check_config(config)
 
 
 def smoke(beeps, workdir, *more, config=CONFIG, option='smoke'):
@@ -161,13 +209,6 @@ def test_a_workdir_of_another_config(beeps, tmp_path):
     assert (workdir / 'config.json').read_text() == before
 
 
-def load(config):
-    spec = importlib.util.spec_from_file_location('config', config)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
 
@@ -215,7 +256,7 @@ def test_a_run_leaves_everything_it_promises(beeps, tmp_path):
     assert list(workdir.rglob('events.out.tfevents.*'))
     assert {row['fold'] for row in metrics(workdir)} == {'fold_01', 'final'}
     kept = sorted(p.name for p in (workdir / 'checkpoints' / 'fold_01').iterdir())
-    assert kept == ['best']
+    assert kept == ['best', 'clean.csv', 'cost.json', 'summary.json']
     card = json.loads((workdir / 'results.json').read_text())
     assert card['corpus'] == 'csv_corpus/beeps'
     assert card['cost']['train_seconds'] > 0

@@ -63,9 +63,10 @@ def test_biases_and_scales_do_not_decay():
     config = CONFIG.copy_and_resolve_references()
     config.weight_decay, config.warmup = 0.5, 0.0
     tx = optimiser.make_optimiser(config, 100)
-    params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
+    params = {'lstm': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones((2, 8)), 'scale': jnp.ones(2)}}
     state = tx.init(params)
     for _ in range(3):
         updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
-    assert (updates['kernel'] < 0).all()
-    assert (updates['bias'] == 0).all()
+    assert (updates['lstm']['kernel'] < 0).all()
+    assert (updates['lstm']['bias'] == 0).all()
+    assert (updates['lstm']['scale'] == 0).all()
