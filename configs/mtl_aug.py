@@ -41,6 +41,7 @@ OPTIONS = {
 
 CORPORA = {
     'demo_speech': {'folds': (1,), 'steps': 400},
+    'emodb': {'steps': 600},
     'ravdess': {'crop_frames': 256, 'steps': 2000, 'model.channels': (32, 48, 64)},
 }
 
