@@ -54,6 +54,10 @@ def train_fold(
         state = latest.restore(state)
     log.forget(fold.name, after=start)
     history = [row for row in log.rows(fold.name) if row['step'] <= start]
+    if start and (not history or history[-1]['step'] != start):
+        raise UserError(
+            f'metrics.jsonl lacks step {start} of {fold.name}: delete {folder} to train it anew'
+        )
     progress = Progress(title, stop, config.batch_size)
     validation = experiment.utterances(fold.validation) if len(fold.validation) else None
     recent = []
@@ -69,15 +73,10 @@ def train_fold(
         if progress.due():
             progress.line(step, {'loss': float(step_metrics['loss'])})
         if step % config.eval_every == 0 or step == stop:
-            row = {
-                'fold': fold.name,
-                'step': step,
-                **_mean(recent),
-                **_validate(experiment, state, validation),
-            }
-            _check_finite(state, step)
-            progress.line(step, row)
+            row = {'fold': fold.name, 'step': step, **_mean(recent)}
+            row |= _validate(experiment, state, validation)
             recent, history = [], [*history, row]
+            progress.line(step, row)
             log.write(row)
             if row is _best(history):
                 best.save(step, inference_variables(state))
@@ -102,6 +101,7 @@ def _mean(recent: list[dict[str, jax.Array]]) -> dict[str, float]:
 
 
 def _validate(experiment: Experiment, state: TrainState, validation) -> dict[str, float]:
+    _refuse_diverged(state)
     if validation is None:
         return {}
     probabilities = predict(experiment, inference_variables(state), validation)
@@ -127,12 +127,12 @@ def _patient(history: list[dict], patience: int) -> bool:
     return not history or _best(history) in history[-patience:]
 
 
-def _check_finite(state: TrainState, step: int) -> None:
+def _refuse_diverged(state: TrainState) -> None:
     for opt_state in state.opt_state.values():
         in_a_row, _ = optimiser.skipped_steps(opt_state)
         if in_a_row > _MAX_SKIPPED:
             raise UserError(
-                f'training diverged: no finite gradient in the {int(in_a_row)} steps before step {step}; '
+                f'training diverged: no finite gradient in the last {int(in_a_row)} steps; '
                 'lower config.optimiser.learning_rate'
             )
 
