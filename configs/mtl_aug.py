@@ -1,6 +1,6 @@
 """MTL-AUG (after Latif et al. 2022, arXiv 2207.05298): emotion + augmentation type + reconstruction.
 
-python -m ser_jax.main --config=configs/mtl_aug.py                      (synthetic speech, a minute)
+python -m ser_jax.main --config=configs/mtl_aug.py                      (synthetic speech, two minutes)
 python -m ser_jax.main --config=configs/mtl_aug.py:emodb                (EMO-DB, leave one speaker out)
 python -m ser_jax.main --config=configs/mtl_aug.py:ravdess,single_task  (without augmentation and auxiliary tasks)
 """

@@ -80,6 +80,10 @@ def apply_options(
         UserError: an unknown option.
     """
     corpus, *options = [word.strip() for word in argument.split(',')]
+    if corpus in presets:
+        raise UserError(
+            f'{corpus!r} is an option, which stands behind a corpus: :{config.corpus},{corpus}'
+        )
     config.corpus = corpus or config.corpus
     unknown = [option for option in options if option not in presets]
     if unknown:

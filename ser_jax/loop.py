@@ -61,6 +61,9 @@ def train_fold(
     progress = Progress(title, stop, config.batch_size)
     validation = experiment.utterances(fold.validation) if len(fold.validation) else None
     recent = []
+    if start:
+        progress.say(f'goes on from step {start}')
+    progress.say('compiling (programs are kept for the next run)')
 
     remaining = prefetch(
         experiment.train_batches(fold.train),

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -26,6 +27,7 @@ _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'see above')
 def main(_: list[str]) -> None:
     """Runs what the flags say."""
     logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much that is of no use here
+    warnings.formatwarning = lambda message, *_: f'warning: {message}\n'
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(config)
     # Before JAX is imported; compiled programs are kept beside the prepared corpora.
@@ -33,20 +35,22 @@ def main(_: list[str]) -> None:
         'JAX_COMPILATION_CACHE_DIR',
         str(Path(config.data.data_dir).expanduser().parent / 'compiled'),
     )
-    import jax
-
-    from ser_jax import console, train  # slow to import: not before the flags are right
-
     try:
+        import jax
+
+        from ser_jax import console, train  # slow to import: not before the flags are right
+
         run = train.train_and_evaluate if _MODE.value == 'train' else train.evaluate
         card = run(config, workdir)
     except UserError as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        sys.exit('\ninterrupted: the same command goes on from the last checkpoint')
+        sys.exit(
+            '\ninterrupted: the same command goes on from the last checkpoint, if there is one'
+        )
     if jax.process_index() == 0:
         (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
-        print(f'{console.print_table(card)}\nPredictions, curves and pictures: {workdir}')
+        print(f'{console.print_table(card)}\nEverything about this run: {workdir}')
 
 
 def command(argv: list[str]) -> str:
@@ -86,8 +90,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         if _raised_in(error, config_file):
             raise
         # ml_collections' way of refusing --config.X=Y: its message, without quotes and line breaks
-        problem = ' '.join(str(error).replace('\\n', ' ').replace('\\', '').strip('"\'').split())
-        problem = f'--config has no field or no such value: {problem}'
+        problem = ' '.join(
+            str(error).replace('\\n', ' ').translate(str.maketrans('', '', '\\"\'')).split()
+        )
+        problem = f'no such field of the config: {problem}'
     print(f'error: {problem}', file=sys.stderr)
     sys.exit(2)
 

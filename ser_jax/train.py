@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 
 from ser_jax import evaluation, figures, loop
 from ser_jax import workdir as workdirs
+from ser_jax.corpora import prepared_hash
 from ser_jax.environment import joined
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment, build_experiment
@@ -36,6 +37,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     workdir = Path(workdir).expanduser().absolute()
     workdirs.check_workdir(workdir, config)
     if (workdir / 'results.json').exists():
+        names = [config.corpus, *config.unlabelled, *filter(None, [config.noise_corpus])]
+        hashes = {name: prepared_hash(name, data_dir=config.data.data_dir) for name in names}
+        workdirs.refuse_changed(workdir, hashes)
         return json.loads((workdir / 'results.json').read_text())
     experiment = build_experiment(config)
     workdirs.claim_workdir(workdir, config, experiment.corpus_hashes())
@@ -189,7 +193,8 @@ def _figure_title(card: dict[str, Any]) -> str:
     kind = 'synthetic' if card['synthetic'] else 'real'
     return (
         f'{card["system"]} on {card["corpus"]} ({kind} speech)\n'
-        f'{card["protocol"]}, seed {card["seed"]}: UAR {100 * clean["uar"]:.1f} %, n = {clean["n"]}'
+        f'{card["protocol"]}, {card["n_folds"][0]} of {card["n_folds"][1]} folds, seed {card["seed"]}: '
+        f'UAR {100 * clean["uar"]:.1f} %, n = {clean["n"]}'
     )
 
 

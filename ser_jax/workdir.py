@@ -86,18 +86,31 @@ def claim_workdir(
     path = workdir / 'corpora.json'
     try:
         if path.exists():
-            stored = json.loads(path.read_text())
-            changed = [name for name in corpus_hashes if stored.get(name) != corpus_hashes[name]]
-            if changed:
-                raise UserError(
-                    f'{changed[0]} has changed since the run in {workdir} began: choose another --workdir'
-                )
+            refuse_changed(workdir, corpus_hashes)
         elif jax.process_index() == 0:
             write_atomically(path, json.dumps(corpus_hashes, indent=2))
             write_atomically(workdir / 'config.json', json.dumps(as_json(config), indent=2))
     except OSError as error:
         raise UserError(f'cannot write to the workdir {workdir}: {error.strerror}') from error
     multihost_utils.sync_global_devices('workdir')
+
+
+def refuse_changed(workdir: Path, corpus_hashes: dict[str, str | None]) -> None:
+    """Refuses to go on with, or to show, a run whose corpora have changed since.
+
+    Args:
+        workdir: of the run.
+        corpus_hashes: name -> hash now, or None where the corpus is no longer prepared.
+
+    Raises:
+        UserError: a corpus was prepared anew with other contents.
+    """
+    stored = json.loads((workdir / 'corpora.json').read_text())
+    for name, now in corpus_hashes.items():
+        if now is not None and stored.get(name) != now:
+            raise UserError(
+                f'{name} has changed since the run in {workdir} began: choose another --workdir'
+            )
 
 
 def _refuse_other(workdir: Path, stored: dict[str, Any], mine: dict[str, Any]) -> None:

@@ -80,6 +80,11 @@ class Progress:
         self._first = None  # (time, step) of the first line: rates leave compilation out
         self._last = 0.0
 
+    def say(self, text: str) -> None:
+        """Prints what is about to happen."""
+        if jax.process_index() == 0:
+            print(f'{self._title}  {text}', file=sys.stderr, flush=True)
+
     def due(self) -> bool:
         """Whether it is time for another line."""
         return jax.process_index() == 0 and time.monotonic() - self._last > self._every

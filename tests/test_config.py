@@ -31,6 +31,11 @@ def test_options_without_a_corpus():
     assert configured(',fast').steps == 7
 
 
+def test_an_option_is_not_taken_for_a_corpus():
+    with pytest.raises(UserError, match=':demo_speech,fast'):
+        configured('fast')
+
+
 def test_unknown_options_are_told_with_those_there_are():
     with pytest.raises(UserError, match=r"'fats'.*fast, slow"):
         configured('emodb,fats')

@@ -6,6 +6,7 @@ import concurrent.futures.process
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -87,7 +88,11 @@ def pool_map(
             return
         chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
         context = multiprocessing.get_context('spawn')
-        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as executor:
+        # Ctrl-C goes to the whole group of processes; this one alone answers it.
+        quiet = {'initializer': signal.signal, 'initargs': (signal.SIGINT, signal.SIG_IGN)}
+        with concurrent.futures.ProcessPoolExecutor(
+            workers, mp_context=context, **quiet
+        ) as executor:
             pending = collections.deque()
             try:
                 for chunk in chunks:
