@@ -57,7 +57,9 @@ def confusion_matrix_figure(confusion, labels, title: str, path) -> None:
     axes.spines[:].set_visible(False)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    figure.savefig(scratch, format='png', dpi=160, facecolor='white')
+    # 'tight' takes a title wider than the matrix in as well.
+    figure.savefig(
+        scratch, format='png', dpi=160, facecolor='white', bbox_inches='tight', pad_inches=0.1
+    )
     os.replace(scratch, path)
