@@ -229,17 +229,15 @@ class BLSTM(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """Softmax attention over time; the weighted mean and, if asked for, the weighted deviation.
+    """Softmax attention over time: the weighted mean and the weighted standard deviation.
 
-    The deviation is that of Okabe et al. 2018 (arXiv 1803.10963, equation 6).
+    Attentive statistics pooling, Okabe et al. 2018 (arXiv 1803.10963, equations 5 and 6).
 
     Attributes:
         features: width of the hidden layer of the scoring network.
-        deviation: whether the pooled vector also holds the weighted standard deviation.
     """
 
     features: int = 64
-    deviation: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -250,14 +248,12 @@ class AttentionPooling(nn.Module):
             mask: bool [B, T], at least one True in every row that is used.
 
         Returns:
-            (pooled [B, D] or [B, 2D]; weights [B, T], each row summing to 1, 0 in padding).
+            (pooled [B, 2D]; weights [B, T], each row summing to 1, 0 in padding).
         """
         scores = nn.Dense(1, use_bias=False, name='score')(
             jnp.tanh(nn.Dense(self.features, name='hidden')(x))
         )[..., 0]
         weights = jax.nn.softmax(jnp.where(mask, scores, -1e9), axis=-1) * mask
         mean = jnp.einsum('bt,btd->bd', weights, x)
-        if not self.deviation:
-            return mean, weights
         squares = jnp.einsum('bt,btd->bd', weights, jnp.square(x))
         return jnp.concatenate([mean, jnp.sqrt(jax.nn.relu(squares - mean**2) + 1e-4)], -1), weights
