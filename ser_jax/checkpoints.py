@@ -73,11 +73,12 @@ class Checkpoints:
             os.replace(temporary, folder / _MANIFEST)
         multihost_utils.sync_global_devices(f'checkpoint {step}')
 
-    def restore(self, template):
+    def restore(self, template=None):
         """Reads the checkpoint back.
 
         Args:
-            template: tree of arrays or `jax.ShapeDtypeStruct` with the shardings wanted.
+            template: tree of arrays or `jax.ShapeDtypeStruct` with the shardings wanted; None: nested
+                dictionaries as stored, on the first device.
 
         Returns:
             A tree like `template`.
@@ -99,6 +100,13 @@ class Checkpoints:
             raise UserError(
                 f'checkpoint {folder} is damaged ({damaged[0]}): delete the folder '
                 f'{self.directory.parent} and start again to train this fold anew'
+            )
+        if template is None:
+            device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            stored = ocp.StandardCheckpointer().metadata(folder / 'default').item_metadata
+            template = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+                stored.tree,
             )
         return self._manager.restore(step, args=ocp.args.StandardRestore(template))
 

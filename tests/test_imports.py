@@ -18,7 +18,7 @@ LEVELS = {
         -2: '__init__ models.__init__ errors',
         -1: 'features workdir models.convolution',
         0: 'models.layers losses metrics audio pipeline config checkpoints sharding writer figures '
-        'console optimiser cost environment',
+        'console optimiser cost environment front_end',
         0.3: 'mel',
         0.6: 'augmentations',
         1: 'tasks augment attacks corruptions corpora '
@@ -27,7 +27,7 @@ LEVELS = {
         3: 'steps',
         4: 'evaluation experiment',
         4.5: 'loop',
-        5: 'train',
+        5: 'train predictor',
         6: 'main grid predict report export',
     }.items()
     for name in names.split()

@@ -1,6 +1,7 @@
 """MTL-AUG (after Latif et al. 2022, arXiv 2207.05298): emotion, augmentation type, reconstruction.
 
-The paper's layers and sizes are not publicly known; these are our own, chosen on validation speakers.
+The paper's layers and sizes are not publicly known; these are our own, chosen on validation speakers
+(results/development.md).
 """
 
 from collections.abc import Mapping
@@ -20,8 +21,7 @@ class Model(nn.Module):
     """Log-mel → convolutional blocks → BLSTM → attention pooling → heads; decoder.
 
     The first block sees blocks of 4 frames × 2 bands as channels (a strided convolution over 12 × 6 cells
-    at a third of the cost); every block halves the bands. Delta channels and mean subtraction per
-    utterance were tried on validation speakers and made it worse.
+    at a third of the cost); every block halves the bands.
 
     Attributes:
         heads: number of classes of every classification head. 'emotion' reads the utterance embedding;

@@ -1,0 +1,136 @@
+"""Tells the emotion of recordings: python -m ser_jax.predict --workdir=DIR FILE_OR_FOLDER...
+
+--workdir     of a finished run of ser_jax.main, whose final model is used
+--format      table, csv, or json (one object a line); default table
+"""
+
+import argparse
+import concurrent.futures
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import logging
+
+from ser_jax.errors import UserError
+
+_CHUNK = 256  # files decoded before they are predicted: bounds the memory
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 1 where a file could not be used."""
+    parser = argparse.ArgumentParser(
+        prog='python -m ser_jax.predict', description=__doc__.partition(':')[0]
+    )
+    parser.add_argument('--workdir', required=True, help='of a finished run')
+    parser.add_argument('--format', default='table', choices=['table', 'csv', 'json'])
+    parser.add_argument('paths', nargs='+', metavar='FILE_OR_FOLDER', help='wav, flac, ogg, mp3')
+    options = parser.parse_args(arguments)
+    os.environ.setdefault(
+        'JAX_COMPILATION_CACHE_DIR', str(Path('~/.cache/ser_jax/compiled').expanduser())
+    )
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is of no use here
+    try:
+        from ser_jax.audio import AUDIO_ENDINGS
+        from ser_jax.predictor import load
+
+        files = list(_files(options.paths, AUDIO_ENDINGS))
+        predictor = load(options.workdir)
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    write = {'table': _table, 'csv': _csv, 'json': _json}[options.format](predictor.labels)
+    bad = 0
+    for path, answer in predict_files(predictor, files):
+        if isinstance(answer, str):
+            print(f'error: {answer}', file=sys.stderr)
+            bad += 1
+        else:
+            write(path, answer)
+    if bad:
+        print(f'{bad} of {len(files)} files could not be used', file=sys.stderr)
+    return int(bad > 0)
+
+
+def predict_files(predictor, files: Sequence[Path]) -> Iterator[tuple[Path, object]]:
+    """Decodes and predicts files, in order.
+
+    Args:
+        predictor: of `predictor.load`.
+        files: audio files of any rate and number of channels.
+
+    Yields:
+        (file, probabilities float32 [K]), or (file, what is wrong with it).
+    """
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+        rate = predictor.front_end.sample_rate
+        decode = lambda chunk: [pool.submit(_decode, path, rate) for path in chunk]
+        following = decode(chunks[0]) if chunks else []
+        for i, chunk in enumerate(chunks):
+            waveforms = [future.result() for future in following]
+            following = decode(chunks[i + 1]) if i + 1 < len(chunks) else []
+            good = [w for w in waveforms if not isinstance(w, str)]
+            answers = iter(predictor.predict(good))
+            for path, waveform in zip(chunk, waveforms):
+                yield path, waveform if isinstance(waveform, str) else next(answers)
+
+
+def _decode(path: Path, sample_rate: int):
+    from ser_jax.audio import AudioError, read_audio, unusable
+
+    try:
+        samples = read_audio(path, sample_rate)
+    except AudioError as error:
+        return str(error)
+    problem = unusable(samples, sample_rate)
+    return f'{path}: {problem}' if problem else samples
+
+
+def _files(paths: Sequence[str], endings: Sequence[str]) -> Iterator[Path]:
+    for path in map(Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(p for p in path.rglob('*') if p.suffix.lower() in endings)
+        if not found:
+            raise UserError(f'{path} holds no {", ".join(endings)}')
+        yield from found
+
+
+def _table(labels):
+    width = max(9, *map(len, labels))
+    print('  '.join([f'{"emotion":<{width}}', *(f'{name:>{width}}' for name in labels), 'file']))
+
+    def write(path, probabilities):
+        best = labels[int(probabilities.argmax())]
+        shares = [f'{100 * p:>{width - 2}.1f} %' for p in probabilities]
+        print('  '.join([f'{best:<{width}}', *shares, str(path)]))
+
+    return write
+
+
+def _csv(labels):
+    writer = csv.writer(sys.stdout, lineterminator='\n')
+    writer.writerow(['file', 'emotion', *labels])
+    return lambda path, probabilities: writer.writerow(
+        [path, labels[int(probabilities.argmax())], *(f'{p:.6f}' for p in probabilities)]
+    )
+
+
+def _json(labels):
+    return lambda path, probabilities: print(
+        json.dumps(
+            {
+                'file': str(path),
+                'emotion': labels[int(probabilities.argmax())],
+                'probabilities': dict(zip(labels, map(float, probabilities))),
+            }
+        )
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

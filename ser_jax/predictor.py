@@ -1,0 +1,115 @@
+"""A trained model made ready for recordings: waveforms in, class probabilities out."""
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ser_jax import pipeline
+from ser_jax.checkpoints import Checkpoints
+from ser_jax.errors import UserError
+from ser_jax.features import FrontEnd
+from ser_jax.front_end import batch_log_mel
+from ser_jax.objectives import normalise
+
+# Longer recordings are cut into overlapping windows, whose probabilities are averaged.
+WINDOW_SECONDS = 10.0
+_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """The final model of a run.
+
+    Attributes:
+        labels: emotions, in the order of the outputs.
+        front_end: of the features; `front_end.sample_rate` is what waveforms must have.
+        compute: (waveform float32 [B, S], frames int32 [B]) -> probabilities [B, K].
+    """
+
+    labels: tuple[str, ...]
+    front_end: FrontEnd
+    compute: Callable[[jax.Array, jax.Array], jax.Array]
+
+    def predict(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Class probabilities of recordings.
+
+        Args:
+            waveforms: N arrays int16 [S] at `front_end.sample_rate`, see `audio.read_audio`.
+
+        Returns:
+            float32 [N, K].
+        """
+        pieces, owners = [], []
+        for owner, waveform in enumerate(waveforms):
+            windows = _windows(waveform, int(WINDOW_SECONDS * self.front_end.sample_rate))
+            pieces += windows
+            owners += [owner] * len(windows)
+        frames = np.array([self.front_end.frames(len(piece)) for piece in pieces], np.int32)
+        result = np.zeros((len(waveforms), len(self.labels)), np.float64)
+        for longest, positions in pipeline.buckets(frames, _BATCH):
+            batch = np.zeros((_BATCH, (longest - 1) * self.front_end.hop_length), np.float32)
+            for row, position in zip(batch, positions):
+                row[: len(pieces[position])] = pieces[position][: len(row)] / np.float32(32768)
+            probabilities = np.asarray(self.compute(batch, frames[positions]))
+            # A last batch repeats its last piece, which must count once.
+            for position in np.unique(positions):
+                row = int(np.argmax(positions == position))
+                result[owners[position]] += probabilities[row]
+        return (result / result.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _windows(waveform: np.ndarray, window: int) -> list[np.ndarray]:
+    """The waveform itself, or equally spaced windows that overlap by about a half."""
+    if len(waveform) <= window:
+        return [waveform]
+    starts = np.linspace(0, len(waveform) - window, 1 + -(-2 * (len(waveform) - window) // window))
+    return [waveform[start : start + window] for start in starts.astype(int)]
+
+
+def load(workdir: str | Path) -> Predictor:
+    """Loads the final model of a finished run; no corpus is needed.
+
+    Args:
+        workdir: of the run (`python -m ser_jax.main`).
+
+    Returns:
+        The predictor; programs are compiled when they are first needed.
+
+    Raises:
+        UserError: no finished run, no final model, or a damaged one.
+    """
+    workdir = Path(workdir).expanduser().absolute()
+    try:
+        config = json.loads((workdir / 'config.json').read_text())
+        card = json.loads((workdir / 'results.json').read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'{workdir} holds no finished run: run ser_jax.main first') from error
+    folder = workdir / 'checkpoints' / 'final' / 'best'
+    if not folder.is_dir():
+        raise UserError(
+            f'{workdir} has no final model: run it without --config.final=False (and not `smoke`)'
+        )
+    variables = Checkpoints(folder).restore()
+    labels, front_end = tuple(card['labels']), FrontEnd(**config['data']['front_end'])
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config['model'].items()}
+    module = importlib.import_module(f'ser_jax.models.{settings.pop("name")}')
+    model = module.Model(heads={'emotion': len(labels)}, reconstruction=False, **settings)
+
+    @jax.jit
+    def compute(waveform, frames):
+        log_mel = batch_log_mel(waveform, front_end)
+        outputs = model.apply(
+            {'params': variables['params'], 'batch_stats': variables['batch_stats']},
+            normalise(log_mel, variables['constants']),
+            jnp.asarray(frames),
+            train=False,
+        )
+        return jax.nn.softmax(outputs['emotion'])
+
+    return Predictor(labels, front_end, compute)
