@@ -41,12 +41,19 @@ class Listing:
             nobody says how many there should be.
         notes: what a user should know, one sentence each.
         label_files: files the labels come from, relative to the folder (a change means: build again).
+        n_published: how many the owner published, where that is more than is known by name.
     """
 
     utterances: list[Utterance]
     published: Sequence[Utterance] = ()
     notes: tuple[str, ...] = ()
     label_files: tuple[str, ...] = ()
+    n_published: int = 0
+
+    @property
+    def n_missing(self) -> int:
+        """How many published utterances are not there, known by name or not."""
+        return max(len(self.missing), self.n_published - len(self.utterances))
 
     @property
     def missing(self) -> list[Utterance]:
@@ -243,8 +250,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             'corpus_hash': corpus_hash(index, self.names, front_end),
             'builder_hash': self.code_hash(),
             'utterances': len(index['id']),
-            'published': len(listing.published) or None,
-            'missing': len(listing.missing),
+            'published': max(len(listing.published), listing.n_published) or None,
+            'missing': listing.n_missing,
             'skipped': [dataclasses.asdict(problem) for problem in self.skipped],
             'notes': [*listing.notes, *duplicate_notes(index)],
             'options': self.options,

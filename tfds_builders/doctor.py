@@ -84,12 +84,13 @@ def examine(
     ]
     gone = {item.id for item, _ in bad}
     good = [item for item in listing.utterances if item.id not in gone]
-    total = len(listing.published) or len(listing.utterances)
-    what = 'published utterances' if listing.published else 'rows'
+    published = max(len(listing.published), listing.n_published)
+    total = published or len(listing.utterances)
+    what = 'published utterances' if published else 'rows'
     missing = [item.id for item in listing.missing]
     lines = [
         f'{name} in {folder}: found {len(listing.utterances)} of {total} {what}, '
-        f'missing {len(missing)}, unusable {len(bad)}',
+        f'missing {listing.n_missing}, unusable {len(bad)}',
         f'by emotion: {_counts(good, listing.published)}',
     ]
     if listing.published and builder.LABELS:
@@ -104,7 +105,7 @@ def examine(
     digests = [result for result in results if isinstance(result, str)]
     heard = {'id': np.array([item.id for item in good]), 'audio_sha256': np.array(digests)}
     lines += [f'note: {note}' for note in (*listing.notes, *duplicate_notes(heard))]
-    return lines, not missing and not bad
+    return lines, not listing.n_missing and not bad
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 import pathlib
 
 # The first ending wins where a recording lies there twice.
-RECODED = ('.wav', '.flac')
+ENDINGS = ('.wav', '.flac', '.ogg')
 
 
 def audio_files(folder: pathlib.Path, pattern: str) -> dict[str, pathlib.Path]:
@@ -14,11 +14,11 @@ def audio_files(folder: pathlib.Path, pattern: str) -> dict[str, pathlib.Path]:
         pattern: glob without ending, relative to it, such as 'wav/*' or 'Actor_*/*'.
 
     Returns:
-        id (path without ending, with '/') -> file, wav before flac; hidden files (such as the `._*` that macOS
+        id (path without ending, with '/') -> file, wav before flac before ogg; hidden files (such as the `._*` that macOS
         leaves) are passed over.
     """
     found = {}
-    for ending in reversed(RECODED):
+    for ending in reversed(ENDINGS):
         for path in folder.glob(pattern):
             if path.suffix.lower() == ending and not path.name.startswith('.') and path.is_file():
                 found[path.relative_to(folder).with_suffix('').as_posix()] = path

@@ -1,0 +1,137 @@
+"""nEMO, URDU, LibriSpeech and ESC-10: small made-up trees of the owners' layouts, and the real ones where they are."""
+
+import os
+
+import pytest
+import soundfile
+from conftest import ROOT
+from trees import beep, call, check_rows, failed
+
+from ser_jax.corpora import EMOTIONS, open_corpus
+from tfds_builders import build, doctor
+
+REAL = os.environ.get('SER_JAX_MANUAL_DIR')
+
+
+def _write(folder, *names):
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, beep(hertz=200 + 20 * number), 16000)
+    return folder
+
+
+def _nemo(folder, *rows):
+    _write(folder, *(f'samples/{row[0]}' for row in rows))
+    lines = ['file_id\temotion\traw_text\tnormalized_text\tspeaker_id\tgender\tage']
+    lines += [f'{name}\t{emotion}\tA\ta\t        {name[:3]}\tmale\t23' for name, emotion in rows]
+    (folder / 'data.tsv').write_text('\n'.join(lines), encoding='utf-8')
+    return folder
+
+
+def _open(name, folder, tmp_path):
+    corpus = open_corpus(name, data_dir=tmp_path / 'records', manual_dir=folder)
+    check_rows(corpus)
+    return corpus
+
+
+def test_nemo(tmp_path):
+    rows = ('WR0_surprised_70.wav', 'surprised'), ('AB1_anger_7.wav', 'anger')
+    folder = _nemo(tmp_path / 'nemo', *rows)
+    (folder / 'samples/WR0_surprised_70.wav').rename(folder / 'samples/XX0_fear_1.wav')
+    _write(folder, 'samples/WR0_surprised_70.flac')
+    corpus = _open('nemo', folder, tmp_path)
+    assert corpus.index['id'].tolist() == ['samples/AB1_anger_7', 'samples/WR0_surprised_70']
+    assert [EMOTIONS[code] for code in corpus.index['emotion']] == ['angry', 'surprised']
+    assert corpus.index['speaker'].tolist() == ['nemo/AB1', 'nemo/WR0']
+    assert corpus.index['script'].tolist() == ['7', '70']
+    assert (corpus.metadata['published'], corpus.metadata['missing']) == (4481, 4479)
+    assert any('XX0_fear_1' in note for note in corpus.metadata['notes'])
+    status, out, _ = call(tmp_path, doctor, 'nemo', f'--manual_dir={folder}')
+    assert status == 1
+    assert 'found 2 of 4481 published utterances, missing 4479' in out
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'words'),
+    [
+        ('surprised\t', 'astonished\t', ('astonished', 'WR0_surprised_70')),
+        ('emotion\t', 'feeling\t', ("'emotion'", 'data.tsv')),
+        ('', '', ('no data.tsv',)),
+    ],
+)
+def test_nemo_with_a_bad_table(tmp_path, old, new, words):
+    folder = _nemo(tmp_path / 'nemo', ('WR0_surprised_70.wav', 'surprised'))
+    table = folder / 'data.tsv'
+    if old:
+        table.write_text(table.read_text().replace(old, new, 1))
+    else:
+        table.unlink()
+    failed(call(tmp_path, build, 'nemo', f'--manual_dir={folder}'), *words, tmp_path=tmp_path)
+
+
+def test_urdu(tmp_path):
+    published = (ROOT / 'tfds_builders/urdu/published.txt').read_text().split()
+    sad_woman = next(name for name in published if name.startswith('Sad/SF'))
+    names = 'Angry/SM1_F10_A010.wav', f'{sad_woman}.flac', 'Sad/SF99_F1_S1.wav'
+    folder = _write(tmp_path / 'urdu', *names)
+    corpus = _open('urdu', folder, tmp_path)
+    assert corpus.index['id'].tolist() == ['Angry/SM1_F10_A010', sad_woman]
+    assert [EMOTIONS[code] for code in corpus.index['emotion']] == ['angry', 'sad']
+    assert corpus.index['gender'].tolist() == [1, 0]
+    assert corpus.index['speaker'][0] == 'urdu/M1'
+    assert corpus.index['speaker'][1].startswith('urdu/F')
+    assert corpus.metadata['published'] == 400
+
+
+def test_librispeech(tmp_path):
+    folder = _write(
+        tmp_path / 'LibriSpeech',
+        'train-clean-100/19/198/19-198-0001.flac',
+        'train-clean-100/26/495/26-495-0080.flac',
+        'elsewhere/1/2/1-2-3.flac',
+    )
+    (folder / 'SPEAKERS.TXT').write_text(
+        ';ID |SEX| SUBSET\n19   | F | train-clean-100  | 25.19 | A\n26 | M | train-clean-100 | 25 | B\n'
+    )
+    corpus = _open('librispeech', folder, tmp_path)
+    assert corpus.index['speaker'].tolist() == ['librispeech/19', 'librispeech/26']
+    assert corpus.index['gender'].tolist() == [0, 1]
+    assert corpus.index['session'].tolist() == ['198', '495']
+    assert set(corpus.index['emotion']) == {-1}
+    assert (corpus.metadata['published'], corpus.metadata['missing']) == (28539, 28537)
+    (folder / 'SPEAKERS.TXT').unlink()
+    status, out, _ = call(tmp_path, doctor, 'librispeech', f'--manual_dir={folder}')
+    assert status == 1
+    assert 'genders are unknown' in out
+
+
+def test_esc10(tmp_path):
+    folder = _write(tmp_path / 'esc10', '002 - Rain/1-1-A.ogg', '004 - Baby cry/2-2-A.wav')
+    corpus = _open('esc10', folder, tmp_path)
+    assert corpus.index['script'].tolist() == ['rain', 'baby_cry']
+    assert set(corpus.index['speaker']) == {''}
+    assert corpus.metadata['published'] == 400
+
+
+@pytest.mark.parametrize('name', ['nemo', 'urdu', 'librispeech', 'esc10'])
+def test_an_empty_folder_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    failed(call(tmp_path, build, name, f'--manual_dir={tmp_path / name}'), str(tmp_path / name))
+
+
+@pytest.mark.skipif(not REAL, reason='SER_JAX_MANUAL_DIR is not set: no real corpora here')
+@pytest.mark.parametrize(
+    ('name', 'line'),
+    [
+        ('nemo', 'found 1265 of 4481 published utterances, missing 3216, unusable 0'),
+        ('urdu', 'found 400 of 400 published utterances, missing 0, unusable 0'),
+        ('librispeech', 'found 45 of 28539 published utterances, missing 28494, unusable 0'),
+        ('esc10', 'found 50 of 400 published utterances, missing 350, unusable 0'),
+    ],
+)
+def test_real_folders(tmp_path, name, line):
+    if not os.path.isdir(os.path.join(REAL, name)):
+        pytest.skip(f'no {name} in SER_JAX_MANUAL_DIR')
+    status, out, _ = call(tmp_path, doctor, name, f'--manual_dir={REAL}/{name}')
+    assert line in out
+    assert status == (0 if name == 'urdu' else 1)

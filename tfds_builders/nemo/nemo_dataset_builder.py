@@ -1,0 +1,88 @@
+"""nEMO (Christop, LREC-COLING 2024): Polish, 9 actors, 6 emotions, 4481 utterances."""
+
+import csv
+import dataclasses
+import pathlib
+
+from ser_jax.errors import UserError
+from tfds_builders.base import CorpusBuilder, Listing
+from tfds_builders.folders import audio_files
+from tfds_builders.utterance import Utterance
+
+_EMOTIONS = {
+    'anger': 'angry',
+    'fear': 'fearful',
+    'happiness': 'happy',
+    'neutral': 'neutral',
+    'sadness': 'sad',
+    'surprised': 'surprised',
+}
+_TABLE = 'data.tsv'
+
+
+class Builder(CorpusBuilder):
+    """Builder of nEMO: `samples/WR0_surprised_70.wav` = speaker, emotion, sentence; labels from `data.tsv`."""
+
+    LABELS = tuple(_EMOTIONS.values())
+    PUBLISHED = 4481
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        'download https://github.com/amu-cai/nEMO (it holds data.tsv and the folder samples/)'
+    )
+
+    @classmethod
+    def list_utterances(cls, folder: pathlib.Path) -> Listing:
+        """Lists the rows of `data.tsv` whose `samples/*.wav` (or flac) is there.
+
+        Raises:
+            UserError: no table, one without its columns or with a label of its own, or no recording.
+        """
+        rows = _read(folder / _TABLE)
+        files = audio_files(folder, 'samples/*')
+        wanted = {row.id: row for row in rows}
+        found = [
+            dataclasses.replace(row, path=str(files[name]))
+            for name, row in sorted(wanted.items())
+            if name in files
+        ]
+        if not found:
+            raise UserError(
+                f'no nEMO utterance in {folder}: expected {folder}/samples/WR0_surprised_70.wav and so on'
+            )
+        notes = []
+        strangers = sorted(set(files) - set(wanted))
+        if strangers:
+            notes.append(
+                f'{len(strangers)} files are not in {_TABLE} and left out: {strangers[0]}, …'
+            )
+        recoded = sum(item.path.endswith('.flac') for item in found)
+        if recoded:
+            notes.append(f'{recoded} files are recoded (flac)')
+        return Listing(found, rows, tuple(notes), (_TABLE,), cls.PUBLISHED)
+
+
+def _read(path: pathlib.Path) -> list[Utterance]:
+    if not path.is_file():
+        raise UserError(f'no {_TABLE} in {path.parent}: it holds the labels of nEMO')
+    with path.open(encoding='utf-8', newline='') as file:
+        table = csv.DictReader(file, delimiter='\t')
+        needed = ('file_id', 'emotion', 'speaker_id', 'gender')
+        absent = [name for name in needed if name not in (table.fieldnames or ())]
+        if absent:
+            raise UserError(f'{path} has no column {absent[0]!r}')
+        return [_utterance(row, path) for row in table]
+
+
+def _utterance(row: dict[str, str], path: pathlib.Path) -> Utterance:
+    name = pathlib.PurePath(row['file_id'].strip()).stem
+    emotion = row['emotion'].strip()
+    if emotion not in _EMOTIONS:
+        raise UserError(f'{path}: {name} has the emotion {emotion!r}, which nEMO does not have')
+    return Utterance(
+        id=f'samples/{name}',
+        emotion=_EMOTIONS[emotion],
+        # The published table pads the speakers with blanks.
+        speaker=f'nemo/{row["speaker_id"].strip()}',
+        script=name.rpartition('_')[2],
+        language='pl',
+        gender=row['gender'].strip(),
+    )

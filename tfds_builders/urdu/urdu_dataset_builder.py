@@ -1,0 +1,67 @@
+"""URDU (Latif et al., FIT 2018): talk-show speech in Urdu, 29 speakers, 4 emotions, 400 utterances."""
+
+import pathlib
+import re
+
+from ser_jax.errors import UserError
+from tfds_builders.base import CorpusBuilder, Listing
+from tfds_builders.folders import audio_files
+from tfds_builders.utterance import Utterance
+
+_EMOTIONS = {'Angry': 'angry', 'Happy': 'happy', 'Neutral': 'neutral', 'Sad': 'sad'}
+_NAME = re.compile(r'(?P<folder>\w+)/S(?P<gender>[MF])(?P<number>\d+)_F\d+_[AHNS]\d+')
+
+
+def _published() -> list[str]:
+    """Ids of all 400."""
+    return pathlib.Path(__file__).with_name('published.txt').read_text().split()
+
+
+class Builder(CorpusBuilder):
+    """Builder of URDU: `Angry/SM1_F10_A010.wav` = male speaker 1, file 10, emotion A, number 10.
+
+    Men and women are numbered apart: the speaker is gender and number. 26 of the 29 speakers have one emotion only,
+    so that a split of the utterances at random measures the speaker; made for testing across corpora.
+    """
+
+    LABELS = tuple(_EMOTIONS.values())
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        'download https://github.com/siddiquelatif/URDU-Dataset (it holds the folders Angry/ Happy/ '
+        'Neutral/ Sad/)'
+    )
+
+    @classmethod
+    def list_utterances(cls, folder: pathlib.Path) -> Listing:
+        """Lists `Angry/*.wav` (or flac) and so on.
+
+        Raises:
+            UserError: none of the published utterances is there.
+        """
+        published = _published()
+        files = audio_files(folder, '*/*')
+        found = {name: files[name] for name in published if name in files}
+        if not found:
+            raise UserError(
+                f'no URDU utterance in {folder}: expected {folder}/Angry/SM1_F10_A010.wav and so on'
+            )
+        notes = []
+        strangers = sorted(set(files) - set(found))
+        if strangers:
+            notes.append(f'{len(strangers)} files are not of URDU and left out: {strangers[0]}, …')
+        recoded = sum(path.suffix == '.flac' for path in found.values())
+        if recoded:
+            notes.append(f'{recoded} files are recoded (flac)')
+        utterances = [_utterance(name, path) for name, path in found.items()]
+        return Listing(utterances, [_utterance(name) for name in published], tuple(notes))
+
+
+def _utterance(name: str, path: pathlib.Path | str = '') -> Utterance:
+    parts = _NAME.fullmatch(name)
+    return Utterance(
+        id=name,
+        path=str(path),
+        emotion=_EMOTIONS[parts['folder']],
+        speaker=f'urdu/{parts["gender"]}{parts["number"]}',
+        language='ur',
+        gender='male' if parts['gender'] == 'M' else 'female',
+    )
