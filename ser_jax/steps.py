@@ -108,7 +108,7 @@ def make_train_step(
                 gradients, opt_state[phase.name], chosen
             )
             params = {**params, **optax.apply_updates(chosen, updates)}
-            metrics |= new | {'gradient_norm': optax.global_norm(gradients)}
+            metrics |= new | {'gradient_norm': optax.tree.norm(gradients)}
         # The optimiser skips a gradient that is not finite; running statistics must not keep it either.
         model_state = jax.tree.map(
             lambda new, old: jnp.where(jnp.isfinite(new).all(), new, old),

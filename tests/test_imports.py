@@ -16,7 +16,7 @@ LEVELS = {
     name: level
     for level, names in {
         -2: '__init__ models.__init__ errors',
-        -1: 'features workdir models.convolution',
+        -1: 'features workdir models.convolution models.recurrent',
         0: 'models.layers losses metrics audio pipeline config checkpoints sharding writer figures '
         'console optimiser cost environment front_end',
         0.3: 'mel',

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ser_jax.models import convolution, layers
+from ser_jax.models import convolution, layers, recurrent
 
 RNG = np.random.default_rng(0)
 
@@ -95,7 +95,7 @@ def reference_lstm(x, kernel_in, kernel, bias):
 
 def test_blstm_equals_a_plain_one_on_each_utterance_alone():
     x, length = normal(3, 7, 4), [7, 4, 1]
-    blstm = layers.BLSTM(5)
+    blstm = recurrent.BLSTM(5)
     mask = layers.frames_mask(jnp.asarray(length), 7)
     variables = blstm.init(jax.random.key(0), x, mask)
     out = np.asarray(blstm.apply(variables, x, mask))
@@ -106,6 +106,28 @@ def test_blstm_equals_a_plain_one_on_each_utterance_alone():
         backward = reference_lstm(real[::-1], p['kernel_in'][1], p['kernel'][1], p['bias'][1])[::-1]
         np.testing.assert_allclose(out[i, :n], np.concatenate([forward, backward], 1), atol=1e-5)
         assert not out[i, n:].any()
+
+
+def test_lstm_has_the_gradient_that_jax_derives():
+    steps, batch, cells = 6, 3, 4
+    alive = layers.frames_mask(jnp.array([6, 3, 1]), steps).T.astype(jnp.float32)
+    alive = jnp.stack([alive, alive[::-1]], axis=1)[..., None]
+    gates_in, kernel = normal(steps, 2, batch, 4 * cells), normal(2, cells, 4 * cells)
+
+    def derived(gates_in, kernel):
+        zeros = jnp.zeros((2, batch, cells))
+        step = lambda carry, inputs: (
+            (new := recurrent._advance(carry, inputs[0], kernel, inputs[1])[0]),
+            new[0],
+        )
+        return lax.scan(step, (zeros, zeros), (gates_in, alive))[1]
+
+    out, pull = jax.vjp(derived, gates_in, kernel)
+    ours, our_pull = jax.vjp(lambda *a: recurrent.lstm(*a, alive), gates_in, kernel)
+    np.testing.assert_allclose(ours, out, atol=1e-6)
+    cotangent = normal(*out.shape)
+    for a, b in zip(our_pull(cotangent), pull(cotangent)):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_attention_pooling_ignores_padding_and_gives_mean_and_deviation():

@@ -5,8 +5,6 @@ depends on real frames only; in evaluation mode an example's output depends on t
 with `axis_name` the output does not depend on how the batch is spread over devices.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -161,71 +159,6 @@ class ConvolutionBlock(nn.Module):
         x = MaskedBatchNorm(axis_name=self.axis_name, name='norm')(x, mask, train=train)
         x = nn.relu(x) * mask[:, :, None, None]
         return max_pool(x, *self.pool), mask[:, :: self.pool[0]]
-
-
-def _direction_axis(init: Callable) -> Callable:
-    """An initialiser for [2, …] that draws both directions as if they were two parameters."""
-    return lambda key, shape: jnp.stack([init(k, shape[1:]) for k in jax.random.split(key)])
-
-
-class BLSTM(nn.Module):
-    """Bidirectional LSTM: input projection outside the loop, both directions in one loop.
-
-    Attributes:
-        features: H, cells per direction.
-    """
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """Runs both directions over the real frames.
-
-        Args:
-            x: [B, T, D].
-            mask: bool [B, T].
-
-        Returns:
-            [B, T, 2H], forward then backward state, 0 in padding frames.
-        """
-        batch, _, depth = x.shape
-        cells = self.features
-        lecun, orthogonal = nn.initializers.lecun_normal(), nn.initializers.orthogonal()
-        kernel_in = self.param('kernel_in', _direction_axis(lecun), (2, depth, 4 * cells))
-        kernel = self.param('kernel', _direction_axis(orthogonal), (2, cells, 4 * cells))
-        # Gates in the order input, forget, candidate, output; the forget bias begins at 1
-        # (Jozefowicz et al. 2015).
-        forget = jnp.zeros(4 * cells).at[cells : 2 * cells].set(1.0)
-        bias = self.param(
-            'bias', lambda key, shape: jnp.broadcast_to(forget, shape), (2, 4 * cells)
-        )
-
-        def project(direction):
-            projected = jnp.einsum('btd,dg->tbg', x, kernel_in[direction]) + bias[direction]
-            return jnp.flip(projected, 0) if direction else projected
-
-        real = mask.T.astype(x.dtype)[..., None]
-
-        def advance(carry, inputs):
-            new_carry, outputs = [], []
-            for direction in range(2):
-                hidden, cell = carry[direction]
-                gates_in, alive = inputs[direction]
-                gates = gates_in + hidden @ kernel[direction]
-                write, keep, candidate, read = jnp.split(gates, 4, axis=-1)
-                cell = nn.sigmoid(keep) * cell + nn.sigmoid(write) * jnp.tanh(candidate)
-                # Padding resets the state: the backward direction meets it first.
-                cell = cell * alive
-                hidden = nn.sigmoid(read) * jnp.tanh(cell) * alive
-                new_carry.append((hidden, cell))
-                outputs.append(hidden)
-            return tuple(new_carry), tuple(outputs)
-
-        start = jnp.zeros((batch, cells), x.dtype)
-        inputs = ((project(0), real), (project(1), jnp.flip(real, 0)))
-        _, (forward, backward) = lax.scan(advance, ((start, start), (start, start)), inputs)
-        both = jnp.concatenate([forward, jnp.flip(backward, 0)], axis=-1)
-        return both.transpose(1, 0, 2)
 
 
 class AttentionPooling(nn.Module):

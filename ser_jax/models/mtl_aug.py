@@ -1,6 +1,6 @@
 """MTL-AUG (after Latif et al. 2022, arXiv 2207.05298): emotion, augmentation type, reconstruction.
 
-The paper's layers and sizes are not publicly known; these are our own, chosen on validation speakers
+The paper's layers and sizes are not publicly known; these are our own
 (results/development.md).
 """
 
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ser_jax.models import layers
 from ser_jax.models.convolution import convolution, depth_to_space, space_to_depth
+from ser_jax.models.recurrent import BLSTM
 
 # Frames that become one step of the encoder (40 ms) and bands that become one row of its first block.
 _STEP, _ROW = 4, 2
@@ -80,7 +81,7 @@ class Model(nn.Module):
         x = nn.relu(norm(x, mask, train=train)) * mask[..., None]
         # One draw for all steps: what is dropped cannot be read from the neighbours.
         drop_steps = layers.Dropout(self.dropout, shared=(1,), axis_name=self.axis_name)
-        encoded = layers.BLSTM(self.blstm_features, name='blstm')(
+        encoded = BLSTM(self.blstm_features, name='blstm')(
             drop_steps(x, train=train), mask
         )  # [B, T / 4, 2H]
 
