@@ -36,28 +36,27 @@ def pad(array: np.ndarray, frames: int) -> np.ndarray:
 
 
 def bucket_length(frames: int) -> int:
-    """The padded length of a whole utterance: about a factor √2 apart, so that few shapes are compiled."""
-    steps = max(0, int(np.ceil(2 * np.log2(max(frames, 1) / 100))))
-    return int(np.ceil(100 * 2 ** (steps / 2) / BUCKET_STEP)) * BUCKET_STEP
+    """The padded length of a whole utterance: about a factor 2^(1/4) apart, so that few shapes are compiled."""
+    steps = max(0, int(np.ceil(4 * np.log2(max(frames, 1) / 100))))
+    return int(np.ceil(100 * 2 ** (steps / 4) / BUCKET_STEP)) * BUCKET_STEP
 
 
 def buckets(lengths: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Groups utterances of like length into batches.
+    """Groups utterances of like length into batches: neighbours in the order of their lengths, the longest first.
 
     Args:
         lengths: [N] frames.
         batch_size: utterances a batch.
 
     Yields:
-        (padded length, positions [batch_size] into `lengths`); the last batch of a length is filled
-        up by repeating its last position.
+        (padded length, positions [batch_size] into `lengths`); the last batch is filled up by repeating
+        its last position, the shortest.
     """
-    padded = np.array([bucket_length(length) for length in lengths], dtype=int)
-    for length in np.unique(padded):
-        positions = np.flatnonzero(padded == length)
-        for start in range(0, len(positions), batch_size):
-            chosen = positions[start : start + batch_size]
-            yield int(length), np.pad(chosen, (0, batch_size - len(chosen)), mode='edge')
+    order = np.argsort(-lengths, kind='stable')
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        padded = bucket_length(int(lengths[chosen[0]]))
+        yield padded, np.pad(chosen, (0, batch_size - len(chosen)), mode='edge')
 
 
 def prefetch(batches, start: int, stop: int) -> Iterator:
