@@ -99,7 +99,8 @@ class Checkpoints:
         if damaged:
             raise UserError(
                 f'checkpoint {folder} is damaged ({damaged[0]}): delete the folder '
-                f'{self.directory.parent} and start again to train this fold anew'
+                f'{self.directory.parent}, and results.json if it is there, and start again to train '
+                'this fold anew'
             )
         if template is None:
             device = jax.sharding.SingleDeviceSharding(jax.devices()[0])

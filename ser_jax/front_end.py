@@ -29,16 +29,15 @@ def _windowed_fourier(front_end: FrontEnd) -> np.ndarray:
 def batch_log_mel(waveform: jax.Array, front_end: FrontEnd = DEFAULT_FRONT_END) -> jax.Array:
     """Natural log of (mel power + floor) of a batch of waveforms.
 
-    The Fourier transform is a matrix product: at 400 samples a window that is faster than a fast transform
-    on every platform, as it uses all cores or the matrix unit.
+    The Fourier transform is a matrix product, which uses all cores (or a matrix unit).
 
     Args:
         waveform: float32 [B, S], samples in [-1, 1) (int16 / 32768), zeros behind the end of an utterance.
         front_end: the parameters; `n_fft - win_length` even.
 
     Returns:
-        float32 [B, T, n_mels], T = 1 + S // hop_length. Frames behind 1 + length // hop_length of an utterance
-        are those of silence.
+        float32 [B, T, n_mels], T = 1 + S // hop_length. Frames from 1 + length // hop_length of an utterance on
+        are not its own: mask them.
     """
     size, samples = waveform.shape
     window, hop = front_end.win_length, front_end.hop_length

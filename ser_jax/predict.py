@@ -17,7 +17,7 @@ from absl import logging
 
 from ser_jax.errors import UserError
 
-_CHUNK = 256  # files decoded before they are predicted: bounds the memory
+_CHUNK = 64  # files decoded before they are predicted: bounds the memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,10 +94,15 @@ def _files(paths: Sequence[str], endings: Sequence[str]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        found = sorted(p for p in path.rglob('*') if p.suffix.lower() in endings)
+        found = sorted(p for p in path.rglob('*') if _is_audio(p, endings))
         if not found:
             raise UserError(f'{path} holds no {", ".join(endings)}')
         yield from found
+
+
+def _is_audio(path: Path, endings: Sequence[str]) -> bool:
+    # macOS leaves files ._NAME behind.
+    return path.suffix.lower() in endings and not path.name.startswith('.')
 
 
 def _table(labels):

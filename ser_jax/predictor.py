@@ -53,9 +53,10 @@ class Predictor:
         frames = np.array([self.front_end.frames(len(piece)) for piece in pieces], np.int32)
         result = np.zeros((len(waveforms), len(self.labels)), np.float64)
         for longest, positions in pipeline.buckets(frames, _BATCH):
-            batch = np.zeros((_BATCH, (longest - 1) * self.front_end.hop_length), np.float32)
+            # The most samples that `longest` frames may stand for.
+            batch = np.zeros((_BATCH, longest * self.front_end.hop_length - 1), np.float32)
             for row, position in zip(batch, positions):
-                row[: len(pieces[position])] = pieces[position][: len(row)] / np.float32(32768)
+                row[: len(pieces[position])] = pieces[position] / np.float32(32768)
             probabilities = np.asarray(self.compute(batch, frames[positions]))
             # A last batch repeats its last piece, which must count once.
             for position in np.unique(positions):
@@ -65,7 +66,7 @@ class Predictor:
 
 
 def _windows(waveform: np.ndarray, window: int) -> list[np.ndarray]:
-    """The waveform itself, or equally spaced windows that overlap by about a half."""
+    """The waveform itself, or equally spaced windows that overlap by at least a half."""
     if len(waveform) <= window:
         return [waveform]
     starts = np.linspace(0, len(waveform) - window, 1 + -(-2 * (len(waveform) - window) // window))
@@ -93,7 +94,8 @@ def load(workdir: str | Path) -> Predictor:
     folder = workdir / 'checkpoints' / 'final' / 'best'
     if not folder.is_dir():
         raise UserError(
-            f'{workdir} has no final model: run it without --config.final=False (and not `smoke`)'
+            f'{workdir} has no final model: run the config again in another --workdir, without '
+            '`smoke`, --config.final=False and --config.report_test=False'
         )
     variables = Checkpoints(folder).restore()
     labels, front_end = tuple(card['labels']), FrontEnd(**config['data']['front_end'])
