@@ -144,12 +144,17 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
             f'config.labels: corpus {corpus.name} has no emotion {unknown[0]!r}; it has '
             f'{", ".join(corpus.metadata["vocabulary"])}'
         )
+    if not labels:
+        raise UserError(
+            f'corpus {corpus.name} has no emotion labels: it can only join another corpus, as '
+            'config.unlabelled or config.noise_corpus'
+        )
     every_row = np.arange(len(corpus))
     rows = every_row[data.labels_of(corpus, every_row, 'emotion', labels) >= 0]
     protocol = config.protocol or corpus.metadata['protocol']
     if not protocol:
         raise UserError(
-            f'corpus {corpus.name} names no speakers: say how to split it, config.protocol'
+            f'corpus {corpus.name} has no usual protocol: say how to split it, config.protocol'
         )
     all_folds = protocols.make_folds(
         corpus.index,
