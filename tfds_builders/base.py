@@ -37,11 +37,11 @@ class Listing:
 
     Attributes:
         utterances: those found, in the order of the records.
-        published: all that the owner published, in the owner's order (their paths do not matter); empty where
-            nobody says how many there should be.
+        published: those that the owner published, in the owner's order (their paths do not matter), as far as
+            their names are known.
         notes: what a user should know, one sentence each.
         label_files: files the labels come from, relative to the folder (a change means: build again).
-        n_published: how many the owner published, where that is more than is known by name.
+        n_published: how many the owner published, where that is more than is known by name; 0 where nobody says.
     """
 
     utterances: list[Utterance]

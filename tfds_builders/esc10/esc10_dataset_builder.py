@@ -1,14 +1,24 @@
 """ESC-10 (Piczak, ACM Multimedia 2015): environmental noise, 10 types, 400 clips of 5 s."""
 
 import pathlib
-import re
 
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.folders import audio_files
+from tfds_builders.folders import LOSSLESS, audio_files
 from tfds_builders.utterance import Utterance
 
-_FOLDER = re.compile(r'\d{3} - (?P<type>[\w ]+)')
+_TYPES = {
+    '001 - Dog bark': 'dog_bark',
+    '002 - Rain': 'rain',
+    '003 - Sea waves': 'sea_waves',
+    '004 - Baby cry': 'baby_cry',
+    '005 - Clock tick': 'clock_tick',
+    '006 - Person sneeze': 'person_sneeze',
+    '007 - Helicopter': 'helicopter',
+    '008 - Chainsaw': 'chainsaw',
+    '009 - Rooster': 'rooster',
+    '010 - Fire crackling': 'fire_crackling',
+}
 
 
 class Builder(CorpusBuilder):
@@ -28,14 +38,17 @@ class Builder(CorpusBuilder):
         Raises:
             UserError: there is none.
         """
-        utterances = []
-        for name, path in audio_files(folder, '* - */*').items():
-            kind = _FOLDER.fullmatch(name.split('/')[0])
-            if kind:
-                script = kind['type'].lower().replace(' ', '_')
-                utterances.append(Utterance(id=name, path=str(path), script=script))
+        files = audio_files(folder, '*/*', (*LOSSLESS, '.ogg'))
+        utterances = [
+            Utterance(id=name, path=str(path), script=_TYPES[name.split('/')[0]])
+            for name, path in files.items()
+            if name.split('/')[0] in _TYPES
+        ]
         if not utterances:
             raise UserError(
                 f'no ESC-10 clip in {folder}: expected {folder}/002 - Rain/1-17367-A.ogg and so on'
             )
-        return Listing(utterances, n_published=cls.PUBLISHED)
+        notes = []
+        if len(utterances) < len(files):
+            notes.append(f'{len(files) - len(utterances)} files are of none of the ten types')
+        return Listing(utterances, notes=tuple(notes), n_published=cls.PUBLISHED)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import pathlib
 
+from ser_jax.corpora import GENDERS
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
 from tfds_builders.folders import audio_files
@@ -69,7 +70,11 @@ def _read(path: pathlib.Path) -> list[Utterance]:
         absent = [name for name in needed if name not in (table.fieldnames or ())]
         if absent:
             raise UserError(f'{path} has no column {absent[0]!r}')
-        return [_utterance(row, path) for row in table]
+        rows = list(table)
+    for line, row in enumerate(rows, 2):
+        if not all(row[name] for name in needed):
+            raise UserError(f'{path}, line {line}: {", ".join(needed)} must all be there')
+    return [_utterance(row, path) for row in rows]
 
 
 def _utterance(row: dict[str, str], path: pathlib.Path) -> Utterance:
@@ -84,5 +89,5 @@ def _utterance(row: dict[str, str], path: pathlib.Path) -> Utterance:
         speaker=f'nemo/{row["speaker_id"].strip()}',
         script=name.rpartition('_')[2],
         language='pl',
-        gender=row['gender'].strip(),
+        gender=gender if (gender := row['gender'].strip()) in GENDERS else '',
     )
