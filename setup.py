@@ -40,5 +40,6 @@ setup(
         'cuda': ['jax[cuda13]'],
         'tpu': ['jax[tpu]'],
         'beam': ['apache-beam'],
+        'bench': ['torch==2.13.0', 'opensmile'],
     },
 )

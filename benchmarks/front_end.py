@@ -1,0 +1,162 @@
+"""The log-mel front end against librosa and PyTorch: python -m benchmarks.front_end [--minutes=10] [--out=FILE]
+
+Speech-like waveforms of 1 to 5 s, made up (SYNTHETIC). Times are per audio: "x real time" = seconds of audio a second. Every
+way must give librosa's numbers to 1e-3 before it is timed; ways are timed in alternating rounds. PyTorch is
+left out where the extra [bench] is not installed.
+"""
+
+import argparse
+import concurrent.futures
+import functools
+import importlib.util
+import json
+import multiprocessing
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ser_jax.features import DEFAULT_FRONT_END, log_mel, mel_matrix
+
+_RATE = DEFAULT_FRONT_END.sample_rate
+_BATCH = 16
+
+
+def make_waveforms(minutes: float, seed: int = 0) -> list[np.ndarray]:
+    """Harmonic sounds with pauses, int16 [S], sorted by length so that batches hold little padding."""
+    rng = np.random.default_rng(seed)
+    waveforms, total = [], 0.0
+    while total < 60 * minutes:
+        seconds = rng.uniform(1, 5)
+        t = np.arange(int(seconds * _RATE)) / _RATE
+        pitch = rng.uniform(90, 250)
+        x = sum(np.sin(2 * np.pi * pitch * k * t) / k for k in range(1, 25))
+        x *= np.maximum(np.sin(2 * np.pi * 2 * t), 0)
+        waveforms.append((3000 * x + rng.normal(0, 5, len(t))).astype(np.int16))
+        total += seconds
+    return sorted(waveforms, key=len)
+
+
+def librosa_log_mel(samples: np.ndarray) -> np.ndarray:
+    """librosa, called as its users call it: [T, n_mels]."""
+    import librosa
+
+    fe = DEFAULT_FRONT_END
+    power = librosa.feature.melspectrogram(
+        y=samples.astype(np.float32) / 32768,
+        sr=fe.sample_rate,
+        n_fft=fe.n_fft,
+        win_length=fe.win_length,
+        hop_length=fe.hop_length,
+        n_mels=fe.n_mels,
+        fmin=fe.fmin,
+        fmax=fe.fmax,
+    )
+    return np.log(power + fe.floor).T
+
+
+def _batches(waveforms: list[np.ndarray], multiple: int) -> list[np.ndarray]:
+    """Zero-padded float32 batches, lengths rounded up to a multiple (few shapes to compile)."""
+    batches = []
+    for start in range(0, len(waveforms), _BATCH):
+        part = waveforms[start : start + _BATCH]
+        longest = -(-len(part[-1]) // multiple) * multiple
+        batch = np.zeros((_BATCH, longest), np.float32)
+        for row, samples in zip(batch, part, strict=False):
+            row[: len(samples)] = samples / 32768
+        batches.append(batch)
+    return batches
+
+
+def jax_runner() -> Callable:
+    """waveforms -> one [B, T, n_mels] a batch, through `batch_log_mel` under jit."""
+    import jax
+
+    from ser_jax.front_end import batch_log_mel
+
+    compute = jax.jit(batch_log_mel)
+    return lambda waveforms: [
+        np.asarray(compute(batch)) for batch in _batches(waveforms, _RATE // 2)
+    ]
+
+
+def torch_runner() -> Callable:
+    """The same through torch.stft."""
+    import torch
+
+    fe = DEFAULT_FRONT_END
+    mel, window = torch.from_numpy(mel_matrix(fe)), torch.hann_window(fe.win_length)
+
+    def compute(batch):
+        spectrum = torch.stft(
+            torch.from_numpy(batch),
+            fe.n_fft,
+            fe.hop_length,
+            fe.win_length,
+            window,
+            center=True,
+            pad_mode='constant',
+            return_complex=True,
+        )
+        power = spectrum.real.square() + spectrum.imag.square()
+        return torch.log(power.transpose(1, 2) @ mel + fe.floor).numpy()
+
+    return lambda waveforms: [compute(batch) for batch in _batches(waveforms, _RATE // 2)]
+
+
+def _each(function: Callable, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+    return [function(samples) for samples in waveforms]
+
+
+def main() -> None:
+    """Prints the table and writes `--out`."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--minutes', type=float, default=10, help='of audio')
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--out', type=pathlib.Path)
+    options = parser.parse_args()
+
+    waveforms = make_waveforms(options.minutes)
+    seconds = sum(map(len, waveforms)) / _RATE
+    context = multiprocessing.get_context('spawn')
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+
+        def both_cores(function, waveforms):
+            return list(pool.map(function, waveforms, chunksize=16))
+
+        ways = {
+            'librosa': functools.partial(_each, librosa_log_mel),
+            'librosa, 2 processes': functools.partial(both_cores, librosa_log_mel),
+            'records (NumPy)': functools.partial(_each, log_mel),
+            'records, 2 processes': functools.partial(both_cores, log_mel),
+            'JAX, batches': jax_runner(),
+        }
+        if importlib.util.find_spec('torch'):
+            ways['torch.stft, batches'] = torch_runner()
+        expected = [librosa_log_mel(samples) for samples in waveforms]
+        for name, way in ways.items():
+            results = way(waveforms)
+            if 'batches' in name:
+                results = [row for batch in results for row in batch]
+            worst = max(
+                np.abs(a[: len(b)] - b).max() for a, b in zip(results, expected, strict=False)
+            )
+            assert worst < 1e-3, f'{name} differs from librosa by {worst}'
+        times = {name: [] for name in ways}
+        for _ in range(options.rounds):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                way(waveforms)
+                times[name].append(time.perf_counter() - start)
+    rows = {name: seconds / statistics.median(values) for name, values in times.items()}
+    print(f'{seconds / 60:.1f} min of synthetic audio in {len(waveforms)} pieces')
+    for name, speed in rows.items():
+        print(f'{name:24} {speed:8.0f} x real time   {speed / rows["librosa"]:6.2f} x librosa')
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()

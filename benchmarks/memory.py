@@ -1,0 +1,79 @@
+"""Peak memory of training beside many hours of unlabelled speech: python -m benchmarks.memory [--hours=100]
+
+Prepares a made-up corpus of noise once (some 115 MB an hour in --folder), then trains the default system on demo_speech with it
+as `config.unlabelled` in a process of its own, and prints that process' largest resident set, start and compilation included.
+"""
+
+import argparse
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from ser_jax.corpora import corpus_folder, is_prepared
+from tfds_builders.base import CorpusBuilder, Listing
+from tfds_builders.utterance import Utterance
+
+_NAME = 'made_up'
+_SECONDS = 8
+
+
+def make_noise(utterance: Utterance, sample_rate: int) -> np.ndarray:
+    """Samples of one made-up utterance, int16 [S]."""
+    rng = np.random.default_rng(int(utterance.id))
+    return rng.integers(-3000, 3000, _SECONDS * sample_rate, np.int16)
+
+
+class MadeUp(CorpusBuilder):
+    """Noise without labels."""
+
+    name = _NAME
+    SYNTHETIC = True
+    PROTOCOL = None
+    LOAD = staticmethod(make_noise)
+
+
+def prepare(hours: float, folder: pathlib.Path) -> None:
+    """Prepares the corpus unless it is there."""
+    if is_prepared(corpus_folder(_NAME, data_dir=folder, representation='log_mel')):
+        return
+    count = round(3600 * hours / _SECONDS)
+    listing = Listing(
+        [Utterance(id=f'{i:06d}', speaker=f'made_up/{i // 50}') for i in range(count)]
+    )
+    MadeUp(listing=listing, data_dir=folder, config='log_mel').download_and_prepare()
+
+
+def main() -> None:
+    """Prints the result and writes `--out`."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--hours', type=float, default=100)
+    parser.add_argument('--steps', type=int, default=100)
+    parser.add_argument('--folder', type=pathlib.Path, required=True, help='for records and run')
+    parser.add_argument('--out', type=pathlib.Path)
+    options = parser.parse_args()
+    folder = options.folder / f'{options.hours:g}_hours'
+    prepare(options.hours, folder)
+    command = [
+        *(sys.executable, '-m', 'ser_jax.main', '--config=configs/mtl_aug.py'),
+        f"--config.unlabelled=('{_NAME}',)",
+        f'--config.steps={options.steps}',
+        '--config.final=False',
+        f'--config.data.data_dir={folder}',
+        f'--workdir={folder / f"run_{time.time_ns()}"}',
+    ]
+    subprocess.run(command, check=True)
+    megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(
+        f'{options.hours:.0f} h of unlabelled speech (made up): {megabytes:.0f} MB resident at most'
+    )
+    if options.out:
+        options.out.write_text(json.dumps({'hours': options.hours, 'megabytes': megabytes}) + '\n')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,72 @@
+"""openSMILE ComParE functionals and a support vector machine: python -m benchmarks.opensmile_baseline CORPUS
+
+In the folds of the corpus' usual protocol, every speaker that is not tested trains; standardised by the training speakers,
+RBF kernel, C = 1 (chosen without looking), predictions pooled. Needs the extra [bench] and the corpus in both
+representations (`python -m tfds_builders.build CORPUS --representation=both`).
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+
+from ser_jax import data, metrics, protocols
+from ser_jax.corpora import open_corpus
+
+
+def functionals(corpus, rows: np.ndarray) -> np.ndarray:
+    """ComParE 2016 functionals of some utterances, [N, 6373]."""
+    import opensmile
+
+    smile = opensmile.Smile(
+        opensmile.FeatureSet.ComParE_2016, opensmile.FeatureLevel.Functionals, num_workers=2
+    )
+    source = corpus.source()
+    return np.concatenate(
+        [smile.process_signal(source[row] / np.float32(32768), 16000).to_numpy() for row in rows]
+    )
+
+
+def main() -> None:
+    """Prints the UAR and writes `--out`."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('corpus')
+    parser.add_argument('--data_dir')
+    parser.add_argument('--out', type=pathlib.Path)
+    options = parser.parse_args()
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    corpus = open_corpus(options.corpus, data_dir=options.data_dir, representation='waveform')
+    names = tuple(corpus.metadata['labels'])
+    labels = data.labels_of(corpus, np.arange(len(corpus)), 'emotion', names)
+    rows = np.flatnonzero(labels >= 0)
+    features = dict(zip(rows.tolist(), functionals(corpus, rows)))
+    folds = protocols.make_folds(
+        corpus.index,
+        corpus.metadata['protocol'],
+        rows=rows,
+        folds=corpus.metadata['folds'],
+        validation=False,
+    )
+    confusion = 0
+    for fold in folds:
+        machine = make_pipeline(StandardScaler(), SVC())
+        machine.fit([features[row] for row in fold.train.tolist()], labels[fold.train])
+        predicted = machine.predict([features[row] for row in fold.test.tolist()])
+        confusion = confusion + metrics.confusion_matrix(labels[fold.test], predicted, len(names))
+    result = {
+        'corpus': corpus.name,
+        'n': int(confusion.sum()),
+        'uar': float(metrics.uar(confusion)),
+        'recall': dict(zip(names, (np.diag(confusion) / confusion.sum(1)).tolist())),
+    }
+    print(f'{corpus.name}: n {result["n"]}, UAR {100 * result["uar"]:.1f} %', result['recall'])
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()

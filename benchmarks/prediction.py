@@ -1,0 +1,63 @@
+"""Prediction on a folder of recordings: python -m benchmarks.prediction --workdir=DIR FOLDER [--out=FILE]
+
+From files to probabilities (decoding, features, network), all cores, programs compiled before; beside it openSMILE's
+ComParE functionals of the same files (no classifier) where the package opensmile is installed. In alternating rounds;
+x real time = seconds of audio a second.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import time
+
+import soundfile
+
+from ser_jax.audio import AUDIO_ENDINGS
+from ser_jax.predict import predict_files
+from ser_jax.predictor import load
+
+
+def main() -> None:
+    """Prints the table and writes `--out`."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--workdir', required=True, help='of a finished run')
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--limit', type=int, default=1000, help='files at most')
+    parser.add_argument('--out', type=pathlib.Path)
+    parser.add_argument('folder', type=pathlib.Path)
+    options = parser.parse_args()
+
+    files = sorted(p for p in options.folder.rglob('*') if p.suffix.lower() in AUDIO_ENDINGS)
+    files = files[: options.limit]
+    seconds = sum(soundfile.info(path).duration for path in files)
+    predictor = load(options.workdir)
+    ways = {'ser_jax.predict': lambda: list(predict_files(predictor, files))}
+    if importlib.util.find_spec('opensmile'):
+        import opensmile
+
+        smile = opensmile.Smile(
+            opensmile.FeatureSet.ComParE_2016,
+            opensmile.FeatureLevel.Functionals,
+            num_workers=os.cpu_count(),
+        )
+        ways['openSMILE ComParE'] = lambda: smile.process_files([str(path) for path in files])
+    times = {name: [] for name in ways}
+    ways['ser_jax.predict']()  # compiles
+    for _ in range(options.rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - start)
+    rows = {name: seconds / statistics.median(values) for name, values in times.items()}
+    print(f'{len(files)} files, {seconds / 60:.1f} min, in {options.folder}')
+    for name, speed in rows.items():
+        print(f'{name:20} {speed:8.0f} x real time')
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()

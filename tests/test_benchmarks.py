@@ -1,0 +1,84 @@
+"""Every benchmark runs; what it measures is never asserted."""
+
+import importlib.util
+import json
+import re
+import sys
+
+import pytest
+from conftest import ROOT, run
+
+from benchmarks import front_end, memory, parallel_runs, profile_step, start, train_step
+
+_HAS_TORCH = importlib.util.find_spec('torch') is not None
+
+
+def _run(module, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, 'argv', [module.__name__, *arguments])
+    module.main()
+
+
+def test_train_step(monkeypatch, tmp_path):
+    out = tmp_path / 'times.json'
+    flags = ['--config=demo_speech,smoke', '--block=1', '--blocks=1', f'--out={out}']
+    _run(train_step, monkeypatch, *flags, '--without=torch')
+    rows = json.loads(out.read_text())
+    assert set(rows) == {'ser_jax', 'ser_jax, augmentations inside'}
+
+
+def test_front_end(monkeypatch, tmp_path):
+    out = tmp_path / 'times.json'
+    _run(front_end, monkeypatch, '--minutes=0.2', '--rounds=1', f'--out={out}')
+    assert {'librosa', 'records (NumPy)', 'JAX, batches'} <= set(json.loads(out.read_text()))
+
+
+@pytest.mark.slow
+def test_start(monkeypatch, tmp_path):
+    out = tmp_path / 'times.json'
+    _run(start, monkeypatch, '--starts=1', f'--out={out}')
+    assert set(json.loads(out.read_text())) == {'--help', 'first step, warm'}
+
+
+@pytest.mark.slow
+def test_memory(monkeypatch, tmp_path):
+    out = tmp_path / 'memory.json'
+    flags = ['--hours=0.02', '--steps=2', f'--folder={tmp_path / "made_up"}', f'--out={out}']
+    _run(memory, monkeypatch, *flags)
+    assert json.loads(out.read_text())['megabytes'] > 100
+
+
+def test_profile_step(monkeypatch, capsys):
+    _run(profile_step, monkeypatch, '--config=demo_speech,smoke', '--steps=1', '--augmented')
+    assert 'ms a step' in capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.slow
+def test_parallel_runs_equal_separate_ones():
+    flags = ('--config=demo_speech,smoke', '--runs=8', '--check')
+    result = run('benchmarks.parallel_runs', *flags, devices=8)
+    assert result.returncode == 0, result.stderr
+    assert float(re.search(r'differ by (\S+)', result.stdout)[1]) < 1e-4
+
+
+def test_parallel_runs(monkeypatch, tmp_path):
+    out = tmp_path / 'times.json'
+    flags = ['--config=demo_speech,smoke', '--runs=2', '--blocks=1', f'--out={out}']
+    _run(parallel_runs, monkeypatch, *flags)
+    assert set(json.loads(out.read_text())) == {'side by side', 'one after the other'}
+
+
+@pytest.mark.skipif(not _HAS_TORCH, reason='PyTorch is not installed (extra [bench])')
+@pytest.mark.parametrize('corpus', ['demo_speech', 'ravdess'])
+def test_the_network_in_pytorch_is_the_same(corpus):
+    config = train_step.get_config(corpus)
+    config.batch_size, config.crop_frames = 4, 64
+    losses = train_step.same_losses(train_step.Setting(config))
+    assert losses[0][0] > losses[-1][0]  # and it learns
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'results').glob('opensmile_*.json')), ids=str)
+def test_the_readme_cites_the_measured_baselines(path):
+    result = json.loads(path.read_text())
+    readme = ' '.join((ROOT / 'README.md').read_text().split())
+    assert f'{100 * result["uar"]:.1f}' in readme
+    assert f'benchmarks.opensmile_baseline {result["corpus"]}' in readme
