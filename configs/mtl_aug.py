@@ -39,7 +39,7 @@ OPTIONS = {
     },
 }
 
-# Longer training and less clean speech than by default, chosen on validation speakers.
+# Chosen on validation speakers (results/development.md), but for demo_speech, which has to be quick.
 CORPORA = {
     'demo_speech': {'folds': (1,), 'steps': 400},
     'emodb': {
