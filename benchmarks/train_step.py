@@ -71,6 +71,30 @@ def make_batch(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
+def make_raw_batch(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
+    """A batch as the host delivers it to `augment`, of noise."""
+    rng = np.random.default_rng(seed)
+    size = setting.config.batch_size
+    operations = augment.parse_operations(setting.config.augmentations)
+    frames = augment.input_frames(operations, setting.config.crop_frames)
+    return {
+        'log_mel': rng.normal(-6.0, 2.0, (size, frames, _BANDS)).astype(np.float32),
+        'length': np.full(size, frames, np.int32),
+        'emotion': rng.integers(setting.classes, size=size, dtype=np.int32),
+    }
+
+
+def _augmentation(setting: Setting) -> Callable:
+    return functools.partial(
+        augment.augment,
+        operations=augment.parse_operations(setting.config.augmentations),
+        frames=setting.config.crop_frames,
+        n_classes=setting.classes,
+        clean_share=setting.config.clean_share,
+        axis_name=sharding.AXIS,
+    )
+
+
 def _constants(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
     return {
         'seed': np.int32(seed),
@@ -95,25 +119,8 @@ class JaxTrainer:
             axis_name=sharding.AXIS,
         )
         self.mesh = sharding.make_mesh()
-        operations = augment.parse_operations(config.augmentations)
-        batch = make_batch(setting)
-        augment_batch = lambda rng, batch: batch
-        if augmented:
-            augment_batch = functools.partial(
-                augment.augment,
-                operations=operations,
-                frames=config.crop_frames,
-                n_classes=setting.classes,
-                clean_share=config.clean_share,
-                axis_name=sharding.AXIS,
-            )
-            frames = augment.input_frames(operations, config.crop_frames)
-            rng = np.random.default_rng(0)
-            batch = {
-                'log_mel': rng.normal(-6, 2, (len(batch['length']), frames, _BANDS)).astype('f4'),
-                'length': np.full(len(batch['length']), frames, np.int32),
-                'emotion': batch['emotion'].argmax(-1).astype(np.int32),
-            }
+        augment_batch = _augmentation(setting) if augmented else lambda rng, batch: batch
+        batch = make_raw_batch(setting) if augmented else make_batch(setting)
         self._init = jax.jit(
             functools.partial(
                 steps.init_state,
