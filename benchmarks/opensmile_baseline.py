@@ -1,13 +1,14 @@
 """openSMILE ComParE functionals and a support vector machine: python -m benchmarks.opensmile_baseline CORPUS
 
 In the folds of the corpus' usual protocol, every speaker that is not tested trains; standardised by the training speakers,
-RBF kernel, C = 1 (chosen without looking), predictions pooled. Needs the extra [bench] and the corpus in both
+RBF kernel, C = 1 (scikit-learn's default, not tuned), with and without class weights, predictions pooled. Needs the extra [bench] and the corpus in both
 representations (`python -m tfds_builders.build CORPUS --representation=both`).
 """
 
 import argparse
 import json
 import pathlib
+from importlib.metadata import version
 
 import numpy as np
 
@@ -51,19 +52,33 @@ def main() -> None:
         folds=corpus.metadata['folds'],
         validation=False,
     )
-    confusion = 0
-    for fold in folds:
-        machine = make_pipeline(StandardScaler(), SVC())
-        machine.fit([features[row] for row in fold.train.tolist()], labels[fold.train])
-        predicted = machine.predict([features[row] for row in fold.test.tolist()])
-        confusion = confusion + metrics.confusion_matrix(labels[fold.test], predicted, len(names))
     result = {
         'corpus': corpus.name,
-        'n': int(confusion.sum()),
-        'uar': float(metrics.uar(confusion)),
-        'recall': dict(zip(names, (np.diag(confusion) / confusion.sum(1)).tolist())),
+        'corpus_hash': corpus.metadata['corpus_hash'],
+        'protocol': corpus.metadata['protocol'],
+        'n': len(rows),
+        'versions': {name: version(name) for name in ('opensmile', 'scikit-learn')},
     }
-    print(f'{corpus.name}: n {result["n"]}, UAR {100 * result["uar"]:.1f} %', result['recall'])
+    for name, weights in (('svc', None), ('svc_balanced', 'balanced')):
+        predicted = np.full(len(corpus), -1)
+        for fold in folds:
+            machine = make_pipeline(StandardScaler(), SVC(class_weight=weights))
+            machine.fit([features[row] for row in fold.train.tolist()], labels[fold.train])
+            predicted[fold.test] = machine.predict([features[row] for row in fold.test.tolist()])
+        confusion = metrics.confusion_matrix(labels[rows], predicted[rows], len(names))
+        speakers = corpus.index['speaker'][rows]
+        interval = metrics.bootstrap_interval(labels[rows], predicted[rows], speakers, len(names))
+        result[name] = {
+            'uar': float(metrics.uar(confusion)),
+            'uar_ci95': interval,
+            'wa': float(metrics.wa(confusion)),
+            'recall': dict(zip(names, metrics.recall(confusion).tolist())),
+        }
+        low, high = interval
+        print(
+            f'{corpus.name}, {name}: n {len(rows)}, UAR {100 * result[name]["uar"]:.1f} % '
+            f'[{100 * low:.1f}, {100 * high:.1f}], WA {100 * result[name]["wa"]:.1f} %'
+        )
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + '\n')
 

@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predictor = load(options.workdir)
     except UserError as error:
         sys.exit(f'error: {error}')
+    if predictor.synthetic:
+        print('warning: trained on synthetic speech: says nothing about real', file=sys.stderr)
     write = {'table': _table, 'csv': _csv, 'json': _json}[options.format](predictor.labels)
     bad = 0
     for path, answer in predict_files(predictor, files):
@@ -138,4 +140,8 @@ def _json(labels):
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # `… | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

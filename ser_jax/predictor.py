@@ -28,11 +28,13 @@ class Predictor:
 
     Attributes:
         labels: emotions, in the order of the outputs.
+        synthetic: whether it was trained on made-up speech and says nothing about real one.
         front_end: of the features; `front_end.sample_rate` is what waveforms must have.
         compute: (waveform float32 [B, S], frames int32 [B]) -> probabilities [B, K].
     """
 
     labels: tuple[str, ...]
+    synthetic: bool
     front_end: FrontEnd
     compute: Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -114,4 +116,4 @@ def load(workdir: str | Path) -> Predictor:
         )
         return jax.nn.softmax(outputs['emotion'])
 
-    return Predictor(labels, front_end, compute)
+    return Predictor(labels, card['synthetic'], front_end, compute)
