@@ -108,28 +108,6 @@ def test_blstm_equals_a_plain_one_on_each_utterance_alone():
         assert not out[i, n:].any()
 
 
-def test_lstm_has_the_gradient_that_jax_derives():
-    steps, batch, cells = 6, 3, 4
-    alive = layers.frames_mask(jnp.array([6, 3, 1]), steps).T.astype(jnp.float32)
-    alive = jnp.stack([alive, alive[::-1]], axis=1)[..., None]
-    gates_in, kernel = normal(steps, 2, batch, 4 * cells), normal(2, cells, 4 * cells)
-
-    def derived(gates_in, kernel):
-        zeros = jnp.zeros((2, batch, cells))
-        step = lambda carry, inputs: (
-            (new := recurrent._advance(carry, inputs[0], kernel, inputs[1])[0]),
-            new[0],
-        )
-        return lax.scan(step, (zeros, zeros), (gates_in, alive))[1]
-
-    out, pull = jax.vjp(derived, gates_in, kernel)
-    ours, our_pull = jax.vjp(lambda *a: recurrent.lstm(*a, alive), gates_in, kernel)
-    np.testing.assert_allclose(ours, out, atol=1e-6)
-    cotangent = normal(*out.shape)
-    for a, b in zip(our_pull(cotangent), pull(cotangent)):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-
-
 def test_attention_pooling_ignores_padding_and_gives_mean_and_deviation():
     x, length = normal(2, 6, 3), jnp.array([6, 2])
     pool = layers.AttentionPooling(features=4)
