@@ -74,7 +74,7 @@ def test_ravdess_records(tmp_path):
     ]
     assert folds[0] == ['ravdess/01', 'ravdess/11', 'ravdess/20', 'ravdess/21']
     assert corpus.metadata['published'] == 1440
-    assert any('not RAVDESS speech' in note for note in corpus.metadata['notes'])
+    assert any('not of RAVDESS speech' in note for note in corpus.metadata['notes'])
 
 
 def test_front_end_is_the_configs(tmp_path):

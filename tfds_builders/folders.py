@@ -1,6 +1,7 @@
 """Finding the audio files of a corpus."""
 
 import pathlib
+from collections.abc import Iterable, Mapping
 
 # The first ending wins where a recording lies there twice.
 LOSSLESS = ('.wav', '.flac')
@@ -26,3 +27,24 @@ def audio_files(
             if path.suffix.lower() == ending and not path.name.startswith('.') and path.is_file():
                 found[path.relative_to(folder).with_suffix('').as_posix()] = path
     return dict(sorted(found.items()))
+
+
+def file_notes(files: Mapping[str, pathlib.Path], found: Iterable[str], where: str) -> list[str]:
+    """What a user should know of the files of a corpus: which are strangers, and how many are recoded.
+
+    Args:
+        files: of `audio_files`.
+        found: ids of those that belong to the corpus, which its owner distributes as wav.
+        where: what strangers are not of, such as 'EMO-DB'.
+
+    Returns:
+        One sentence each.
+    """
+    found, notes = set(found), []
+    strangers = sorted(set(files) - found)
+    if strangers:
+        notes.append(f'{len(strangers)} files are not of {where} and left out: {strangers[0]}, …')
+    recoded = sum(files[name].suffix.lower() != '.wav' for name in found)
+    if recoded:
+        notes.append(f'{recoded} files are recoded (flac)')
+    return notes

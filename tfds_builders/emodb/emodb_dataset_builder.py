@@ -5,7 +5,7 @@ import pathlib
 from ser_jax.corpora import file_sha256
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.folders import audio_files
+from tfds_builders.folders import audio_files, file_notes
 from tfds_builders.utterance import Utterance
 
 _EMOTIONS = {
@@ -49,15 +49,8 @@ class Builder(CorpusBuilder):
             raise UserError(
                 f'no EMO-DB utterance in {folder}: expected {folder}/wav/03a01Fa.wav and so on'
             )
-        notes = []
-        strangers = sorted(set(files) - set(found))
-        if strangers:
-            notes.append(
-                f'{len(strangers)} files are not of EMO-DB and left out: {strangers[0]}, …'
-            )
+        notes = file_notes(files, found, 'EMO-DB')
         originals = {name: path for name, path in found.items() if path.suffix == '.wav'}
-        if len(originals) < len(found):
-            notes.append(f'{len(found) - len(originals)} files are recoded (flac)')
         changed = [name for name, path in originals.items() if file_sha256(path) != published[name]]
         if changed:
             notes.append(f"{len(changed)} wav files differ from the owner's: {changed[0]}, …")

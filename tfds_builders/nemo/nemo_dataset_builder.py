@@ -7,7 +7,7 @@ import pathlib
 from ser_jax.corpora import GENDERS
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.folders import audio_files
+from tfds_builders.folders import audio_files, file_notes
 from tfds_builders.utterance import Utterance
 
 _EMOTIONS = {
@@ -49,15 +49,7 @@ class Builder(CorpusBuilder):
             raise UserError(
                 f'no nEMO utterance in {folder}: expected {folder}/samples/WR0_surprised_70.wav and so on'
             )
-        notes = []
-        strangers = sorted(set(files) - set(wanted))
-        if strangers:
-            notes.append(
-                f'{len(strangers)} files are not in {_TABLE} and left out: {strangers[0]}, …'
-            )
-        recoded = sum(item.path.endswith('.flac') for item in found)
-        if recoded:
-            notes.append(f'{recoded} files are recoded (flac)')
+        notes = file_notes(files, wanted.keys() & files.keys(), 'nEMO')
         return Listing(found, rows, tuple(notes), (_TABLE,), cls.PUBLISHED)
 
 

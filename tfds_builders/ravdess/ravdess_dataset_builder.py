@@ -5,7 +5,7 @@ import pathlib
 
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.folders import audio_files
+from tfds_builders.folders import audio_files, file_notes
 from tfds_builders.utterance import Utterance
 
 _EMOTIONS = {
@@ -70,15 +70,7 @@ class Builder(CorpusBuilder):
                 f'no RAVDESS utterance in {folder}: expected '
                 f'{folder}/Actor_01/03-01-01-01-01-01-01.wav and so on'
             )
-        notes = []
-        strangers = sorted(set(files) - set(found))
-        if strangers:
-            notes.append(
-                f'{len(strangers)} files are not RAVDESS speech and left out: {strangers[0]}, …'
-            )
-        recoded = sum(path.suffix != '.wav' for path in found.values())
-        if recoded:
-            notes.append(f'{recoded} files are recoded (flac)')
+        notes = file_notes(files, found, 'RAVDESS speech')
         utterances = [cls._utterance(name, path) for name, path in found.items()]
         return Listing(utterances, [cls._utterance(name) for name in published], tuple(notes))
 

@@ -5,7 +5,7 @@ import re
 
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.folders import audio_files
+from tfds_builders.folders import audio_files, file_notes
 from tfds_builders.utterance import Utterance
 
 _EMOTIONS = {'Angry': 'angry', 'Happy': 'happy', 'Neutral': 'neutral', 'Sad': 'sad'}
@@ -45,13 +45,7 @@ class Builder(CorpusBuilder):
             raise UserError(
                 f'no URDU utterance in {folder}: expected {folder}/Angry/SM1_F10_A010.wav and so on'
             )
-        notes = []
-        strangers = sorted(set(files) - set(found))
-        if strangers:
-            notes.append(f'{len(strangers)} files are not of URDU and left out: {strangers[0]}, …')
-        recoded = sum(path.suffix == '.flac' for path in found.values())
-        if recoded:
-            notes.append(f'{recoded} files are recoded (flac)')
+        notes = file_notes(files, found, 'URDU')
         utterances = [_utterance(name, path) for name, path in found.items()]
         return Listing(utterances, [_utterance(name) for name in published], tuple(notes))
 
