@@ -9,15 +9,14 @@ import argparse
 import concurrent.futures
 import functools
 import importlib.util
-import json
 import multiprocessing
 import pathlib
 import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks import timing
 from ser_jax.features import DEFAULT_FRONT_END, log_mel, mel_matrix
 
 _RATE = DEFAULT_FRONT_END.sample_rate
@@ -144,18 +143,13 @@ def main() -> None:
                 np.abs(a[: len(b)] - b).max() for a, b in zip(results, expected, strict=False)
             )
             assert worst < 1e-3, f'{name} differs from librosa by {worst}'
-        times = {name: [] for name in ways}
-        for _ in range(options.rounds):
-            for name, way in ways.items():
-                start = time.perf_counter()
-                way(waveforms)
-                times[name].append(time.perf_counter() - start)
+        ways = {name: functools.partial(way, waveforms) for name, way in ways.items()}
+        times = timing.alternate(ways, options.rounds)
     rows = {name: seconds / statistics.median(values) for name, values in times.items()}
     print(f'{seconds / 60:.1f} min of synthetic audio in {len(waveforms)} pieces')
     for name, speed in rows.items():
         print(f'{name:24} {speed:8.0f} x real time   {speed / rows["librosa"]:6.2f} x librosa')
-    if options.out:
-        options.out.write_text(json.dumps(rows, indent=1) + '\n')
+    timing.write(options.out, times_real_time=rows)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,6 @@ as `config.unlabelled` in a process of its own, and prints that process' largest
 """
 
 import argparse
-import json
 import pathlib
 import resource
 import subprocess
@@ -14,6 +13,7 @@ import time
 
 import numpy as np
 
+from benchmarks import timing
 from ser_jax.corpora import corpus_folder, is_prepared
 from tfds_builders.base import CorpusBuilder, Listing
 from tfds_builders.utterance import Utterance
@@ -71,8 +71,7 @@ def main() -> None:
     print(
         f'{options.hours:.0f} h of unlabelled speech (made up): {megabytes:.0f} MB resident at most'
     )
-    if options.out:
-        options.out.write_text(json.dumps({'hours': options.hours, 'megabytes': megabytes}) + '\n')
+    timing.write(options.out, hours=options.hours, megabytes=megabytes)
 
 
 if __name__ == '__main__':

@@ -6,14 +6,14 @@ XLA_FLAGS=--xla_force_host_platform_device_count=8.
 """
 
 import argparse
-import json
 import pathlib
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from benchmarks.train_step import JaxTrainer, Setting, alternate, make_batch
+from benchmarks import timing
+from benchmarks.train_step import JaxTrainer, Setting, make_batch, seconds_per_step
 from configs.mtl_aug import get_config
 from ser_jax import sharding
 
@@ -108,14 +108,14 @@ def main() -> None:
             'side by side': ParallelTrainer(setting, options.runs).run,
             'one after the other': SequentialTrainer(setting, options.runs).run,
         }
-        result = {
+        seconds = {
             name: float(np.median(values)) / options.runs
-            for name, values in alternate(ways, 5, options.blocks).items()
+            for name, values in seconds_per_step(ways, 5, options.blocks).items()
         }
-        for name, seconds in result.items():
-            print(f'{name:20} {1000 * seconds:8.1f} ms a step and run ({devices} devices)')
-    if options.out:
-        options.out.write_text(json.dumps(result) + '\n')
+        result = {'seconds_per_step_and_run': seconds}
+        for name, value in seconds.items():
+            print(f'{name:20} {1000 * value:8.1f} ms a step and run ({devices} devices)')
+    timing.write(options.out, runs=options.runs, **result)
 
 
 if __name__ == '__main__':

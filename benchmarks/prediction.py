@@ -7,16 +7,14 @@ x real time = seconds of audio a second.
 
 import argparse
 import importlib.util
-import json
 import os
 import pathlib
 import statistics
-import time
 
 import soundfile
 
-from ser_jax.audio import AUDIO_ENDINGS
-from ser_jax.predict import predict_files
+from benchmarks import timing
+from ser_jax.predict import find_files, predict_files
 from ser_jax.predictor import load
 
 
@@ -30,8 +28,7 @@ def main() -> None:
     parser.add_argument('folder', type=pathlib.Path)
     options = parser.parse_args()
 
-    files = sorted(p for p in options.folder.rglob('*') if p.suffix.lower() in AUDIO_ENDINGS)
-    files = files[: options.limit]
+    files = list(find_files([options.folder]))[: options.limit]
     seconds = sum(soundfile.info(path).duration for path in files)
     predictor = load(options.workdir)
     ways = {'ser_jax.predict': lambda: list(predict_files(predictor, files))}
@@ -44,19 +41,13 @@ def main() -> None:
             num_workers=os.cpu_count(),
         )
         ways['openSMILE ComParE'] = lambda: smile.process_files([str(path) for path in files])
-    times = {name: [] for name in ways}
     ways['ser_jax.predict']()  # compiles
-    for _ in range(options.rounds):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            times[name].append(time.perf_counter() - start)
+    times = timing.alternate(ways, options.rounds)
     rows = {name: seconds / statistics.median(values) for name, values in times.items()}
     print(f'{len(files)} files, {seconds / 60:.1f} min, in {options.folder}')
     for name, speed in rows.items():
         print(f'{name:20} {speed:8.0f} x real time')
-    if options.out:
-        options.out.write_text(json.dumps(rows, indent=1) + '\n')
+    timing.write(options.out, files=len(files), seconds=seconds, times_real_time=rows)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ import time
 
 import jax
 
+from benchmarks import timing
 from benchmarks.train_step import JaxTrainer, Setting
 from configs.mtl_aug import get_config
 
@@ -56,6 +57,8 @@ def main() -> None:
         print(
             f'{microseconds / 1000 / options.steps:8.2f} ms {events / options.steps:8.0f} x  {name}'
         )
+
+    timing.write(None)
 
 
 if __name__ == '__main__':

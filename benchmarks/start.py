@@ -5,13 +5,14 @@ Medians of several starts.
 """
 
 import argparse
-import json
 import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from benchmarks import timing
 
 _MAIN = [sys.executable, '-m', 'ser_jax.main']
 
@@ -54,8 +55,7 @@ def main() -> None:
     for name, measure in (('--help', help_seconds), ('first step, warm', first_step_seconds)):
         rows[name] = statistics.median(measure() for _ in range(options.starts))
         print(f'{name:20} {rows[name]:6.2f} s')
-    if options.out:
-        options.out.write_text(json.dumps(rows, indent=1) + '\n')
+    timing.write(options.out, seconds=rows)
 
 
 if __name__ == '__main__':

@@ -8,17 +8,15 @@ the machine does falls on both. Augmentation is timed apart: PyTorch has none he
 import argparse
 import dataclasses
 import functools
-import json
 import pathlib
-import platform
 import statistics
-import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import timing
 from configs.mtl_aug import get_config
 from ser_jax import augment, objectives, optimiser, sharding, steps
 from ser_jax.models.mtl_aug import Model
@@ -238,17 +236,13 @@ def same_losses(setting: Setting, n: int = 5) -> list[tuple[float, float]]:
     return losses
 
 
-def alternate(runs: dict[str, Callable[[int], float]], block: int, blocks: int) -> dict:
-    """Seconds a step of every run, timed in alternating blocks: name -> one value a block."""
-    seconds = {name: [] for name in runs}
+def seconds_per_step(runs: dict[str, Callable[[int], object]], block: int, blocks: int) -> dict:
+    """Seconds a step of every run, timed in alternating blocks: name -> [blocks]."""
     for run in runs.values():
         run(3)
-    for _ in range(blocks):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run(block)
-            seconds[name].append((time.perf_counter() - start) / block)
-    return seconds
+    ways = {name: functools.partial(run, block) for name, run in runs.items()}
+    times = timing.alternate(ways, blocks)
+    return {name: [value / block for value in values] for name, values in times.items()}
 
 
 def main() -> None:
@@ -274,7 +268,7 @@ def main() -> None:
         runs['PyTorch eager'] = TorchTrainer(setting, ours.params()).run
         if 'compile' not in without:
             runs['PyTorch torch.compile'] = TorchTrainer(setting, ours.params(), compiled=True).run
-    seconds = alternate(runs, options.block, options.blocks)
+    seconds = seconds_per_step(runs, options.block, options.blocks)
     base = seconds['ser_jax']
     size = setting.config.batch_size
     rows = {
@@ -285,14 +279,13 @@ def main() -> None:
         }
         for name, values in seconds.items()
     }
-    print(f'batch {size} x {setting.config.crop_frames} frames, {platform.processor()}')
+    print(f'{options.config}: batch {size} x {setting.config.crop_frames} frames, made up')
     for name, row in rows.items():
         print(
             f'{name:32} {1000 * row["seconds_per_step"]:8.1f} ms a step '
             f'{row["utterances_per_second"]:8.0f} utterances/s   x {row["times_ser_jax"]:.2f}'
         )
-    if options.out:
-        options.out.write_text(json.dumps(rows, indent=1) + '\n')
+    timing.write(options.out, config=options.config, rows=rows)
 
 
 if __name__ == '__main__':

@@ -34,10 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     logging.set_verbosity(logging.ERROR)  # Orbax warns of what is of no use here
     try:
-        from ser_jax.audio import AUDIO_ENDINGS
         from ser_jax.predictor import load
 
-        files = list(_files(options.paths, AUDIO_ENDINGS))
+        files = list(find_files(options.paths))
         predictor = load(options.workdir)
     except UserError as error:
         sys.exit(f'error: {error}')
@@ -91,20 +90,27 @@ def _decode(path: Path, sample_rate: int):
     return f'{path}: {problem}' if problem else samples
 
 
-def _files(paths: Sequence[str], endings: Sequence[str]) -> Iterator[Path]:
+def find_files(paths: Sequence[str | Path]) -> Iterator[Path]:
+    """Files as they are, and the audio files below folders, sorted.
+
+    Raises:
+        UserError: a folder without any.
+    """
+    from ser_jax.audio import AUDIO_ENDINGS
+
     for path in map(Path, paths):
         if not path.is_dir():
             yield path
             continue
-        found = sorted(p for p in path.rglob('*') if _is_audio(p, endings))
+        # macOS leaves files ._NAME behind.
+        found = sorted(
+            file
+            for file in path.rglob('*')
+            if file.suffix.lower() in AUDIO_ENDINGS and not file.name.startswith('.')
+        )
         if not found:
-            raise UserError(f'{path} holds no {", ".join(endings)}')
+            raise UserError(f'{path} holds no {", ".join(AUDIO_ENDINGS)}')
         yield from found
-
-
-def _is_audio(path: Path, endings: Sequence[str]) -> bool:
-    # macOS leaves files ._NAME behind.
-    return path.suffix.lower() in endings and not path.name.startswith('.')
 
 
 def _table(labels):

@@ -22,21 +22,23 @@ def test_train_step(monkeypatch, tmp_path):
     out = tmp_path / 'times.json'
     flags = ['--config=demo_speech,smoke', '--block=1', '--blocks=1', f'--out={out}']
     _run(train_step, monkeypatch, *flags, '--without=torch')
-    rows = json.loads(out.read_text())
+    rows = json.loads(out.read_text())['rows']
     assert set(rows) == {'ser_jax', 'ser_jax, augmentations inside'}
 
 
 def test_front_end(monkeypatch, tmp_path):
     out = tmp_path / 'times.json'
     _run(front_end, monkeypatch, '--minutes=0.2', '--rounds=1', f'--out={out}')
-    assert {'librosa', 'records (NumPy)', 'JAX, batches'} <= set(json.loads(out.read_text()))
+    assert {'librosa', 'records (NumPy)', 'JAX, batches'} <= set(
+        json.loads(out.read_text())['times_real_time']
+    )
 
 
 @pytest.mark.slow
 def test_start(monkeypatch, tmp_path):
     out = tmp_path / 'times.json'
     _run(start, monkeypatch, '--starts=1', f'--out={out}')
-    assert set(json.loads(out.read_text())) == {'--help', 'first step, warm'}
+    assert set(json.loads(out.read_text())['seconds']) == {'--help', 'first step, warm'}
 
 
 @pytest.mark.slow
@@ -64,7 +66,8 @@ def test_parallel_runs(monkeypatch, tmp_path):
     out = tmp_path / 'times.json'
     flags = ['--config=demo_speech,smoke', '--runs=2', '--blocks=1', f'--out={out}']
     _run(parallel_runs, monkeypatch, *flags)
-    assert set(json.loads(out.read_text())) == {'side by side', 'one after the other'}
+    seconds = json.loads(out.read_text())['seconds_per_step_and_run']
+    assert set(seconds) == {'side by side', 'one after the other'}
 
 
 @pytest.mark.skipif(not _HAS_TORCH, reason='PyTorch is not installed (extra [bench])')

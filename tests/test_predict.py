@@ -102,4 +102,7 @@ def test_benchmark(finished, beeps, tmp_path, monkeypatch):
     flags = [f'--workdir={finished[0]}', '--rounds=1', '--limit=4', f'--out={out}']
     monkeypatch.setattr(sys, 'argv', ['prediction', *flags, f'{beeps["manual_dir"]}/beeps'])
     prediction.main()
-    assert 'ser_jax.predict' in json.loads(out.read_text())
+    result = json.loads(out.read_text())
+    assert result['files'] == 4
+    assert result['times_real_time']['ser_jax.predict'] > 0
+    assert result['environment']['device']
