@@ -13,7 +13,6 @@ import statistics
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
@@ -103,9 +102,11 @@ def _constants(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 class JaxTrainer:
-    """Our step; `augmented` runs the augmentations inside it, as training does."""
+    """Our step on a placement (default: all devices); `augmented` runs the augmentations before it, as training does."""
 
-    def __init__(self, setting: Setting, *, dropout: bool = True, augmented: bool = False):
+    def __init__(
+        self, setting: Setting, *, dropout: bool = True, augmented: bool = False, placement=None
+    ):
         config = setting.config
         model = setting.model(dropout=dropout)
         phases = objectives.multitask(
@@ -116,9 +117,7 @@ class JaxTrainer:
             clean_target=True,
             axis_name=sharding.AXIS,
         )
-        self.mesh = sharding.make_mesh()
-        augment_batch = _augmentation(setting) if augmented else lambda rng, batch: batch
-        batch = make_raw_batch(setting) if augmented else make_batch(setting)
+        self.placement = placement or sharding.DataParallel(sharding.make_mesh())
         self._init = jax.jit(
             functools.partial(
                 steps.init_state,
@@ -128,24 +127,31 @@ class JaxTrainer:
                 n_mels=_BANDS,
             )
         )
-        self._setting = setting
-        self.device_step = steps.make_train_step(phases, augment_batch, sharding.AXIS)
-        self.step = sharding.data_parallel(self.device_step, self.mesh, 'jit', donate=True)
-        self.state = sharding.replicate(jax.device_get(self.fresh()), self.mesh)
-        self.batch = sharding.to_devices(batch, self.mesh)
+        if augmented:
+            self._step = steps.compile_train_step(phases, _augmentation(setting), self.placement)
+        else:
+            step = steps.make_train_step(phases, sharding.AXIS)
+            self._step = self.placement.compile(step, donate=True)
+        self._setting, self._make = setting, make_raw_batch if augmented else make_batch
+        self.reset()
 
-    def fresh(self, seed: int = 0) -> steps.TrainState:
-        """The state of step 0."""
-        return self._init(jax.tree.map(jnp.asarray, _constants(self._setting, seed)))
+    def reset(self, seed: int = 0) -> None:
+        """Back to step 0 of a seed; further runs of the placement have the following ones."""
+        seeds = range(seed, seed + self.placement.runs)
+        states = [self._init(_constants(self._setting, seed)) for seed in seeds]
+        states = [sharding.replicate(state, self.placement.mesh) for state in states]
+        self.state = self.placement.pack(states)
+        self.batch = self.placement.to_devices([self._make(self._setting, seed) for seed in seeds])
 
     def params(self):
-        return jax.device_get(self.state.params)
+        """Of the first run, on the host."""
+        return jax.device_get(self.placement.run_of(self.state.params, 0))
 
-    def run(self, n: int) -> float:
-        """Trains n steps; the last loss."""
+    def run(self, n: int):
+        """Trains n steps; the last loss, of each run where there are several."""
         for _ in range(n):
-            self.state, metrics = self.step(self.state, self.batch)
-        return float(metrics['loss'])
+            self.state, metrics = self._step(self.state, self.batch)
+        return np.asarray(metrics['loss'])
 
 
 class TorchTrainer:
@@ -259,7 +265,7 @@ def main() -> None:
     ours = JaxTrainer(setting)
     runs = {
         'ser_jax': ours.run,
-        'ser_jax, augmentations inside': JaxTrainer(setting, augmented=True).run,
+        'ser_jax with augmentations': JaxTrainer(setting, augmented=True).run,
     }
     without = options.without.split(',')
     if 'torch' not in without:

@@ -38,6 +38,9 @@ def base_config() -> ml_collections.ConfigDict:
     config.class_weights = True  # every emotion counts the same in the loss
     config.label_smoothing = 0.1
     config.parallelism = 'jit'  # or 'pmap'
+    config.parallel_runs = (
+        1  # folds trained side by side in one program, each on one device (or CPU core)
+    )
     config.optimiser = ml_collections.ConfigDict(
         {
             'learning_rate': 2e-3,  # peak
@@ -103,6 +106,7 @@ _RULES = (
     ('steps', lambda x: x >= 1, 'at least 1'),
     ('eval_every', lambda x: x >= 1, 'at least 1'),
     ('patience', lambda x: x >= 1, 'at least 1'),
+    ('parallel_runs', lambda x: x >= 1, 'at least 1'),
     ('batch_size', lambda x: x >= 1, 'at least 1'),
     ('eval_batch_size', lambda x: x >= 1, 'at least 1'),
     ('crop_frames', lambda x: x >= 16, 'at least 16'),

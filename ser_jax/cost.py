@@ -28,10 +28,11 @@ class Meter:
     Args:
         batch_size: utterances a step.
         path: where `save` puts what was spent up to a checkpoint, and a later start finds it.
+        runs: folds trained side by side: each has that share of the time, so that their times add up.
     """
 
-    def __init__(self, batch_size: int, path: Path):
-        self._batch_size = batch_size
+    def __init__(self, batch_size: int, path: Path, runs: int = 1):
+        self._batch_size, self._runs = batch_size, runs
         self._path = path
         self._before = {'seconds': 0.0, 'compiling': 0.0, 'waiting': 0.0, 'steps': 0}
         if path.exists():
@@ -56,8 +57,8 @@ class Meter:
 
     def _spent(self) -> dict[str, float]:
         now = {
-            'seconds': time.monotonic() - self._begin,
-            'compiling': _compiled[0] - self._compiled,
+            'seconds': (time.monotonic() - self._begin) / self._runs,
+            'compiling': (_compiled[0] - self._compiled) / self._runs,
             'waiting': self._waited,
             'steps': self._steps,
         }

@@ -48,10 +48,13 @@ def environment() -> dict:
     devices = jax.devices()
     device = f'{len(devices)} × {devices[0].device_kind}'
     if devices[0].platform == 'cpu':
-        # What this process may use, where the system says so (macOS does not).
-        usable = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))(0)
-        device += f' ({len(usable)} cores, {_processor()})'
+        device += f' ({usable_cores()} cores, {_processor()})'
     return {'commit': commit, 'versions': versions, 'device': device}
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, where the system says so; all of them where it does not (macOS)."""
+    return len(getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))(0))
 
 
 def _processor():

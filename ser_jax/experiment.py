@@ -4,12 +4,12 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from ser_jax import augment, data, leaks, objectives, optimiser, protocols, sharding, steps
 from ser_jax.config import check_config
@@ -33,9 +33,10 @@ class Experiment:
         leak_check: counts of `leaks.check_folds`.
         tasks: what is learnt.
         input_frames: frames that the host delivers for an input of `config.crop_frames`.
-        mesh: all devices.
+        placement: how training is spread over the devices.
+        mesh: what all else is spread over.
         init_state: constants -> `steps.TrainState`.
-        train_step: (state, batch) -> (state, metrics).
+        train_step: (state, batch) -> (state, metrics), for what `placement` packed.
         predict_step: (variables, batch) -> probabilities [B, K].
     """
 
@@ -51,7 +52,8 @@ class Experiment:
     leak_check: dict[str, int]
     tasks: tuple[Task, ...]
     input_frames: int
-    mesh: Any
+    placement: sharding.DataParallel | sharding.ParallelRuns
+    mesh: Mesh
     init_state: Callable
     train_step: Callable
     predict_step: Callable
@@ -130,7 +132,6 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     """
     check_config(config)
     sharding.start_processes()
-    _check_devices(config)
     corpus, *others = [
         _open(config, name)
         for name in (config.corpus, *config.unlabelled, config.noise_corpus)
@@ -194,7 +195,8 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         clean_target=config.reconstruction_target == 'clean',
         axis_name=sharding.AXIS,
     )
-    mesh = sharding.make_mesh()
+    placement = _placement(config)
+    mesh = placement.mesh
     augment_batch = functools.partial(
         augment.augment,
         operations=operations,
@@ -204,7 +206,6 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         axis_name=sharding.AXIS,
         front_end=FrontEnd(**config.data.front_end),
     )
-    train_step = steps.make_train_step(phases, augment_batch, sharding.AXIS)
     predict_step = steps.make_predict_step(model.clone(axis_name=None), sharding.AXIS)
     init_state = jax.jit(
         functools.partial(
@@ -229,10 +230,11 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         leak_check=leak_check,
         tasks=tasks,
         input_frames=augment.input_frames(operations, config.crop_frames),
+        placement=placement,
         mesh=mesh,
         init_state=lambda constants: sharding.replicate(init_state(constants), mesh),
-        train_step=sharding.data_parallel(train_step, mesh, config.parallelism, donate=True),
-        predict_step=sharding.data_parallel(predict_step, mesh, config.parallelism),
+        train_step=steps.compile_train_step(phases, augment_batch, placement),
+        predict_step=sharding.DataParallel(mesh, config.parallelism).compile(predict_step),
     )
 
 
@@ -256,12 +258,24 @@ def _open(config: ml_collections.ConfigDict, name: str) -> Corpus:
     return corpus
 
 
-def _check_devices(config: ml_collections.ConfigDict) -> None:
-    devices = jax.device_count()
-    for name in ('batch_size', 'eval_batch_size'):
-        if config[name] % devices:
-            raise UserError(
-                f'config.{name} is {config[name]}, which {devices} devices cannot share equally'
-            )
+def _placement(
+    config: ml_collections.ConfigDict,
+) -> sharding.DataParallel | sharding.ParallelRuns:
+    """Where training takes place, if the devices can share it as the config wants."""
+    devices, runs = jax.device_count(), config.parallel_runs
     if config.parallelism == 'pmap' and jax.process_count() > 1:
         raise UserError("config.parallelism='pmap' runs in one process only; use 'jit'")
+    if runs == 1:
+        for name in ('batch_size', 'eval_batch_size'):
+            if config[name] % devices:
+                raise UserError(
+                    f'config.{name} is {config[name]}, which {devices} devices cannot share equally'
+                )
+        return sharding.DataParallel(sharding.make_mesh(), config.parallelism)
+    if jax.process_count() > 1 or config.parallelism == 'pmap':
+        raise UserError('config.parallel_runs above 1 needs one process and config.parallelism=jit')
+    if runs % devices:
+        raise UserError(
+            f'config.parallel_runs is {runs}, which {devices} devices cannot share equally'
+        )
+    return sharding.ParallelRuns(runs)

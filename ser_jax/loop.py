@@ -1,8 +1,11 @@
-"""The training of one fold: the loop, validation, checkpoints, early stopping, resuming."""
+"""The training of the folds: the loop, validation, checkpoints, early stopping, resuming."""
 
+import functools
+import itertools
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,10 +23,26 @@ from ser_jax.writer import MetricLog, Progress
 _MAX_SKIPPED = 50  # steps in a row without a finite gradient: training has diverged
 
 
-def train_fold(
-    experiment: Experiment, fold: Fold, folder: Path, log: MetricLog, title: str, stop: int
-) -> dict[str, Any]:
-    """Trains on a fold's training rows, or goes on where the last checkpoint was.
+class Job(NamedTuple):
+    """A fold to train.
+
+    Attributes:
+        fold: its rows; without validation rows the last parameters are kept.
+        folder: for the checkpoints.
+        title: of the progress line.
+        stop: step to end at.
+    """
+
+    fold: Fold
+    folder: Path
+    title: str
+    stop: int
+
+
+def train_folds(
+    experiment: Experiment, jobs: Iterable[Job], log: MetricLog
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Trains folds, each from where its last checkpoint was, as many at a time as the placement has runs.
 
     Killed at any moment and started again, it ends with the parameters of the uninterrupted run, bit
     for bit: random numbers and batches are functions of (seed, step), and which checkpoint is the
@@ -31,76 +50,123 @@ def train_fold(
 
     Args:
         experiment: what to train.
-        fold: its rows; without validation rows the last parameters are kept.
-        folder: for the checkpoints.
+        jobs: the folds.
         log: of the run.
-        title: of the progress line.
-        stop: step to end at.
 
-    Returns:
-        The summary: 'steps' that the kept parameters were trained for, their 'validation_uar' or None,
-        'n_params', 'environment', 'cost'.
+    Yields:
+        Every job as soon as it is done, with its summary: 'steps' that the kept parameters were trained for,
+        their 'validation_uar' or None, 'n_params', 'environment', 'cost'.
 
     Raises:
         UserError: training diverged, or a damaged checkpoint.
     """
-    config, mesh = experiment.config, experiment.mesh
-    place = environment()
-    meter = cost.Meter(config.batch_size, folder / 'cost.json')
-    state = experiment.init_state(experiment.constants(fold.train))
-    latest, best = Checkpoints(folder / 'latest'), Checkpoints(folder / 'best')
-    start = latest.step or 0
-    if start:
-        state = latest.restore(state)
-    log.forget(fold.name, after=start)
-    history = [row for row in log.rows(fold.name) if row['step'] <= start]
-    if start and (not history or history[-1]['step'] != start):
-        raise UserError(
-            f'metrics.jsonl lacks step {start} of {fold.name}: delete {folder} to train it anew'
-        )
-    progress = Progress(title, stop, config.batch_size)
-    validation = experiment.utterances(fold.validation) if len(fold.validation) else None
-    recent = []
-    if start:
-        progress.say(f'goes on from step {start}')
-    progress.say('compiling (programs are kept for the next run)')
-
-    remaining = prefetch(
-        experiment.train_batches(fold.train),
-        start,
-        stop if _patient(history, config.patience) else start,
-    )
-    for step, batch in enumerate(meter.batches(remaining), start + 1):
-        state, step_metrics = experiment.train_step(state, sharding.to_devices(batch, mesh))
-        recent.append(step_metrics)
-        if progress.due():
-            progress.line(step, {'loss': float(step_metrics['loss'])})
-        if step % config.eval_every == 0 or step == stop:
-            row = {'fold': fold.name, 'step': step, **_mean(recent)}
-            row |= _validate(experiment, state, validation)
-            recent, history = [], [*history, row]
-            progress.line(step, row)
-            log.write(row)
-            if row is _best(history):
-                best.save(step, inference_variables(state))
-            meter.save()
-            latest.save(step, state)
-            if not _patient(history, config.patience):
-                break
-    kept = _best(history)
-    best.keep_newest()
-    return {
-        'steps': kept['step'],
-        'validation_uar': kept.get('validation_uar'),
-        'environment': place,
-        'n_params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        'cost': meter.total(),
-    }
+    placement, jobs = experiment.placement, iter(jobs)
+    start = lambda job: FoldTraining(experiment, job, log)
+    runs = [start(job) for job in itertools.islice(jobs, placement.runs)]
+    while runs:
+        state = placement.pack([run.state for run in runs])
+        while not any(run.done for run in runs):
+            batch = placement.to_devices([run.next_batch() for run in runs])
+            state, metrics = experiment.train_step(state, batch)
+            for number, run in enumerate(runs):
+                run.after_step(functools.partial(placement.run_of, number=number), state, metrics)
+        for number, run in enumerate(runs):
+            run.state = placement.run_of(state, number)
+        yield from [(run.job, run.summary()) for run in runs if run.done]
+        runs = [run for run in runs if not run.done]
+        runs += [start(job) for job in itertools.islice(jobs, placement.runs - len(runs))]
 
 
-def _mean(recent: list[dict[str, jax.Array]]) -> dict[str, float]:
-    values = jax.device_get(recent)
-    return {name: float(np.mean([step[name] for step in values])) for name in values[0]}
+class FoldTraining:
+    """The training of one fold: its batches, and what happens between two steps.
+
+    Args:
+        experiment: what to train.
+        job: the fold.
+        log: of the run.
+
+    Attributes:
+        job: the fold.
+        state: at the step where it begins, or goes on.
+        done: whether it has ended: the last step, or patience.
+    """
+
+    def __init__(self, experiment: Experiment, job: Job, log: MetricLog):
+        config, fold = experiment.config, job.fold
+        self.job, self._experiment, self._log = job, experiment, log
+        self._environment = environment()
+        runs = experiment.placement.runs
+        self._meter = cost.Meter(config.batch_size, job.folder / 'cost.json', runs)
+        self.state = experiment.init_state(experiment.constants(fold.train))
+        self._n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        self._latest = Checkpoints(job.folder / 'latest')
+        self._best = Checkpoints(job.folder / 'best')
+        self._step = self._latest.step or 0
+        if self._step:
+            self.state = self._latest.restore(self.state)
+        log.forget(fold.name, after=self._step)
+        self._history = [row for row in log.rows(fold.name) if row['step'] <= self._step]
+        if self._step and (not self._history or self._history[-1]['step'] != self._step):
+            raise UserError(
+                f'metrics.jsonl lacks step {self._step} of {fold.name}: delete {job.folder} to train it anew'
+            )
+        self._recent = []
+        self._progress = Progress(job.title, job.stop, config.batch_size)
+        self._validation = experiment.utterances(fold.validation) if len(fold.validation) else None
+        if self._step:
+            self._progress.say(f'goes on from step {self._step}')
+        self._progress.say('compiling (programs are kept for the next run)')
+        self.done = self._step == job.stop or not _patient(self._history, config.patience)
+        batches = experiment.train_batches(fold.train)
+        stop = self._step if self.done else job.stop
+        self._batches = self._meter.batches(prefetch(batches, self._step, stop))
+
+    def next_batch(self) -> dict[str, np.ndarray]:
+        """The batch of the next step."""
+        return next(self._batches)
+
+    def after_step(self, mine: Callable, state: TrainState, metrics: dict[str, jax.Array]) -> None:
+        """Reports, validates and saves when it is time.
+
+        Args:
+            mine: takes this run's part out of the two below.
+            state: after the step, as packed by the placement.
+            metrics: of the step.
+        """
+        config, self._step = self._experiment.config, self._step + 1
+        self._recent.append(metrics)
+        if self._progress.due():
+            self._progress.line(self._step, {'loss': float(mine(metrics)['loss'])})
+        if self._step % config.eval_every == 0 or self._step == self.job.stop:
+            state = mine(state)
+            row = {'fold': self.job.fold.name, 'step': self._step}
+            row |= _mean([mine(metrics) for metrics in jax.device_get(self._recent)])
+            row |= _validate(self._experiment, state, self._validation)
+            self._recent, self._history = [], [*self._history, row]
+            self._progress.line(self._step, row)
+            self._log.write(row)
+            if row is _best(self._history):
+                self._best.save(self._step, inference_variables(state))
+            self._meter.save()
+            self._latest.save(self._step, state)
+            impatient = not _patient(self._history, config.patience)
+            self.done = impatient or self._step == self.job.stop
+
+    def summary(self) -> dict[str, Any]:
+        """See `train_folds`; only the kept parameters stay on disk."""
+        kept = _best(self._history)
+        self._best.keep_newest()
+        return {
+            'steps': kept['step'],
+            'validation_uar': kept.get('validation_uar'),
+            'environment': self._environment,
+            'n_params': self._n_params,
+            'cost': self._meter.total(),
+        }
+
+
+def _mean(recent: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    return {name: float(np.mean([step[name] for step in recent])) for name in recent[0]}
 
 
 def _validate(experiment: Experiment, state: TrainState, validation) -> dict[str, float]:

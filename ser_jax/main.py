@@ -35,6 +35,9 @@ def main(_: list[str]) -> None:
         'JAX_COMPILATION_CACHE_DIR',
         str(Path(config.data.data_dir).expanduser().parent / 'compiled'),
     )
+    if config.parallel_runs > 1 and 'device_count' not in os.environ.get('XLA_FLAGS', ''):
+        # On a CPU each run gets a device, which is a core; without effect on accelerators.
+        os.environ.setdefault('JAX_NUM_CPU_DEVICES', str(config.parallel_runs))
     try:
         import jax
 

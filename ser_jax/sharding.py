@@ -1,4 +1,8 @@
-"""Data parallelism: one mesh over all devices of all processes, and the two ways of running a step on it."""
+"""How a step is spread over the devices: each batch over all of them, or each of several runs on its own.
+
+Both ways have the same methods: `compile` a per-device function of (state, batch), `pack` the states of the runs into
+what it takes, `to_devices` their batches, and read one run's part back (`run_of`).
+"""
 
 import os
 from collections.abc import Callable
@@ -73,50 +77,133 @@ def replicate(tree, mesh: Mesh):
     )
 
 
-def data_parallel(
-    function: Callable, mesh: Mesh, parallelism: str, *, donate: bool = False
-) -> Callable:
-    """Runs `function(state, batch)` on every device's rows of the batch.
-
-    `function` sees the whole state and its own rows, may use collectives over `AXIS`, and must
-    return the same values on every device.
+class DataParallel:
+    """One run at a time, its batches split over all devices of a mesh.
 
     Args:
-        function: per-device function of (state, batch).
         mesh: of `make_mesh`.
         parallelism: 'jit' (jit of shard_map) or 'pmap' (in maintenance since JAX 0.8, kept for those who need it).
-        donate: let the result reuse the memory of `state`.
-
-    Returns:
-        A compiled function of (replicated state, batch split by `to_devices`).
     """
-    donated = (0,) if donate else ()
-    if parallelism == 'jit':
-        # check_vma=False: gradients stay per device until our own psum, exactly as under pmap.
-        mapped = jax.shard_map(
+
+    runs = 1
+
+    def __init__(self, mesh: Mesh, parallelism: str = 'jit'):
+        self.mesh = mesh
+        self._parallelism = parallelism
+
+    def compile(
+        self, function: Callable, *, donate: bool = False, returns_rows: bool = False
+    ) -> Callable:
+        """Runs `function(state, batch)` on every device's rows of the batch.
+
+        `function` sees the whole state and its own rows, may use collectives over `AXIS`, and must
+        return the same values on every device, or rows of a batch.
+
+        Args:
+            function: per-device function of (state, batch).
+            donate: let the result reuse the memory of `state`.
+            returns_rows: the result is split like the batch.
+
+        Returns:
+            A compiled function of (replicated state, batch split by `to_devices`).
+        """
+        donated = (0,) if donate else ()
+        if self._parallelism == 'jit':
+            # check_vma=False: gradients stay per device until our own psum, exactly as under pmap.
+            mapped = jax.shard_map(
+                function,
+                mesh=self.mesh,
+                in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+                out_specs=PartitionSpec(AXIS) if returns_rows else PartitionSpec(),
+                check_vma=False,
+            )
+            return jax.jit(mapped, donate_argnums=donated)
+        mapped = jax.pmap(
             function,
-            mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
-            out_specs=PartitionSpec(),
+            AXIS,
+            in_axes=(None, 0),
+            out_axes=0 if returns_rows else None,
+            devices=self.mesh.devices.ravel().tolist(),
+            donate_argnums=donated,
+        )
+        devices = self.mesh.size  # pmap is for one process
+
+        def call(state, batch):
+            rows = {name: np.asarray(jax.device_get(array)) for name, array in batch.items()}
+            rows = {
+                name: a.reshape(devices, a.shape[0] // devices, *a.shape[1:])
+                for name, a in rows.items()
+            }
+            result = mapped(state, rows)
+            if returns_rows:
+                result = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), result)
+            return result
+
+        return call
+
+    def pack(self, states: list):
+        """What a compiled function takes as the state: that of the one run."""
+        return states[0]
+
+    def to_devices(self, batches: list[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
+        """Splits this process's rows of the one run's batch over its devices."""
+        return to_devices(batches[0], self.mesh)
+
+    def run_of(self, tree, number: int):
+        """The part of a run in what a compiled function returned."""
+        return tree
+
+
+class ParallelRuns:
+    """Several runs side by side in one program, each whole on one device; no device waits for another.
+
+    Args:
+        runs: how many, a multiple of the devices.
+
+    Attributes:
+        mesh: of the first device, for what is not done for all runs at once.
+    """
+
+    def __init__(self, runs: int):
+        # A run's own collectives go over the second axis, of size 1.
+        self._mesh = Mesh(np.array(jax.devices()).reshape(-1, 1), ('runs', AXIS))
+        self.mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,), axis_types=(AxisType.Auto,))
+        self.runs = runs
+
+    def compile(
+        self, function: Callable, *, donate: bool = False, returns_rows: bool = False
+    ) -> Callable:
+        """Runs `function(state, batch)` for every run; all that it takes and returns has a leading axis [runs]."""
+        del returns_rows  # everything is split by runs
+        each = jax.vmap(function)
+        if self.runs == self._mesh.size:
+            # vmap over one run would still make its convolutions grouped ones, which are slow on CPU.
+            each = lambda state, batch: jax.tree.map(
+                lambda x: x[None], function(*jax.tree.map(lambda x: x[0], (state, batch)))
+            )
+        spread = PartitionSpec('runs')
+        mapped = jax.shard_map(
+            each,
+            mesh=self._mesh,
+            in_specs=(spread, spread),
+            out_specs=spread,
             check_vma=False,
         )
-        return jax.jit(mapped, donate_argnums=donated)
-    mapped = jax.pmap(
-        function,
-        AXIS,
-        in_axes=(None, 0),
-        out_axes=None,
-        devices=mesh.devices.ravel().tolist(),
-        donate_argnums=donated,
-    )
-    devices = jax.local_device_count()
+        return jax.jit(mapped, donate_argnums=(0,) if donate else ())
 
-    def call(state, batch):
-        rows = {name: np.asarray(jax.device_get(array)) for name, array in batch.items()}
-        rows = {
-            name: a.reshape(devices, a.shape[0] // devices, *a.shape[1:])
-            for name, a in rows.items()
-        }
-        return mapped(state, rows)
+    def pack(self, states: list):
+        """Stacks the states of up to `runs` runs; the last one fills the places left."""
+        return self._stack(jax.device_get(states))
 
-    return call
+    def to_devices(self, batches: list[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
+        """Stacks the batches of up to `runs` runs; the last one fills the places left."""
+        return self._stack(batches)
+
+    def _stack(self, trees: list):
+        trees = [*trees, *[trees[-1]] * (self.runs - len(trees))]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+        return jax.device_put(stacked, NamedSharding(self._mesh, PartitionSpec('runs')))
+
+    def run_of(self, tree, number: int):
+        """The part of a run in what a compiled function returned, on the host."""
+        return jax.tree.map(lambda leaf: leaf[number], jax.device_get(tree))

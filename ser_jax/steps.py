@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from ser_jax import optimiser
+from ser_jax import optimiser, sharding
 from ser_jax.objectives import Phase, normalise
 
 
@@ -76,23 +76,29 @@ def _chosen(params, updates: tuple[str, ...]):
     return {name: params[name] for name in updates} if updates else params
 
 
-def make_train_step(
-    phases: tuple[Phase, ...], augment: Callable[[jax.Array, dict], dict], axis_name: str
-) -> Callable:
+def make_augment_step(augment: Callable[[jax.Array, dict], dict]) -> Callable:
+    """Builds `augment_step((seed, step), batch) -> batch` for one device's rows.
+
+    Args:
+        augment: (key, batch) -> batch, see `augment.augment`.
+    """
+    return lambda when, batch: augment(stream(*when, 'augment'), batch)
+
+
+def make_train_step(phases: tuple[Phase, ...], axis_name: str) -> Callable:
     """Builds `train_step(state, batch) -> (state, metrics)` for one device's rows.
 
     Args:
         phases: of the objective, run in order.
-        augment: (key, batch) -> batch, see `augment.augment`.
         axis_name: the devices' axis.
 
     Returns:
-        The step; its metrics are global scalars: 'loss', 'loss_<task>', 'gradient_norm'.
+        The step, for augmented batches; its metrics are global scalars: 'loss', 'loss_<task>',
+        'gradient_norm'.
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]):
         seed = state.model_state['constants']['seed']
-        batch = augment(stream(seed, state.step, 'augment'), batch)
         params, opt_state, model_state = state.params, dict(state.opt_state), state.model_state
         metrics = {}
         for phase in phases:
@@ -116,6 +122,31 @@ def make_train_step(
             state.model_state,
         )
         return TrainState(state.step + 1, params, opt_state, model_state), metrics
+
+    return train_step
+
+
+def compile_train_step(
+    phases: tuple[Phase, ...],
+    augment: Callable[[jax.Array, dict], dict],
+    placement: sharding.DataParallel | sharding.ParallelRuns,
+) -> Callable:
+    """The whole training step on all devices, (state, batch as the host delivers it) -> (state, metrics).
+
+    Two programs: in one, XLA:CPU computes the augmentations anew, element by element, wherever the
+    network reads their result in another order (40 instead of 34 ms a step).
+
+    Args:
+        phases: of the objective.
+        augment: (key, batch) -> batch, see `augment.augment`.
+        placement: where the runs go.
+    """
+    augment_step = placement.compile(make_augment_step(augment), returns_rows=True)
+    update = placement.compile(make_train_step(phases, sharding.AXIS), donate=True)
+
+    def train_step(state: TrainState, batch: dict[str, jax.Array]):
+        when = state.model_state['constants']['seed'], state.step
+        return update(state, augment_step(when, batch))
 
     return train_step
 

@@ -44,19 +44,19 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     experiment = build_experiment(config)
     workdirs.claim_workdir(workdir, config, experiment.corpus_hashes())
     log = MetricLog(workdir)
-    summaries = []
-    for number, fold in enumerate(experiment.folds, 1):
-        title = f'{fold.name} ({number}/{len(experiment.folds)})'
-        summaries.append(_train_fold(experiment, fold, workdir, log, title, config.steps))
+    count = len(experiment.folds)
+    titled = [(fold, f'{fold.name} ({k}/{count})') for k, fold in enumerate(experiment.folds, 1)]
+    _train(experiment, titled, config.steps, workdir, log)
+    for fold in experiment.folds:  # one whose start was cut off between training and predicting
         if config.report_test and not _predictions_file(workdir, fold).exists():
             _predict_fold(experiment, fold, workdir)
     if config.final and config.report_test:  # development leaves the test speakers alone
         nobody = np.empty(0, np.int64)
         everybody = Fold('final', experiment.rows, nobody, nobody, ())
-        steps = int(np.median([summary['steps'] for summary in summaries]))
-        _train_fold(experiment, everybody, workdir, log, 'final model', steps)
+        steps = int(np.median([summary['steps'] for summary in _summaries(experiment, workdir)]))
+        _train(experiment, [(everybody, 'final model')], steps, workdir, log)
     log.close()
-    return _report(experiment, workdir, summaries)
+    return _report(experiment, workdir)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -84,8 +84,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     if config.report_test:
         for fold in experiment.folds:
             _predict_fold(experiment, fold, workdir)
-    summaries = [json.loads(_summary_file(workdir, fold).read_text()) for fold in experiment.folds]
-    return _report(experiment, workdir, summaries)
+    return _report(experiment, workdir)
 
 
 def _summary_file(workdir: Path, fold: Fold) -> Path:
@@ -96,19 +95,25 @@ def _predictions_file(workdir: Path, fold: Fold) -> Path:
     return workdir / 'checkpoints' / fold.name / 'clean.csv'
 
 
-def _train_fold(
-    experiment: Experiment, fold: Fold, workdir: Path, log: MetricLog, title: str, stop: int
-) -> dict[str, Any]:
-    """Trains a fold, unless an earlier start has finished it."""
-    done = _summary_file(workdir, fold)
-    if done.exists():
-        return json.loads(done.read_text())
-    folder = workdir / 'checkpoints' / fold.name
-    summary = loop.train_fold(experiment, fold, folder, log, title, stop)
-    if jax.process_index() == 0:
-        evaluation.write_json(done, summary)
-        loop.discard_latest(folder)
-    return summary
+def _summaries(experiment: Experiment, workdir: Path) -> list[dict[str, Any]]:
+    return [json.loads(_summary_file(workdir, fold).read_text()) for fold in experiment.folds]
+
+
+def _train(
+    experiment: Experiment, folds: list[tuple[Fold, str]], stop: int, workdir: Path, log: MetricLog
+) -> None:
+    """Trains those of some (fold, title) that no earlier start has finished, and predicts their test utterances."""
+    jobs = [
+        loop.Job(fold, workdir / 'checkpoints' / fold.name, title, stop)
+        for fold, title in folds
+        if not _summary_file(workdir, fold).exists()
+    ]
+    for job, summary in loop.train_folds(experiment, jobs, log):
+        if jax.process_index() == 0:
+            evaluation.write_json(_summary_file(workdir, job.fold), summary)
+            loop.discard_latest(job.folder)
+        if experiment.config.report_test and len(job.fold.test):
+            _predict_fold(experiment, job.fold, workdir)
 
 
 def _predict_fold(experiment: Experiment, fold: Fold, workdir: Path) -> None:
@@ -128,11 +133,10 @@ def _predict_fold(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     multihost_utils.sync_global_devices(f'predictions {fold.name}')
 
 
-def _report(
-    experiment: Experiment, workdir: Path, summaries: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _report(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     """Pools the folds, and writes predictions, picture and result card."""
     config, corpus = experiment.config, experiment.corpus
+    summaries = _summaries(experiment, workdir)
     conditions, validation = {}, None
     if config.report_test:
         parts = [

@@ -11,8 +11,8 @@ from jax.experimental import multihost_utils
 
 from ser_jax.errors import UserError
 
-# Where a run's data lie is no part of what the run is.
-_NOT_COMPARED = ('data.data_dir', 'data.manual_dir', 'data.memory_gb')
+# Where a run's data lie, and how many of its folds train at once, is no part of what the run is.
+_NOT_COMPARED = ('data.data_dir', 'data.manual_dir', 'data.memory_gb', 'parallel_runs')
 
 
 def write_atomically(path: Path, text: str) -> None:

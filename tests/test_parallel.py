@@ -1,5 +1,6 @@
 """The number of devices and processes, and how the step is mapped over them, change nothing."""
 
+import json
 import os
 import re
 import socket
@@ -77,6 +78,40 @@ def test_two_processes_give_the_same_losses(beeps, tmp_path, one_device):
     outputs = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], '\n'.join(outputs)
     np.testing.assert_allclose(losses(tmp_path / 'run'), one_device, atol=1e-4)
+
+
+def folds_command(beeps, workdir, runs):
+    return command(
+        beeps,
+        workdir,
+        '--config.folds=(1,2,3)',
+        '--config.steps=5',
+        f'--config.parallel_runs={runs}',
+    )
+
+
+@pytest.mark.parametrize('devices', [1, 2])
+def test_folds_side_by_side_are_as_one_after_the_other(beeps, tmp_path, devices):
+    """Three folds in two places: the third takes over from the first that ends."""
+    for workdir, runs in (('alone', 1), ('together', 2)):
+        result = run(*folds_command(beeps, tmp_path / workdir, runs), devices=devices)
+        assert result.returncode == 0, result.stderr
+    key = lambda row: (row['fold'], row['step'])
+    alone, together = (sorted(metrics(tmp_path / d), key=key) for d in ('alone', 'together'))
+    assert [key(row) for row in alone] == [key(row) for row in together]
+    assert len(alone) == 15
+    for name in ('loss', 'loss_emotion', 'loss_reconstruction', 'gradient_norm'):
+        pairs = [[row[name] for row in rows] for rows in (alone, together)]
+        np.testing.assert_allclose(*pairs, rtol=1e-4)
+    cards = [json.loads((tmp_path / d / 'results.json').read_text()) for d in ('alone', 'together')]
+    assert cards[0]['config_hash'] == cards[1]['config_hash']
+    assert cards[0]['conditions']['clean']['n'] == cards[1]['conditions']['clean']['n']
+
+
+def test_runs_that_devices_cannot_share_are_refused(beeps, tmp_path):
+    result = run(*folds_command(beeps, tmp_path / 'run', 3), devices=2)
+    assert result.returncode == 1
+    assert re.fullmatch(r'error: config.parallel_runs is 3, which 2 devices .*\n', result.stderr)
 
 
 def test_batches_that_devices_cannot_share_are_refused(beeps, tmp_path):
