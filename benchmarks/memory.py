@@ -75,4 +75,6 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    from benchmarks import memory  # TFDS wants to know the package of a builder: __main__ has none
+
+    memory.main()
