@@ -11,41 +11,16 @@ import subprocess
 import sys
 import time
 
-import numpy as np
-
 from benchmarks import timing
+from benchmarks.made_up import NAME, MadeUp, make_listing
 from ser_jax.corpora import corpus_folder, is_prepared
-from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.utterance import Utterance
-
-_NAME = 'made_up'
-_SECONDS = 8
-
-
-def make_noise(utterance: Utterance, sample_rate: int) -> np.ndarray:
-    """Samples of one made-up utterance, int16 [S]."""
-    rng = np.random.default_rng(int(utterance.id))
-    return rng.integers(-3000, 3000, _SECONDS * sample_rate, np.int16)
-
-
-class MadeUp(CorpusBuilder):
-    """Noise without labels."""
-
-    name = _NAME
-    SYNTHETIC = True
-    PROTOCOL = None
-    LOAD = staticmethod(make_noise)
 
 
 def prepare(hours: float, folder: pathlib.Path) -> None:
     """Prepares the corpus unless it is there."""
-    if is_prepared(corpus_folder(_NAME, data_dir=folder, representation='log_mel')):
+    if is_prepared(corpus_folder(NAME, data_dir=folder, representation='log_mel')):
         return
-    count = round(3600 * hours / _SECONDS)
-    listing = Listing(
-        [Utterance(id=f'{i:06d}', speaker=f'made_up/{i // 50}') for i in range(count)]
-    )
-    MadeUp(listing=listing, data_dir=folder, config='log_mel').download_and_prepare()
+    MadeUp(listing=make_listing(hours), data_dir=folder, config='log_mel').download_and_prepare()
 
 
 def main() -> None:
@@ -60,7 +35,7 @@ def main() -> None:
     prepare(options.hours, folder)
     command = [
         *(sys.executable, '-m', 'ser_jax.main', '--config=configs/mtl_aug.py'),
-        f"--config.unlabelled=('{_NAME}',)",
+        f"--config.unlabelled=('{NAME}',)",
         f'--config.steps={options.steps}',
         '--config.final=False',
         f'--config.data.data_dir={folder}',
@@ -75,6 +50,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    from benchmarks import memory  # TFDS wants to know the package of a builder: __main__ has none
-
-    memory.main()
+    main()
