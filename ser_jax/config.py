@@ -24,6 +24,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.validation = True  # False: validation speakers train too, the last parameters are tested
     config.report_test = True  # False: development; test speakers are never read (no final model)
     config.final = True  # train a last model on all speakers, for predict and export
+    config.labelled_share = 1.0  # of each training speaker's utterances; the rest join unlabelled
     config.unlabelled = ()  # prepared corpora that join training without emotion labels
     config.unlabelled_share = 0.5  # of each batch, where there are any
     config.noise_corpus = ''  # prepared corpus for the augmentation noise(…); '' = coloured noise
@@ -112,6 +113,7 @@ _RULES = (
     ('crop_frames', lambda x: x >= 16, 'at least 16'),
     ('label_smoothing', lambda x: 0 <= x < 1, 'from 0 to below 1'),
     ('clean_share', lambda x: 0 <= x <= 1, 'from 0 to 1'),
+    ('labelled_share', lambda x: 0 < x <= 1, 'above 0, at most 1'),
     ('unlabelled_share', lambda x: 0 < x < 1, 'between 0 and 1'),
     ('parallelism', lambda x: x in ('jit', 'pmap'), "'jit' or 'pmap'"),
     ('reconstruction_target', lambda x: x in ('clean', 'augmented'), "'clean' or 'augmented'"),
@@ -149,7 +151,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         if config.corpus in config[field]:
             raise UserError(f'config.{field}: {config.corpus} is the labelled corpus already')
     n_unlabelled = round(config.unlabelled_share * config.batch_size)
-    if config.unlabelled and not 0 < n_unlabelled < config.batch_size:
+    any_unlabelled = config.unlabelled or config.labelled_share < 1
+    if any_unlabelled and not 0 < n_unlabelled < config.batch_size:
         raise UserError(
             f'config.unlabelled_share = {config.unlabelled_share} of {config.batch_size} utterances '
             f'makes {n_unlabelled} unlabelled ones a batch: there must be some of either kind'

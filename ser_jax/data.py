@@ -1,6 +1,7 @@
 """Batches for training and evaluation, with the targets of every task, from the rows of prepared corpora."""
 
 import dataclasses
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -144,6 +145,36 @@ def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Weights n / (K n_k) that make every class count the same: [N] labels (−1 ignored) -> float32 [K]."""
     counts = np.bincount(labels[labels >= 0], minlength=n_classes)
     return (counts.sum() / (n_classes * np.maximum(counts, 1))).astype(np.float32)
+
+
+def labelled_share(
+    speakers: np.ndarray, emotions: np.ndarray, share: float, seed: int
+) -> np.ndarray:
+    """Chooses the utterances that keep their emotion label, the same share of every speaker's.
+
+    Of each speaker they are taken from the emotions in turn, so that the rare ones are not lost first.
+
+    Args:
+        speakers: str [N].
+        emotions: int [N].
+        share: from 0 (exclusive) to 1; each speaker keeps at least one label.
+        seed: of the choice; a larger share of the same seed holds the smaller one.
+
+    Returns:
+        bool [N].
+    """
+    chosen = np.zeros(len(speakers), bool)
+    for speaker in np.unique(speakers):
+        rows = np.flatnonzero(speakers == speaker)
+        rng = np.random.default_rng((seed, zlib.crc32(str(speaker).encode())))
+        rows = rows[rng.permutation(len(rows))]
+        turn = np.zeros(len(rows), int)  # how many of the emotion come before it
+        for emotion in np.unique(emotions[rows]):
+            same = emotions[rows] == emotion
+            turn[same] = np.arange(same.sum())
+        order = np.lexsort((rng.permutation(emotions.max() + 1)[emotions[rows]], turn))
+        chosen[rows[order[: max(1, round(share * len(rows)))]]] = True
+    return chosen
 
 
 @dataclasses.dataclass(frozen=True)

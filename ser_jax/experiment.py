@@ -80,16 +80,20 @@ class Experiment:
     def train_batches(self, rows: np.ndarray) -> data.TrainBatches:
         """Training batches of some rows of the corpus, with the unlabelled speech and the noise of the config."""
         config = self.config
+        labelled, rest = self._split_labelled(rows)
+        parts = [(self.corpus, rest)] if len(rest) else []
+        parts += [(corpus, np.arange(len(corpus))) for corpus in self.unlabelled]
+        if all(task.target == 'emotion' for task in self.tasks):
+            parts = []  # nothing can be learnt from them
         unlabelled, noise, n_unlabelled = None, None, 0
-        if self.unlabelled:
+        if parts:
             n_unlabelled = round(config.unlabelled_share * config.batch_size)
-            parts = [(corpus, np.arange(len(corpus))) for corpus in self.unlabelled]
             unlabelled = self._utterances(parts, hide=('emotion',))
         if self.noise:
             everything = np.arange(len(self.noise))
             noise = data.Utterances([(self.noise, everything)], {}, memory_gb=config.data.memory_gb)
         return data.TrainBatches(
-            labelled=self.utterances(rows),
+            labelled=self.utterances(labelled),
             unlabelled=unlabelled,
             noise=noise,
             batch_size=config.batch_size,
@@ -99,9 +103,16 @@ class Experiment:
             rows=sharding.local_rows(config.batch_size),
         )
 
+    def _split_labelled(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that keep their emotion label by `config.labelled_share`, and the others."""
+        speakers, emotions = self.corpus.index['speaker'][rows], self.emotions(rows)
+        share, seed = self.config.labelled_share, self.config.seed
+        chosen = data.labelled_share(speakers, emotions, share, seed)
+        return rows[chosen], rows[~chosen]
+
     def constants(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What a run knows of its training rows: see `steps.TrainState.model_state`."""
-        emotions = self.emotions(rows)
+        emotions = self.emotions(self._split_labelled(rows)[0])
         weights = (
             data.class_weights(emotions, len(self.labels))
             if self.config.class_weights

@@ -95,11 +95,28 @@ def log_mel(
     samples = np.asarray(samples)
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise TypeError(f'log_mel takes int16 [S], not {samples.dtype} {list(samples.shape)}')
+    return log_mel_of_signal(samples.astype(np.float32) / np.float32(32768), front_end, mel)
+
+
+def log_mel_of_signal(
+    signal: np.ndarray, front_end: FrontEnd = DEFAULT_FRONT_END, mel: np.ndarray | None = None
+) -> np.ndarray:
+    """`log_mel` of a signal that is scaled already, and may exceed [-1, 1] (corrupted speech).
+
+    Args:
+        signal: float32 [S].
+        front_end: the parameters.
+        mel: see `log_mel`.
+
+    Returns:
+        float32 [T, n_mels].
+    """
     if mel is None:
         mel = mel_matrix(front_end)
-    signal = np.pad(samples.astype(np.float32) / np.float32(32768), front_end.n_fft // 2)
-    frames = front_end.frames(len(samples))
-    windows = np.lib.stride_tricks.sliding_window_view(signal, front_end.n_fft)
+    frames = front_end.frames(len(signal))
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(signal, front_end.n_fft // 2), front_end.n_fft
+    )
     windows = windows[:: front_end.hop_length][:frames]
     window = _window(front_end)
     result = np.empty((frames, front_end.n_mels), np.float32)

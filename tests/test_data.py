@@ -166,3 +166,16 @@ def test_nan_in_features_is_told_by_name(corpus):
     sick = dataclasses.replace(corpus, index=broken)
     with pytest.raises(UserError, match=str(corpus.index['id'][3])):
         data.refuse_not_finite(sick)
+
+
+def test_every_speaker_keeps_the_same_share_of_labels_and_rare_emotions_are_not_lost_first():
+    speakers = np.repeat(['a', 'b'], [40, 20])
+    emotions = np.concatenate([np.repeat([0, 1, 2], [30, 8, 2]), np.repeat([0, 1], 10)])
+    chosen = data.labelled_share(speakers, emotions, 0.25, seed=3)
+    assert [chosen[speakers == name].sum() for name in 'ab'] == [10, 5]
+    assert np.bincount(emotions[chosen & (speakers == 'a')]).tolist() == [4, 4, 2]
+    more = data.labelled_share(speakers, emotions, 0.5, seed=3)
+    assert more[chosen].all()
+    assert data.labelled_share(speakers, emotions, 1.0, seed=3).all()
+    assert data.labelled_share(speakers, emotions, 0.001, seed=3).sum() == 2
+    assert (data.labelled_share(speakers, emotions, 0.25, seed=4) != chosen).any()

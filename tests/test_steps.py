@@ -12,12 +12,16 @@ from ser_jax import sharding
 from ser_jax.experiment import build_experiment
 
 
-@pytest.fixture(scope='module')
-def experiment(beeps):
+def get_config(argument):
     spec = importlib.util.spec_from_file_location('config', ROOT / 'configs' / 'mtl_aug.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config('csv_corpus/beeps,smoke')
+    return module.get_config(argument)
+
+
+@pytest.fixture(scope='module')
+def experiment(beeps):
+    config = get_config('csv_corpus/beeps,smoke')
     config.data.data_dir = beeps['data_dir']
     return build_experiment(config)
 
@@ -60,3 +64,17 @@ def test_rows_go_to_devices_in_order():
     placed = sharding.to_devices({'row': rows}, mesh)['row']
     np.testing.assert_array_equal(placed, rows)
     assert sharding.local_rows(16) == slice(0, 16)
+
+
+@pytest.mark.parametrize(('options', 'labels'), [('smoke', 4), ('smoke,single_task', 8)])
+def test_what_keeps_no_label_joins_unlabelled_where_a_task_can_use_it(beeps, options, labels):
+    config = get_config(f'csv_corpus/beeps,{options}')
+    config.data.data_dir, config.labelled_share = beeps['data_dir'], 0.25
+    experiment = build_experiment(config)
+    rows = experiment.folds[0].train
+    batches = experiment.train_batches(rows)
+    assert len(batches.labelled) < 0.5 * len(rows)
+    for step in range(3):
+        assert (batches[step]['emotion'] >= 0).sum() == labels
+    if labels < config.batch_size:
+        assert len(batches.labelled) + len(batches.unlabelled) == len(rows)
