@@ -22,6 +22,14 @@ def base_config() -> ml_collections.ConfigDict:
     config.protocol = ''  # e.g. 'speaker_folds(4)'; '' = the corpus's usual one
     config.folds = ()  # numbers of the folds to run, from 1; () = all
     config.validation = True  # False: validation speakers train too, the last parameters are tested
+    config.conditions = ()  # tested beside clean, e.g. "noise('rain', 5)", 'telephone', 'pgd(0.05, 20)'
+    config.test_noise_corpus = (
+        ''  # prepared corpus whose types of noise the condition noise(…) takes
+    )
+    config.babble_corpus = ''  # prepared corpus whose speakers the condition babble(…) takes
+    config.attack_source = (
+        ''  # workdir of the run on whose models the conditions transfer_… are made
+    )
     config.report_test = True  # False: development; test speakers are never read (no final model)
     config.final = True  # train a last model on all speakers, for predict and export
     config.labelled_share = 1.0  # of each training speaker's utterances; the rest join unlabelled

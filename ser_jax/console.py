@@ -18,7 +18,6 @@ def print_table(card: Mapping) -> str:
         Lines of at most 100 columns; rates in percent.
     """
     conditions = card['conditions']
-    next(iter(conditions.values())) if conditions else card['validation']
     speech = 'SYNTHETIC speech' if card['synthetic'] else 'real speech'
     header = (
         f'{card["system"]} on {card["corpus"]} ({speech}), {card["protocol"]}, '
@@ -32,6 +31,8 @@ def print_table(card: Mapping) -> str:
             blocks.insert(2, [_validation_line(card['validation'])])
         if len(conditions) > 1:
             blocks.append(_conditions(conditions))
+        if card.get('attack_checks'):
+            blocks.append(_attack_checks(card['attack_checks']))
     else:
         blocks += _validation(card['validation'])
     blocks.append(_footer(card))
@@ -105,6 +106,15 @@ def _conditions(conditions):
         rates = f'{_percent(result["uar"]):>8}  {_interval(result["uar_ci95"]):<14}'
         lines.append(f'{name[:width]:<{width}}{result["n"]:>8}{rates}{_percent(result["wa"]):>8}')
     return lines
+
+
+def _attack_checks(checks):
+    """Whether the attacks work as attacks do: only then do their numbers say anything about robustness."""
+    lines = []
+    for check in checks:
+        text = f'{"holds" if check["holds"] else "FAILS":<7}{check["check"]}'
+        lines += textwrap.wrap(text, _WIDTH, subsequent_indent=' ' * 7)
+    return ['checks of the attacks', *lines]
 
 
 def _validation(result):

@@ -206,6 +206,7 @@ def result_card(
     leak_check: Mapping[str, int],
     cost: Mapping[str, float],
     validation: Mapping | None = None,
+    attack_checks: Sequence[Mapping] = (),
 ) -> dict:
     """The result card: everything that `results.json` says about a run.
 
@@ -225,6 +226,7 @@ def result_card(
         cost: `train_seconds`, `compile_seconds`, `utterances_per_second`, `peak_memory_mb`,
             `data_wait_fraction`.
         validation: `summarise_validation(…)` or None; only then does the card have it.
+        attack_checks: `conditions.checks(…)`; where there are any the card has them.
 
     Returns:
         The card, in plain Python values.
@@ -245,4 +247,8 @@ def result_card(
         'leak_check': leak_check,
         'cost': cost,
     }
-    return _plain(card if validation is None else {**card, 'validation': validation})
+    if validation is not None:
+        card['validation'] = validation
+    if attack_checks:
+        card['attack_checks'] = attack_checks
+    return _plain(card)

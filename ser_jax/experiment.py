@@ -33,6 +33,7 @@ class Experiment:
         leak_check: counts of `leaks.check_folds`.
         tasks: what is learnt.
         input_frames: frames that the host delivers for an input of `config.crop_frames`.
+        model: the network, for one device.
         placement: how training is spread over the devices.
         mesh: what all else is spread over.
         init_state: constants -> `steps.TrainState`.
@@ -52,6 +53,7 @@ class Experiment:
     leak_check: dict[str, int]
     tasks: tuple[Task, ...]
     input_frames: int
+    model: nn.Module
     placement: sharding.DataParallel | sharding.ParallelRuns
     mesh: Mesh
     init_state: Callable
@@ -241,6 +243,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         leak_check=leak_check,
         tasks=tasks,
         input_frames=augment.input_frames(operations, config.crop_frames),
+        model=model.clone(axis_name=None),
         placement=placement,
         mesh=mesh,
         init_state=lambda constants: sharding.replicate(init_state(constants), mesh),

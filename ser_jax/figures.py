@@ -15,7 +15,7 @@ def confusion_matrix_figure(confusion, labels, title: str, path) -> None:
         title: heading; lines are separated by a newline, the first one is set larger.
         path: PNG file to write, whole or not at all; its folder is made.
     """
-    # Imported here: matplotlib costs half a second, which commands that draw nothing need not pay.
+    # Imported here, and below: matplotlib costs half a second, which commands that draw nothing need not pay.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,6 +55,72 @@ def confusion_matrix_figure(confusion, labels, title: str, path) -> None:
     axes.grid(which='minor', color='white', linewidth=2)
     axes.tick_params(which='both', length=0)
     axes.spines[:].set_visible(False)
+    _save(figure, path)
+
+
+# Distinguishable in print and with colour-blind eyes (Okabe & Ito 2008), told apart by markers as well.
+_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
+_MARKERS = 'osD^vPX'
+
+
+def robustness_figure(panels, reference: tuple, title: str, path) -> None:
+    """Draws how the UAR falls as conditions get harder: one panel a kind of condition, one line a series.
+
+    Args:
+        panels: heading of the x axis -> {series: [(x, UAR, (lower, upper)), …]}, rates as fractions; x
+            may be text (single conditions, drawn without a line).
+        reference: (UAR, (lower, upper)) of clean speech, drawn as a dashed line in every panel.
+        title: heading; lines are separated by a newline.
+        path: PNG file to write, whole or not at all; its folder is made.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1 + 4.2 * len(panels), 4.2), layout='constrained')
+    FigureCanvasAgg(figure)
+    all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    for axes, (heading, series) in zip(all_axes, panels.items()):
+        axes.axhline(
+            100 * reference[0], color='#52606d', linestyle='--', linewidth=1, label='clean'
+        )
+        for number, (name, points) in enumerate(series.items()):
+            x, rates, intervals = zip(*points)
+            rates = 100 * np.array(rates)
+            bounds = np.array(
+                [
+                    [rate if b is None else 100 * b for b in interval]
+                    for rate, interval in zip(rates, intervals)
+                ]
+            )
+            axes.errorbar(
+                x,
+                rates,
+                np.maximum([rates - bounds[:, 0], bounds[:, 1] - rates], 0),
+                color=_COLOURS[number % len(_COLOURS)],
+                marker=_MARKERS[number % len(_MARKERS)],
+                linestyle='none' if isinstance(x[0], str) else '-',
+                linewidth=1.5,
+                markersize=5,
+                elinewidth=0.7,
+                capsize=2,
+                label=name,
+            )
+        axes.set_xlabel(heading)
+        axes.grid(axis='y', color='#e4e7eb', linewidth=0.8)
+        axes.spines[['top', 'right']].set_visible(False)
+        if isinstance(next(iter(series.values()))[0][0], str):
+            axes.tick_params('x', rotation=30)
+            axes.margins(x=0.15)
+        else:
+            axes.legend(frameon=False, fontsize=8)
+    all_axes[0].set_ylabel('UAR, %')
+    all_axes[0].set_ylim(0, 100)
+    figure.suptitle(title, x=0.01, ha='left', size=11)
+    _save(figure, path)
+
+
+def _save(figure, path) -> None:
+    """Writes a PNG, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')

@@ -1,7 +1,6 @@
 """A trained model made ready for recordings: waveforms in, class probabilities out."""
 
 import dataclasses
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
 from ser_jax.front_end import batch_log_mel
 from ser_jax.objectives import normalise
+from ser_jax.stored import emotion_model
 
 # Longer recordings are cut into overlapping windows, whose probabilities are averaged.
 WINDOW_SECONDS = 10.0
@@ -101,9 +101,7 @@ def load(workdir: str | Path) -> Predictor:
         )
     variables = Checkpoints(folder).restore()
     labels, front_end = tuple(card['labels']), FrontEnd(**config['data']['front_end'])
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config['model'].items()}
-    module = importlib.import_module(f'ser_jax.models.{settings.pop("name")}')
-    model = module.Model(heads={'emotion': len(labels)}, reconstruction=False, **settings)
+    model = emotion_model(config, len(labels))
 
     @jax.jit
     def compute(waveform, frames):

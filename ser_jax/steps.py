@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from ser_jax import optimiser, sharding
+from ser_jax import attacks, optimiser, sharding
+from ser_jax.front_end import batch_log_mel
 from ser_jax.objectives import Phase, normalise
 
 
@@ -151,28 +152,66 @@ def compile_train_step(
     return train_step
 
 
-def make_predict_step(model: nn.Module, axis_name: str) -> Callable:
+# What the network may be given: (x, constants) -> standardised log-mel [B, T, F].
+INPUTS = {
+    'log_mel': normalise,
+    'standardised': lambda x, constants: x,
+    'waveform': lambda x, constants: normalise(batch_log_mel(x), constants),
+}
+
+
+def _emotion_logits(model: nn.Module, variables, x: jax.Array, length: jax.Array, kind: str):
+    return model.apply(
+        {'params': variables['params'], 'batch_stats': variables['batch_stats']},
+        INPUTS[kind](x, variables['constants']),
+        length,
+        train=False,
+    )['emotion']
+
+
+def make_predict_step(model: nn.Module, axis_name: str, kind: str = 'log_mel') -> Callable:
     """Builds `predict_step(variables, batch) -> probabilities [B, K]` of the emotions.
 
     Args:
         model: the network.
         axis_name: the devices' axis; every device returns the rows of all.
+        kind: in `INPUTS`; the batch has a field of that name.
 
     Returns:
         The step; `variables` has 'params', 'batch_stats' and 'constants' (`inference_variables`).
     """
 
     def predict_step(variables, batch):
-        outputs = model.apply(
-            {'params': variables['params'], 'batch_stats': variables['batch_stats']},
-            normalise(batch['log_mel'], variables['constants']),
-            batch['length'],
-            train=False,
-        )
-        probabilities = jax.nn.softmax(outputs['emotion'])
-        return jax.lax.all_gather(probabilities, axis_name, tiled=True)
+        logits = _emotion_logits(model, variables, batch[kind], batch['length'], kind)
+        return jax.lax.all_gather(jax.nn.softmax(logits), axis_name, tiled=True)
 
     return predict_step
+
+
+def make_attack_step(model: nn.Module, kind: str) -> Callable:
+    """Builds `attack_step(variables, batch) -> {'x', 'loss'}`: one step uphill for each row.
+
+    Args:
+        model: the network that is attacked.
+        kind: in `INPUTS`: what 'x' is.
+
+    Returns:
+        The step. Its batch has 'x' and its bounds 'lower' and 'upper' [B, ...], 'size' [B] (equal), 'label' and 'length'
+        int [B]; it returns the moved 'x' and the cross-entropy 'loss' [B] that x had before.
+    """
+
+    def attack_step(variables, batch):
+        def loss(x):
+            logits = _emotion_logits(model, variables, x, batch['length'], kind)
+            each = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
+            return each.sum(), each
+
+        gradient, each = jax.grad(loss, has_aux=True)(batch['x'])
+        size = batch['size'].reshape(-1, *[1] * (batch['x'].ndim - 1))
+        x = attacks.ascend(batch['x'], lambda _: gradient, batch['lower'], batch['upper'], size)
+        return {'x': x, 'loss': each}
+
+    return attack_step
 
 
 def inference_variables(state: TrainState) -> dict[str, Any]:

@@ -11,8 +11,18 @@ from jax.experimental import multihost_utils
 
 from ser_jax.errors import UserError
 
-# Where a run's data lie, and how many of its folds train at once, is no part of what the run is.
-_NOT_COMPARED = ('data.data_dir', 'data.manual_dir', 'data.memory_gb', 'parallel_runs')
+# What is no part of what a run is: where its data lie, how many of its folds train at once, and what its models are
+# tested on beside clean speech, which may be added later.
+_NOT_COMPARED = (
+    'data.data_dir',
+    'data.manual_dir',
+    'data.memory_gb',
+    'parallel_runs',
+    'conditions',
+    'test_noise_corpus',
+    'babble_corpus',
+    'attack_source',
+)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -37,6 +47,12 @@ def compared(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return {name: value for name, value in flat.items() if name not in _NOT_COMPARED}
+
+
+def read_card(workdir: Path) -> dict[str, Any] | None:
+    """The result card of a finished run; None where there is none yet."""
+    path = workdir / 'results.json'
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:

@@ -18,16 +18,19 @@ LEVELS = {
         -2: '__init__ models.__init__ errors',
         -1: 'features workdir models.convolution models.recurrent',
         0: 'models.layers losses metrics audio pipeline config checkpoints sharding writer figures '
-        'console optimiser cost environment front_end',
+        'console optimiser cost environment front_end grid_figure',
         0.3: 'mel',
         0.6: 'augmentations',
-        1: 'tasks augment attacks corruptions corpora '
+        1: 'tasks augment attacks corruptions corpora grid_plan '
         'models.mtl_aug models.end_to_end models.adversarial_autoencoder',
+        1.5: 'stored clips',
         2: 'objectives data protocols leaks',
         3: 'steps',
         4: 'evaluation experiment',
+        4.3: 'attacker',
         4.5: 'loop',
-        5: 'train predictor',
+        4.7: 'conditions',
+        5: 'train predictor grid_runs grid_table',
         6: 'main grid predict report export',
     }.items()
     for name in names.split()

@@ -1,0 +1,181 @@
+"""Runs attacks on test utterances: batches, compiled steps, and the models that attacks are made on."""
+
+import json
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from ser_jax import attacks, pipeline, sharding, steps
+from ser_jax.checkpoints import Checkpoints
+from ser_jax.clips import Waveforms
+from ser_jax.errors import UserError
+from ser_jax.experiment import Experiment
+from ser_jax.protocols import Fold
+from ser_jax.stored import emotion_model
+
+
+class SourceRun:
+    """The run on whose models transferred attacks are made: `config.attack_source`, with the same folds.
+
+    Args:
+        experiment: of the attacked run.
+
+    Attributes:
+        model: its network.
+
+    Raises:
+        UserError: no such run, or one of another corpus, protocol or set of classes.
+    """
+
+    def __init__(self, experiment: Experiment):
+        config, self._experiment = experiment.config, experiment
+        if not config.attack_source:
+            raise UserError(
+                'conditions transfer_… need a run to be made on: name its workdir in config.attack_source'
+            )
+        self._workdir = Path(config.attack_source).expanduser().absolute()
+        try:
+            stored = json.loads((self._workdir / 'config.json').read_text())
+            card = json.loads((self._workdir / 'results.json').read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f'config.attack_source: {self._workdir} holds no finished run'
+            ) from error
+        mine = (
+            experiment.corpus.metadata['corpus_hash'],
+            list(experiment.labels),
+            experiment.protocol,
+        )
+        if (card['corpus_hash'], card['labels'], card['protocol']) != mine:
+            raise UserError(
+                f'config.attack_source: the run in {self._workdir} has another corpus, protocol or set of classes'
+            )
+        self.model = emotion_model(stored, len(experiment.labels))
+
+    def variables(self, fold: Fold, own: dict) -> dict:
+        """Its parameters of a fold, with the normalisation of the attacked model, whose input is attacked."""
+        folder = self._workdir / 'checkpoints' / fold.name / 'best'
+        if not folder.is_dir():
+            raise UserError(f'config.attack_source: {self._workdir} has no model of {fold.name}')
+        stored = Checkpoints(folder).restore()
+        own_mean, mean = (np.asarray(v['constants']['mean']) for v in (own, stored))
+        if not np.allclose(own_mean, mean, atol=1e-4):
+            raise UserError(
+                f'config.attack_source: {fold.name} of {self._workdir} was trained on other utterances'
+            )
+        return sharding.replicate(jax.device_get(stored), self._experiment.mesh)
+
+
+class Attacker:
+    """Attacks on one kind of input, made on one network and suffered by the experiment's.
+
+    Args:
+        experiment: of the attacked run.
+        source: network that the attack is made on.
+        kind: 'standardised' (log-mel) or 'waveform'.
+    """
+
+    def __init__(self, experiment: Experiment, source: nn.Module, kind: str):
+        self._experiment, self._kind = experiment, kind
+        placement = sharding.DataParallel(experiment.mesh, experiment.config.parallelism)
+        attack = steps.make_attack_step(source, kind)
+        predict = steps.make_predict_step(experiment.model, sharding.AXIS, kind)
+        self._attack = placement.compile(attack, returns_rows=True)
+        self._predict = placement.compile(predict)
+
+    def predict(
+        self,
+        attack: attacks.Attack,
+        variables: dict,
+        source: dict,
+        rows: np.ndarray,
+        waveforms: Waveforms | None,
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """Attacks utterances and asks the experiment's network what they are now.
+
+        Args:
+            attack: parsed call.
+            variables: of the attacked network.
+            source: of the network that the attack is made on.
+            rows: [N] of the corpus.
+            waveforms: of the corpus, for that kind.
+
+        Returns:
+            (probabilities float32 [N, K]; for waveforms the mean 'perturbation_snr_db').
+        """
+        experiment = self._experiment
+        utterances = experiment.utterances(rows)
+        size = experiment.config.eval_batch_size
+        probabilities = np.zeros((len(rows), len(experiment.labels)), np.float32)
+        ratios = np.full(len(rows), np.nan)
+        constants = jax.device_get(variables['constants'])
+        for longest, positions in pipeline.buckets(utterances.frames, size):
+            mine = positions[sharding.local_rows(size)]
+            host = {
+                'length': utterances.frames[mine],
+                'label': utterances.labels['emotion'][mine].astype(np.int32),
+                'seed': self._seeds(attack, rows[mine]),
+            }
+            if waveforms is None:
+                log_mels = [pipeline.pad(utterances[position], longest) for position in mine]
+                host['x'] = (np.stack(log_mels) - constants['mean']) / constants['std']
+                host['own'] = host['length']
+            else:
+                signals = [waveforms[rows[position]] for position in mine]
+                # As many samples as `longest` frames may stand for.
+                samples = longest * experiment.config.data.front_end.hop_length - 1
+                host['x'] = np.stack([pipeline.pad(signal, samples) for signal in signals])
+                host['own'] = np.array([len(signal) for signal in signals], np.int32)
+            batch = sharding.to_devices(host, experiment.mesh)
+            moved = self._moved(attack, source, batch, waveforms is not None)
+            inputs = {self._kind: moved, 'length': batch['length']}
+            result = self._predict(variables, inputs)
+            probabilities[positions] = np.asarray(result.addressable_shards[0].data)
+            if waveforms is not None:
+                ratios[mine] = _local(attacks.perturbation_snr(batch['x'], moved, batch['own']))
+        finite = np.isfinite(ratios)
+        facts = {'perturbation_snr_db': float(ratios[finite].mean())} if finite.any() else {}
+        return probabilities, facts
+
+    def _seeds(self, attack: attacks.Attack, rows: np.ndarray) -> np.ndarray:
+        """One number an utterance, a function of seed, utterance and attack."""
+        ids = self._experiment.corpus.index['id'][rows]
+        words = f'{attack.condition} {self._experiment.config.seed}'
+        return np.array([zlib.crc32(f'{words} {name}'.encode()) for name in ids], np.uint32)
+
+    def _moved(self, attack, source, batch, waveform: bool) -> jax.Array:
+        """The attacked inputs [B, …]."""
+        x = batch['x']
+        own = jnp.arange(x.shape[1]) < batch['own'][:, None]
+        extremes = (-1.0, 1.0) if waveform else (-np.inf, np.inf)
+        ask = {'label': batch['label'], 'length': batch['length']}
+
+        def step(x, lower, upper, size):
+            sizes = jnp.full_like(batch['seed'], size, dtype=jnp.float32)
+            moving = {'x': x, 'lower': lower, 'upper': upper, 'size': sizes}
+            return self._attack(source, moving | ask)['x']
+
+        def loss(x):
+            still = {'x': x, 'lower': x, 'upper': x, 'size': jnp.zeros(len(x))}
+            return self._attack(source, still | ask)['loss']
+
+        problem = attacks.Problem(
+            x,
+            step,
+            loss,
+            keys=jax.vmap(jax.random.key)(batch['seed']),
+            mask=own if waveform else own[..., None],
+            lowest=extremes[0],
+            highest=extremes[1],
+        )
+        return attacks.ATTACKS[attack.name][0](problem, *attack.arguments)
+
+
+def _local(array: jax.Array) -> np.ndarray:
+    """This process's rows of a global array, in order."""
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])

@@ -1,0 +1,189 @@
+"""Evaluation conditions beside `clean`: what is done to the test utterances of a fold before its model hears them."""
+
+import re
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ser_jax import loop
+from ser_jax.attacker import Attacker, SourceRun
+from ser_jax.attacks import ATTACKS, Attack, attack_checks, parse_attack
+from ser_jax.clips import Waveforms, open_clips
+from ser_jax.corruptions import CORRUPTIONS, Corruption, corrupt, parse_corruption
+from ser_jax.errors import UserError
+from ser_jax.experiment import Experiment
+from ser_jax.features import FrontEnd, log_mel_of_signal, mel_matrix
+from ser_jax.protocols import Fold
+
+
+def parse_conditions(texts: tuple[str, ...]) -> dict[str, Corruption | Attack]:
+    """Parses `config.conditions`.
+
+    Args:
+        texts: call strings of `corruptions.CORRUPTIONS` and `attacks.ATTACKS`; the latter also with
+            `transfer_` before them: made on the models of another run.
+
+    Returns:
+        Name of the condition -> the parsed call, in their order.
+
+    Raises:
+        UserError: one that does not exist, wrong arguments, or the same one twice.
+    """
+    conditions = {}
+    for text in texts:
+        call = text.strip().removeprefix('transfer_')
+        name = re.match(r'\w*', call)[0]
+        if name in ATTACKS:
+            parsed = parse_attack(call)
+            key = ('transfer_' if call != text.strip() else '') + parsed.condition
+        elif name in CORRUPTIONS and call == text.strip():
+            parsed = parse_corruption(call)
+            key = parsed.condition
+        else:
+            names = ', '.join([*CORRUPTIONS, *ATTACKS])
+            raise UserError(
+                f'condition {text!r} does not exist; there are {names}, and transfer_ before an attack'
+            )
+        if key in conditions:
+            raise UserError(f'config.conditions has {text!r} twice')
+        conditions[key] = parsed
+    return conditions
+
+
+def checks(conditions: Mapping[str, Corruption | Attack], rates: Mapping[str, float]) -> list[dict]:
+    """The sanity checks of the attacks among some conditions (`attacks.attack_checks`).
+
+    Args:
+        conditions: of `parse_conditions`.
+        rates: name -> UAR, with 'clean'.
+
+    Returns:
+        {'check': text, 'holds': bool} each. Transferred attacks are left out: they need not be strong.
+    """
+    own = {
+        f'{attack.name}({", ".join(map(repr, attack.arguments))})': rates[name]
+        for name, attack in conditions.items()
+        if isinstance(attack, Attack) and not name.startswith('transfer_')
+    }
+    if not own:
+        return []
+    found = attack_checks({'clean': rates['clean'], **own})
+    return [{'check': text, 'holds': holds} for text, holds in found]
+
+
+def panels(
+    conditions: Mapping[str, Corruption | Attack], results: Mapping[str, Mapping]
+) -> dict[str, dict[str, list[tuple]]]:
+    """What `figures.robustness_figure` draws of some conditions.
+
+    Args:
+        conditions: of `parse_conditions`.
+        results: name -> `evaluation.summarise(…)`.
+    """
+    drawn = {}
+    for name, condition in conditions.items():
+        if isinstance(condition, Attack):
+            where = 'waveform' if '_waveform' in name else 'standardised log-mel'
+            heading, x = f'epsilon, {where}', condition.arguments[0]
+            steps = '-'.join(f'{number:g}' for number in condition.arguments[1:])
+            series = name.partition(condition.name)[0] + condition.name + (steps and f' {steps}')
+        elif condition.name in ('noise', 'babble'):
+            heading, x = 'SNR, dB', condition.arguments[1]
+            series = name.removeprefix('noise_').rpartition('_')[0]
+        else:
+            heading, series, x = 'corruption', '', name
+        point = (x, results[name]['uar'], results[name]['uar_ci95'])
+        drawn.setdefault(heading, {}).setdefault(series, []).append(point)
+    for series in drawn.values():
+        for points in series.values():
+            points.sort(key=lambda point: isinstance(point[0], str) or point[0])
+    return drawn
+
+
+class Recordings(NamedTuple):
+    """Recordings in memory as a stand-in for `data.Utterances`.
+
+    Attributes:
+        log_mels: float32 [T, F] each.
+        frames: int32 [N].
+    """
+
+    log_mels: list[np.ndarray]
+    frames: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.log_mels)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        return self.log_mels[position]
+
+
+class Tester:
+    """Predicts test utterances under the conditions of a config.
+
+    Everything that the conditions need is opened at once, so that a run fails before it trains.
+
+    Args:
+        experiment: of the run.
+
+    Attributes:
+        conditions: name -> parsed call.
+
+    Raises:
+        UserError: a condition that does not exist or cannot be met.
+    """
+
+    def __init__(self, experiment: Experiment):
+        self._experiment, config = experiment, experiment.config
+        self.conditions = parse_conditions(config.conditions)
+        corruptions = [c for c in self.conditions.values() if isinstance(c, Corruption)]
+        self._waveforms = None
+        if corruptions or any('_waveform' in name for name in self.conditions):
+            self._waveforms = Waveforms(experiment.corpus, config)
+        self._clips = {c.condition: open_clips(c, config) for c in corruptions}
+        self._attackers = {}
+        if any(name.startswith('transfer_') for name in self.conditions):
+            self._source = SourceRun(experiment)
+
+    def predict(self, name: str, variables: dict, fold: Fold) -> tuple[np.ndarray, dict]:
+        """Class probabilities of a fold's test utterances under a condition.
+
+        Args:
+            name: `clean`, or of `conditions`.
+            variables: of the fold's model.
+            fold: the fold.
+
+        Returns:
+            (float32 [N, K]; what else there is to say, numbers by name).
+        """
+        experiment, rows = self._experiment, fold.test
+        if name == 'clean':
+            return loop.predict(experiment, variables, experiment.utterances(rows)), {}
+        condition = self.conditions[name]
+        if isinstance(condition, Corruption):
+            return loop.predict(experiment, variables, self._corrupted(condition, rows)), {}
+        kind = 'waveform' if '_waveform' in name else 'standardised'
+        transfer = name.startswith('transfer_')
+        if (kind, transfer) not in self._attackers:
+            model = self._source.model if transfer else experiment.model
+            self._attackers[kind, transfer] = Attacker(experiment, model, kind)
+        source = self._source.variables(fold, variables) if transfer else variables
+        waveforms = self._waveforms if kind == 'waveform' else None
+        return self._attackers[kind, transfer].predict(
+            condition, variables, source, rows, waveforms
+        )
+
+    def _corrupted(self, corruption: Corruption, rows: np.ndarray) -> Recordings:
+        """The log-mels of corrupted waveforms; what is random is a function of seed, utterance and condition."""
+        config, index = self._experiment.config, self._experiment.corpus.index
+        front_end = FrontEnd(**config.data.front_end)
+        mel, clips = mel_matrix(front_end), self._clips[corruption.condition]
+        log_mels = []
+        for row in rows:
+            words = (str(index['id'][row]), corruption.condition)
+            rng = np.random.default_rng([config.seed, *(zlib.crc32(w.encode()) for w in words)])
+            signal = corrupt(corruption, self._waveforms[row], rng, clips)
+            log_mels.append(log_mel_of_signal(signal, front_end, mel))
+        return Recordings(log_mels, np.array([len(x) for x in log_mels], np.int32))
