@@ -11,7 +11,7 @@ from ser_jax import loop
 from ser_jax.attacker import Attacker, SourceRun
 from ser_jax.attacks import ATTACKS, Attack, attack_checks, parse_attack
 from ser_jax.clips import Waveforms, open_clips
-from ser_jax.corruptions import CORRUPTIONS, Corruption, corrupt, parse_corruption
+from ser_jax.corruptions import CORRUPTIONS, SAMPLE_RATE, Corruption, corrupt, parse_corruption
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
 from ser_jax.features import FrontEnd, log_mel_of_signal, mel_matrix
@@ -139,6 +139,11 @@ class Tester:
         self._experiment, config = experiment, experiment.config
         self.conditions = parse_conditions(config.conditions)
         corruptions = [c for c in self.conditions.values() if isinstance(c, Corruption)]
+        rate = config.data.front_end.sample_rate
+        if self.conditions and rate != SAMPLE_RATE:
+            raise UserError(
+                f'config.conditions are made for {SAMPLE_RATE} Hz, config.data.front_end has {rate}'
+            )
         self._waveforms = None
         if corruptions or any('_waveform' in name for name in self.conditions):
             self._waveforms = Waveforms(experiment.corpus, config)

@@ -194,5 +194,5 @@ def parse_call(text: str) -> tuple[str, tuple]:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
             raise problem
         return node.func.id, tuple(ast.literal_eval(argument) for argument in node.args)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, TypeError, ValueError) as error:  # TypeError: {[]: 1}
         raise problem from error

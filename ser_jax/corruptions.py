@@ -22,7 +22,7 @@ from ser_jax.audio import SILENCE_PEAK
 from ser_jax.config import parse_call
 from ser_jax.errors import UserError
 
-_RATE = 16000
+SAMPLE_RATE = 16000
 _FRAME = 320  # 20 ms
 _ACTIVE = 1e-3  # 30 dB below the loudest frame
 _MU = 255.0
@@ -125,7 +125,7 @@ def coloured_noise(rng: np.random.Generator, samples: int, slope: float) -> np.n
     Returns:
         float32 [S], root mean square 0.1.
     """
-    frequency = np.maximum(np.fft.rfftfreq(samples, 1 / _RATE), 20.0)
+    frequency = np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 20.0)
     spectrum = np.fft.rfft(rng.standard_normal(samples)) * frequency ** (-slope / 2)
     coloured = np.fft.irfft(spectrum, samples)
     return (0.1 * coloured / np.sqrt((coloured**2).mean())).astype(np.float32)
@@ -145,7 +145,7 @@ def reverberation(samples: np.ndarray, rng: np.random.Generator, seconds: float)
     Returns:
         float32 [S] of the same energy; what rings on behind the end is cut.
     """
-    length = int(seconds * _RATE)
+    length = int(seconds * SAMPLE_RATE)
     tail = 10 ** (-3 * np.arange(1, length + 1) / length) * rng.choice([-1.0, 1.0], length)
     response = np.concatenate([[1.0], tail / np.linalg.norm(tail)])
     dry = samples.astype(np.float64)
@@ -156,7 +156,7 @@ def reverberation(samples: np.ndarray, rng: np.random.Generator, seconds: float)
 @functools.cache
 def _telephone_filter() -> np.ndarray:
     """300 to 3400 Hz within 1.3 dB; 40 dB down below 200 and above 4000 Hz."""
-    return signal.cheby2(8, 40, (200, 4000), 'bandpass', fs=_RATE, output='sos')
+    return signal.cheby2(8, 40, (200, 4000), 'bandpass', fs=SAMPLE_RATE, output='sos')
 
 
 def telephone(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:

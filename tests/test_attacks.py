@@ -175,14 +175,14 @@ def test_of_several_starts_the_worst_is_kept_for_each_example():
         seen.append((np.asarray(x), np.asarray(wavy(x))))
         return wavy(x)
 
-    moved = attack('pgd(0.3, 6, 5)', problem(loss=wavy)._replace(loss=recorded))
+    moved = attack('pgd(0.3, 3, 9)', problem(loss=wavy)._replace(loss=recorded))
     points, losses = (np.stack(part) for part in zip(*seen))
     best = losses.argmax(0)
-    assert len(points) == 5
-    assert len(set(best)) > 1
+    assert len(points) == 9
+    assert len(set(best)) > 2
     assert np.array_equal(moved, points[best, np.arange(6)])
     # One start needs no loss, and is the first of several.
-    one = attack('pgd(0.3, 6)', problem(loss=wavy)._replace(loss=None))
+    one = attack('pgd(0.3, 3)', problem(loss=wavy)._replace(loss=None))
     assert np.array_equal(one, points[0])
 
 
@@ -306,7 +306,7 @@ def test_good_attacks_pass_every_check():
     [
         ({'fgsm(0.005)': 0.81, 'random_sign(0.005)': 0.82}, []),  # one point
         ({'fgsm(0.005)': 0.812, 'random_sign(0.005)': 0.82}, [FALLS]),
-        ({'fgsm(0.1)': 0.10, 'fgsm(0.01)': 0.74}, [FALLS]),  # up again at 0.3
+        ({'fgsm(0.01)': 0.758, 'fgsm(0.1)': 0.766}, [FALLS]),  # slowly up
         ({'pgd(0.005, 20)': 0.755}, []),  # half a point
         ({'pgd(0.005, 20)': 0.757}, [FGSM]),
         ({'pgd(0.3, 20)': 0.11, 'pgd(0.3, 40)': 0.105}, [ZERO]),

@@ -74,6 +74,10 @@ def test_active_power_of_little():
     assert active_power(np.zeros(0)) == active_power(np.zeros(1000)) == 0
     assert active_power(np.full(7, 0.5)) == pytest.approx(0.25)
     assert active_power(np.r_[np.zeros(640), np.full(330, 0.5)]) == pytest.approx(0.25)
+    for faint, counts in ((10**-1.45, True), (10**-1.55, False)):  # -29 and -31 dB
+        expected = (1 + faint**2) / 2 if counts else 1
+        frames = np.repeat([1, faint], 320)
+        assert active_power(frames) == pytest.approx(expected)
 
 
 def test_an_excerpt_is_a_piece_of_the_clip_that_can_be_heard():
