@@ -30,6 +30,13 @@ def base_config() -> ml_collections.ConfigDict:
     config.attack_source = (
         ''  # workdir of the run on whose models the conditions transfer_… are made
     )
+    # Prepared corpora that the final model is tested on, over the emotions they share with config.corpus.
+    config.test_corpora = ()
+    config.target_statistics = False  # also normalised by their own statistics (transductive)
+    config.few_shot = ()  # also adapted to so many of their utterances a class, e.g. (0, 5, 10, 15)
+    config.few_shot_speakers = ()  # also adapted to such shares of their speakers, e.g. (0.2,)
+    config.few_shot_steps = 100
+    config.few_shot_learning_rate = 5e-4  # peak
     config.report_test = True  # False: development; test speakers are never read (no final model)
     config.final = True  # train a last model on all speakers, for predict and export
     config.labelled_share = 1.0  # of each training speaker's utterances; the rest join unlabelled
@@ -121,6 +128,10 @@ _RULES = (
     ('crop_frames', lambda x: x >= 16, 'at least 16'),
     ('label_smoothing', lambda x: 0 <= x < 1, 'from 0 to below 1'),
     ('clean_share', lambda x: 0 <= x <= 1, 'from 0 to 1'),
+    ('few_shot', lambda x: all(type(k) is int and k >= 0 for k in x), 'whole numbers from 0'),
+    ('few_shot_speakers', lambda x: all(0 < s < 1 for s in x), 'shares between 0 and 1'),
+    ('few_shot_steps', lambda x: x >= 1, 'at least 1'),
+    ('few_shot_learning_rate', lambda x: x > 0, 'above 0'),
     ('labelled_share', lambda x: 0 < x <= 1, 'above 0, at most 1'),
     ('unlabelled_share', lambda x: 0 < x < 1, 'between 0 and 1'),
     ('parallelism', lambda x: x in ('jit', 'pmap'), "'jit' or 'pmap'"),
@@ -155,9 +166,13 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             'with config.validation and config.report_test both False nothing is reported'
         )
-    for field in ('unlabelled', 'noise_corpus'):
+    for field in ('unlabelled', 'noise_corpus', 'test_corpora'):
         if config.corpus in config[field]:
             raise UserError(f'config.{field}: {config.corpus} is the labelled corpus already')
+    if config.test_corpora and not (config.final and config.report_test):
+        raise UserError(
+            'config.test_corpora are tested with the final model: they need config.final and config.report_test'
+        )
     n_unlabelled = round(config.unlabelled_share * config.batch_size)
     any_unlabelled = config.unlabelled or config.labelled_share < 1
     if any_unlabelled and not 0 < n_unlabelled < config.batch_size:

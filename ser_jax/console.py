@@ -19,9 +19,10 @@ def print_table(card: Mapping) -> str:
     """
     conditions = card['conditions']
     speech = 'SYNTHETIC speech' if card['synthetic'] else 'real speech'
+    folds = f'{card["n_folds"][0]} of {card["n_folds"][1]} folds, ' if card['n_folds'][1] else ''
     header = (
         f'{card["system"]} on {card["corpus"]} ({speech}), {card["protocol"]}, '
-        f'{card["n_folds"][0]} of {card["n_folds"][1]} folds, seed {card["seed"]}'
+        f'{folds}seed {card["seed"]}'
     )
     blocks = [textwrap.wrap(header, _WIDTH)]
     if conditions:

@@ -207,6 +207,7 @@ def result_card(
     cost: Mapping[str, float],
     validation: Mapping | None = None,
     attack_checks: Sequence[Mapping] = (),
+    tested_with: Mapping | None = None,
 ) -> dict:
     """The result card: everything that `results.json` says about a run.
 
@@ -227,6 +228,7 @@ def result_card(
             `data_wait_fraction`.
         validation: `summarise_validation(…)` or None; only then does the card have it.
         attack_checks: `conditions.checks(…)`; where there are any the card has them.
+        tested_with: `workdir.tested_with(…)`; likewise.
 
     Returns:
         The card, in plain Python values.
@@ -251,4 +253,6 @@ def result_card(
         card['validation'] = validation
     if attack_checks:
         card['attack_checks'] = attack_checks
+    if tested_with:
+        card['tested_with'] = tested_with
     return _plain(card)

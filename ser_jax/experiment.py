@@ -179,7 +179,10 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     )
     folds = protocols.select_folds(all_folds, config.folds)
     added = [*others, *([noise] if noise else [])]
-    leak_check = leaks.check_folds(corpus.index, folds, [other.index for other in added])
+    if not folds and not config.test_corpora:
+        raise UserError(f'{protocol} tests nobody: name other corpora in config.test_corpora')
+    checked = folds or [protocols.Fold('final', rows, *[np.empty(0, np.int64)] * 2, ())]
+    leak_check = leaks.check_folds(corpus.index, checked, [other.index for other in added])
 
     operations = augment.parse_operations(config.augmentations)
     operation_names = ('clean', *config.augmentations)

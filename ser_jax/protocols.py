@@ -163,12 +163,18 @@ def fixed_lists(utterances: Utterances, path: str) -> list[tuple]:
     return splits
 
 
+def whole_corpus(utterances: Utterances) -> list[tuple]:
+    """No folds: everything trains the final model, which is tested on other corpora (`config.test_corpora`)."""
+    return []
+
+
 PROTOCOLS = {
     'leave_one_speaker_out': leave_one_speaker_out,
     'leave_one_session_out': leave_one_session_out,
     'speaker_folds': speaker_folds,
     'published_folds': published_folds,
     'fixed_lists': fixed_lists,
+    'whole_corpus': whole_corpus,
 }
 
 
@@ -240,7 +246,7 @@ def make_folds(
         raise UserError(f'protocol {protocol}: {error}') from error
     utterances = _utterances(index, np.unique(np.asarray(rows, np.int64)), folds, seed)
     fixed = name == 'fixed_lists'
-    if len(utterances.genders) < 3 and not fixed:
+    if len(utterances.genders) < 3 and not fixed and name != 'whole_corpus':
         raise UserError(
             f'{protocol} needs 3 known speakers (test, validation, training), the corpus has '
             f'{len(utterances.genders)}; fixed_lists("lists.json") takes any split'

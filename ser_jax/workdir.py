@@ -11,6 +11,16 @@ from jax.experimental import multihost_utils
 
 from ser_jax.errors import UserError
 
+# What the conditions of a run are made with.
+_TESTED_WITH = (
+    'test_noise_corpus',
+    'babble_corpus',
+    'attack_source',
+    'few_shot',
+    'few_shot_speakers',
+    'few_shot_steps',
+    'few_shot_learning_rate',
+)
 # What is no part of what a run is: where its data lie, how many of its folds train at once, and what its models are
 # tested on beside clean speech, which may be added later.
 _NOT_COMPARED = (
@@ -19,9 +29,9 @@ _NOT_COMPARED = (
     'data.memory_gb',
     'parallel_runs',
     'conditions',
-    'test_noise_corpus',
-    'babble_corpus',
-    'attack_source',
+    'test_corpora',
+    'target_statistics',
+    *_TESTED_WITH,
 )
 
 
@@ -53,6 +63,29 @@ def read_card(workdir: Path) -> dict[str, Any] | None:
     """The result card of a finished run; None where there is none yet."""
     path = workdir / 'results.json'
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def summary_file(workdir: Path, fold: str) -> Path:
+    """Where a fold says how its training ended; it is there only then."""
+    return workdir / 'checkpoints' / fold / 'summary.json'
+
+
+def read_summary(workdir: Path, fold: str) -> dict[str, Any]:
+    """What `loop.train_folds` said of a fold."""
+    return json.loads(summary_file(workdir, fold).read_text())
+
+
+def predictions_file(workdir: Path, fold: str, condition: str) -> Path:
+    """Where the predictions of a fold's test utterances under a condition lie."""
+    return workdir / 'checkpoints' / fold / f'{condition}.csv'
+
+
+def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
+    """What the conditions of a run were made with; None where it has none but clean."""
+    if not (config.conditions or config.test_corpora):
+        return None
+    flat = as_json(config)
+    return {name: flat[name] for name in _TESTED_WITH}
 
 
 def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:

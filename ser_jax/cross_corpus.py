@@ -1,0 +1,228 @@
+"""Tests a final model on other whole corpora, as it is, with their statistics, or adapted to a few of their utterances."""
+
+import dataclasses
+import functools
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+from ser_jax import augment, data, leaks, loop, objectives, optimiser, pipeline, sharding, steps
+from ser_jax.corpora import Corpus, open_corpus
+from ser_jax.errors import UserError
+from ser_jax.evaluation import Predictions
+from ser_jax.experiment import Experiment
+from ser_jax.features import FrontEnd
+from ser_jax.protocols import Fold
+
+_NOBODY = np.empty(0, np.int64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """A corpus to test on.
+
+    Attributes:
+        corpus: opened.
+        labels: emotions that it shares with the trained classes, in the order of those.
+        rows: its utterances with one of them.
+    """
+
+    corpus: Corpus
+    labels: tuple[str, ...]
+    rows: np.ndarray
+
+
+class CrossCorpus:
+    """The conditions `cross_<corpus>…` of a config: of every corpus in `config.test_corpora`
+
+    - `cross_<corpus>`: as it is, normalised by training statistics;
+    - `cross_<corpus>_target_statistics` with `config.target_statistics`: transductive, normalised by the
+      statistics of all tested utterances (their labels are not used);
+    - `cross_<corpus>_few_shot_<k>` for each k in `config.few_shot`: adapted to k utterances a class, tested on
+      those that no k takes, so that all k (0 too) are tested on the same;
+    - `cross_<corpus>_speakers_<share>` for each share in `config.few_shot_speakers`: adapted to that share
+      of the speakers, tested on those that no share takes.
+
+    Args:
+        experiment: of the trained corpus.
+
+    Raises:
+        UserError: a corpus without a common class, or with utterances or speakers that are trained on.
+    """
+
+    def __init__(self, experiment: Experiment):
+        self._experiment, config = experiment, experiment.config
+        self._targets = {name: self._open(name) for name in config.test_corpora}
+        self._ways = {}  # condition -> (corpus, how, how much)
+        for name in config.test_corpora:
+            ways = {'': ('as it is', 0)}
+            if config.target_statistics:
+                ways['_target_statistics'] = ('target statistics', 0)
+            ways |= {f'_few_shot_{k}': ('few shot', k) for k in config.few_shot}
+            ways |= {f'_speakers_{s:g}': ('speakers', s) for s in config.few_shot_speakers}
+            stem = 'cross_' + name.replace('/', '_')
+            self._ways |= {stem + ending: (name, *way) for ending, way in ways.items()}
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self._ways)
+
+    def hashes(self) -> dict[str, str]:
+        """Name -> hash of the tested corpora."""
+        return {name: t.corpus.metadata['corpus_hash'] for name, t in self._targets.items()}
+
+    def _open(self, name: str) -> Target:
+        experiment = self._experiment
+        config = experiment.config
+        corpus = open_corpus(
+            name,
+            data_dir=config.data.data_dir,
+            front_end=FrontEnd(**config.data.front_end),
+        )
+        data.refuse_not_finite(corpus)
+        labels = tuple(x for x in experiment.labels if x in corpus.metadata['vocabulary'])
+        everything = np.arange(len(corpus))
+        numbers = data.labels_of(corpus, everything, 'emotion', labels)
+        rows = everything[numbers >= 0]
+        present = [label for k, label in enumerate(labels) if (numbers == k).any()]
+        if len(present) < 2:
+            raise UserError(
+                f'{experiment.corpus.name} and {name} share {len(present)} of the classes '
+                f'{", ".join(experiment.labels)}: nothing to tell apart'
+            )
+        fewest = min((numbers == labels.index(label)).sum() for label in present)
+        if config.few_shot and max(config.few_shot) >= fewest:
+            raise UserError(
+                f'config.few_shot takes up to {max(config.few_shot)} utterances a class, but {name} has only '
+                f'{fewest} of one: none of it would be left to test'
+            )
+        known = set(corpus.index['speaker'][rows]) - {''}
+        if config.few_shot_speakers and round(max(config.few_shot_speakers) * len(known)) >= len(
+            known
+        ):
+            raise UserError(
+                f'config.few_shot_speakers takes all {len(known)} known speakers of {name}: none is left to test'
+            )
+        trained = [experiment.corpus, *experiment.unlabelled]
+        leaks.check_folds(
+            corpus.index, [Fold('cross', _NOBODY, _NOBODY, rows, ())], [c.index for c in trained]
+        )
+        if jax.process_index() == 0:
+            print(
+                f'{experiment.corpus.name} -> {name}: {", ".join(present)} are shared; {len(rows)} of '
+                f'{len(corpus)} utterances are tested',
+                file=sys.stderr,
+            )
+        return Target(corpus, tuple(present), rows)
+
+    def predict(self, condition: str, variables: dict[str, Any]) -> tuple[Predictions, tuple]:
+        """What the model says about a corpus.
+
+        Args:
+            condition: in `conditions`.
+            variables: of the final model.
+
+        Returns:
+            (predictions over the shared classes, their names). Probabilities of other classes are left out, the
+            rest scaled to sum to 1.
+        """
+        name, how, amount = self._ways[condition]
+        target, rows = self._targets[name], self._targets[name].rows
+        if how == 'target statistics':
+            constants = variables['constants'] | data.normalisation([(target.corpus, rows)])
+            variables = variables | {'constants': constants}
+        elif how == 'few shot':
+            order = self._by_class(target)
+            rows = np.setdiff1d(rows, _first(order, max(self._experiment.config.few_shot)))
+            if amount:
+                variables = self._adapt(variables, target, _first(order, amount))
+        elif how == 'speakers':
+            shares = self._experiment.config.few_shot_speakers
+            rows = np.setdiff1d(rows, self._of_speakers(target, max(shares)))
+            variables = self._adapt(variables, target, self._of_speakers(target, amount))
+        experiment = self._experiment
+        utterances = self._utterances(target, rows)
+        variables = sharding.replicate(jax.device_get(variables), experiment.mesh)
+        probabilities = loop.predict(experiment, variables, utterances)
+        columns = [experiment.labels.index(label) for label in target.labels]
+        probabilities = probabilities[:, columns] / probabilities[:, columns].sum(1, keepdims=True)
+        labels = data.labels_of(target.corpus, rows, 'emotion', target.labels)
+        index = target.corpus.index
+        predictions = Predictions(
+            index['id'][rows], ['cross'] * len(rows), index['speaker'][rows], labels, probabilities
+        )
+        return predictions, target.labels
+
+    def _utterances(self, target: Target, rows: np.ndarray) -> data.Utterances:
+        """Utterances of a target with the classes of the trained corpus."""
+        classes = {'emotion': self._experiment.labels}
+        memory_gb = self._experiment.config.data.memory_gb
+        return data.Utterances([(target.corpus, rows)], classes, memory_gb=memory_gb)
+
+    def _by_class(self, target: Target) -> list[np.ndarray]:
+        """The rows of each shared class in a random order, the same for every k."""
+        rng = np.random.default_rng(self._experiment.config.seed)
+        numbers = data.labels_of(target.corpus, target.rows, 'emotion', target.labels)
+        return [rng.permutation(target.rows[numbers == k]) for k in range(len(target.labels))]
+
+    def _of_speakers(self, target: Target, share: float) -> np.ndarray:
+        """The rows of a share of the speakers, at least one; a larger share holds the smaller one."""
+        speakers = target.corpus.index['speaker'][target.rows]
+        known = np.array(sorted(set(speakers) - {''}))
+        order = np.random.default_rng(self._experiment.config.seed).permutation(known)
+        return target.rows[np.isin(speakers, order[: max(1, round(share * len(known)))])]
+
+    def _adapt(self, variables: dict, target: Target, rows: np.ndarray) -> dict:
+        """Goes on training with some labelled utterances of the target, without augmentation."""
+        experiment, config = self._experiment, self._experiment.config
+        settings = config.optimiser.copy_and_resolve_references()
+        settings.learning_rate = config.few_shot_learning_rate
+        phases = objectives.multitask(
+            experiment.model.clone(axis_name=sharding.AXIS),
+            experiment.tasks,
+            optimiser.make_optimiser(settings, config.few_shot_steps),
+            label_smoothing=config.label_smoothing,
+            clean_target=True,
+            axis_name=sharding.AXIS,
+        )
+        plain = functools.partial(
+            augment.augment,
+            operations=(),
+            frames=config.crop_frames,
+            n_classes=len(experiment.labels),
+            axis_name=sharding.AXIS,
+        )
+        placement = sharding.DataParallel(experiment.mesh, config.parallelism)
+        step = steps.compile_train_step(phases, plain, placement)
+        variables = jax.device_get(variables)
+        constants = variables['constants'] | {
+            'class_weights': np.ones(len(experiment.labels), np.float32),
+            'seed': np.int32(config.seed),
+        }
+        state = steps.TrainState(
+            step=np.int32(0),
+            params=variables['params'],
+            opt_state={p.name: jax.device_get(p.tx.init(variables['params'])) for p in phases},
+            model_state={'batch_stats': variables['batch_stats'], 'constants': constants},
+        )
+        state = placement.pack([sharding.replicate(state, experiment.mesh)])
+        batches = data.TrainBatches(
+            labelled=self._utterances(target, rows),
+            unlabelled=None,
+            noise=None,
+            batch_size=config.batch_size,
+            n_unlabelled=0,
+            frames=config.crop_frames,
+            seed=config.seed,
+            rows=sharding.local_rows(config.batch_size),
+        )
+        for batch in pipeline.prefetch(batches, 0, config.few_shot_steps):
+            state, _ = step(state, placement.to_devices([batch]))
+        return steps.inference_variables(state)
+
+
+def _first(order: list[np.ndarray], k: int) -> np.ndarray:
+    return np.concatenate([rows[:k] for rows in order])

@@ -1,0 +1,140 @@
+"""What a finished run leaves: pooled predictions, pictures and the result card."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ser_jax import conditions, evaluation, figures
+from ser_jax import workdir as workdirs
+from ser_jax.conditions import Tester
+from ser_jax.cross_corpus import CrossCorpus
+from ser_jax.environment import joined
+from ser_jax.experiment import Experiment
+
+
+def report(
+    experiment: Experiment, tester: Tester, cross: CrossCorpus, workdir: Path
+) -> dict[str, Any]:
+    """Pools the folds, and writes predictions, pictures and result card.
+
+    Args:
+        experiment: of the run.
+        tester: of its conditions.
+        cross: of the corpora tested with its final model.
+        workdir: with the summaries and predictions of all folds.
+
+    Returns:
+        The card.
+    """
+    config, corpus = experiment.config, experiment.corpus
+    folds = [fold.name for fold in experiment.folds]
+    # Without folds there is only the final model, whose time and size then count.
+    summaries = [workdirs.read_summary(workdir, name) for name in folds or ['final']]
+    results, pooled, validation = {}, {}, None
+    if config.report_test and folds:
+        for name in ('clean', *tester.conditions):
+            pooled[name], facts = _pooled(folds, workdir, name)
+            results[name] = evaluation.summarise(pooled[name], experiment.labels) | facts
+    rates = {name: result['uar'] for name, result in results.items()}
+    for name in cross.conditions:
+        predictions, labels = evaluation.read_predictions(workdir / 'predictions' / f'{name}.csv')
+        results[name] = evaluation.summarise(predictions, labels) | {'labels': labels}
+    if config.validation and folds:
+        validation = evaluation.summarise_validation(
+            [
+                {
+                    'fold': fold.name,
+                    'validation_speakers': sorted(set(corpus.index['speaker'][fold.validation])),
+                    'n': len(fold.validation),
+                    'uar': summary['validation_uar'],
+                }
+                for fold, summary in zip(experiment.folds, summaries)
+            ]
+        )
+    content = workdirs.compared(workdirs.as_json(config))
+    del content['seed']  # runs that differ in nothing else make one row of a table
+    content = json.dumps(content, sort_keys=True)
+    card = evaluation.result_card(
+        system=','.join([config.system, *config.options]),
+        config_hash=hashlib.sha256(content.encode()).hexdigest()[:16],
+        corpus=corpus.name,
+        corpus_hash=corpus.metadata['corpus_hash'],
+        synthetic=corpus.metadata['synthetic'],
+        labels=experiment.labels,
+        protocol=experiment.protocol,
+        n_folds=(len(folds), experiment.n_folds),
+        environment=joined([summary['environment'] for summary in summaries]),
+        seed=config.seed,
+        n_params=summaries[0]['n_params'],
+        conditions=results,
+        leak_check=experiment.leak_check,
+        cost=_total_cost([summary['cost'] for summary in summaries]),
+        validation=validation,
+        attack_checks=conditions.checks(tester.conditions, rates),
+        tested_with=workdirs.tested_with(config),
+    )
+    if jax.process_index() == 0:
+        for name, predictions in pooled.items():
+            path = workdir / 'predictions' / f'{name}.csv'
+            evaluation.write_predictions(path, predictions, experiment.labels)
+        _draw(card, tester, workdir / 'report')
+        evaluation.write_json(workdir / 'results.json', card)
+    return card
+
+
+def _pooled(
+    folds: list[str], workdir: Path, condition: str
+) -> tuple[evaluation.Predictions, dict[str, float]]:
+    """Predictions of all folds under a condition, and the means of what else was said of them."""
+    files = [workdirs.predictions_file(workdir, name, condition) for name in folds]
+    parts = [evaluation.read_predictions(file)[0] for file in files]
+    facts = [file.with_suffix('.json') for file in files]
+    facts = [json.loads(file.read_text()) for file in facts if file.exists()]
+    means = {name: float(np.mean([fact[name] for fact in facts])) for name in (facts or [{}])[0]}
+    return evaluation.pool(parts), means
+
+
+def _draw(card: dict[str, Any], tester: Tester, folder: Path) -> None:
+    """The pictures of a run: confusions of clean speech (or the first corpus tested), and robustness."""
+    results = card['conditions']
+    for name, result in results.items():
+        if name == 'clean' or name.startswith('cross_'):
+            ending = '' if name == 'clean' else f'_{name}'
+            labels = result.get('labels', card['labels'])
+            path = folder / f'confusion_matrix{ending}.png'
+            figures.confusion_matrix_figure(result['confusion'], labels, _title(card, name), path)
+    if 'clean' in results and tester.conditions:
+        figures.robustness_figure(
+            conditions.panels(tester.conditions, results),
+            (results['clean']['uar'], results['clean']['uar_ci95']),
+            _title(card, 'clean'),
+            folder / 'robustness.png',
+        )
+
+
+def _title(card: dict[str, Any], condition: str) -> str:
+    result = card['conditions'][condition]
+    kind = 'synthetic' if card['synthetic'] else 'real'
+    where = '' if condition == 'clean' else f', {condition}'
+    return (
+        f'{card["system"]} on {card["corpus"]} ({kind} speech){where}\n'
+        f'{card["protocol"]}, {card["n_folds"][0]} of {card["n_folds"][1]} folds, seed {card["seed"]}: '
+        f'UAR {100 * result["uar"]:.1f} %, n = {result["n"]}'
+    )
+
+
+def _total_cost(costs: list[dict[str, float]]) -> dict[str, float]:
+    """Sums of seconds, means of rates (each weighted by its fold's seconds), the peak of memory."""
+    seconds = np.array([cost['train_seconds'] for cost in costs])
+    mean = lambda name: float(np.average([cost[name] for cost in costs], weights=seconds))
+    return {
+        'train_seconds': float(seconds.sum()),
+        'compile_seconds': sum(cost['compile_seconds'] for cost in costs),
+        'utterances_per_second': mean('utterances_per_second'),
+        'peak_memory_mb': max((cost['peak_memory_mb'] or 0 for cost in costs), default=None),
+        'data_wait_fraction': mean('data_wait_fraction'),
+    }
