@@ -53,6 +53,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.eval_batch_size = 16
     config.class_weights = True  # every emotion counts the same in the loss
     config.label_smoothing = 0.1
+    config.adversarial_epsilon = 0.0  # trains on inputs attacked within it (standardised log-mel)
     config.parallelism = 'jit'  # or 'pmap'
     config.parallel_runs = (
         1  # folds trained side by side in one program, each on one device (or CPU core)
@@ -127,6 +128,7 @@ _RULES = (
     ('eval_batch_size', lambda x: x >= 1, 'at least 1'),
     ('crop_frames', lambda x: x >= 16, 'at least 16'),
     ('label_smoothing', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+    ('adversarial_epsilon', lambda x: 0 <= x <= 10, 'from 0 to 10'),
     ('clean_share', lambda x: 0 <= x <= 1, 'from 0 to 1'),
     ('few_shot', lambda x: all(type(k) is int and k >= 0 for k in x), 'whole numbers from 0'),
     ('few_shot_speakers', lambda x: all(0 < s < 1 for s in x), 'shares between 0 and 1'),

@@ -210,6 +210,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         label_smoothing=config.label_smoothing,
         clean_target=config.reconstruction_target == 'clean',
         axis_name=sharding.AXIS,
+        adversarial_epsilon=config.adversarial_epsilon,
     )
     placement = _placement(config)
     mesh = placement.mesh

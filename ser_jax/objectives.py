@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from ser_jax import losses
+from ser_jax import attacks, losses
 from ser_jax.models import layers
 from ser_jax.tasks import Task
 
@@ -40,6 +41,7 @@ def multitask(
     label_smoothing: float,
     clean_target: bool,
     axis_name: str,
+    adversarial_epsilon: float = 0.0,
 ) -> tuple[Phase, ...]:
     """The objective of MTL-AUG: Σ weight × loss over the tasks (Latif et al. 2022), in one phase.
 
@@ -50,6 +52,8 @@ def multitask(
         label_smoothing: of the emotion task, in [0, 1).
         clean_target: reconstruct the input as it was before noise and masks, not as the network sees it.
         axis_name: the devices' axis.
+        adversarial_epsilon: trains on inputs attacked within this epsilon of the standardised log-mel
+            (`_attacked`); 0 = as they are.
 
     Returns:
         One phase.
@@ -61,22 +65,40 @@ def multitask(
         label_smoothing=label_smoothing,
         clean_target=clean_target,
         axis_name=axis_name,
+        adversarial_epsilon=adversarial_epsilon,
     )
     return (Phase('multitask', loss, (), tx),)
 
 
 def _multitask_loss(
-    params, model_state, batch, rngs, *, model, tasks, label_smoothing, clean_target, axis_name
+    params,
+    model_state,
+    batch,
+    rngs,
+    *,
+    model,
+    tasks,
+    label_smoothing,
+    clean_target,
+    axis_name,
+    adversarial_epsilon,
 ):
     constants = model_state['constants']
-    outputs, updated = model.apply(
-        {'params': params, 'batch_stats': model_state['batch_stats']},
-        normalise(batch['log_mel'], constants),
-        batch['length'],
-        train=True,
-        rngs=rngs,
-        mutable=['batch_stats'],
-    )
+
+    def apply(x):
+        return model.apply(
+            {'params': params, 'batch_stats': model_state['batch_stats']},
+            x,
+            batch['length'],
+            train=True,
+            rngs=rngs,
+            mutable=['batch_stats'],
+        )
+
+    x = normalise(batch['log_mel'], constants)
+    if adversarial_epsilon:
+        x = _attacked(x, apply, batch, rngs['dropout'], adversarial_epsilon, axis_name)
+    outputs, updated = apply(x)
     shares = {}
     for task in tasks:
         output = outputs[task.name]
@@ -98,6 +120,25 @@ def _multitask_loss(
         jax.lax.psum(metrics, axis_name),
         {**model_state, 'batch_stats': updated['batch_stats']},
     )
+
+
+def _attacked(x, apply, batch, rng, epsilon, axis_name):
+    """The inputs after one step of FGSM on the emotion from a random start in the ball.
+
+    Fast adversarial training, Wong et al. 2020 (arXiv 2001.03994, algorithm 3; steps of 1.25 epsilon). Utterances without an
+    emotion only get the random start.
+    """
+    keys = layers.example_keys(jax.random.fold_in(rng, 1), len(x), axis_name)
+    draw = lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -epsilon, epsilon)
+    start = x + jax.vmap(draw)(keys)
+
+    def loss(start):
+        logits = apply(start)[0]['emotion']
+        return jnp.sum(losses.cross_entropy(logits, batch['emotion'], 0.0) * batch['emotion_mask'])
+
+    lower, upper = attacks.ball(x, epsilon)
+    moved = attacks.ascend(start, jax.grad(loss), lower, upper, 1.25 * epsilon)
+    return jax.lax.stop_gradient(moved)
 
 
 def normalise(log_mel: jax.Array, constants: dict[str, jax.Array]) -> jax.Array:

@@ -1,7 +1,7 @@
 """Evaluation protocols: from the metadata of a corpus to folds of index rows.
 
 A protocol is one function, named by a call string: `leave_one_speaker_out()`,
-`leave_one_session_out()`, `speaker_folds(4)`, `published_folds()` or `fixed_lists("lists.json")`.
+`leave_one_session_out()`, `speaker_folds(4)`, `published_folds()`, `fixed_lists("lists.json")` or `whole_corpus()`.
 Folds depend on the metadata alone: the training seed plays no part, so that runs with several seeds
 share their folds.
 
@@ -163,18 +163,14 @@ def fixed_lists(utterances: Utterances, path: str) -> list[tuple]:
     return splits
 
 
-def whole_corpus(utterances: Utterances) -> list[tuple]:
-    """No folds: everything trains the final model, which is tested on other corpora (`config.test_corpora`)."""
-    return []
-
-
 PROTOCOLS = {
     'leave_one_speaker_out': leave_one_speaker_out,
     'leave_one_session_out': leave_one_session_out,
     'speaker_folds': speaker_folds,
     'published_folds': published_folds,
     'fixed_lists': fixed_lists,
-    'whole_corpus': whole_corpus,
+    # No folds: all train the final model, which `config.test_corpora` test.
+    'whole_corpus': lambda utterances: [],
 }
 
 
@@ -204,7 +200,7 @@ def validation_speakers(
         if genders[speaker] >= 0:
             first.setdefault(genders[speaker], speaker)
     chosen = list(first.values())
-    chosen += [speaker for speaker in cyclic if speaker not in chosen][: max(0, 2 - len(chosen))]
+    chosen += [name for name in cyclic if name not in chosen][: max(0, 2 - len(chosen))]
     return tuple(sorted(chosen, key=cyclic.index)[: min(2, len(cyclic) // 2)])
 
 
@@ -245,13 +241,12 @@ def make_folds(
     except TypeError as error:
         raise UserError(f'protocol {protocol}: {error}') from error
     utterances = _utterances(index, np.unique(np.asarray(rows, np.int64)), folds, seed)
-    fixed = name == 'fixed_lists'
-    if len(utterances.genders) < 3 and not fixed and name != 'whole_corpus':
+    if len(utterances.genders) < 3 and name not in ('fixed_lists', 'whole_corpus'):
         raise UserError(
             f'{protocol} needs 3 known speakers (test, validation, training), the corpus has '
             f'{len(utterances.genders)}; fixed_lists("lists.json") takes any split'
         )
-    excluded = _NONE if fixed else np.setdiff1d(utterances.usable, utterances.rows)
+    excluded = _NONE if name == 'fixed_lists' else np.setdiff1d(utterances.usable, utterances.rows)
     splits = PROTOCOLS[name](utterances, *arguments)
     digits = max(2, len(str(len(splits))))
     return [

@@ -54,6 +54,18 @@ def test_devices_give_the_same_losses(beeps, tmp_path, one_device, devices, more
     np.testing.assert_allclose(losses(tmp_path / 'run'), one_device, atol=1e-4)
 
 
+def test_adversarial_training_is_the_same_on_two_devices(beeps, tmp_path, one_device):
+    found = []
+    for devices in (1, 2):
+        workdir = tmp_path / str(devices)
+        more = '--config.adversarial_epsilon=0.2'
+        result = run(*command(beeps, workdir, more), devices=devices)
+        assert result.returncode == 0, result.stderr
+        found.append(losses(workdir))
+    np.testing.assert_allclose(*found, atol=1e-3)  # a sign may turn where the gradient is next to 0
+    assert found[0][:, 1].mean() > one_device[:, 1].mean() + 1e-3  # the emotion is harder
+
+
 def test_two_processes_give_the_same_losses(beeps, tmp_path, one_device):
     with socket.socket() as free:
         free.bind(('localhost', 0))
