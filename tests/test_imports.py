@@ -18,7 +18,7 @@ LEVELS = {
         -2: '__init__ models.__init__ errors',
         -1: 'features workdir models.convolution models.recurrent',
         0: 'models.layers losses metrics audio pipeline config checkpoints sharding writer figures '
-        'console optimiser cost environment front_end grid_figure',
+        'console optimiser cost environment front_end grid_figure comparison',
         0.3: 'mel',
         0.6: 'augmentations',
         1: 'tasks augment attacks corruptions corpora grid_plan '
@@ -27,10 +27,12 @@ LEVELS = {
         2: 'objectives data protocols leaks',
         3: 'steps',
         4: 'evaluation experiment',
-        4.3: 'attacker',
+        4.3: 'attacker paired',
         4.5: 'loop',
-        4.7: 'conditions',
-        5: 'train predictor grid_runs grid_table',
+        4.7: 'conditions cross_corpus',
+        4.8: 'reporting',
+        5: 'train predictor grid_table',
+        5.5: 'grid_runs',
         6: 'main grid predict report export',
     }.items()
     for name in names.split()

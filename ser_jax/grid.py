@@ -1,0 +1,124 @@
+"""Runs a grid, settings × variants × seeds: python -m ser_jax.grid --config=configs/grids/NAME.py
+
+--config    a grid file, e.g. configs/grids/demo.py, which shows how to write one
+--workdir   the grid's folder; default runs/grids/NAME. The same folder again skips what is finished,
+            resumes what was cut short and tries again what failed
+--list      prints the runs and how far they are, runs nothing
+--jobs      FILE to write the command line of every run to, for a scheduler; runs nothing
+--share     K/N: only every Nth run from the Kth, e.g. 2/4 on the second of four machines that share
+            the folder; default 1/1
+--table     makes the table of what is finished, runs nothing
+
+Ends in table.md, table.csv and table.png in the grid's folder.
+"""
+
+import argparse
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ser_jax.errors import UserError
+from ser_jax.grid_plan import Grid, read_grid
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f'error: {message}', file=sys.stderr)  # without the usage: one line
+        sys.exit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 1 where a run failed, 2 for a wrong grid or flag."""
+    options = _parse_flags(arguments)
+    try:
+        grid = read_grid(options.config)
+        start, step = _parse_share(options.share)
+        from ser_jax import grid_runs  # imports JAX: not for --help and wrong flags
+
+        grid_runs.check_conditions(grid)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    workdir = Path(options.workdir or f'runs/grids/{grid.name}').expanduser()
+    mine = list(enumerate(grid.runs, 1))[start - 1 :: step]
+    try:
+        grid_runs.check_grid(workdir, grid, write=not (options.list or options.table))
+        if options.list:
+            for number, run in mine:
+                print(
+                    f'{number:>4}  {grid_runs.state(workdir / run.folder, run.config):<8}  {run.folder}'
+                )
+            return 0
+        if options.jobs:
+            return _write_jobs(Path(options.jobs), [run.command(workdir) for _, run in mine])
+        failures = {} if options.table else grid_runs.run_all(mine, workdir, len(grid.runs))
+        return _report(grid, workdir, failures)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('\ninterrupted: the same command goes on from here', file=sys.stderr)
+        return 1
+
+
+def _parse_flags(arguments):
+    parser = _Parser(allow_abbrev=False, add_help=False)
+    for flag in ('--config', '--workdir', '--jobs'):
+        parser.add_argument(flag)
+    parser.add_argument('--share', default='1/1')
+    for flag in ('--list', '--table'):
+        parser.add_argument(flag, action='store_true')
+    parser.add_argument('-h', '--help', action='store_true')
+    options = parser.parse_args(arguments)
+    if options.help:
+        print(__doc__.strip())
+        sys.exit(0)
+    if not options.config:
+        parser.error('--config is required, e.g. --config=configs/grids/demo.py')
+    return options
+
+
+def _parse_share(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r'(\d+)/(\d+)', text)
+    share = tuple(map(int, found.groups())) if found else (0, 0)
+    if not 1 <= share[0] <= share[1]:
+        raise UserError(f'--share={text}: it must be K/N with K from 1 to N, e.g. 2/4')
+    return share
+
+
+def _write_jobs(path: Path, commands: Sequence[Sequence[str]]) -> int:
+    try:
+        path.write_text(''.join(shlex.join(words) + '\n' for words in commands), encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'--jobs={path}: cannot be written: {error.strerror}') from error
+    print(f'{path}: {len(commands)} command lines, one a run, in any order or side by side')
+    return 0
+
+
+def _report(grid: Grid, workdir: Path, failures: dict[str, str]) -> int:
+    from ser_jax import grid_runs, grid_table
+
+    rows = grid_table.make_rows(grid, workdir)
+    finished = sum(
+        grid_runs.state(workdir / run.folder, run.config) == 'finished' for run in grid.runs
+    )
+    summary = f'{finished} of {len(grid.runs)} runs are finished'
+    if rows:
+        grid_table.write_tables(rows, grid, summary, workdir)
+        print(
+            f'\n{grid_table.as_text(rows)}\n\n{workdir}/table.md, table.csv, table.png: {summary}'
+        )
+    else:
+        print(f'no table: {summary}')
+    for folder, problem in failures.items():
+        print(f'failed: {folder}: {problem}', file=sys.stderr)
+    return int(bool(failures))
+
+
+if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops the run as well
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""The table of a grid, from made-up results: seeds joined, variants compared, everything said."""
+
+import csv
+import json
+import statistics
+
+import matplotlib.image
+import numpy as np
+import pytest
+from conftest import ROOT
+from test_grid_plan import plan
+
+from ser_jax import comparison, evaluation, grid_table
+from ser_jax.errors import UserError
+
+LABELS = ['angry', 'happy', 'sad']
+
+
+def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
+    """Writes a card and predictions of a run that gets `hits` of the utterances of each class right."""
+    labels = np.arange(n) % 3
+    said = np.where(np.arange(n) // 3 < hits, labels, (labels + 1) % 3)
+    predictions = evaluation.Predictions(
+        id=[f'u{i:02d}' for i in range(n)],
+        fold=['fold_01'] * n,
+        speaker=[f'c/{i // 3}' for i in range(n)],
+        label=labels,
+        probabilities=np.eye(3)[said],
+    )
+    folder = workdir / run.folder
+    for condition in conditions:
+        evaluation.write_predictions(folder / f'predictions/{condition}.csv', predictions, LABELS)
+    summary = evaluation.summarise(predictions, LABELS, n_bootstrap=200)
+    card = evaluation.result_card(
+        **{
+            'system': run.variant,
+            'config_hash': '1',
+            'corpus': 'c',
+            'corpus_hash': '2',
+            'synthetic': True,
+            'labels': LABELS,
+            'protocol': 'speaker_folds(4)',
+            'n_folds': (1, 4),
+            'environment': {'commit': 'abc', 'versions': {}, 'device': '1 × cpu'},
+            'seed': run.seed,
+            'n_params': 1,
+            'conditions': dict.fromkeys(conditions, summary),
+            'leak_check': {},
+            'cost': {'train_seconds': 10.0 + 10 * run.seed},
+            **fields,
+        }
+    )
+    evaluation.write_json(folder / 'results.json', card)
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    return plan(
+        tmp_path,
+        settings={'s': {'argument': 'demo_speech'}, 't': {'argument': 'emodb'}},
+        variants={
+            'base': {'argument': 'single_task'},
+            'full': {},
+            'half': {'argument': 'augment_only'},
+        },
+        seeds=(0, 1),
+        baseline='base',
+    )
+
+
+def test_a_row_joins_its_seeds_and_is_compared_with_the_baseline(tmp_path, made):
+    hits = {'base': 3, 'full': 7, 'half': 5}
+    for one in made.runs:
+        fake_result(tmp_path, one, hits[one.variant] + one.seed)
+    rows = grid_table.make_rows(made, tmp_path)
+    assert [(row['setting'], row['variant']) for row in rows] == [
+        (setting, variant) for setting in 'st' for variant in ('base', 'full', 'half')
+    ]
+    base, full, half = rows[:3]
+    assert full['uar'] == pytest.approx((7 / 8 + 1) / 2)
+    assert full['uar_std'] == pytest.approx(statistics.stdev([7 / 8, 1]))
+    assert full['seeds'] == [0, 1]
+    assert full['train_seconds'] == 15
+    assert full['chance'] == pytest.approx(1 / 3)
+    cards = [json.loads((tmp_path / f's/full/seed{k}/results.json').read_text()) for k in (0, 1)]
+    lower = [card['conditions']['clean']['uar_ci95'][0] for card in cards]
+    assert full['uar_low'] == pytest.approx(statistics.mean(lower))
+
+    assert base['difference'] is base['p'] is base['p_holm'] is None
+    assert full['difference'] == pytest.approx(full['uar'] - base['uar'])
+    assert full['difference_low'] < full['difference'] < full['difference_high']
+    assert 0 < full['p'] < half['p'] < 1
+    family = [row['p'] for row in rows if row['p'] is not None]
+    assert len(family) == 4
+    expected = comparison.holm(family)
+    assert [row['p_holm'] for row in rows if row['p'] is not None] == pytest.approx(list(expected))
+
+
+def test_the_order_of_the_utterances_plays_no_part(tmp_path, made):
+    for one in made.runs:
+        fake_result(tmp_path, one, 3 if one.variant == 'base' else 6)
+    before = grid_table.make_rows(made, tmp_path)
+    path = tmp_path / 's/full/seed0/predictions/clean.csv'
+    header, *lines = path.read_text().splitlines(keepends=True)
+    path.write_text(''.join([header, *lines[::-1]]))
+    assert grid_table.make_rows(made, tmp_path) == before
+
+
+def test_other_utterances_are_not_compared(tmp_path, made):
+    for one in made.runs:
+        fake_result(tmp_path, one, 4, n=24 if one.variant != 'full' else 21)
+    _, full, half = grid_table.make_rows(made, tmp_path)[:3]
+    assert full['difference'] is full['p'] is None
+    assert 'other utterances' in full['not_compared']
+    assert half['difference'] == 0
+    grid_table.write_tables([full, half], made, '', tmp_path)
+    *_, last = (tmp_path / 'table.md').read_text().splitlines()
+    assert last.startswith('- Not compared: s, clean, full: ')
+
+
+def test_the_files_say_everything(tmp_path, made):
+    for one in made.runs[:7]:  # one seed of all, and of one the other
+        fake_result(tmp_path, one, 4, conditions=('clean', 'cross_d'))
+    rows = grid_table.make_rows(made, tmp_path)
+    assert len(rows) == 12
+    grid_table.write_tables(rows, made, '7 of 12 runs are finished', tmp_path)
+    lines = (tmp_path / 'table.md').read_text().splitlines()
+    assert '7 of 12 runs are finished' in lines[2]
+    assert 'commit abc' in lines[2]
+    table = [line for line in lines if line.startswith('|')]
+    assert len(table) == 2 + len(rows)
+    for line in table[2:]:
+        assert 'c (SYNTHETIC)' in line
+        protocol = 'final model' if '| cross_d |' in line else 'speaker_folds(4), 1 of 4 folds |'
+        assert f'| {protocol}' in line
+        assert '1 × cpu' in line
+        assert line.count('|') == table[0].count('|')
+    assert '(8)' in lines[-1], 'the number of comparisons'
+    with (tmp_path / 'table.csv').open(newline='') as file:
+        stored = list(csv.DictReader(file))
+    for text, row in zip(stored, rows, strict=True):
+        assert float(text['uar']) == row['uar']
+        assert text['seeds'] == ' '.join(map(str, row['seeds']))
+        assert (text['corpus'], text['synthetic']) == ('c', 'true')
+        assert text['p'] == ('' if row['p'] is None else str(row['p']))
+    assert 'SYNTHETIC' in grid_table.as_text(rows)
+    image = matplotlib.image.imread(tmp_path / 'table.png')
+    colours = {tuple(pixel) for pixel in (255 * image[..., :3]).astype(int).reshape(-1, 3)}
+    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colours  # every variant is there
+
+
+def test_runs_that_only_validate(tmp_path, made):
+    validation = evaluation.summarise_validation(
+        [{'fold': 'fold_01', 'validation_speakers': ['c/1'], 'n': 9, 'uar': 0.5}]
+    )
+    for one in made.runs:
+        fake_result(tmp_path, one, 4, conditions=(), validation=validation)
+    rows = grid_table.make_rows(made, tmp_path)
+    assert {(row['condition'], row['uar'], *row['n'], row['p']) for row in rows} == {
+        ('validation', 0.5, 9, None)
+    }
+    grid_table.write_tables(rows, made, '', tmp_path)
+
+
+def test_seeds_of_different_corpora_are_not_joined(tmp_path, made):
+    for one in made.runs:
+        fake_result(tmp_path, one, 4, corpus_hash=str(one.seed))
+    with pytest.raises(UserError, match='s/base: its seeds differ in corpus_hash'):
+        grid_table.make_rows(made, tmp_path)
