@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.experimental import multihost_utils
 
 from ser_jax import attacks, pipeline, sharding, steps
 from ser_jax.checkpoints import Checkpoints
@@ -62,12 +63,16 @@ class SourceRun:
         if not folder.is_dir():
             raise UserError(f'config.attack_source: {self._workdir} has no model of {fold.name}')
         stored = Checkpoints(folder).restore()
-        own_mean, mean = (np.asarray(v['constants']['mean']) for v in (own, stored))
-        if not np.allclose(own_mean, mean, atol=1e-4):
+        constants = jax.device_get(own['constants'])
+        if not all(
+            np.allclose(constants[name], stored['constants'][name], atol=1e-4)
+            for name in ('mean', 'std')
+        ):
             raise UserError(
                 f'config.attack_source: {fold.name} of {self._workdir} was trained on other utterances'
             )
-        return sharding.replicate(jax.device_get(stored), self._experiment.mesh)
+        stored = jax.device_get(stored) | {'constants': constants}
+        return sharding.replicate(stored, self._experiment.mesh)
 
 
 class Attacker:
@@ -136,7 +141,8 @@ class Attacker:
             result = self._predict(variables, inputs)
             probabilities[positions] = np.asarray(result.addressable_shards[0].data)
             if waveforms is not None:
-                ratios[mine] = _local(attacks.perturbation_snr(batch['x'], moved, batch['own']))
+                local = _local(attacks.perturbation_snr(batch['x'], moved, batch['own']))
+                ratios[positions] = multihost_utils.process_allgather(local, tiled=True)
         finite = np.isfinite(ratios)
         facts = {'perturbation_snr_db': float(ratios[finite].mean())} if finite.any() else {}
         return probabilities, facts

@@ -45,6 +45,11 @@ class Waveforms:
                 f'tfds_builders.build {corpus.name} --representation=both'
             )
         self._rows = np.array([rows[name] for name in corpus.index['id']])
+        if (own.index['audio_sha256'][self._rows] != corpus.index['audio_sha256']).any():
+            raise UserError(
+                f'waveforms and log-mels of {corpus.name} were made of different audio: prepare both at once, python -m '
+                f'tfds_builders.build {corpus.name} --representation=both'
+            )
         self._source = own.source()
 
     def __getitem__(self, row: int) -> np.ndarray:

@@ -17,6 +17,11 @@ from ser_jax.features import FrontEnd
 from ser_jax.protocols import Fold
 
 _NOBODY = np.empty(0, np.int64)
+_ADAPTED = (
+    'emotion',
+    'augmentation_type',
+    'log_mel',
+)  # targets of the tasks that adaptation goes on with
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,10 +75,6 @@ class CrossCorpus:
         """Their names."""
         return tuple(self._ways)
 
-    def hashes(self) -> dict[str, str]:
-        """Name -> hash of the tested corpora."""
-        return {name: t.corpus.metadata['corpus_hash'] for name, t in self._targets.items()}
-
     def _open(self, name: str) -> Target:
         experiment = self._experiment
         config = experiment.config
@@ -100,15 +101,16 @@ class CrossCorpus:
                 f'{fewest} of one: none of it would be left to test'
             )
         known = set(corpus.index['speaker'][rows]) - {''}
-        if config.few_shot_speakers and round(max(config.few_shot_speakers) * len(known)) >= len(
-            known
-        ):
+        taken = max(1, round(max(config.few_shot_speakers, default=0) * len(known)))
+        if config.few_shot_speakers and taken >= len(known):
             raise UserError(
                 f'config.few_shot_speakers takes all {len(known)} known speakers of {name}: none is left to test'
             )
         trained = [experiment.corpus, *experiment.unlabelled]
         leaks.check_folds(
-            corpus.index, [Fold('cross', _NOBODY, _NOBODY, rows, ())], [c.index for c in trained]
+            corpus.index,
+            [Fold(f'test corpus {name}', _NOBODY, _NOBODY, rows, ())],
+            [c.index for c in trained],
         )
         if jax.process_index() == 0:
             print(
@@ -142,6 +144,7 @@ class CrossCorpus:
         elif how == 'speakers':
             shares = self._experiment.config.few_shot_speakers
             rows = np.setdiff1d(rows, self._of_speakers(target, max(shares)))
+            rows = rows[target.corpus.index['speaker'][rows] != '']  # they might be anybody
             variables = self._adapt(variables, target, self._of_speakers(target, amount))
         experiment = self._experiment
         utterances = self._utterances(target, rows)
@@ -176,13 +179,16 @@ class CrossCorpus:
         return target.rows[np.isin(speakers, order[: max(1, round(share * len(known)))])]
 
     def _adapt(self, variables: dict, target: Target, rows: np.ndarray) -> dict:
-        """Goes on training with some labelled utterances of the target, without augmentation."""
+        """Goes on training with some labelled utterances of the target, without augmentation.
+
+        The tasks are those that need no other label than the emotion.
+        """
         experiment, config = self._experiment, self._experiment.config
         settings = config.optimiser.copy_and_resolve_references()
         settings.learning_rate = config.few_shot_learning_rate
         phases = objectives.multitask(
             experiment.model.clone(axis_name=sharding.AXIS),
-            experiment.tasks,
+            tuple(task for task in experiment.tasks if task.target in _ADAPTED),
             optimiser.make_optimiser(settings, config.few_shot_steps),
             label_smoothing=config.label_smoothing,
             clean_target=True,

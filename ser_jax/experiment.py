@@ -179,8 +179,10 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     )
     folds = protocols.select_folds(all_folds, config.folds)
     added = [*others, *([noise] if noise else [])]
-    if not folds and not config.test_corpora:
-        raise UserError(f'{protocol} tests nobody: name other corpora in config.test_corpora')
+    if not folds and (config.conditions or not config.test_corpora):
+        raise UserError(
+            f'{protocol} tests nobody: set config.test_corpora, and no config.conditions'
+        )
     checked = folds or [protocols.Fold('final', rows, *[np.empty(0, np.int64)] * 2, ())]
     leak_check = leaks.check_folds(corpus.index, checked, [other.index for other in added])
 

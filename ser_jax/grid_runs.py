@@ -90,7 +90,7 @@ def state(folder: Path, config: ml_collections.ConfigDict) -> str:
         config: of the run; conditions that were added to it later make a finished run begun.
     """
     card = read_card(folder)
-    if card and not train._something_new(config, card):
+    if card and not train.needs_testing(config, card):
         return 'finished'
     return 'begun' if folder.exists() else 'to do'
 

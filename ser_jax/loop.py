@@ -67,9 +67,10 @@ def train_folds(
         state = placement.pack([run.state for run in runs])
         while not any(run.done for run in runs):
             batch = placement.to_devices([run.next_batch() for run in runs])
-            state, metrics = experiment.train_step(state, batch)
+            state, step_metrics = experiment.train_step(state, batch)
             for number, run in enumerate(runs):
-                run.after_step(functools.partial(placement.run_of, number=number), state, metrics)
+                mine = functools.partial(placement.run_of, number=number)
+                run.after_step(mine, state, step_metrics)
         for number, run in enumerate(runs):
             run.state = placement.run_of(state, number)
         yield from [(run.job, run.summary()) for run in runs if run.done]
@@ -125,22 +126,22 @@ class FoldTraining:
         """The batch of the next step."""
         return next(self._batches)
 
-    def after_step(self, mine: Callable, state: TrainState, metrics: dict[str, jax.Array]) -> None:
+    def after_step(self, mine: Callable, state: TrainState, step_metrics: dict) -> None:
         """Reports, validates and saves when it is time.
 
         Args:
             mine: takes this run's part out of the two below.
             state: after the step, as packed by the placement.
-            metrics: of the step.
+            step_metrics: of the step.
         """
         config, self._step = self._experiment.config, self._step + 1
-        self._recent.append(metrics)
+        self._recent.append(step_metrics)
         if self._progress.due():
-            self._progress.line(self._step, {'loss': float(mine(metrics)['loss'])})
+            self._progress.line(self._step, {'loss': float(mine(step_metrics)['loss'])})
         if self._step % config.eval_every == 0 or self._step == self.job.stop:
             state = mine(state)
             row = {'fold': self.job.fold.name, 'step': self._step}
-            row |= _mean([mine(metrics) for metrics in jax.device_get(self._recent)])
+            row |= _mean([mine(step) for step in jax.device_get(self._recent)])
             row |= _validate(self._experiment, state, self._validation)
             self._recent, self._history = [], [*self._history, row]
             self._progress.line(self._step, row)

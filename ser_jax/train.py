@@ -21,7 +21,7 @@ from ser_jax.writer import MetricLog
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Trains and evaluates the folds of a config, one after the other; finished ones are kept.
+    """Trains and evaluates the folds of a config; finished ones are kept.
 
     Args:
         config: of the run (`configs/*.py`).
@@ -37,7 +37,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     workdir = Path(workdir).expanduser().absolute()
     workdirs.check_workdir(workdir, config)
     card = workdirs.read_card(workdir)
-    if card and not _something_new(config, card):
+    if card and not needs_testing(config, card):
         names = [config.corpus, *config.unlabelled, *filter(None, [config.noise_corpus])]
         hashes = {name: prepared_hash(name, data_dir=config.data.data_dir) for name in names}
         workdirs.refuse_changed(workdir, hashes)
@@ -65,7 +65,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     return report(experiment, tester, cross, workdir)
 
 
-def _something_new(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bool:
+def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bool:
     """Whether a finished run is asked for conditions that its card lacks."""
     if not config.report_test:
         return False
@@ -97,9 +97,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     experiment = build_experiment(config)
     tester, cross = Tester(experiment), CrossCorpus(experiment)
     workdirs.claim_workdir(workdir, config, experiment.corpus_hashes())
-    missing = [
-        f.name for f in experiment.folds if not workdirs.summary_file(workdir, f.name).exists()
-    ]
+    names = [fold.name for fold in experiment.folds] + ['final'] * bool(config.test_corpora)
+    missing = [name for name in names if not workdirs.summary_file(workdir, name).exists()]
     if missing:
         raise UserError(f'{workdir} has no finished {missing[0]}: run it with --mode=train first')
     if config.report_test:
@@ -127,6 +126,7 @@ def _train(
         if jax.process_index() == 0:
             evaluation.write_json(workdirs.summary_file(workdir, job.fold.name), summary)
             loop.discard_latest(job.folder)
+        multihost_utils.sync_global_devices(f'summary {job.fold.name}')
         if experiment.config.report_test and len(job.fold.test):
             _predict_fold(experiment, tester, job.fold, workdir)
 

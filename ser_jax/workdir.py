@@ -49,7 +49,7 @@ def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def compared(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Dotted field -> value of a config in JSON form, without what only says where data lie."""
+    """Dotted field -> value of a config in JSON form, without what is no part of what a run is."""
     flat = {}
     for name, value in config.items():
         if isinstance(value, dict):
