@@ -215,7 +215,6 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         adversarial_epsilon=config.adversarial_epsilon,
     )
     placement = _placement(config)
-    mesh = placement.mesh
     augment_batch = functools.partial(
         augment.augment,
         operations=operations,
@@ -251,10 +250,12 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         input_frames=augment.input_frames(operations, config.crop_frames),
         model=model.clone(axis_name=None),
         placement=placement,
-        mesh=mesh,
-        init_state=lambda constants: sharding.replicate(init_state(constants), mesh),
+        mesh=placement.mesh,
+        init_state=lambda constants: sharding.replicate(init_state(constants), placement.mesh),
         train_step=steps.compile_train_step(phases, augment_batch, placement),
-        predict_step=sharding.DataParallel(mesh, config.parallelism).compile(predict_step),
+        predict_step=sharding.DataParallel(placement.mesh, config.parallelism).compile(
+            predict_step
+        ),
     )
 
 
