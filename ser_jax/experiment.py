@@ -214,7 +214,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         axis_name=sharding.AXIS,
         adversarial_epsilon=config.adversarial_epsilon,
     )
-    placement = _placement(config)
+    placement = sharding.make_placement(config)
     augment_batch = functools.partial(
         augment.augment,
         operations=operations,
@@ -277,26 +277,3 @@ def _open(config: ml_collections.ConfigDict, name: str) -> Corpus:
     )
     data.refuse_not_finite(corpus)
     return corpus
-
-
-def _placement(
-    config: ml_collections.ConfigDict,
-) -> sharding.DataParallel | sharding.ParallelRuns:
-    """Where training takes place, if the devices can share it as the config wants."""
-    devices, runs = jax.device_count(), config.parallel_runs
-    if config.parallelism == 'pmap' and jax.process_count() > 1:
-        raise UserError("config.parallelism='pmap' runs in one process only; use 'jit'")
-    if runs == 1:
-        for name in ('batch_size', 'eval_batch_size'):
-            if config[name] % devices:
-                raise UserError(
-                    f'config.{name} is {config[name]}, which {devices} devices cannot share equally'
-                )
-        return sharding.DataParallel(sharding.make_mesh(), config.parallelism)
-    if jax.process_count() > 1 or config.parallelism == 'pmap':
-        raise UserError('config.parallel_runs above 1 needs one process and config.parallelism=jit')
-    if runs % devices:
-        raise UserError(
-            f'config.parallel_runs is {runs}, which {devices} devices cannot share equally'
-        )
-    return sharding.ParallelRuns(runs)

@@ -207,3 +207,28 @@ class ParallelRuns:
     def run_of(self, tree, number: int):
         """The part of a run in what a compiled function returned, on the host."""
         return jax.tree.map(lambda leaf: leaf[number], jax.device_get(tree))
+
+
+def make_placement(config) -> DataParallel | ParallelRuns:
+    """Where the training of a config takes place.
+
+    Raises:
+        UserError: the devices cannot share it as the config wants.
+    """
+    devices, runs = jax.device_count(), config.parallel_runs
+    if config.parallelism == 'pmap' and jax.process_count() > 1:
+        raise UserError("config.parallelism='pmap' runs in one process only; use 'jit'")
+    if runs == 1:
+        for name in ('batch_size', 'eval_batch_size'):
+            if config[name] % devices:
+                raise UserError(
+                    f'config.{name} is {config[name]}, which {devices} devices cannot share equally'
+                )
+        return DataParallel(make_mesh(), config.parallelism)
+    if jax.process_count() > 1 or config.parallelism == 'pmap':
+        raise UserError('config.parallel_runs above 1 needs one process and config.parallelism=jit')
+    if runs % devices:
+        raise UserError(
+            f'config.parallel_runs is {runs}, which {devices} devices cannot share equally'
+        )
+    return ParallelRuns(runs)
