@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.config import parse_call
+from ser_jax.config import check_arguments, number_rule, parse_call
 from ser_jax.errors import UserError
 
 
@@ -170,15 +170,9 @@ def perturbation_snr(x: jax.Array, moved: jax.Array, lengths: jax.Array) -> jax.
     return jnp.where(added > 0, 10 * jnp.log10(signal / added), jnp.inf)
 
 
-def _number(lowest: int, highest: int, kinds: tuple = (int,)) -> tuple[Callable, str]:
-    """The rule of an argument: (test, in words). Infinity and NaN lie outside every range."""
-    words = f'a {"" if float in kinds else "whole "}number from {lowest} to {highest}'
-    return lambda x: type(x) in kinds and lowest <= x <= highest, words
-
-
-_EPSILON = {'epsilon': _number(0, 100, (int, float))}
-_STEPS = {'steps': _number(1, 10_000)}
-_STARTS = {'starts': _number(1, 1000)}  # 1 where left out
+_EPSILON = {'epsilon': number_rule(0, 100)}
+_STEPS = {'steps': number_rule(1, 10_000, whole=True)}
+_STARTS = {'starts': number_rule(1, 1000, whole=True)}  # 1 where left out
 # name -> (function(problem, *arguments), arguments of a call string: name -> (test, in words)).
 ATTACKS = {
     'random_sign': (random_sign, _EPSILON),
@@ -226,12 +220,7 @@ def parse_attack(text: str) -> Attack:
     rules = ATTACKS[name][1]
     if len(arguments) == len(rules) - 1 and 'starts' in rules:
         arguments = (*arguments, 1)
-    if len(arguments) != len(rules):
-        form = f'{name}({", ".join(rules)})'
-        raise UserError(f'attack {text!r} takes {len(rules)} numbers: {form}')
-    for argument, (what, (test, words)) in zip(arguments, rules.items()):
-        if not test(argument):
-            raise UserError(f'attack {text!r}: {what} must be {words}')
+    check_arguments('attack', text, name, arguments, rules)
     return Attack(name, arguments)
 
 

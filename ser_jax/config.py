@@ -2,7 +2,7 @@
 
 import ast
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import ml_collections
 
@@ -189,6 +189,38 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             "config.tasks needs a task 'emotion' with target 'emotion' and a weight above 0"
         )
+
+
+def number_rule(
+    lowest: float, highest: float, *, whole: bool = False
+) -> tuple[Callable[[object], bool], str]:
+    """The rule of an argument of a call string: (test, in words); infinity and NaN lie outside every range."""
+    kinds = (int,) if whole else (int, float)
+    words = f'a {"whole " if whole else ""}number from {lowest} to {highest}'
+    return lambda x: type(x) in kinds and lowest <= x <= highest, words
+
+
+def check_arguments(
+    what: str, text: str, name: str, arguments: tuple, rules: Mapping[str, tuple[Callable, str]]
+) -> None:
+    """Refuses the arguments of a call string that break their rules.
+
+    Args:
+        what: kind of thing that is called, for messages.
+        text: the call string.
+        name: of the call.
+        arguments: as parsed.
+        rules: argument -> (test, what it must be), in order.
+
+    Raises:
+        UserError: too few, too many, or one that its rule refuses.
+    """
+    if len(arguments) != len(rules):
+        form = f'{name}({", ".join(rules)})'
+        raise UserError(f'{what} {text!r} takes {len(rules)} arguments: {form}')
+    for argument, (field, (test, words)) in zip(arguments, rules.items()):
+        if not test(argument):
+            raise UserError(f'{what} {text!r}: {field} must be {words}')
 
 
 def parse_call(text: str) -> tuple[str, tuple]:

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import signal
 
 from ser_jax.audio import SILENCE_PEAK
-from ser_jax.config import parse_call
+from ser_jax.config import check_arguments, number_rule, parse_call
 from ser_jax.errors import UserError
 
 SAMPLE_RATE = 16000
@@ -186,12 +186,6 @@ def clipping(samples: np.ndarray, rng: np.random.Generator, share: float) -> np.
     return np.clip(samples, -limit, limit).astype(np.float32)
 
 
-def _number(lowest: float, highest: float, kinds: tuple = (int, float)) -> tuple[Callable, str]:
-    """The rule of an argument: (test, in words). Infinity and NaN lie outside every range."""
-    words = f'a {"" if float in kinds else "whole "}number from {lowest} to {highest}'
-    return lambda x: type(x) in kinds and lowest <= x <= highest, words
-
-
 def _is_type(x) -> bool:
     return isinstance(x, str) and re.fullmatch('[a-z0-9_]+', x) is not None
 
@@ -202,15 +196,15 @@ CORRUPTIONS: dict[str, tuple[Callable, dict[str, tuple[Callable, str]]]] = {
         noise,
         {
             'type': (_is_type, "a word in quotes, e.g. 'rain' or 'dog_bark'"),
-            'snr': _number(-60, 60),
+            'snr': number_rule(-60, 60),
         },
     ),
-    'babble': (babble, {'voices': _number(1, 100, (int,)), 'snr': _number(-60, 60)}),
-    'reverberation': (reverberation, {'seconds': _number(0.05, 10)}),
+    'babble': (babble, {'voices': number_rule(1, 100, whole=True), 'snr': number_rule(-60, 60)}),
+    'reverberation': (reverberation, {'seconds': number_rule(0.05, 10)}),
     'telephone': (telephone, {}),
     'mu_law': (mu_law, {}),
-    'gain': (gain, {'db': _number(-60, 60)}),
-    'clipping': (clipping, {'share': _number(0, 0.9)}),
+    'gain': (gain, {'db': number_rule(-60, 60)}),
+    'clipping': (clipping, {'share': number_rule(0, 0.9)}),
 }
 
 
@@ -252,12 +246,7 @@ def parse_corruption(text: str) -> Corruption:
     if name not in CORRUPTIONS:
         raise UserError(f'corruption {name!r} does not exist; there are {", ".join(CORRUPTIONS)}')
     rules = CORRUPTIONS[name][1]
-    if len(arguments) != len(rules):
-        form = f'{name}({", ".join(rules)})'
-        raise UserError(f'corruption {text!r} takes {len(rules)} arguments: {form}')
-    for argument, (what, (test, words)) in zip(arguments, rules.items()):
-        if not test(argument):
-            raise UserError(f'corruption {text!r}: {what} must be {words}')
+    check_arguments('corruption', text, name, arguments, rules)
     return Corruption(name, arguments)
 
 
