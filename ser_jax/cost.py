@@ -28,19 +28,37 @@ class Meter:
     Args:
         batch_size: utterances a step.
         path: where `save` puts what was spent up to a checkpoint, and a later start finds it.
-        runs: folds trained side by side: each has that share of the time, so that their times add up.
+
+    It runs from the beginning; see `pause`.
     """
 
-    def __init__(self, batch_size: int, path: Path, runs: int = 1):
-        self._batch_size, self._runs = batch_size, runs
+    def __init__(self, batch_size: int, path: Path):
+        self._batch_size = batch_size
         self._path = path
         self._before = {'seconds': 0.0, 'compiling': 0.0, 'waiting': 0.0, 'steps': 0}
         if path.exists():
             self._before = json.loads(path.read_text())
-        self._begin = time.monotonic()
-        self._compiled = _compiled[0]
         self._waited = 0.0
         self._steps = 0
+        self._seconds = self._compiling = 0.0  # until the last pause
+        self.resume(1)
+
+    def resume(self, runs: int) -> None:
+        """Goes on measuring, a share of the time: `runs` folds train side by side, and their times must add up."""
+        self._runs, self._begin, self._compiled = runs, time.monotonic(), _compiled[0]
+
+    def pause(self) -> None:
+        """Stops measuring while the fold waits for others, or others are tested."""
+        self._seconds, self._compiling = self._measured()
+        self._runs = 0
+
+    def _measured(self) -> tuple[float, float]:
+        """Seconds of training and of compiling in this start."""
+        if not self._runs:
+            return self._seconds, self._compiling
+        seconds = (time.monotonic() - self._begin) / self._runs
+        compiling = (_compiled[0] - self._compiled) / self._runs
+        return self._seconds + seconds, self._compiling + compiling
 
     def batches(self, batches: Iterable) -> Iterator:
         """Passes the batches of training through, counting them and the time they keep one waiting."""
@@ -56,9 +74,10 @@ class Meter:
             yield batch
 
     def _spent(self) -> dict[str, float]:
+        seconds, compiling = self._measured()
         now = {
-            'seconds': (time.monotonic() - self._begin) / self._runs,
-            'compiling': (_compiled[0] - self._compiled) / self._runs,
+            'seconds': seconds,
+            'compiling': compiling,
             'waiting': self._waited,
             'steps': self._steps,
         }

@@ -64,6 +64,8 @@ def train_folds(
     start = lambda job: FoldTraining(experiment, job, log)
     runs = [start(job) for job in itertools.islice(jobs, placement.runs)]
     while runs:
+        for run in runs:
+            run.meter.resume(len(runs))
         state = placement.pack([run.state for run in runs])
         while not any(run.done for run in runs):
             batch = placement.to_devices([run.next_batch() for run in runs])
@@ -73,6 +75,7 @@ def train_folds(
                 run.after_step(mine, state, step_metrics)
         for number, run in enumerate(runs):
             run.state = placement.run_of(state, number)
+            run.meter.pause()
         yield from [(run.job, run.summary()) for run in runs if run.done]
         runs = [run for run in runs if not run.done]
         runs += [start(job) for job in itertools.islice(jobs, placement.runs - len(runs))]
@@ -90,14 +93,14 @@ class FoldTraining:
         job: the fold.
         state: at the step where it begins, or goes on.
         done: whether it has ended: the last step, or patience.
+        meter: of what it costs.
     """
 
     def __init__(self, experiment: Experiment, job: Job, log: MetricLog):
         config, fold = experiment.config, job.fold
         self.job, self._experiment, self._log = job, experiment, log
         self._environment = environment()
-        runs = experiment.placement.runs
-        self._meter = cost.Meter(config.batch_size, job.folder / 'cost.json', runs)
+        self.meter = cost.Meter(config.batch_size, job.folder / 'cost.json')
         self.state = experiment.init_state(experiment.constants(fold.train))
         self._n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self._latest = Checkpoints(job.folder / 'latest')
@@ -120,7 +123,8 @@ class FoldTraining:
         self.done = self._step == job.stop or not _patient(self._history, config.patience)
         batches = experiment.train_batches(fold.train)
         stop = self._step if self.done else job.stop
-        self._batches = self._meter.batches(prefetch(batches, self._step, stop))
+        self._batches = self.meter.batches(prefetch(batches, self._step, stop))
+        self.meter.pause()
 
     def next_batch(self) -> dict[str, np.ndarray]:
         """The batch of the next step."""
@@ -148,7 +152,7 @@ class FoldTraining:
             self._log.write(row)
             if row is _best(self._history):
                 self._best.save(self._step, inference_variables(state))
-            self._meter.save()
+            self.meter.save()
             self._latest.save(self._step, state)
             impatient = not _patient(self._history, config.patience)
             self.done = impatient or self._step == self.job.stop
@@ -162,7 +166,7 @@ class FoldTraining:
             'validation_uar': kept.get('validation_uar'),
             'environment': self._environment,
             'n_params': self._n_params,
-            'cost': self._meter.total(),
+            'cost': self.meter.total(),
         }
 
 
