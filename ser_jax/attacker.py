@@ -27,6 +27,7 @@ class SourceRun:
 
     Attributes:
         model: its network.
+        fingerprint: tells its models from those of another run.
 
     Raises:
         UserError: no such run, or one of another corpus, protocol or set of classes.
@@ -55,6 +56,7 @@ class SourceRun:
             raise UserError(
                 f'config.attack_source: the run in {self._workdir} has another corpus, protocol or set of classes'
             )
+        self.fingerprint = f'{card["config_hash"]} seed {card["seed"]} {card["commit"]}'
         self.model = emotion_model(stored, len(experiment.labels))
 
     def variables(self, fold: Fold, own: dict) -> dict:

@@ -56,7 +56,7 @@ class Waveforms:
         return self._source[self._rows[row]].astype(np.float32) / _SCALE
 
 
-def open_clips(corruption: Corruption, config) -> dict[str, np.ndarray] | None:
+def open_clips(corruption: Corruption, config) -> tuple[dict[str, np.ndarray] | None, str]:
     """Reads the recordings that a corruption mixes in.
 
     Args:
@@ -64,8 +64,8 @@ def open_clips(corruption: Corruption, config) -> dict[str, np.ndarray] | None:
         config: names the corpora: `test_noise_corpus`, `babble_corpus`.
 
     Returns:
-        Utterance id -> float32 [N]: all noises of the type, or one utterance of each speaker; None where
-        the corruption needs none.
+        (utterance id -> float32 [N]: all noises of the type, or one utterance of each speaker; the hash of
+        their corpus). (None, '') where the corruption needs none.
 
     Raises:
         UserError: no corpus is named, or it lacks the type, or it is one that it must not be.
@@ -98,7 +98,7 @@ def open_clips(corruption: Corruption, config) -> dict[str, np.ndarray] | None:
                 f'condition {corruption.condition} needs {arguments[0]} voices; {corpus.name} has {len(rows)} speakers'
             )
     else:
-        return None
+        return None, ''
     source = corpus.source()
     clips = {str(corpus.index['id'][row]): source[row].astype(np.float32) / _SCALE for row in rows}
     silent = [
@@ -108,7 +108,7 @@ def open_clips(corruption: Corruption, config) -> dict[str, np.ndarray] | None:
         raise UserError(
             f'{silent[0]} of {corpus.name} is silent, and has no level to mix it at: leave it out of the corpus'
         )
-    return clips
+    return clips, corpus.metadata['corpus_hash']
 
 
 def _clip_corpus(field: str, corruption: Corruption, config) -> Corpus:

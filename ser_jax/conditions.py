@@ -148,9 +148,16 @@ class Tester:
         if corruptions or any('_waveform' in name for name in self.conditions):
             self._waveforms = Waveforms(experiment.corpus, config)
         self._clips = {c.condition: open_clips(c, config) for c in corruptions}
+        self._source = None
         self._attackers = {}
         if any(name.startswith('transfer_') for name in self.conditions):
             self._source = SourceRun(experiment)
+
+    def made_with(self, name: str) -> str:
+        """What a condition's predictions depend on beside model and test utterances: others must be made anew."""
+        if name in self._clips:
+            return self._clips[name][1]
+        return self._source.fingerprint if name.startswith('transfer_') else ''
 
     def predict(self, name: str, variables: dict, fold: Fold) -> tuple[np.ndarray, dict]:
         """Class probabilities of a fold's test utterances under a condition.
@@ -184,7 +191,7 @@ class Tester:
         """The log-mels of corrupted waveforms; what is random is a function of seed, utterance and condition."""
         config, index = self._experiment.config, self._experiment.corpus.index
         front_end = FrontEnd(**config.data.front_end)
-        mel, clips = mel_matrix(front_end), self._clips[corruption.condition]
+        mel, clips = mel_matrix(front_end), self._clips[corruption.condition][0]
         log_mels = []
         for row in rows:
             words = (str(index['id'][row]), corruption.condition)

@@ -120,6 +120,15 @@ class CrossCorpus:
             )
         return Target(corpus, tuple(present), rows)
 
+    def made_with(self, condition: str) -> str:
+        """What a condition's predictions depend on beside the model: others must be made anew."""
+        name, how, _ = self._ways[condition]
+        words = [self._targets[name].corpus.metadata['corpus_hash']]
+        if how in ('few shot', 'speakers'):
+            fields = ('few_shot', 'few_shot_speakers', 'few_shot_steps', 'few_shot_learning_rate')
+            words += [f'{field}={self._experiment.config[field]}' for field in fields]
+        return ' '.join(words)
+
     def predict(self, condition: str, variables: dict[str, Any]) -> tuple[Predictions, tuple]:
         """What the model says about a corpus.
 

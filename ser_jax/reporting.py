@@ -93,8 +93,11 @@ def _pooled(
     files = [workdirs.predictions_file(workdir, name, condition) for name in folds]
     parts = [evaluation.read_predictions(file)[0] for file in files]
     facts = [file.with_suffix('.json') for file in files]
-    facts = [json.loads(file.read_text()) for file in facts if file.exists()]
-    means = {name: float(np.mean([fact[name] for fact in facts])) for name in (facts or [{}])[0]}
+    facts = [json.loads(file.read_text()) for file in facts]
+    means = {
+        name: float(np.mean([fact[name] for fact in facts]))
+        for name in facts[0].keys() - {'made_with'}
+    }
     return evaluation.pool(parts), means
 
 

@@ -46,14 +46,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     tester, cross = Tester(experiment), CrossCorpus(experiment)
     workdirs.claim_workdir(workdir, config, experiment.corpus_hashes())
     log = MetricLog(workdir)
-    # The conditions of the card are kept, unless they were made with other noises, voices, … .
-    anew = card is not None and card.get('tested_with') != workdirs.tested_with(config)
     count = len(experiment.folds)
     titled = [(fold, f'{fold.name} ({k}/{count})') for k, fold in enumerate(experiment.folds, 1)]
     _train(experiment, tester, titled, config.steps, workdir, log)
     for fold in experiment.folds:  # cut off before, or with new conditions
         if config.report_test:
-            _predict_fold(experiment, tester, fold, workdir, anew)
+            _predict_fold(experiment, tester, fold, workdir)
     if config.final and config.report_test:  # development leaves the test speakers alone
         nobody = np.empty(0, np.int64)
         everybody = Fold('final', experiment.rows, nobody, nobody, ())
@@ -61,7 +59,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
         steps = int(np.median(steps or [config.steps]))
         _train(experiment, tester, [(everybody, 'final model')], steps, workdir, log)
     log.close()
-    _predict_corpora(experiment, cross, workdir, anew)
+    _predict_corpora(experiment, cross, workdir)
     return report(experiment, tester, cross, workdir)
 
 
@@ -139,10 +137,15 @@ def _predict_fold(
     anew: bool = False,
 ) -> None:
     """Predicts a fold's test utterances with its kept parameters, under every condition not yet there (or `anew`)."""
+
+    def files(name):
+        path = workdirs.predictions_file(workdir, fold.name, name)
+        return path, path.with_suffix('.json')
+
     names = [
         name
         for name in ('clean', *tester.conditions)
-        if anew or not workdirs.predictions_file(workdir, fold.name, name).exists()
+        if anew or not workdirs.is_made(*files(name), tester.made_with(name))
     ]
     if not names:
         return
@@ -157,22 +160,35 @@ def _predict_fold(
             probabilities=probabilities,
         )
         if jax.process_index() == 0:
-            path = workdirs.predictions_file(workdir, fold.name, name)
-            if facts:
-                evaluation.write_json(path.with_suffix('.json'), facts)
+            path, told = files(name)
+            # What was made with something else must not be taken for this, should we be killed here.
+            path.unlink(missing_ok=True)
+            evaluation.write_json(told, {'made_with': tester.made_with(name), **facts})
             evaluation.write_predictions(path, predictions, experiment.labels)
     multihost_utils.sync_global_devices(f'predictions {fold.name}')
 
 
-def _predict_corpora(experiment: Experiment, cross: CrossCorpus, workdir: Path, anew: bool) -> None:
+def _predict_corpora(
+    experiment: Experiment, cross: CrossCorpus, workdir: Path, anew: bool = False
+) -> None:
     """Predicts other corpora with the final model, under every condition not yet there (or `anew`)."""
-    files = {name: workdir / 'predictions' / f'{name}.csv' for name in cross.conditions}
-    files = {name: file for name, file in files.items() if anew or not file.exists()}
+    final = workdir / 'checkpoints' / 'final'
+    files = {
+        name: (workdir / 'predictions' / f'{name}.csv', final / f'{name}.json')
+        for name in cross.conditions
+    }
+    files = {
+        name: pair
+        for name, pair in files.items()
+        if anew or not workdirs.is_made(*pair, cross.made_with(name))
+    }
     if not files:
         return
-    variables = loop.restore_best(experiment, workdir / 'checkpoints' / 'final')
-    for name, file in files.items():
+    variables = loop.restore_best(experiment, final)
+    for name, (file, told) in files.items():
         predictions, labels = cross.predict(name, variables)
         if jax.process_index() == 0:
+            file.unlink(missing_ok=True)
+            evaluation.write_json(told, {'made_with': cross.made_with(name)})
             evaluation.write_predictions(file, predictions, labels)
     multihost_utils.sync_global_devices('predictions of corpora')

@@ -80,6 +80,19 @@ def predictions_file(workdir: Path, fold: str, condition: str) -> Path:
     return workdir / 'checkpoints' / fold / f'{condition}.csv'
 
 
+def is_made(predictions: Path, facts: Path, made_with: str) -> bool:
+    """Whether predictions are there, and were made with what they would be made with now.
+
+    Args:
+        predictions: CSV file.
+        facts: JSON file that says what it was made with, beside whatever else there is to say.
+        made_with: now.
+    """
+    if not (predictions.exists() and facts.exists()):
+        return False
+    return json.loads(facts.read_text())['made_with'] == made_with
+
+
 def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     """What the conditions of a run were made with; None where it has none but clean."""
     if not (config.conditions or config.test_corpora):

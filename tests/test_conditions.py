@@ -124,6 +124,20 @@ def test_evaluate_makes_the_same_again(beeps, tested):
     assert {p.name: p.read_bytes() for p in (tested / 'predictions').iterdir()} == before
 
 
+def test_only_what_was_made_with_something_else_is_made_anew(beeps, tested):
+    folder = tested / 'checkpoints' / 'fold_01'
+    (tested / 'results.json').unlink()
+    told = folder / 'noise_babble2_0db.json'
+    told.write_text(json.dumps({'made_with': 'other voices'}))
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob('*.csv')}
+    environment = {'SER_JAX_MANUAL_DIR': beeps['manual_dir']}
+    result = run(*command(beeps, tested, *asked(*CONDITIONS)), **environment)
+    assert result.returncode == 0, result.stderr
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob('*.csv')}
+    assert [name for name in before if after[name] != before[name]] == ['noise_babble2_0db.csv']
+    assert json.loads(told.read_text())['made_with'] != 'other voices'
+
+
 def test_an_attack_made_on_the_same_model_is_the_attack_itself(beeps, tested, tmp_path):
     texts = ('fgsm(0.3)', 'transfer_fgsm(0.3)')
     source = f'--config.attack_source={tested}'
