@@ -87,8 +87,9 @@ def panels(
         if isinstance(condition, Attack):
             where = 'waveform' if '_waveform' in name else 'standardised log-mel'
             heading, x = f'epsilon, {where}', condition.arguments[0]
-            steps = '-'.join(f'{number:g}' for number in condition.arguments[1:])
-            series = name.partition(condition.name)[0] + condition.name + (steps and f' {steps}')
+            words = zip(('steps', 'starts'), condition.arguments[1:])
+            how = ''.join(f', {number} {word}' for word, number in words if number > 1)
+            series = name.partition(condition.name)[0] + condition.name + how
         elif condition.name in ('noise', 'babble'):
             heading, x = 'SNR, dB', condition.arguments[1]
             series = name.removeprefix('noise_').rpartition('_')[0]

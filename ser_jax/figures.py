@@ -105,6 +105,15 @@ def robustness_figure(panels, reference: tuple, title: str, path) -> None:
                 capsize=2,
                 label=name,
             )
+        smallest = [
+            x
+            for points in series.values()
+            for x, *_ in points
+            if heading.startswith('epsilon') and x > 0
+        ]
+        if smallest:
+            # Epsilons are chosen by factors; 0 is drawn too.
+            axes.set_xscale('symlog', linthresh=min(smallest))
         axes.set_xlabel(heading)
         axes.grid(axis='y', color='#e4e7eb', linewidth=0.8)
         axes.spines[['top', 'right']].set_visible(False)
@@ -113,7 +122,7 @@ def robustness_figure(panels, reference: tuple, title: str, path) -> None:
             axes.margins(x=0.15)
         else:
             axes.legend(frameon=False, fontsize=8)
-    all_axes[0].set_ylabel('UAR, %')
+    all_axes[0].set_ylabel('UAR, %   (bars: 95 % interval over speakers)')
     all_axes[0].set_ylim(0, 100)
     figure.suptitle(title, x=0.01, ha='left', size=11)
     _save(figure, path)
