@@ -179,7 +179,7 @@ def test_unlabelled_speech_of_the_same_recordings_leaks(beeps, tmp_path):
 
 def test_nan_in_features(beeps, tmp_path):
     shutil.copytree(beeps['data_dir'], tmp_path / 'records')
-    index = next((tmp_path / 'records' / 'csv_corpus' / 'beeps').rglob('index.npz'))
+    index = next((tmp_path / 'records/csv_corpus/beeps/log_mel').rglob('index.npz'))
     with np.load(index) as stored:
         fields = dict(stored)
     fields['log_mel_sum'][:, 0] = np.nan
@@ -256,7 +256,7 @@ def test_a_run_leaves_everything_it_promises(beeps, tmp_path):
     assert list(workdir.rglob('events.out.tfevents.*'))
     assert {row['fold'] for row in metrics(workdir)} == {'fold_01', 'final'}
     kept = sorted(p.name for p in (workdir / 'checkpoints' / 'fold_01').iterdir())
-    assert kept == ['best', 'clean.csv', 'cost.json', 'summary.json']
+    assert kept == ['best', 'clean.csv', 'clean.json', 'cost.json', 'summary.json']
     card = json.loads((workdir / 'results.json').read_text())
     assert card['corpus'] == 'csv_corpus/beeps'
     assert card['cost']['train_seconds'] > 0
