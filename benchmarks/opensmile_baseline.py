@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from ser_jax import data, metrics, protocols
+from ser_jax import comparison, data, metrics, protocols
 from ser_jax.corpora import open_corpus
 
 
@@ -67,7 +67,10 @@ def main() -> None:
             predicted[fold.test] = machine.predict([features[row] for row in fold.test.tolist()])
         confusion = metrics.confusion_matrix(labels[rows], predicted[rows], len(names))
         speakers = corpus.index['speaker'][rows]
-        interval = metrics.bootstrap_interval(labels[rows], predicted[rows], speakers, len(names))
+        by_speaker = metrics.confusion_by_speaker(
+            labels[rows], predicted[rows], speakers, len(names)
+        )
+        interval = comparison.interval(comparison.bootstrap_uar(by_speaker[None])[0][:, 0])
         result[name] = {
             'uar': float(metrics.uar(confusion)),
             'uar_ci95': interval,

@@ -79,12 +79,14 @@ def bootstrap_uar(confusions, replicates: int = 10_000, seed: int = 0) -> tuple[
     if n_speakers < 2:
         return undefined, 0
     statistics = np.concatenate([occurrences, *hits], axis=1)  # [S, (1 + R) K]
-    evenly = np.full(n_speakers, 1 / n_speakers)
     rng = np.random.default_rng(seed)
     scores, missing, redrawn = [], replicates, 0
     while missing:
         block = min(missing, max(1, _BLOCK // n_speakers))
-        times = rng.multinomial(n_speakers, evenly, size=block).astype(float)
+        drawn = rng.integers(n_speakers, size=(block, n_speakers))
+        drawn += n_speakers * np.arange(block)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=block * n_speakers)
+        times = times.reshape(block, n_speakers).astype(float)
         sums = (times @ statistics).reshape(block, 1 + n_systems, n_classes)
         sums = sums[(sums[:, 0] > 0).all(1)]
         scores.append((sums[:, 1:] / sums[:, :1]).mean(-1))

@@ -7,10 +7,6 @@ bootstrap resamples.
 
 import numpy as np
 
-# Resamples are drawn in blocks of so many numbers, so that thousands of speakers do not fill the
-# memory.
-_BLOCK = 4_000_000
-
 
 def confusion_matrix(labels, predictions, n_classes: int) -> np.ndarray:
     """Counts how often class i was taken for class j.
@@ -157,56 +153,3 @@ def confusion_by_speaker(labels, predictions, speakers, n_classes: int) -> np.nd
     cell = (speaker * n_classes + labels) * n_classes + predictions
     counts = np.bincount(cell, minlength=n_speakers * n_classes**2)
     return counts.reshape(n_speakers, n_classes, n_classes)
-
-
-def bootstrap_interval(
-    labels,
-    predictions,
-    speakers,
-    n_classes: int,
-    *,
-    n_resamples: int = 10_000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the UAR over speakers (Efron & Tibshirani 1993, chapter 13).
-
-    Utterances of one speaker are not independent, so whole speakers are drawn with replacement, as
-    many as there are, and the UAR of the pooled resample is taken. A resample in which a class is
-    missing uses the mean over the classes it has. An utterance of an unknown speaker ('') is drawn
-    by itself. The order of the utterances plays no part. The interval says how the UAR varies with
-    the speakers tested; it says nothing about the training seed.
-
-    Args:
-        labels: int [N].
-        predictions: int [N].
-        speakers: str [N].
-        n_classes: K.
-        n_resamples: number of resamples.
-        seed: of the resampling; the same seed gives the same interval.
-        level: coverage, 0–1.
-
-    Returns:
-        (lower, upper), 0–1; (NaN, NaN) with fewer than two speakers, of whose spread nothing is
-        known.
-    """
-    confusion = confusion_by_speaker(labels, predictions, speakers, n_classes)
-    n_speakers = len(confusion)
-    if n_speakers < 2:
-        return float('nan'), float('nan')
-    # UAR needs only hits and occurrences per class: one small matrix product per block of
-    # resamples.
-    hits, occurrences = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(-1)
-    statistics = np.concatenate([hits, occurrences], axis=1).astype(float)  # [S, 2K]
-    rng = np.random.default_rng(seed)
-    scores = []
-    for start in range(0, n_resamples, max(1, _BLOCK // n_speakers)):
-        block = min(max(1, _BLOCK // n_speakers), n_resamples - start)
-        drawn = rng.integers(n_speakers, size=(block, n_speakers))
-        drawn += n_speakers * np.arange(block)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=block * n_speakers).reshape(block, n_speakers)
-        sums = times.astype(float) @ statistics
-        recalls = _ratio(sums[:, :n_classes], sums[:, n_classes:])
-        scores.append(_mean_present(recalls, ~np.isnan(recalls)))
-    lower, upper = np.quantile(np.concatenate(scores), [(1 - level) / 2, (1 + level) / 2])
-    return float(lower), float(upper)

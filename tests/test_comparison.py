@@ -214,6 +214,24 @@ def test_no_bootstrap_where_hardly_a_draw_holds_every_class():
     assert (found.difference, found.p) == (0, 1)
 
 
+def test_bootstrap_follows_speakers_and_not_utterances():
+    """Four speakers always right, four never: the UAR of a resample is a binomial share of 8.
+
+    P(0 or 1 of 8) = 0.035, between 0.025 and 0.05: so the 2.5 % quantile is 1/8, the 5 % one 2/8.
+    """
+    speakers = np.repeat([f's{number}' for number in range(8)], 150)
+    right = np.isin(speakers, ['s0', 's1', 's2', 's3'])
+    labels = np.tile([0, 1], 600)
+    predictions = np.where(right, labels, 1 - labels)
+    interval = lambda speakers, level=0.95: comparison.interval(
+        comparison.bootstrap_uar(confusions(labels, [predictions], speakers, 2))[0][:, 0], level
+    )
+    assert interval(speakers) == pytest.approx((1 / 8, 7 / 8))
+    assert interval(speakers, 0.9) == pytest.approx((2 / 8, 6 / 8))
+    unknown = interval(np.full(1200, ''))
+    assert unknown[1] - unknown[0] < 0.1
+
+
 def test_a_single_speaker_has_no_interval():
     labels, _, a, b = systems(5)
     sides = [confusions(labels, side, np.full(240, 'x'), 3) for side in (a, b)]

@@ -1,6 +1,4 @@
-"""Metrics against scikit-learn, and the bootstrap against a loop that draws speaker by speaker."""
-
-import time
+"""Metrics against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -89,60 +87,6 @@ def test_ccc():
     assert np.isnan(metrics.ccc([1.0, 1.0], [1.0, 1.0]))
 
 
-def test_bootstrap_draws_whole_speakers():
-    labels, predictions = some(3, n=400, n_classes=3)
-    speakers = np.array([f's{number}' for number in np.arange(400) % 7])
-    found = metrics.bootstrap_interval(labels, predictions, speakers, 3, n_resamples=4000)
-    names, rng, scores = np.unique(speakers), np.random.default_rng(5), []
-    for _ in range(1500):
-        rows = np.concatenate(
-            [np.flatnonzero(speakers == name) for name in rng.choice(names, len(names))]
-        )
-        scores.append(oracle.balanced_accuracy_score(labels[rows], predictions[rows]))
-    np.testing.assert_allclose(found, np.quantile(scores, [0.025, 0.975]), atol=0.006)
-
-
-def test_bootstrap_is_reproducible_and_blind_to_order_and_block(monkeypatch):
-    labels, predictions = some(4)
-    speakers = np.array([f's{number}' for number in np.random.default_rng(0).integers(9, size=300)])
-    first = metrics.bootstrap_interval(labels, predictions, speakers, 5)
-    order = np.random.default_rng(1).permutation(300)
-    assert first == metrics.bootstrap_interval(
-        labels[order], predictions[order], speakers[order], 5
-    )
-    assert first != metrics.bootstrap_interval(labels, predictions, speakers, 5, seed=1)
-    monkeypatch.setattr(metrics, '_BLOCK', 9 * 1000)
-    assert first == metrics.bootstrap_interval(labels, predictions, speakers, 5)
-
-
-def test_bootstrap_follows_speakers_and_not_utterances():
-    """Four speakers always right, four never: the UAR of a resample is a binomial share of 8.
-
-    P(0 or 1 of 8) = 0.035, between 0.025 and 0.05: so the 2.5 % quantile is 1/8, the 5 % one 2/8.
-    """
-    speakers = np.repeat([f's{number}' for number in range(8)], 150)
-    right = np.isin(speakers, ['s0', 's1', 's2', 's3'])
-    labels = np.tile([0, 1], 600)
-    predictions = np.where(right, labels, 1 - labels)
-    interval = metrics.bootstrap_interval(labels, predictions, speakers, 2)
-    assert interval == pytest.approx((1 / 8, 7 / 8))
-    ninety = metrics.bootstrap_interval(labels, predictions, speakers, 2, level=0.9)
-    assert ninety == pytest.approx((2 / 8, 6 / 8))
-    unknown = metrics.bootstrap_interval(labels, predictions, np.full(1200, ''), 2)
-    assert unknown[1] - unknown[0] < 0.1
-
-
-def test_a_resample_without_a_class_uses_the_others():
-    # Speaker a says class 0 only (half right), b class 1 only (all right).
-    labels, predictions = [0, 0, 1, 1], [0, 1, 1, 1]
-    found = metrics.bootstrap_interval(labels, predictions, ['a', 'a', 'b', 'b'], 2)
-    assert found == pytest.approx((0.5, 1.0))
-
-
-def test_one_speaker_has_no_interval():
-    assert np.isnan(metrics.bootstrap_interval([0, 1], [0, 1], ['a', 'a'], 2)).all()
-
-
 def test_speakers_sum_to_the_pool():
     labels, predictions = some(6, n=50)
     speakers = np.array(['', 'b', 'a', 'b', ''] * 10)
@@ -150,11 +94,3 @@ def test_speakers_sum_to_the_pool():
     assert parts.shape == (22, 5, 5)
     np.testing.assert_array_equal(parts.sum(0), metrics.confusion_matrix(labels, predictions, 5))
     assert (parts[2:].sum((1, 2)) == 1).all()
-
-
-def test_bootstrap_is_fast():
-    labels, predictions = some(7, n=10_000, n_classes=8)
-    speakers = np.arange(10_000) % 24
-    start = time.perf_counter()
-    metrics.bootstrap_interval(labels, predictions, speakers, 8)
-    assert time.perf_counter() - start < 1
