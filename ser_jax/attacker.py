@@ -150,10 +150,9 @@ class Attacker:
         return probabilities, facts
 
     def _seeds(self, attack: attacks.Attack, rows: np.ndarray) -> np.ndarray:
-        """One number an utterance, a function of seed, utterance and attack."""
+        """One number an utterance: systems, seeds and epsilons begin at the same random points."""
         ids = self._experiment.corpus.index['id'][rows]
-        words = f'{attack.condition} {self._experiment.config.seed}'
-        return np.array([zlib.crc32(f'{words} {name}'.encode()) for name in ids], np.uint32)
+        return np.array([zlib.crc32(f'{attack.name} {name}'.encode()) for name in ids], np.uint32)
 
     def _moved(self, attack, source, batch, waveform: bool) -> jax.Array:
         """The attacked inputs [B, …]."""

@@ -189,14 +189,18 @@ class Tester:
         )
 
     def _corrupted(self, corruption: Corruption, rows: np.ndarray) -> Recordings:
-        """The log-mels of corrupted waveforms; what is random is a function of seed, utterance and condition."""
+        """The log-mels of corrupted waveforms.
+
+        What is random is a function of the utterance and the kind of corruption, so that systems, seeds and levels
+        are compared on the same noise.
+        """
         config, index = self._experiment.config, self._experiment.corpus.index
         front_end = FrontEnd(**config.data.front_end)
         mel, clips = mel_matrix(front_end), self._clips[corruption.condition][0]
         log_mels = []
         for row in rows:
-            words = (str(index['id'][row]), corruption.condition)
-            rng = np.random.default_rng([config.seed, *(zlib.crc32(w.encode()) for w in words)])
+            words = (str(index['id'][row]), corruption.name)
+            rng = np.random.default_rng([zlib.crc32(word.encode()) for word in words])
             signal = corrupt(corruption, self._waveforms[row], rng, clips)
             log_mels.append(log_mel_of_signal(signal, front_end, mel))
         return Recordings(log_mels, np.array([len(x) for x in log_mels], np.int32))

@@ -2,7 +2,7 @@
 
 A corruption works on float32 [S] in [-1, 1] at 16 kHz, not silent, and returns float32 [S], which
 may leave that range: only `clipping` and `mu_law` clip. All that is random comes from `rng`: made
-from (seed, utterance, condition), it corrupts an utterance in the same way in every run. Adding a
+from (utterance, name), it corrupts an utterance in the same way in every run. Adding a
 corruption = a function and its line in `CORRUPTIONS`.
 
 Two decisions. `corrupt` returns a silent utterance unchanged: nothing has a level relative to
@@ -261,7 +261,7 @@ def corrupt(
     Args:
         corruption: of `parse_corruption`.
         samples: float32 [S] in [-1, 1] at 16 kHz.
-        rng: made from (seed, utterance, condition).
+        rng: draws all that is random.
         clips: name -> float32 [N]: for noise the recordings of its type (none needed for the
             `COLOURS`), for babble the voices.
 
