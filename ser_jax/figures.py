@@ -55,7 +55,7 @@ def confusion_matrix_figure(confusion, labels, title: str, path) -> None:
     axes.grid(which='minor', color='white', linewidth=2)
     axes.tick_params(which='both', length=0)
     axes.spines[:].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 # Distinguishable in print and with colour-blind eyes (Okabe & Ito 2008), told apart by markers as well.
@@ -125,11 +125,11 @@ def robustness_figure(panels, reference: tuple, title: str, path) -> None:
     all_axes[0].set_ylabel('UAR, %   (bars: 95 % interval over speakers)')
     all_axes[0].set_ylim(0, 100)
     figure.suptitle(title, x=0.01, ha='left', size=11)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure, path) -> None:
-    """Writes a PNG, whole or not at all."""
+def save_figure(figure, path) -> None:
+    """Writes a matplotlib figure as PNG, whole or not at all; its folder is made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')

@@ -1,8 +1,9 @@
 """The figure of a grid: the UAR of every variant with its interval."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from ser_jax.figures import save_figure
 
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000', '#999999')
 _MARKERS = 'osD^v'  # one further kind for every eight variants
@@ -59,6 +60,4 @@ def draw_grid(rows: Sequence[Mapping], title: str, path: Path) -> None:
         [handles[name] for name in variants], variants, loc='outside lower center', ncols=4,
         frameon=False, fontsize=8,
     )  # fmt: skip
-    scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    figure.savefig(scratch, format='png', dpi=160, facecolor='white')
-    os.replace(scratch, path)
+    save_figure(figure, path)

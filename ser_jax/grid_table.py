@@ -11,6 +11,7 @@ from ser_jax import comparison, paired
 from ser_jax.console import duration
 from ser_jax.errors import UserError
 from ser_jax.grid_figure import draw_grid
+from ser_jax.grid_matrix import as_markdown, draw_matrices, matrices
 from ser_jax.grid_plan import Grid, Run
 from ser_jax.workdir import write_atomically
 
@@ -37,8 +38,8 @@ def make_rows(grid: Grid, workdir: Path) -> list[Row]:
 
     Returns:
         Rows by setting, condition and variant, in the grid's order: `setting`, `condition`,
-        `variant`, `system`, `corpus`, `synthetic`, `protocol`, `folds` [run, there are], `n`,
-        `seeds`, `chance`, `uar` (mean), `uar_std`, `uar_low`, `uar_high`, `wa`, `train_seconds`,
+        `variant`, `system`, `trained_on`, `corpus` (tested), `synthetic`, `protocol`, `folds` [run,
+        there are], `n`, `seeds`, `chance`, `uar` (mean), `uar_std`, `uar_low`, `uar_high`, `wa`, `train_seconds`,
         `hardware`, `commits`, `difference`, `difference_low`, `difference_high`, `p`, `p_holm`,
         `not_compared`.
         Rates are fractions; None = undefined.
@@ -113,11 +114,12 @@ def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
         'condition': condition,
         'variant': run.variant,
         'system': card['system'],
-        'corpus': card['corpus'],
-        'synthetic': card['synthetic'],
+        'trained_on': card.get('trained_on', [card['corpus']]),
+        'corpus': results[0].get('corpus', card['corpus']),
+        'synthetic': results[0].get('synthetic', card['synthetic']),
         'protocol': card['protocol'],
         'folds': card['n_folds'],
-        'n': sorted({result['n'] for result in results}),  # few-shot: not the same for all seeds
+        'n': results[0]['n'],
         'seeds': [run.seed for run, _ in runs],
         'chance': 1 / sum(recall is not None for recall in recalls),
         'uar': _mean(uar),
@@ -177,10 +179,10 @@ def _cells(row: Row) -> dict[str, str]:
         'condition': row['condition'],
         'variant': row['variant'],
         'corpus': f'{row["corpus"]} ({"SYNTHETIC" if row["synthetic"] else "real"})',
-        'protocol': 'final model on another corpus'
+        'protocol': f'trained on {" and ".join(row["trained_on"])}'
         if row['condition'].startswith('cross_')
         else f'{row["protocol"]}, {row["folds"][0]} of {row["folds"][1]} folds',
-        'n': ', '.join(map(str, row['n'])),
+        'n': str(row['n']),
         'seeds': ', '.join(map(str, row['seeds'])),
         'UAR % (mean ± std)': _percent(row['uar']) + spread,
         '95 % interval': f'{_percent(row["uar_low"])} – {_percent(row["uar_high"])}',
@@ -209,7 +211,7 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -> None:
-    """Writes `table.md`, `table.csv` and `table.png`, each whole or not at all.
+    """Writes `table.md`, `table.csv` and `table.png`, each whole or not at all; with corpora across, `matrix.*` too.
 
     Args:
         rows: at least one, of `make_rows`.
@@ -241,3 +243,9 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
         writer.writerow(row | lists | {'synthetic': str(row['synthetic']).lower()})
     write_atomically(workdir / 'table.csv', file.getvalue())
     draw_grid(rows, f'{grid.name}: {summary}', workdir / 'table.png')
+    panels = matrices(rows)
+    if panels:
+        write_atomically(
+            workdir / 'matrix.md', f'# Grid {grid.name}\n\n{summary}.\n\n{as_markdown(panels)}'
+        )
+        draw_matrices(panels, f'{grid.name}: {summary}', workdir / 'matrix.png')

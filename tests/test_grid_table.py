@@ -36,6 +36,7 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
             'system': run.variant,
             'config_hash': '1',
             'corpus': 'c',
+            'trained_on': ['c'],
             'corpus_hash': '2',
             'synthetic': True,
             'labels': LABELS,
@@ -132,7 +133,7 @@ def test_the_files_say_everything(tmp_path, made):
     assert len(table) == 2 + len(rows)
     for line in table[2:]:
         assert 'c (SYNTHETIC)' in line
-        protocol = 'final model' if '| cross_d |' in line else 'speaker_folds(4), 1 of 4 folds |'
+        protocol = 'trained on c |' if '| cross_d |' in line else 'speaker_folds(4), 1 of 4 folds |'
         assert f'| {protocol}' in line
         assert '1 × cpu' in line
         assert line.count('|') == table[0].count('|')
@@ -157,7 +158,7 @@ def test_runs_that_only_validate(tmp_path, made):
     for one in made.runs:
         fake_result(tmp_path, one, 4, conditions=(), validation=validation)
     rows = grid_table.make_rows(made, tmp_path)
-    assert {(row['condition'], row['uar'], *row['n'], row['p']) for row in rows} == {
+    assert {(row['condition'], row['uar'], row['n'], row['p']) for row in rows} == {
         ('validation', 0.5, 9, None)
     }
     grid_table.write_tables(rows, made, '', tmp_path)

@@ -18,13 +18,14 @@ LEVELS = {
         -2: '__init__ models.__init__ errors',
         -1: 'features workdir models.convolution models.recurrent',
         0: 'models.layers losses metrics audio pipeline config checkpoints sharding writer figures '
-        'console optimiser cost environment front_end grid_figure comparison',
+        'console optimiser cost environment front_end comparison',
         0.3: 'mel',
-        0.6: 'augmentations',
+        0.6: 'augmentations grid_figure grid_matrix',
         1: 'tasks augment attacks corruptions corpora grid_plan '
         'models.mtl_aug models.end_to_end models.adversarial_autoencoder',
         1.5: 'stored clips',
         2: 'objectives data protocols leaks',
+        2.5: 'sources',
         3: 'steps',
         4: 'evaluation experiment',
         4.3: 'attacker paired',
