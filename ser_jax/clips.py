@@ -1,11 +1,9 @@
 """Recordings that evaluation needs beside the tested log-mels: their waveforms, noises and voices."""
 
-import re
-
 import numpy as np
 
 from ser_jax.audio import SILENCE_PEAK
-from ser_jax.corpora import Corpus, open_corpus
+from ser_jax.corpora import Corpus, noise_type, open_corpus
 from ser_jax.corruptions import COLOURS, Corruption
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
@@ -73,9 +71,11 @@ def open_clips(corruption: Corruption, config) -> tuple[dict[str, np.ndarray] | 
     name, arguments = corruption
     if name == 'noise' and arguments[0] not in COLOURS:
         corpus = _clip_corpus('test_noise_corpus', corruption, config)
-        if corpus.name == config.noise_corpus:
+        trained = config.noise_types or (arguments[0],)  # () = all
+        if corpus.name == config.noise_corpus and arguments[0] in trained:
             raise UserError(
-                'config.test_noise_corpus is config.noise_corpus: the noise of the test must not train'
+                f'condition {corruption.condition}: {arguments[0]} of {corpus.name} trains; name the types that train '
+                'in config.noise_types, and test others'
             )
         types = np.array([noise_type(text) for text in corpus.index['script']])
         rows = np.flatnonzero(types == arguments[0])
@@ -117,8 +117,3 @@ def _clip_corpus(field: str, corruption: Corruption, config) -> Corpus:
             f'condition {corruption.condition} needs recordings: name a prepared corpus in config.{field}'
         )
     return open_waveforms(config[field], config)
-
-
-def noise_type(text: str) -> str:
-    """The type of a noise recording as conditions write it: `Dog bark` -> `dog_bark`."""
-    return re.sub(r'\W+', '_', text.strip().lower())

@@ -40,9 +40,11 @@ def base_config() -> ml_collections.ConfigDict:
     config.report_test = True  # False: development; test speakers are never read (no final model)
     config.final = True  # train a last model on all speakers, for predict and export
     config.labelled_share = 1.0  # of each training speaker's utterances; the rest join unlabelled
-    config.unlabelled = ()  # prepared corpora that join training without emotion labels
+    config.labelled = ()  # prepared corpora that join training with their emotion labels
+    config.unlabelled = ()  # … and without them
     config.unlabelled_share = 0.5  # of each batch, where there are any
     config.noise_corpus = ''  # prepared corpus for the augmentation noise(…); '' = coloured noise
+    config.noise_types = ()  # of its noise, e.g. ('sea_waves', 'clock_tick'); () = all
 
     # Training.
     config.batch_size = 16  # utterances a step, over all devices
@@ -168,13 +170,28 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             'with config.validation and config.report_test both False nothing is reported'
         )
-    for field in ('unlabelled', 'noise_corpus', 'test_corpora'):
+    for field in ('labelled', 'unlabelled', 'noise_corpus', 'test_corpora'):
         if config.corpus in config[field]:
             raise UserError(f'config.{field}: {config.corpus} is the labelled corpus already')
-    if config.test_corpora and not (config.final and config.report_test):
+    twice = set(config.labelled) & set(config.unlabelled)
+    if twice:
+        raise UserError(f'{min(twice)} is both in config.labelled and in config.unlabelled')
+    for field in ('conditions', 'test_corpora'):
+        if config[field] and not config.report_test:
+            raise UserError(f'config.{field} are tested: they need config.report_test')
+    if config.test_corpora and not config.final:
         raise UserError(
-            'config.test_corpora are tested with the final model: they need config.final and config.report_test'
+            'config.test_corpora are tested with the final model: they need config.final'
         )
+    for field, used, user in (
+        ('target_statistics', config.test_corpora, 'config.test_corpora'),
+        ('few_shot', config.test_corpora, 'config.test_corpora'),
+        ('few_shot_speakers', config.test_corpora, 'config.test_corpora'),
+        ('noise_corpus', 'noise(' in ' '.join(config.augmentations), 'augmentation noise(…)'),
+        ('noise_types', config.noise_corpus, 'config.noise_corpus'),
+    ):
+        if config[field] and not used:
+            raise UserError(f'config.{field} is set, but there is no {user} to use it')
     n_unlabelled = round(config.unlabelled_share * config.batch_size)
     any_unlabelled = config.unlabelled or config.labelled_share < 1
     if any_unlabelled and not 0 < n_unlabelled < config.batch_size:
@@ -182,8 +199,6 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f'config.unlabelled_share = {config.unlabelled_share} of {config.batch_size} utterances '
             f'makes {n_unlabelled} unlabelled ones a batch: there must be some of either kind'
         )
-    if config.noise_corpus and not any('noise' in text for text in config.augmentations):
-        raise UserError('config.noise_corpus is set, but no augmentation noise(…) uses it')
     emotion = config.tasks.get('emotion')
     if emotion is None or emotion.target != 'emotion' or emotion.weight <= 0:
         raise UserError(

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import warnings
 import zipfile
 
@@ -237,3 +238,8 @@ def _warn_if_stale(corpus: Corpus, manual_dir: str | os.PathLike | None):
                 f'python -m tfds_builders.build {corpus.name} prepares it again',
                 stacklevel=3,
             )
+
+
+def noise_type(text: str) -> str:
+    """The type of a noise recording as conditions write it: `Dog bark` -> `dog_bark`."""
+    return re.sub(r'\W+', '_', text.strip().lower())

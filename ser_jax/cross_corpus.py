@@ -3,20 +3,23 @@
 import dataclasses
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from ser_jax import augment, data, leaks, loop, objectives, optimiser, pipeline, sharding, steps
-from ser_jax.corpora import Corpus, open_corpus
+from ser_jax.corpora import Corpus
 from ser_jax.errors import UserError
 from ser_jax.evaluation import Predictions
 from ser_jax.experiment import Experiment
-from ser_jax.features import FrontEnd
 from ser_jax.protocols import Fold
+from ser_jax.sources import open_by_name
 
 _NOBODY = np.empty(0, np.int64)
+# Seed of what is drawn from a target: the same for every training seed, or their tests could not be paired.
+_DRAW = 0
 _ADAPTED = (
     'emotion',
     'augmentation_type',
@@ -78,12 +81,7 @@ class CrossCorpus:
     def _open(self, name: str) -> Target:
         experiment = self._experiment
         config = experiment.config
-        corpus = open_corpus(
-            name,
-            data_dir=config.data.data_dir,
-            front_end=FrontEnd(**config.data.front_end),
-        )
-        data.refuse_not_finite(corpus)
+        corpus = open_by_name(config, name)
         labels = tuple(x for x in experiment.labels if x in corpus.metadata['vocabulary'])
         everything = np.arange(len(corpus))
         numbers = data.labels_of(corpus, everything, 'emotion', labels)
@@ -106,11 +104,10 @@ class CrossCorpus:
             raise UserError(
                 f'config.few_shot_speakers takes all {len(known)} known speakers of {name}: none is left to test'
             )
-        trained = [experiment.corpus, *experiment.unlabelled]
         leaks.check_folds(
             corpus.index,
             [Fold(f'test corpus {name}', _NOBODY, _NOBODY, rows, ())],
-            [c.index for c in trained],
+            [trained.index for trained in experiment.corpora()],
         )
         if jax.process_index() == 0:
             print(
@@ -119,6 +116,13 @@ class CrossCorpus:
                 file=sys.stderr,
             )
         return Target(corpus, tuple(present), rows)
+
+    def about(self, condition: str) -> dict[str, Any]:
+        """The corpus that a condition tests, as the result card says it, and the classes shared with it."""
+        target = self._targets[self._ways[condition][0]]
+        metadata = target.corpus.metadata
+        facts = {name: metadata[name] for name in ('corpus_hash', 'synthetic')}
+        return {'corpus': target.corpus.name, **facts, 'labels': target.labels}
 
     def made_with(self, condition: str) -> str:
         """What a condition's predictions depend on beside the model: others must be made anew."""
@@ -176,7 +180,7 @@ class CrossCorpus:
 
     def _by_class(self, target: Target) -> list[np.ndarray]:
         """The rows of each shared class in a random order, the same for every k."""
-        rng = np.random.default_rng(self._experiment.config.seed)
+        rng = np.random.default_rng(_DRAW)
         numbers = data.labels_of(target.corpus, target.rows, 'emotion', target.labels)
         return [rng.permutation(target.rows[numbers == k]) for k in range(len(target.labels))]
 
@@ -184,14 +188,12 @@ class CrossCorpus:
         """The rows of a share of the speakers, at least one; a larger share holds the smaller one."""
         speakers = target.corpus.index['speaker'][target.rows]
         known = np.array(sorted(set(speakers) - {''}))
-        order = np.random.default_rng(self._experiment.config.seed).permutation(known)
+        order = np.random.default_rng(_DRAW).permutation(known)
         return target.rows[np.isin(speakers, order[: max(1, round(share * len(known)))])]
 
-    def _adapt(self, variables: dict, target: Target, rows: np.ndarray) -> dict:
-        """Goes on training with some labelled utterances of the target, without augmentation.
-
-        The tasks are those that need no other label than the emotion.
-        """
+    @functools.cached_property
+    def _adaptation(self) -> tuple[tuple[objectives.Phase, ...], sharding.DataParallel, Callable]:
+        """Phases, placement and compiled step of adapting; the tasks are those that need no other label than the emotion."""
         experiment, config = self._experiment, self._experiment.config
         settings = config.optimiser.copy_and_resolve_references()
         settings.learning_rate = config.few_shot_learning_rate
@@ -211,7 +213,12 @@ class CrossCorpus:
             axis_name=sharding.AXIS,
         )
         placement = sharding.DataParallel(experiment.mesh, config.parallelism)
-        step = steps.compile_train_step(phases, plain, placement)
+        return phases, placement, steps.compile_train_step(phases, plain, placement)
+
+    def _adapt(self, variables: dict, target: Target, rows: np.ndarray) -> dict:
+        """Goes on training with some labelled utterances of the target, without augmentation."""
+        experiment, config = self._experiment, self._experiment.config
+        phases, placement, step = self._adaptation
         variables = jax.device_get(variables)
         constants = variables['constants'] | {
             'class_weights': np.ones(len(experiment.labels), np.float32),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_jax import metrics
+from ser_jax import comparison, metrics
 from ser_jax.errors import UserError
 from ser_jax.workdir import write_atomically
 
@@ -137,8 +137,8 @@ def summarise(
         seed: of the interval.
 
     Returns:
-        `n`, `uar`, `uar_ci95` [lower, upper] (see `metrics.bootstrap_interval`), `wa`, `macro_f1`,
-        `recall` by label, `confusion` [[…]] and `folds`: `fold`, `test_speakers`, `n`, `uar`, `wa`
+        `n`, `uar`, `uar_ci95` [lower, upper] and `redrawn` (see `comparison.bootstrap_uar`), `wa`,
+        `macro_f1`, `recall` by label, `confusion` [[…]] and `folds`: `fold`, `test_speakers`, `n`, `uar`, `wa`
         of each. Rates are fractions; None = undefined (the recall of a class that does not occur,
         the interval of a single speaker). The UAR of a fold is over the classes that it holds.
 
@@ -153,9 +153,8 @@ def summarise(
         )
     truth, said, n_classes = predictions.label, predictions.prediction, len(labels)
     confusion = metrics.confusion_matrix(truth, said, n_classes)
-    interval = metrics.bootstrap_interval(
-        truth, said, predictions.speaker, n_classes, n_resamples=n_bootstrap, seed=seed
-    )
+    by_speaker = metrics.confusion_by_speaker(truth, said, predictions.speaker, n_classes)
+    drawn, redrawn = comparison.bootstrap_uar(by_speaker[None], n_bootstrap, seed)
     folds = []
     for name in dict.fromkeys(predictions.fold.tolist()):
         rows = predictions.fold == name
@@ -167,7 +166,8 @@ def summarise(
         {
             'n': confusion.sum(),
             'uar': metrics.uar(confusion),
-            'uar_ci95': interval,
+            'uar_ci95': comparison.interval(drawn[:, 0]),
+            'redrawn': redrawn,
             'wa': metrics.wa(confusion),
             'macro_f1': metrics.macro_f1(confusion),
             'recall': dict(zip(labels, metrics.recall(confusion))),
@@ -194,6 +194,7 @@ def result_card(
     system: str,
     config_hash: str,
     corpus: str,
+    trained_on: Sequence[str],
     corpus_hash: str,
     synthetic: bool,
     labels: Sequence[str],
@@ -215,6 +216,7 @@ def result_card(
         system: name of the configuration, e.g. `mtl_aug` or `mtl_aug,single_task`.
         config_hash: of the whole configuration but its seed.
         corpus: name of the corpus; `corpus_hash`, `synthetic`: from its metadata.
+        trained_on: names of the corpora whose labels trained.
         labels: the class names, in the order of the confusion matrix.
         protocol: call string.
         n_folds: (folds that were run, folds that the protocol has).
@@ -238,6 +240,7 @@ def result_card(
         'config_hash': config_hash,
         **environment,
         'corpus': corpus,
+        'trained_on': trained_on,
         'corpus_hash': corpus_hash,
         'synthetic': synthetic,
         'labels': labels,

@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 
 from ser_jax import augment, data, leaks, objectives, optimiser, protocols, sharding, steps
 from ser_jax.config import check_config
-from ser_jax.corpora import Corpus, open_corpus
+from ser_jax.corpora import Corpus
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
+from ser_jax.sources import Part, open_by_name, open_noise, rows_that_join
 from ser_jax.tasks import Task, make_tasks
 
 
@@ -25,7 +26,10 @@ class Experiment:
 
     Attributes:
         config: of the run.
-        corpus, unlabelled, noise: prepared corpora; the last None without a noise corpus.
+        corpus: prepared; the others only join its training.
+        labelled: (prepared corpus, rows with one of the emotions) each.
+        unlabelled: prepared corpora.
+        noise: (prepared corpus, rows of the types of noise that train), or None.
         labels: emotions, in the order of the outputs.
         rows: rows of the corpus with one of these emotions.
         protocol: call string.
@@ -43,8 +47,9 @@ class Experiment:
 
     config: ml_collections.ConfigDict
     corpus: Corpus
+    labelled: list[Part]
     unlabelled: list[Corpus]
-    noise: Corpus | None
+    noise: Part | None
     labels: tuple[str, ...]
     rows: np.ndarray
     protocol: str
@@ -60,10 +65,14 @@ class Experiment:
     train_step: Callable
     predict_step: Callable
 
+    def corpora(self) -> list[Corpus]:
+        """Every corpus that trains."""
+        parts = [*self.labelled, *([self.noise] if self.noise else [])]
+        return [self.corpus, *self.unlabelled, *(corpus for corpus, _ in parts)]
+
     def corpus_hashes(self) -> dict[str, str]:
-        """Name -> hash of every corpus in use."""
-        corpora = [self.corpus, *self.unlabelled, *([self.noise] if self.noise else [])]
-        return {corpus.name: corpus.metadata['corpus_hash'] for corpus in corpora}
+        """Name -> hash of every corpus that trains."""
+        return {corpus.name: corpus.metadata['corpus_hash'] for corpus in self.corpora()}
 
     def utterances(self, rows: np.ndarray) -> data.Utterances:
         """The utterances of some rows of the corpus, with the labels of all tasks."""
@@ -80,50 +89,53 @@ class Experiment:
         return {target: names for target, names in classes.items() if target != 'augmentation_type'}
 
     def train_batches(self, rows: np.ndarray) -> data.TrainBatches:
-        """Training batches of some rows of the corpus, with the unlabelled speech and the noise of the config."""
+        """Training batches of some rows of the corpus, with all that joins training by the config."""
         config = self.config
-        labelled, rest = self._split_labelled(rows)
-        parts = [(self.corpus, rest)] if len(rest) else []
-        parts += [(corpus, np.arange(len(corpus))) for corpus in self.unlabelled]
+        labelled, hidden = self._split_labelled(rows)
+        unlabelled = [part for part in hidden if len(part[1])]
+        unlabelled += [(corpus, np.arange(len(corpus))) for corpus in self.unlabelled]
         if all(task.target == 'emotion' for task in self.tasks):
-            parts = []  # nothing can be learnt from them
-        unlabelled, noise, n_unlabelled = None, None, 0
-        if parts:
-            n_unlabelled = round(config.unlabelled_share * config.batch_size)
-            unlabelled = self._utterances(parts, hide=('emotion',))
+            unlabelled = []  # nothing can be learnt from them
+        noise = None
         if self.noise:
-            everything = np.arange(len(self.noise))
-            noise = data.Utterances([(self.noise, everything)], {}, memory_gb=config.data.memory_gb)
+            noise = data.Utterances([self.noise], {}, memory_gb=config.data.memory_gb)
         return data.TrainBatches(
-            labelled=self.utterances(labelled),
-            unlabelled=unlabelled,
+            labelled=self._utterances(labelled),
+            unlabelled=self._utterances(unlabelled, hide=('emotion',)) if unlabelled else None,
             noise=noise,
             batch_size=config.batch_size,
-            n_unlabelled=n_unlabelled,
+            n_unlabelled=round(config.unlabelled_share * config.batch_size) if unlabelled else 0,
             frames=self.input_frames,
             seed=config.seed,
             rows=sharding.local_rows(config.batch_size),
         )
 
-    def _split_labelled(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The rows that keep their emotion label by `config.labelled_share`, and the others."""
-        speakers, emotions = self.corpus.index['speaker'][rows], self.emotions(rows)
-        share, seed = self.config.labelled_share, self.config.seed
-        chosen = data.labelled_share(speakers, emotions, share, seed)
-        return rows[chosen], rows[~chosen]
+    def _split_labelled(self, rows: np.ndarray) -> tuple[list[Part], list[Part]]:
+        """The training rows that keep their label by `config.labelled_share`, and the others."""
+        kept, hidden = [], []
+        for corpus, some in [(self.corpus, rows), *self.labelled]:
+            emotions = data.labels_of(corpus, some, 'emotion', self.labels)
+            share, seed = self.config.labelled_share, self.config.seed
+            chosen = data.labelled_share(corpus.index['speaker'][some], emotions, share, seed)
+            kept.append((corpus, some[chosen]))
+            hidden.append((corpus, some[~chosen]))
+        return kept, hidden
 
     def constants(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What a run knows of its training rows: see `steps.TrainState.model_state`."""
-        emotions = self.emotions(self._split_labelled(rows)[0])
+        emotions = [
+            data.labels_of(corpus, some, 'emotion', self.labels)
+            for corpus, some in self._split_labelled(rows)[0]
+        ]
         weights = (
-            data.class_weights(emotions, len(self.labels))
+            data.class_weights(np.concatenate(emotions), len(self.labels))
             if self.config.class_weights
             else np.ones(len(self.labels), np.float32)
         )
         return {
             'seed': np.int32(self.config.seed),
             'class_weights': weights,
-            **data.normalisation([(self.corpus, rows)]),
+            **data.normalisation([(self.corpus, rows), *self.labelled]),
         }
 
     def emotions(self, rows: np.ndarray) -> np.ndarray:
@@ -145,12 +157,10 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     """
     check_config(config)
     sharding.start_processes()
-    corpus, *others = [
-        _open(config, name)
-        for name in (config.corpus, *config.unlabelled, config.noise_corpus)
-        if name
-    ]
-    noise = others.pop() if config.noise_corpus else None
+    corpus = open_by_name(config, config.corpus)
+    joined = [open_by_name(config, name) for name in config.labelled]
+    unlabelled = [open_by_name(config, name) for name in config.unlabelled]
+    noise = open_noise(config) if config.noise_corpus else None
     labels = tuple(config.labels or corpus.metadata['labels'])
     unknown = sorted(set(labels) - set(corpus.metadata['vocabulary']))
     if unknown:
@@ -178,12 +188,13 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         validation=config.validation,
     )
     folds = protocols.select_folds(all_folds, config.folds)
-    added = [*others, *([noise] if noise else [])]
     if not folds and (config.conditions or not config.test_corpora):
         raise UserError(
             f'{protocol} tests nobody: set config.test_corpora, and no config.conditions'
         )
+    labelled = [(other, rows_that_join(other, labels, corpus.name)) for other in joined]
     checked = folds or [protocols.Fold('final', rows, *[np.empty(0, np.int64)] * 2, ())]
+    added = [*joined, *unlabelled, *([noise[0]] if noise else [])]
     leak_check = leaks.check_folds(corpus.index, checked, [other.index for other in added])
 
     operations = augment.parse_operations(config.augmentations)
@@ -193,7 +204,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         {
             record.target: operation_names
             if record.target == 'augmentation_type'
-            else data.class_names(record.target, [corpus, *others], labels)
+            else data.class_names(record.target, [corpus, *joined, *unlabelled], labels)
             for record in config.tasks.values()
             if record.kind == 'classification'
         },
@@ -238,7 +249,8 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     return Experiment(
         config=config,
         corpus=corpus,
-        unlabelled=others,
+        labelled=labelled,
+        unlabelled=unlabelled,
         noise=noise,
         labels=labels,
         rows=rows,
@@ -266,14 +278,3 @@ def _model_class(name: str) -> type[nn.Module]:
         raise UserError(
             f'config.model.name is {name!r}: no ser_jax/models/{name}.py with a Model'
         ) from error
-
-
-def _open(config: ml_collections.ConfigDict, name: str) -> Corpus:
-    corpus = open_corpus(
-        name,
-        data_dir=config.data.data_dir,
-        manual_dir=config.data.manual_dir or None if name == config.corpus else None,
-        front_end=FrontEnd(**config.data.front_end),
-    )
-    data.refuse_not_finite(corpus)
-    return corpus

@@ -173,7 +173,8 @@ def _difference(first, first_labels, second, second_labels):
 def _context(runs, condition, replicates):
     """What every number needs beside it."""
     card, known = runs.cards[0], set(runs.speaker.tolist()) - {''}
-    return {name: card[name] for name in ('corpus', 'synthetic', 'protocol', 'n_folds')} | {
+    tested = card | card['conditions'][condition]  # a corpus across is named there
+    return {name: tested[name] for name in ('corpus', 'synthetic', 'protocol', 'n_folds')} | {
         'condition': condition,
         'labels': runs.labels,
         'n': runs.label.size,

@@ -42,7 +42,7 @@ def report(
     rates = {name: result['uar'] for name, result in results.items()}
     for name in cross.conditions:
         predictions, labels = evaluation.read_predictions(workdir / 'predictions' / f'{name}.csv')
-        results[name] = evaluation.summarise(predictions, labels) | {'labels': labels}
+        results[name] = evaluation.summarise(predictions, labels) | cross.about(name)
     if config.validation and folds:
         validation = evaluation.summarise_validation(
             [
@@ -62,6 +62,7 @@ def report(
         system=','.join([config.system, *config.options]),
         config_hash=hashlib.sha256(content.encode()).hexdigest()[:16],
         corpus=corpus.name,
+        trained_on=[corpus.name, *config.labelled],
         corpus_hash=corpus.metadata['corpus_hash'],
         synthetic=corpus.metadata['synthetic'],
         labels=experiment.labels,
@@ -121,13 +122,15 @@ def _draw(card: dict[str, Any], tester: Tester, folder: Path) -> None:
 
 def _title(card: dict[str, Any], condition: str) -> str:
     result = card['conditions'][condition]
-    kind = 'synthetic' if card['synthetic'] else 'real'
-    where = '' if condition == 'clean' else f', {condition}'
-    return (
-        f'{card["system"]} on {card["corpus"]} ({kind} speech){where}\n'
-        f'{card["protocol"]}, {card["n_folds"][0]} of {card["n_folds"][1]} folds, seed {card["seed"]}: '
-        f'UAR {100 * result["uar"]:.1f} %, n = {result["n"]}'
-    )
+    tested = {'corpus': card['corpus'], 'synthetic': card['synthetic']} | result
+    where = f'{tested["corpus"]} ({"synthetic" if tested["synthetic"] else "real"} speech)'
+    if condition == 'clean':
+        folds = '{} of {} folds'.format(*card['n_folds'])
+        how = f'{card["protocol"]}, {folds}, seed {card["seed"]}'
+    else:
+        how = f'{condition}, trained on {" and ".join(card["trained_on"])}, seed {card["seed"]}'
+    rate = f'UAR {100 * result["uar"]:.1f} %, n = {result["n"]}'
+    return f'{card["system"]} on {where}\n{how}: {rate}'
 
 
 def _total_cost(costs: list[dict[str, float]]) -> dict[str, float]:

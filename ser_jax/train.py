@@ -38,7 +38,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     workdirs.check_workdir(workdir, config)
     card = workdirs.read_card(workdir)
     if card and not needs_testing(config, card):
-        names = [config.corpus, *config.unlabelled, *filter(None, [config.noise_corpus])]
+        names = [config.corpus, *config.labelled, *config.unlabelled]
+        names += [config.noise_corpus] if config.noise_corpus else []
         hashes = {name: prepared_hash(name, data_dir=config.data.data_dir) for name in names}
         workdirs.refuse_changed(workdir, hashes)
         return card

@@ -48,6 +48,7 @@ def card(seed=0, labels=LABELS, conditions=None, **changes):
         'system': 'mtl_aug',
         'config_hash': 'c0ffee',
         'corpus': 'emodb',
+        'trained_on': ['emodb'],
         'corpus_hash': 'beef',
         'synthetic': False,
         'labels': labels,
@@ -180,12 +181,12 @@ def test_json_is_plain_and_written_whole(tmp_path):
 def test_card_has_the_agreed_fields():
     made = card()
     assert list(made) == [
-        'system', 'config_hash', 'commit', 'versions', 'device', 'corpus', 'corpus_hash',
+        'system', 'config_hash', 'commit', 'versions', 'device', 'corpus', 'trained_on', 'corpus_hash',
         'synthetic', 'labels', 'protocol', 'n_folds', 'seed', 'n_params', 'conditions', 'leak_check', 'cost',
     ]  # fmt: skip
-    assert {'n', 'uar', 'uar_ci95', 'wa', 'macro_f1', 'recall', 'confusion', 'folds'} == set(
-        made['conditions']['clean']
-    )
+    assert set(made['conditions']['clean']) == {
+        'n', 'uar', 'uar_ci95', 'redrawn', 'wa', 'macro_f1', 'recall', 'confusion', 'folds',
+    }  # fmt: skip
     assert made == json.loads(json.dumps(made, allow_nan=False))
 
 

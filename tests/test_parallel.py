@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, metrics, run, simulated
 
+from ser_jax.evaluation import read_predictions
+
 STEPS = 20
 
 
@@ -66,7 +68,9 @@ def test_adversarial_training_is_the_same_on_two_devices(beeps, tmp_path, one_de
     assert found[0][:, 1].mean() > one_device[:, 1].mean() + 1e-3  # the emotion is harder
 
 
-def test_two_processes_give_the_same_losses(beeps, tmp_path, one_device):
+def test_two_processes_give_the_same_losses_and_predictions(beeps, tmp_path, one_device):
+    asked = command(beeps, tmp_path / 'run', "--config.conditions=('fgsm(0.1)', 'gain(-6)')")
+    manual = {'SER_JAX_MANUAL_DIR': beeps['manual_dir']}
     with socket.socket() as free:
         free.bind(('localhost', 0))
         port = free.getsockname()[1]
@@ -79,9 +83,9 @@ def test_two_processes_give_the_same_losses(beeps, tmp_path, one_device):
         }
         processes.append(
             subprocess.Popen(
-                [sys.executable, '-m', *command(beeps, tmp_path / 'run')],
+                [sys.executable, '-m', *asked],
                 cwd=ROOT,
-                env={**os.environ, **simulated(1), **environment},
+                env={**os.environ, **simulated(1), **environment, **manual},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -90,6 +94,15 @@ def test_two_processes_give_the_same_losses(beeps, tmp_path, one_device):
     outputs = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], '\n'.join(outputs)
     np.testing.assert_allclose(losses(tmp_path / 'run'), one_device, atol=1e-4)
+    files = sorted((tmp_path / 'run' / 'predictions').iterdir())
+    assert [file.stem for file in files] == ['clean', 'fgsm_0.1', 'gain_-6']
+    two = [read_predictions(file)[0].probabilities for file in files]
+    result = run(*asked, '--mode=evaluate', **manual)
+    assert result.returncode == 0, result.stderr
+    one = [read_predictions(file)[0].probabilities for file in files]
+    np.testing.assert_allclose(
+        two, one, atol=1e-3
+    )  # a sign may turn where the gradient is next to 0
 
 
 def folds_command(beeps, workdir, runs):

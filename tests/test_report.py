@@ -42,6 +42,7 @@ def lay(folder, found, seed=0, labels=LABELS, conditions=('clean',), **changes):
         'system': 'mtl_aug',
         'config_hash': 'c0ffee',
         'corpus': 'c',
+        'trained_on': ['c'],
         'corpus_hash': 'beef',
         'synthetic': False,
         'labels': labels,

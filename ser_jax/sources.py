@@ -1,0 +1,91 @@
+"""The corpora that a config names, opened and checked."""
+
+import sys
+
+import jax
+import ml_collections
+import numpy as np
+
+from ser_jax import data
+from ser_jax.corpora import Corpus, noise_type, open_corpus
+from ser_jax.errors import UserError
+from ser_jax.features import FrontEnd
+
+Part = tuple[Corpus, np.ndarray]  # a corpus and some rows of its index
+
+
+def open_by_name(config: ml_collections.ConfigDict, name: str) -> Corpus:
+    """Opens a prepared corpus, which is prepared first where it can be.
+
+    Args:
+        config: says where it lies, and with what front end it must have been prepared.
+        name: of the corpus.
+
+    Returns:
+        The corpus.
+
+    Raises:
+        UserError: see `corpora.open_corpus`; or its features are not finite.
+    """
+    corpus = open_corpus(
+        name,
+        data_dir=config.data.data_dir,
+        manual_dir=config.data.manual_dir or None if name == config.corpus else None,
+        front_end=FrontEnd(**config.data.front_end),
+    )
+    data.refuse_not_finite(corpus)
+    return corpus
+
+
+def rows_that_join(corpus: Corpus, labels: tuple[str, ...], name: str) -> np.ndarray:
+    """The rows of a corpus that joins the training of another: those with one of its classes.
+
+    Args:
+        corpus: that joins.
+        labels: the classes.
+        name: of the other.
+
+    Returns:
+        Rows of its index; how many is told on stderr.
+
+    Raises:
+        UserError: there are none.
+    """
+    everything = np.arange(len(corpus))
+    numbers = data.labels_of(corpus, everything, 'emotion', labels)
+    shared = [label for k, label in enumerate(labels) if (numbers == k).any()]
+    if not shared:
+        raise UserError(
+            f'config.labelled: {corpus.name} has none of the classes {", ".join(labels)}; as '
+            'config.unlabelled it may join without labels'
+        )
+    if jax.process_index() == 0:
+        print(
+            f'{corpus.name} joins {name}: {", ".join(shared)} are shared; {(numbers >= 0).sum()} of '
+            f'{len(corpus)} utterances train',
+            file=sys.stderr,
+        )
+    return everything[numbers >= 0]
+
+
+def open_noise(config: ml_collections.ConfigDict) -> Part:
+    """Opens the noise that the augmentation noise(…) mixes in.
+
+    Args:
+        config: with `noise_corpus` and `noise_types`.
+
+    Returns:
+        The corpus, and its rows of these types.
+
+    Raises:
+        UserError: it cannot be opened, or lacks a type.
+    """
+    corpus = open_by_name(config, config.noise_corpus)
+    types = np.array([noise_type(text) for text in corpus.index['script']])
+    unknown = sorted(set(config.noise_types) - set(types))
+    if unknown:
+        raise UserError(
+            f'config.noise_types: {corpus.name} has no noise of the type {unknown[0]!r}; it has '
+            f'{", ".join(sorted(set(types)))}'
+        )
+    return corpus, np.flatnonzero(np.isin(types, config.noise_types or types))
