@@ -143,14 +143,17 @@ def is_prepared(folder: pathlib.Path) -> bool:
     return len(list(folder.glob(f'*-{SPLIT}.array_record-*-of-{shards:05d}'))) == shards
 
 
-def prepared_hash(name: str, *, data_dir: str | os.PathLike | None) -> str | None:
+def prepared_hash(
+    name: str, *, data_dir: str | os.PathLike | None, representation: str = 'log_mel'
+) -> str | None:
     """The `corpus_hash` of a corpus as it is prepared now; None where it is not.
 
     Args:
         name: of the corpus.
         data_dir: root of the prepared corpora; None = `~/.cache/ser_jax/records`.
+        representation: 'log_mel' or 'waveform'.
     """
-    folder = corpus_folder(name, data_dir=data_dir, representation='log_mel')
+    folder = corpus_folder(name, data_dir=data_dir, representation=representation)
     if not is_prepared(folder):
         return None
     return json.loads((folder / METADATA_FILE).read_text(encoding='utf-8'))['corpus_hash']

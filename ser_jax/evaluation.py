@@ -230,7 +230,7 @@ def result_card(
             `data_wait_fraction`.
         validation: `summarise_validation(…)` or None; only then does the card have it.
         attack_checks: `conditions.checks(…)`; where there are any the card has them.
-        tested_with: `workdir.tested_with(…)`; likewise.
+        tested_with: `reporting.tested_with(…)`; likewise.
 
     Returns:
         The card, in plain Python values.

@@ -63,69 +63,82 @@ _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#
 _MARKERS = 'osD^vPX'
 
 
-def robustness_figure(panels, reference: tuple, title: str, path) -> None:
+def robustness_figure(panels, references, title: str, path) -> None:
     """Draws how the UAR falls as conditions get harder: one panel a kind of condition, one line a series.
 
     Args:
         panels: heading of the x axis -> {series: [(x, UAR, (lower, upper)), …]}, rates as fractions; x
             may be text (single conditions, drawn without a line).
-        reference: (UAR, (lower, upper)) of clean speech, drawn as a dashed line in every panel.
+        references: name -> UAR of clean speech, drawn as dashed lines in every panel; a name that is a series
+            has the colour of that series.
         title: heading; lines are separated by a newline.
         path: PNG file to write, whole or not at all; its folder is made.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1 + 4.2 * len(panels), 4.2), layout='constrained')
+    columns = min(len(panels), 4)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(1 + 4.2 * columns, 0.4 + 3.8 * lines), layout='constrained')
     FigureCanvasAgg(figure)
-    all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-    for axes, (heading, series) in zip(all_axes, panels.items()):
-        axes.axhline(
-            100 * reference[0], color='#52606d', linestyle='--', linewidth=1, label='clean'
-        )
-        for number, (name, points) in enumerate(series.items()):
-            x, rates, intervals = zip(*points)
-            rates = 100 * np.array(rates)
-            bounds = np.array(
-                [
-                    [rate if b is None else 100 * b for b in interval]
-                    for rate, interval in zip(rates, intervals)
-                ]
-            )
-            axes.errorbar(
-                x,
-                rates,
-                np.maximum([rates - bounds[:, 0], bounds[:, 1] - rates], 0),
-                color=_COLOURS[number % len(_COLOURS)],
-                marker=_MARKERS[number % len(_MARKERS)],
-                linestyle='none' if isinstance(x[0], str) else '-',
-                linewidth=1.5,
-                markersize=5,
-                elinewidth=0.7,
-                capsize=2,
-                label=name,
-            )
-        smallest = [
-            x
-            for points in series.values()
-            for x, *_ in points
-            if heading.startswith('epsilon') and x > 0
-        ]
-        if smallest:
-            # Epsilons are chosen by factors; 0 is drawn too.
-            axes.set_xscale('symlog', linthresh=min(smallest))
-        axes.set_xlabel(heading)
-        axes.grid(axis='y', color='#e4e7eb', linewidth=0.8)
-        axes.spines[['top', 'right']].set_visible(False)
-        if isinstance(next(iter(series.values()))[0][0], str):
-            axes.tick_params('x', rotation=30)
-            axes.margins(x=0.15)
-        else:
-            axes.legend(frameon=False, fontsize=8)
-    all_axes[0].set_ylabel('UAR, %   (bars: 95 % interval over speakers)')
-    all_axes[0].set_ylim(0, 100)
-    figure.suptitle(title, x=0.01, ha='left', size=11)
+    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    for axes in grid.ravel()[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (heading, series) in zip(grid.ravel(), panels.items()):
+        # One colour a series in all panels, where the series are the same.
+        names = list(dict.fromkeys([*(name for name in references if name != 'clean'), *series]))
+        for name, rate in references.items():
+            colour = '#52606d' if name == 'clean' else _COLOURS[names.index(name) % len(_COLOURS)]
+            label = name if name == 'clean' else None
+            axes.axhline(100 * rate, color=colour, linestyle='--', linewidth=1, label=label)
+        for name, points in series.items():
+            _draw_series(axes, name, points, names.index(name))
+        _scale_levels(axes, heading, series)
+    for axes in grid[:, 0]:
+        axes.set_ylabel('UAR, %   (bars: 95 % interval over speakers)', size=8)
+        axes.set_ylim(0, 100)
+    figure.suptitle(f'{title}; dashed: clean', x=0.01, ha='left', size=11)
     save_figure(figure, path)
+
+
+def _draw_series(axes, name: str, points: list, number: int) -> None:
+    x, rates, intervals = zip(*points)
+    rates = 100 * np.array(rates)
+    bounds = np.array(
+        [
+            [rate if b is None else 100 * b for b in interval]
+            for rate, interval in zip(rates, intervals)
+        ]
+    )
+    axes.errorbar(
+        x,
+        rates,
+        np.maximum([rates - bounds[:, 0], bounds[:, 1] - rates], 0),
+        color=_COLOURS[number % len(_COLOURS)],
+        marker=_MARKERS[number % len(_MARKERS)],
+        linestyle='none' if isinstance(x[0], str) else '-',
+        linewidth=1.5,
+        markersize=5,
+        elinewidth=0.7,
+        capsize=2,
+        label=name or None,
+    )
+
+
+def _scale_levels(axes, heading: str, series: dict) -> None:
+    """The axis of levels, and the legend."""
+    levels = [x for points in series.values() for x, *_ in points]
+    if isinstance(levels[0], str):
+        axes.tick_params('x', rotation=30)
+        axes.margins(x=0.15)
+    elif 'epsilon' in heading and any(level > 0 for level in levels):
+        # Epsilons are chosen by factors; 0 is drawn too.
+        axes.set_xscale('symlog', linthresh=min(level for level in levels if level > 0))
+    if any(series):
+        axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel(heading)
+    axes.grid(axis='y', color='#e4e7eb', linewidth=0.8)
+    axes.spines[['top', 'right']].set_visible(False)
 
 
 def save_figure(figure, path) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ser_jax import comparison, paired
+from ser_jax import comparison, conditions, paired
 from ser_jax.console import duration
 from ser_jax.errors import UserError
+from ser_jax.figures import robustness_figure
 from ser_jax.grid_figure import draw_grid
 from ser_jax.grid_matrix import as_markdown, draw_matrices, matrices
 from ser_jax.grid_plan import Grid, Run
@@ -57,10 +58,10 @@ def make_rows(grid: Grid, workdir: Path) -> list[Row]:
     rows = []
     for setting in settings:
         here = {variant: cards.get((setting, variant), []) for variant in variants}
-        conditions = dict.fromkeys(
+        names = dict.fromkeys(
             name for runs in here.values() for _, card in runs for name in _results(card)
         )
-        for condition in conditions:
+        for condition in names:
             tested = {
                 variant: [(run, card) for run, card in runs if condition in _results(card)]
                 for variant, runs in here.items()
@@ -161,6 +162,36 @@ def compare(ours: Sequence[Path], baseline: Sequence[Path], condition: str) -> R
     return {**difference, 'p': found['p']}
 
 
+def curves(rows: Sequence[Row], grid: Grid) -> dict[str, tuple[dict, dict]]:
+    """What `figures.robustness_figure` draws of the conditions that have levels: a panel a series, a line a variant.
+
+    Args:
+        rows: of `make_rows`.
+        grid: the grid.
+
+    Returns:
+        Setting -> (panels, UAR of every variant on clean speech); settings without such conditions are left out.
+    """
+    found: dict[str, tuple[dict, dict]] = {}
+    for run in grid.runs:
+        results = {
+            row['condition']: {'uar': row['uar'], 'uar_ci95': (row['uar_low'], row['uar_high'])}
+            for row in rows
+            if (row['setting'], row['variant']) == (run.setting, run.variant)
+        }
+        asked = conditions.parse_conditions(run.config.conditions)
+        asked = {name: condition for name, condition in asked.items() if name in results}
+        panels, references = found.setdefault(run.setting, ({}, {}))
+        for heading, series in conditions.panels(asked, results).items():
+            for name, points in series.items():
+                panels.setdefault(f'{name}: {heading}' if name else heading, {})[run.variant] = (
+                    points
+                )
+        if 'clean' in results:
+            references[run.variant] = results['clean']['uar']
+    return {setting: drawn for setting, drawn in found.items() if drawn[0]}
+
+
 def _percent(value: float | None, signed: bool = False) -> str:
     return '–' if value is None else f'{100 * value:{"+" if signed else ""}.1f}'
 
@@ -211,7 +242,10 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -> None:
-    """Writes `table.md`, `table.csv` and `table.png`, each whole or not at all; with corpora across, `matrix.*` too.
+    """Writes `table.md`, `table.csv` and `table.png`, each whole or not at all.
+
+    Where corpora are tested across there are `matrix.md` and `matrix.png`, too; where noise, attacks or other conditions
+    of `config.conditions`, `robustness_<setting>.png`, which draws them instead of `table.png`.
 
     Args:
         rows: at least one, of `make_rows`.
@@ -242,7 +276,12 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
         lists = {name: ' '.join(map(str, v)) for name, v in row.items() if isinstance(v, list)}
         writer.writerow(row | lists | {'synthetic': str(row['synthetic']).lower()})
     write_atomically(workdir / 'table.csv', file.getvalue())
-    draw_grid(rows, f'{grid.name}: {summary}', workdir / 'table.png')
+    drawn = curves(rows, grid)
+    for setting, (panels, references) in drawn.items():
+        path = workdir / f'robustness_{setting}.png'
+        robustness_figure(panels, references, f'{grid.name}, {setting}: {summary}', path)
+    whole = [row for row in rows if row['condition'] == 'clean' or row['setting'] not in drawn]
+    draw_grid(whole, f'{grid.name}: {summary}', workdir / 'table.png')
     panels = matrices(rows)
     if panels:
         write_atomically(

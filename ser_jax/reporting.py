@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from ser_jax import conditions, evaluation, figures
 from ser_jax import workdir as workdirs
 from ser_jax.conditions import Tester
+from ser_jax.corpora import prepared_hash
 from ser_jax.cross_corpus import CrossCorpus
 from ser_jax.environment import joined
 from ser_jax.experiment import Experiment
@@ -76,7 +78,7 @@ def report(
         cost=_total_cost([summary['cost'] for summary in summaries]),
         validation=validation,
         attack_checks=conditions.checks(tester.conditions, rates),
-        tested_with=workdirs.tested_with(config),
+        tested_with=tested_with(config),
     )
     if jax.process_index() == 0:
         for name, predictions in pooled.items():
@@ -85,6 +87,27 @@ def report(
         _draw(card, tester, workdir / 'report')
         evaluation.write_json(workdir / 'results.json', card)
     return card
+
+
+def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
+    """What the conditions of a run are made with, and the hashes of the corpora among it as they are prepared now.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        Field -> value; None where the run has no condition but clean.
+    """
+    if not (config.conditions or config.test_corpora):
+        return None
+    flat = workdirs.as_json(config)
+    kinds = {name: 'log_mel' for name in config.test_corpora}
+    kinds |= {name: 'waveform' for name in (config.test_noise_corpus, config.babble_corpus) if name}
+    hashes = {
+        name: prepared_hash(name, data_dir=config.data.data_dir, representation=kind)
+        for name, kind in kinds.items()
+    }
+    return {name: flat[name] for name in workdirs.TESTED_WITH} | {'corpus_hashes': hashes}
 
 
 def _pooled(
@@ -114,7 +137,7 @@ def _draw(card: dict[str, Any], tester: Tester, folder: Path) -> None:
     if 'clean' in results and tester.conditions:
         figures.robustness_figure(
             conditions.panels(tester.conditions, results),
-            (results['clean']['uar'], results['clean']['uar_ci95']),
+            {'clean': results['clean']['uar']},
             _title(card, 'clean'),
             folder / 'robustness.png',
         )

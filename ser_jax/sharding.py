@@ -5,6 +5,7 @@ what it takes, `to_devices` their batches, and read one run's part back (`run_of
 """
 
 import os
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -230,5 +231,11 @@ def make_placement(config) -> DataParallel | ParallelRuns:
     if runs % devices:
         raise UserError(
             f'config.parallel_runs is {runs}, which {devices} devices cannot share equally'
+        )
+    if runs > devices and jax.default_backend() == 'cpu':
+        warnings.warn(
+            f'config.parallel_runs={runs} on {devices} CPU device(s) is slower than one run after the other: set '
+            f'JAX_NUM_CPU_DEVICES={runs} before JAX starts',
+            stacklevel=2,
         )
     return ParallelRuns(runs)

@@ -16,7 +16,7 @@ from ser_jax.cross_corpus import CrossCorpus
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment, build_experiment
 from ser_jax.protocols import Fold
-from ser_jax.reporting import report
+from ser_jax.reporting import report, tested_with
 from ser_jax.writer import MetricLog
 
 
@@ -72,7 +72,7 @@ def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bo
     if config.target_statistics:
         names |= {f'{name}_target_statistics' for name in names}
     names |= set(parse_conditions(config.conditions))
-    changed = bool(names) and card.get('tested_with') != workdirs.tested_with(config)
+    changed = bool(names) and card.get('tested_with') != tested_with(config)
     return changed or not names <= set(card['conditions'])
 
 

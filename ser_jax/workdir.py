@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from ser_jax.errors import UserError
 
 # What the conditions of a run are made with.
-_TESTED_WITH = (
+TESTED_WITH = (
     'test_noise_corpus',
     'babble_corpus',
     'attack_source',
@@ -31,7 +31,7 @@ _NOT_COMPARED = (
     'conditions',
     'test_corpora',
     'target_statistics',
-    *_TESTED_WITH,
+    *TESTED_WITH,
 )
 
 
@@ -91,14 +91,6 @@ def is_made(predictions: Path, facts: Path, made_with: str) -> bool:
     if not (predictions.exists() and facts.exists()):
         return False
     return json.loads(facts.read_text())['made_with'] == made_with
-
-
-def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
-    """What the conditions of a run were made with; None where it has none but clean."""
-    if not (config.conditions or config.test_corpora):
-        return None
-    flat = as_json(config)
-    return {name: flat[name] for name in _TESTED_WITH}
 
 
 def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:

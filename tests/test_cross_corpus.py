@@ -57,6 +57,7 @@ def test_one_model_is_trained_on_everybody(tested):
     assert list(card['conditions']) == [f'cross_csv_corpus_hums{ending}' for ending in ENDINGS]
     for result in card['conditions'].values():
         assert result['labels'] == ['neutral', 'happy', 'sad', 'angry']
+        assert (result['corpus'], result['synthetic']) == ('csv_corpus/hums', False)
     assert (tested / 'report' / 'confusion_matrix_cross_csv_corpus_hums.png').exists()
 
 
@@ -87,6 +88,18 @@ def test_nothing_is_done_twice(beeps, tested):
     result = run(*command(beeps, tested, *ADAPTED))
     assert result.returncode == 0, result.stderr
     assert (tested / 'results.json').stat().st_mtime_ns == before
+
+
+def test_a_corpus_prepared_anew_is_tested_anew(beeps, tested):
+    card = (tested / 'results.json').read_text()
+    old = json.loads(card)
+    hashes = old['tested_with']['corpus_hashes']
+    assert list(hashes) == ['csv_corpus/hums']
+    hashes['csv_corpus/hums'] = 'another'
+    (tested / 'results.json').write_text(json.dumps(old))
+    result = run(*command(beeps, tested, *ADAPTED))
+    assert result.returncode == 0, result.stderr
+    assert (tested / 'results.json').read_text() == card
 
 
 @pytest.fixture(scope='module')

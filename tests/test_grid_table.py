@@ -169,3 +169,33 @@ def test_seeds_of_different_corpora_are_not_joined(tmp_path, made):
         fake_result(tmp_path, one, 4, corpus_hash=str(one.seed))
     with pytest.raises(UserError, match='s/base: its seeds differ in corpus_hash'):
         grid_table.make_rows(made, tmp_path)
+
+
+def test_conditions_with_levels_are_drawn_as_curves(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    asked = ("noise('pink', 5)", "noise('pink', 0)", 'fgsm(0.1)', 'telephone')
+    grid = plan(
+        tmp_path,
+        settings={'s': {'argument': 'demo_speech', 'changes': {'conditions': asked}}},
+        variants={'base': {'argument': 'single_task'}, 'full': {}},
+    )
+    names = ('clean', 'noise_pink_5db', 'noise_pink_0db', 'fgsm_0.1', 'telephone')
+    for one in grid.runs:
+        fake_result(tmp_path, one, 3, conditions=names if one.variant == 'full' else names[:3])
+    rows = grid_table.make_rows(grid, tmp_path)
+    ((panels, references),) = grid_table.curves(rows, grid).values()
+    assert references == {'base': 0.375, 'full': 0.375}  # 3 of 8
+    found = {
+        heading: {name: [point[0] for point in points] for name, points in series.items()}
+        for heading, series in panels.items()
+    }
+    assert found == {
+        'pink: SNR, dB': {'base': [0, 5], 'full': [0, 5]},
+        'fgsm: epsilon, standardised log-mel': {'full': [0.1]},
+        'corruption': {'full': ['telephone']},
+    }
+    grid_table.write_tables(rows, grid, '', tmp_path)
+    image = matplotlib.image.imread(tmp_path / 'robustness_s.png')
+    colours = {tuple(pixel) for pixel in (255 * image[..., :3]).astype(int).reshape(-1, 3)}
+    assert {(0, 114, 178), (213, 94, 0)} <= colours
+    assert not (tmp_path / 'matrix.md').exists()
