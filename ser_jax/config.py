@@ -3,15 +3,19 @@
 import ast
 import dataclasses
 from collections.abc import Callable, Mapping
-
-import ml_collections
+from typing import TYPE_CHECKING
 
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
 
+if TYPE_CHECKING:
+    import ml_collections
 
-def base_config() -> ml_collections.ConfigDict:
+
+def base_config() -> 'ml_collections.ConfigDict':
     """The fields shared by all systems, with their defaults; a config file adds its own."""
+    import ml_collections  # here: the training step parses call strings, but needs JAX only
+
     config = ml_collections.ConfigDict()
     config.system = ''  # name of the config file
     config.seed = 0  # of initial parameters, data order, augmentation and dropout
@@ -82,11 +86,11 @@ def base_config() -> ml_collections.ConfigDict:
 
 
 def apply_options(
-    config: ml_collections.ConfigDict,
+    config: 'ml_collections.ConfigDict',
     argument: str,
     presets: Mapping[str, Mapping],
     corpora: Mapping[str, Mapping],
-) -> ml_collections.ConfigDict:
+) -> 'ml_collections.ConfigDict':
     """Applies what stands after the colon of `--config=FILE.py:CORPUS,OPTION…`.
 
     Args:
@@ -149,7 +153,7 @@ _RULES = (
 )
 
 
-def check_config(config: ml_collections.ConfigDict) -> None:
+def check_config(config: 'ml_collections.ConfigDict') -> None:
     """Refuses values that would only fail later, or never say that they make no sense.
 
     Raises:

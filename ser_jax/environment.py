@@ -28,7 +28,7 @@ def environment() -> dict:
 
     Returns:
         `commit` of the clone, with '+changes' behind it where code differs from that commit, '' outside
-        a clone; `versions` of Python and the packages that make the numbers; `device`.
+        a clone; `versions` of Python and the packages that make the numbers ('not installed' is one); `device`.
     """
     root = Path(__file__).resolve().parent.parent
     git = lambda *words: subprocess.run(
@@ -44,12 +44,19 @@ def environment() -> dict:
     except (OSError, subprocess.CalledProcessError):
         commit = ''
     versions = {'python': platform.python_version()}
-    versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions |= {name: _version(name) for name in _PACKAGES}
     devices = jax.devices()
     device = f'{len(devices)} × {devices[0].device_kind}'
     if devices[0].platform == 'cpu':
         device += f' ({usable_cores()} cores, {_processor()})'
     return {'commit': commit, 'versions': versions, 'device': device}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a benchmark takes JAX, Flax and Optax only
+        return 'not installed'
 
 
 def usable_cores() -> int:

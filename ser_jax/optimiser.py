@@ -1,11 +1,13 @@
 """AdamW with warm-up and cosine decay, clipping, skipping of bad steps, and an average of the parameters."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
+
+if TYPE_CHECKING:  # the step itself needs JAX only
+    import ml_collections
 
 
 class AverageState(NamedTuple):
@@ -44,7 +46,7 @@ def with_average(inner: optax.GradientTransformation, decay: float) -> optax.Gra
     return optax.GradientTransformation(init, update)
 
 
-def make_optimiser(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
+def make_optimiser(config: 'ml_collections.ConfigDict', steps: int) -> optax.GradientTransformation:
     """Builds the optimiser of `config.optimiser`.
 
     Kernels decay, biases and normalisation scales don't. A step whose gradient is not

@@ -1,10 +1,12 @@
 """A task is a record: heads, losses, metrics and log names follow from it."""
 
 import dataclasses
-
-import ml_collections
+from typing import TYPE_CHECKING
 
 from ser_jax.errors import UserError
+
+if TYPE_CHECKING:  # the step itself needs JAX only
+    import ml_collections
 
 KINDS = ('classification', 'reconstruction')
 
@@ -30,7 +32,7 @@ class Task:
 
 
 def make_tasks(
-    records: ml_collections.ConfigDict, classes: dict[str, tuple[str, ...]]
+    records: 'ml_collections.ConfigDict', classes: dict[str, tuple[str, ...]]
 ) -> tuple[Task, ...]:
     """Builds the tasks of a config; those of weight 0 are left out, with their heads.
 
