@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from benchmarks.train_step import JaxTrainer, Setting, seconds_per_step
+from benchmarks.setting import Setting
+from benchmarks.trainers import JaxTrainer, seconds_per_step
 from configs.mtl_aug import get_config
 from ser_jax import sharding
 
@@ -52,7 +53,7 @@ def main() -> None:
     decided = 'device_count' in os.environ.get('XLA_FLAGS', '')
     if not decided and jax.config.jax_num_cpu_devices < 1:
         jax.config.update('jax_num_cpu_devices', options.runs)
-    setting = Setting(get_config(options.config))
+    setting = Setting.of(get_config(options.config))
     devices = jax.device_count()
     if options.check:
         worst = compare(setting, options.runs)

@@ -4,12 +4,16 @@ For utterances of equal length only: batch statistics and LSTM then need no mask
 """
 
 import itertools
+import math
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from benchmarks.setting import Setting, make_batch, make_constants
 
 _STEP, _ROW = 4, 2
 
@@ -25,9 +29,7 @@ class SpatialDropout(nn.Module):
         if not self.training or self.rate == 0:
             return x
         shape = [1 if i in self.shared else n for i, n in enumerate(x.shape)]
-        return (
-            x * torch.bernoulli(torch.full(shape, 1 - self.rate, device=x.device)) / (1 - self.rate)
-        )
+        return x * x.new_empty(shape).bernoulli_(1 - self.rate) / (1 - self.rate)
 
 
 class AttentionPooling(nn.Module):
@@ -160,3 +162,92 @@ def load_flax(model: TorchMtlAug, params: Mapping) -> None:
             linear(model.own_hidden[name], params[f'{name}_hidden'])
     linear(model.decoder_in, params['decoder_in'])
     put(model.decoder.weight, params['decoder_kernel'].transpose(3, 2, 0, 1))
+
+
+class TorchTrainer:
+    """The training step of `benchmarks.trainers.JaxTrainer` in PyTorch, on a GPU where JAX is on one.
+
+    Args:
+        setting: what is trained.
+        params: to begin with, see `load_flax`.
+        dropout: as configured, or none.
+        bfloat16: the network under autocast, the rest is float32.
+        compiled: with `torch.compile`.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        params: Mapping,
+        *,
+        dropout: bool = True,
+        bfloat16: bool = False,
+        compiled: bool = False,
+    ):
+        device = 'cuda' if jax.default_backend() == 'gpu' else 'cpu'
+        self.model = TorchMtlAug(setting.heads, setting.model_settings(dropout=dropout))
+        load_flax(self.model, params)
+        self.model.to(device)
+        self.network = torch.compile(self.model) if compiled else self.model
+        decays = [p for p in self.model.parameters() if p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.ndim == 1]
+        self.parameters = decays + others
+        self.average = [p.detach().clone() for p in self.parameters]
+        options = setting.optimiser
+        self.optimiser = torch.optim.AdamW(
+            [
+                {'params': decays, 'weight_decay': options['weight_decay']},
+                {'params': others, 'weight_decay': 0.0},
+            ],
+            lr=options['learning_rate'],
+            foreach=True,
+        )
+        warmup = max(1, round(options['warmup'] * setting.steps))
+        end = max(setting.steps, warmup + 1)
+
+        def rate(n):
+            decayed = min(max(n - warmup, 0) / (end - warmup), 1)
+            return min(n / warmup, 0.01 + 0.99 * (1 + math.cos(math.pi * decayed)) / 2)
+
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, rate)
+        self.setting = setting
+        self.tasks = {name: task['weight'] for name, task in setting.tasks.items()}
+        self.autocast = torch.autocast(device, torch.bfloat16, enabled=bfloat16)
+        constants, batch = make_constants(setting), make_batch(setting)
+        put = lambda array: torch.from_numpy(array).to(device)
+        self.mean, self.std = put(constants['mean']), put(constants['std'])
+        self.class_weights = put(constants['class_weights'])
+        self.batch = {name: put(array) for name, array in batch.items() if name != 'length'}
+
+    def run(self, n: int) -> float:
+        """Trains n steps; the last loss."""
+        options, batch = self.setting.optimiser, self.batch
+        for _ in range(n):
+            with self.autocast:
+                outputs = self.network((batch['log_mel'] - self.mean) / self.std)
+            outputs = {name: output.float() for name, output in outputs.items()}
+            weights = batch['emotion'] @ self.class_weights
+            emotion = F.cross_entropy(
+                outputs['emotion'],
+                batch['emotion'],
+                label_smoothing=self.setting.label_smoothing,
+                reduction='none',
+            )
+            shares = {
+                'emotion': (emotion * weights).sum() / weights.sum(),
+                'augmentation_type': F.cross_entropy(
+                    outputs['augmentation_type'], batch['augmentation_type'].long()
+                ),
+                'reconstruction': F.mse_loss(
+                    outputs['reconstruction'], (batch['clean_log_mel'] - self.mean) / self.std
+                ),
+            }
+            loss = sum(weight * shares[name] for name, weight in self.tasks.items())
+            self.optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, options['clip'])
+            self.optimiser.step()
+            self.schedule.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average, self.parameters, 1 - options['average'])
+        return float(loss.detach())

@@ -5,10 +5,21 @@ import json
 import re
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 from conftest import ROOT, run
 
-from benchmarks import front_end, memory, profile_step, start, train_step
+from benchmarks import (
+    flops,
+    front_end,
+    memory,
+    profile_step,
+    setting,
+    start,
+    train_step,
+    trainers,
+)
 
 _HAS_TORCH = importlib.util.find_spec('torch') is not None
 
@@ -49,9 +60,16 @@ def test_memory(monkeypatch, tmp_path):
     assert json.loads(out.read_text())['megabytes'] > 100
 
 
-def test_profile_step(monkeypatch, capsys):
-    _run(profile_step, monkeypatch, '--config=demo_speech,smoke', '--steps=1', '--augmented')
+def test_profile_step(monkeypatch, capsys, tmp_path):
+    out = tmp_path / 'profile.json'
+    flags = ['--config=demo_speech,smoke', '--batch_size=2', '--steps=1', '--augmented']
+    _run(profile_step, monkeypatch, *flags, f'--out={out}')
     assert 'ms a step' in capsys.readouterr().out.splitlines()[0]
+    result = json.loads(out.read_text())
+    assert {'block_0 forward', 'block_0 backward', 'BLSTM backward', 'augmentations'} <= set(
+        result['milliseconds_by_part']
+    )
+    assert result['work']['products_gflop'] > 0
 
 
 @pytest.mark.slow
@@ -71,12 +89,24 @@ def test_parallel_runs(tmp_path):
     assert set(seconds) == {'side by side', 'one after the other'}
 
 
+def test_the_operations_of_loops_and_convolutions_are_counted():
+    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
+    convolve = lambda x: jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    assert flops.matrix_flops(jax.jit(convolve), x) == 2 * (2 * 8 * 8) * (3 * 3 * 3 * 5)
+    square = jnp.ones((4, 4))
+    power = lambda x: jax.lax.fori_loop(0, 7, lambda _, y: y @ square, x)
+    unused = lambda x: (square @ x, power(x))[1]
+    assert flops.matrix_flops(jax.jit(unused), square) == 7 * 2 * 4**3
+
+
 @pytest.mark.skipif(not _HAS_TORCH, reason='PyTorch is not installed (extra [bench])')
 @pytest.mark.parametrize('corpus', ['demo_speech', 'ravdess'])
 def test_the_network_in_pytorch_is_the_same(corpus):
     config = train_step.get_config(corpus)
     config.batch_size, config.crop_frames = 4, 64
-    losses = train_step.same_losses(train_step.Setting(config))
+    losses = trainers.same_losses(setting.Setting.of(config))
     assert losses[0][0] > losses[-1][0]  # and it learns
 
 
