@@ -1,16 +1,20 @@
 """Every benchmark runs; what it measures is never asserted."""
 
+import dataclasses
 import importlib.util
 import json
+import os
 import re
+import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, run, simulated
 
 from benchmarks import (
+    accelerator,
     flops,
     front_end,
     memory,
@@ -87,6 +91,50 @@ def test_parallel_runs(tmp_path):
     assert result.returncode == 0, result.stderr
     seconds = json.loads(out.read_text())['seconds_per_step_and_run']
     assert set(seconds) == {'side by side', 'one after the other'}
+
+
+# Of what ser_jax installs; absl is not here, because Flax and Optax need it themselves.
+_NOT_ON_AN_ACCELERATOR = 'grain librosa matplotlib ml_collections sklearn soundfile soxr tensorboardX tensorflow_datasets'
+
+
+@pytest.mark.parametrize(
+    ('absent', 'precisions'),
+    [
+        ('torch', 'bfloat16'),
+        pytest.param(
+            '',
+            'float32,tf32,bfloat16',
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(not _HAS_TORCH, reason='PyTorch is not installed'),
+            ],
+        ),
+    ],
+)
+def test_accelerator_needs_jax_flax_and_optax_only(monkeypatch, tmp_path, absent, precisions):
+    saved, out = tmp_path / 'saved.npz', tmp_path / 'times.json'
+    _run(accelerator, monkeypatch, '--config=demo_speech,smoke', f'--save={saved}')
+    small, variables = accelerator.load(saved)
+    # With four steps the learning rate is at its peak after the first, and rounding errors grow.
+    accelerator.save(saved, dataclasses.replace(small, steps=400), variables)
+    source = (
+        f'import sys; sys.modules |= dict.fromkeys({f"{_NOT_ON_AN_ACCELERATOR} {absent}".split()}); '
+        'from benchmarks import accelerator; accelerator.main()'
+    )
+    count = len(precisions.split(','))
+    flags = [f'--load={saved}', f'--precisions={precisions}', '--batch_sizes=2', '--block=1']
+    flags += ['--blocks=1', f'--peak_tflops={",".join(["0.1"] * count)}', f'--out={out}']
+    result = subprocess.run(
+        [sys.executable, '-c', source, *flags],
+        cwd=ROOT,
+        env={**os.environ, **simulated(1)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(out.read_text())['rows']
+    assert len(rows) == count * (1 if absent else 2)
+    assert all(row['utilisation'] > 0 for row in rows)
 
 
 def test_the_operations_of_loops_and_convolutions_are_counted():

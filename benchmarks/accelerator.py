@@ -1,0 +1,205 @@
+"""The training step by batch size and precision, beside PyTorch: python -m benchmarks.accelerator --load=FILE.npz [--out=FILE]
+
+For machines with an accelerator and little else: needs JAX, Flax, Optax and NumPy only, and takes PyTorch along where it can
+be imported and uses the same device. What a config says and the variables to begin with come from a file that
+`--save=FILE.npz` wrote where all of ser_jax is installed. One device; batches are made up and stay on it. Both sides must compute the same
+losses, with the config's batch size, before anything is timed, in alternating blocks.
+
+Precisions: float32 (no shortcuts), tf32 (float32 rounded for the matrix units of a GPU: JAX's default there) and bfloat16
+(the network's products and activations, on float32 parameters; autocast in PyTorch).
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from benchmarks import timing
+from benchmarks.flops import matrix_flops
+from benchmarks.setting import Setting
+from benchmarks.trainers import JaxTrainer, same_losses, seconds_per_step
+from ser_jax import sharding
+
+# What JAX does with float32 operands.
+_PRECISIONS = {'float32': 'highest', 'tf32': 'tensorfloat32', 'bfloat16': 'default'}
+
+
+def save(path: pathlib.Path, setting: Setting, variables: Mapping) -> None:
+    """Writes a setting and the variables to begin with (of `JaxTrainer`) as .npz."""
+    arrays = traverse_util.flatten_dict(variables, sep='/')
+    np.savez(path, setting=json.dumps(dataclasses.asdict(setting)), **arrays)
+
+
+def load(path: pathlib.Path) -> tuple[Setting, Mapping]:
+    """Reads what `save` wrote: the setting and the variables."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    setting = Setting(**json.loads(str(arrays.pop('setting'))))
+    return setting, traverse_util.unflatten_dict(arrays, sep='/')
+
+
+def _has_torch() -> bool:
+    """Whether PyTorch is there and computes where JAX does."""
+    backend = jax.default_backend()
+    if importlib.util.find_spec('torch') is None or backend not in ('cpu', 'gpu'):
+        return False
+    import torch
+
+    return backend == 'cpu' or torch.cuda.is_available()
+
+
+@contextlib.contextmanager
+def _rounding(precision: str, has_torch: bool) -> Iterator[None]:
+    """Both libraries compute products of float32 as the precision says."""
+    if has_torch:
+        import torch
+
+        torch.set_float32_matmul_precision('highest' if precision == 'float32' else 'high')
+        torch.backends.cudnn.allow_tf32 = precision != 'float32'
+    with jax.default_matmul_precision(_PRECISIONS[precision]):
+        yield
+
+
+def check(setting: Setting, precisions: list[str], **options) -> dict[str, list]:
+    """The losses of the first steps on both sides, by precision, see `same_losses`.
+
+    Args:
+        setting: what is trained.
+        precisions: names; float32 is checked in any case.
+        options: of `JaxTrainer`.
+
+    Raises:
+        AssertionError: they differ by more than 0.1 %, or 5 % where products are rounded.
+    """
+    losses = {}
+    for precision in dict.fromkeys(['float32', *precisions]):
+        with _rounding(precision, True):
+            losses[precision] = same_losses(
+                setting,
+                bfloat16=precision == 'bfloat16',
+                tolerance=1e-3 if precision == 'float32' else 0.05,
+                **options,
+            )
+    return losses
+
+
+def measure(
+    setting: Setting, precisions: list[str], has_torch: bool, block: int, blocks: int, **options
+) -> tuple[int, dict[tuple[str, str], float]]:
+    """Times one batch size.
+
+    Args:
+        setting: what is trained.
+        precisions: names.
+        has_torch: PyTorch is timed, too.
+        block, blocks: of `seconds_per_step`.
+        options: of `JaxTrainer`.
+
+    Returns:
+        (FLOPs of the products of a step; (library, precision) -> seconds a step, median).
+    """
+    runs = {}
+    for precision in precisions:
+        bfloat16 = precision == 'bfloat16'
+        ours = JaxTrainer(setting, bfloat16=bfloat16, **options)
+        flops = matrix_flops(ours.step, ours.state, ours.batch)
+        trainers = {'ser_jax': ours}
+        if has_torch:
+            from benchmarks.torch_mtl_aug import TorchTrainer
+
+            trainers['PyTorch'] = TorchTrainer(
+                setting, ours.variables()['params'], bfloat16=bfloat16
+            )
+        for library, trainer in trainers.items():
+            runs[library, precision] = _rounded(trainer.run, precision, has_torch)
+    times = seconds_per_step(runs, block, blocks)
+    return flops, {name: statistics.median(values) for name, values in times.items()}
+
+
+def _rounded(run: Callable[[int], object], precision: str, has_torch: bool) -> Callable:
+    def rounded(n: int) -> None:
+        with _rounding(precision, has_torch):
+            run(n)
+
+    return rounded
+
+
+def main() -> None:
+    """Prints the table and writes `--out`, or writes the file of `--save`."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument('--save', type=pathlib.Path, metavar='FILE.npz')
+    which.add_argument('--load', type=pathlib.Path, metavar='FILE.npz')
+    parser.add_argument('--config', default='demo_speech', help='corpus whose config is saved')
+    parser.add_argument('--batch_sizes', default='32,64,128,256,512,1024')
+    parser.add_argument('--precisions', default='float32,bfloat16', help=', '.join(_PRECISIONS))
+    parser.add_argument('--peak_tflops', help="the device's, one number a precision")
+    parser.add_argument('--block', type=int, default=20, help='steps of a block')
+    parser.add_argument('--blocks', type=int, default=8)
+    parser.add_argument('--out', type=pathlib.Path)
+    options = parser.parse_args()
+    if options.save:
+        from configs.mtl_aug import get_config  # needs what `--load` does without
+
+        setting = Setting.of(get_config(options.config))
+        save(options.save, setting, JaxTrainer(setting).variables())
+        return
+
+    precisions = options.precisions.split(',')
+    peaks = [float(number) for number in (options.peak_tflops or '').split(',') if number]
+    if peaks and len(peaks) != len(precisions):
+        parser.error('--peak_tflops needs one number a precision')
+    # On a GPU JAX takes three quarters of the memory at once: PyTorch needs some, too.
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+    setting, variables = load(options.load)
+    sizes = [int(size) for size in options.batch_sizes.split(',')]
+    first_device = sharding.ParallelRuns(jax.device_count()).mesh
+    given = {'variables': variables, 'placement': sharding.DataParallel(first_device)}
+    has_torch = _has_torch()
+    losses = None
+    if has_torch:
+        losses = check(setting, precisions, **given)
+        print('losses of the first steps (ser_jax, PyTorch):', losses)
+
+    rows = []
+    for size in sizes:
+        batches = dataclasses.replace(setting, batch_size=size)
+        flops, seconds = measure(
+            batches, precisions, has_torch, options.block, options.blocks, **given
+        )
+        for (library, precision), value in seconds.items():
+            row = {
+                'batch_size': size,
+                'library': library,
+                'precision': precision,
+                'seconds_per_step': value,
+                'utterances_per_second': size / value,
+                'tflops': flops / value / 1e12,
+            }
+            if peaks:
+                row['utilisation'] = row['tflops'] / peaks[precisions.index(precision)]
+            rows.append(row)
+            share = f'   {row["utilisation"]:.2%} of the peak' if peaks else ''
+            print(
+                f'{size:6} {library} {precision:8} {1000 * value:8.2f} ms a step '
+                f'{size / value:8.0f} utterances/s {row["tflops"]:8.3f} TFLOP/s{share}'
+            )
+    versions = {}
+    if has_torch:
+        import torch
+
+        versions['torch'] = torch.__version__
+    timing.write(options.out, rows=rows, losses=losses, **versions)
+
+
+if __name__ == '__main__':
+    main()
