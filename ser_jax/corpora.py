@@ -79,6 +79,7 @@ class Corpus:
             `notes`, ...
         representation: 'log_mel' or 'waveform'.
         path: the folder.
+        kept: arrays by row that somebody has read and keeps in memory, for all who read the same.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Corpus:
     metadata: dict
     representation: str
     path: pathlib.Path
+    kept: dict[int, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.index['id'])

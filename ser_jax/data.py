@@ -19,7 +19,7 @@ class Utterances:
         targets: class names of each label wanted, by the record field that holds it. Fields are
             'emotion', 'gender', or any text field of the records ('speaker', 'language', …).
         hide: fields whose labels are withheld (unlabelled speech).
-        memory_gb: up to this size the log-mels are read once and kept.
+        memory_gb: up to this size the log-mels are read once and kept, by the corpus, for all folds.
 
     Attributes:
         labels: field -> int32 [N] class numbers, −1 where missing.
@@ -45,7 +45,11 @@ class Utterances:
             self.labels[field] = np.full_like(self.labels[field], -1)
         self._kept = None
         if 4 * parts[0][0].metadata['front_end']['n_mels'] * self.frames.sum() < memory_gb * 2**30:
-            self._kept = [source[row] for source, row in self._where]
+            for corpus, rows in parts:
+                for row in map(int, rows):
+                    if row not in corpus.kept:
+                        corpus.kept[row] = sources[id(corpus)][row]
+            self._kept = [corpus.kept[int(row)] for corpus, rows in parts for row in rows]
 
     def __len__(self) -> int:
         return len(self._where)

@@ -179,3 +179,10 @@ def test_every_speaker_keeps_the_same_share_of_labels_and_rare_emotions_are_not_
     assert data.labelled_share(speakers, emotions, 1.0, seed=3).all()
     assert data.labelled_share(speakers, emotions, 0.001, seed=3).sum() == 2
     assert (data.labelled_share(speakers, emotions, 0.25, seed=4) != chosen).any()
+
+
+def test_what_is_kept_is_read_once_for_all_folds(corpus):
+    rows = np.arange(3)
+    first, second = (data.Utterances([(corpus, rows)], {}) for _ in range(2))
+    assert first[1] is second[1]
+    assert data.Utterances([(corpus, rows)], {}, memory_gb=0)[1] is not first[1]
