@@ -16,7 +16,7 @@ from ser_jax.clips import Waveforms
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
 from ser_jax.protocols import Fold
-from ser_jax.stored import emotion_model
+from ser_jax.stored import stored_model
 
 
 class SourceRun:
@@ -51,13 +51,17 @@ class SourceRun:
             experiment.corpus.metadata['corpus_hash'],
             list(experiment.labels),
             experiment.protocol,
+            list(config.reported),
         )
-        if (card['corpus_hash'], card['labels'], card['protocol']) != mine:
+        theirs = (card['corpus_hash'], card['labels'], card['protocol'], stored['reported'])
+        if theirs != mine:
             raise UserError(
-                f'config.attack_source: the run in {self._workdir} has another corpus, protocol or set of classes'
+                f'config.attack_source: the run in {self._workdir} has another corpus, protocol, set of classes or tasks'
             )
         self.fingerprint = f'{card["config_hash"]} seed {card["seed"]} {card["commit"]}'
-        self.model = emotion_model(stored, len(experiment.labels))
+        self.model = stored_model(
+            stored, {task.name: len(task.classes) for task in experiment.reported}
+        )
 
     def variables(self, fold: Fold, own: dict) -> dict:
         """Its parameters of a fold, with the normalisation of the attacked model, whose input is attacked."""
@@ -89,8 +93,9 @@ class Attacker:
     def __init__(self, experiment: Experiment, source: nn.Module, kind: str):
         self._experiment, self._kind = experiment, kind
         placement = sharding.DataParallel(experiment.mesh, experiment.config.parallelism)
-        attack = steps.make_attack_step(source, kind)
-        predict = steps.make_predict_step(experiment.model, sharding.AXIS, kind)
+        tasks = tuple(task.name for task in experiment.reported)
+        attack = steps.make_attack_step(source, tasks, kind)
+        predict = steps.make_predict_step(experiment.model, tasks, sharding.AXIS, kind)
         self._attack = placement.compile(attack, returns_rows=True)
         self._predict = placement.compile(predict)
 
@@ -101,7 +106,7 @@ class Attacker:
         source: dict,
         rows: np.ndarray,
         waveforms: Waveforms | None,
-    ) -> tuple[np.ndarray, dict[str, float]]:
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """Attacks utterances and asks the experiment's network what they are now.
 
         Args:
@@ -112,21 +117,25 @@ class Attacker:
             waveforms: of the corpus, for that kind.
 
         Returns:
-            (probabilities float32 [N, K]; for waveforms the mean 'perturbation_snr_db').
+            (task -> probabilities float32 [N, K]; for waveforms the mean 'perturbation_snr_db').
         """
         experiment = self._experiment
         utterances = experiment.utterances(rows)
         size = experiment.config.eval_batch_size
-        probabilities = np.zeros((len(rows), len(experiment.labels)), np.float32)
+        probabilities = {
+            task.name: np.zeros((len(rows), len(task.classes)), np.float32)
+            for task in experiment.reported
+        }
         ratios = np.full(len(rows), np.nan)
         constants = jax.device_get(variables['constants'])
         for longest, positions in pipeline.buckets(utterances.frames, size):
             mine = positions[sharding.local_rows(size)]
             host = {
                 'length': utterances.frames[mine],
-                'label': utterances.labels['emotion'][mine].astype(np.int32),
                 'seed': self._seeds(attack, rows[mine]),
             }
+            for task in experiment.reported:
+                host[f'label_{task.name}'] = utterances.labels[task.target][mine].astype(np.int32)
             if waveforms is None:
                 log_mels = [pipeline.pad(utterances[position], longest) for position in mine]
                 host['x'] = (np.stack(log_mels) - constants['mean']) / constants['std']
@@ -141,7 +150,8 @@ class Attacker:
             moved = self._moved(attack, source, batch, waveforms is not None)
             inputs = {self._kind: moved, 'length': batch['length']}
             result = self._predict(variables, inputs)
-            probabilities[positions] = np.asarray(result.addressable_shards[0].data)
+            for name, array in result.items():
+                probabilities[name][positions] = np.asarray(array.addressable_shards[0].data)
             if waveforms is not None:
                 local = _local(attacks.perturbation_snr(batch['x'], moved, batch['own']))
                 ratios[positions] = multihost_utils.process_allgather(local, tiled=True)
@@ -159,7 +169,7 @@ class Attacker:
         x = batch['x']
         own = jnp.arange(x.shape[1]) < batch['own'][:, None]
         extremes = (-1.0, 1.0) if waveform else (-np.inf, np.inf)
-        ask = {'label': batch['label'], 'length': batch['length']}
+        ask = {name: batch[name] for name in batch if name.startswith(('label_', 'length'))}
 
         def step(x, lower, upper, size):
             sizes = jnp.full_like(batch['seed'], size, dtype=jnp.float32)

@@ -160,7 +160,7 @@ class Tester:
             return self._clips[name][1]
         return self._source.fingerprint if name.startswith('transfer_') else ''
 
-    def predict(self, name: str, variables: dict, fold: Fold) -> tuple[np.ndarray, dict]:
+    def predict(self, name: str, variables: dict, fold: Fold) -> tuple[dict[str, np.ndarray], dict]:
         """Class probabilities of a fold's test utterances under a condition.
 
         Args:
@@ -169,7 +169,7 @@ class Tester:
             fold: the fold.
 
         Returns:
-            (float32 [N, K]; what else there is to say, numbers by name).
+            (reported task -> float32 [N, K]; what else there is to say, numbers by name).
         """
         experiment, rows = self._experiment, fold.test
         if name == 'clean':

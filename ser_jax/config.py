@@ -23,6 +23,7 @@ def base_config() -> 'ml_collections.ConfigDict':
     # What is learnt from, and how it is evaluated.
     config.corpus = 'demo_speech'
     config.labels = ()  # emotions to tell apart; () = the corpus's usual ones
+    config.reported = ('emotion',)  # classification tasks that are validated and tested
     config.protocol = ''  # e.g. 'speaker_folds(4)'; '' = the corpus's usual one
     config.folds = ()  # numbers of the folds to run, from 1; () = all
     config.validation = True  # False: validation speakers train too, the last parameters are tested
@@ -203,11 +204,21 @@ def check_config(config: 'ml_collections.ConfigDict') -> None:
             f'config.unlabelled_share = {config.unlabelled_share} of {config.batch_size} utterances '
             f'makes {n_unlabelled} unlabelled ones a batch: there must be some of either kind'
         )
-    emotion = config.tasks.get('emotion')
-    if emotion is None or emotion.target != 'emotion' or emotion.weight <= 0:
+    if not config.reported or len(set(config.reported)) < len(config.reported):
         raise UserError(
-            "config.tasks needs a task 'emotion' with target 'emotion' and a weight above 0"
+            f'config.reported is {config.reported!r}; it must be one or more different tasks'
         )
+    for name in config.reported:
+        task = config.tasks.get(name)
+        if task is None or task.kind != 'classification' or task.weight <= 0:
+            raise UserError(
+                f'config.reported needs a classification task {name!r} with a weight above 0 in config.tasks'
+            )
+    for name, task in config.tasks.items():
+        if (name == 'emotion') != (task.target == 'emotion'):
+            raise UserError(
+                f"config.tasks.{name}.target is {task.target!r}: the task 'emotion', and no other, has the target 'emotion'"
+            )
 
 
 def number_rule(

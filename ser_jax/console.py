@@ -26,11 +26,12 @@ def print_table(card: Mapping) -> str:
     )
     blocks = [textwrap.wrap(header, _WIDTH)]
     if conditions:
-        name = 'clean' if 'clean' in conditions else next(iter(conditions))
-        blocks += _condition(name, conditions[name])
+        shown = [name for name in conditions if name.startswith('clean')] or [*conditions][:1]
+        for name in shown:
+            blocks += _condition(name, conditions[name])
         if card.get('validation'):
             blocks.insert(2, [_validation_line(card['validation'])])
-        if len(conditions) > 1:
+        if len(conditions) > len(shown):
             blocks.append(_conditions(conditions))
         if card.get('attack_checks'):
             blocks.append(_attack_checks(card['attack_checks']))

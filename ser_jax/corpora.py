@@ -35,6 +35,19 @@ EMOTIONS = (
     'other',
 )
 GENDERS = ('female', 'male')
+DIMENSIONS = ('arousal', 'valence', 'dominance')
+# Two classes of a dimension as they are made of categories in cross-corpus work: class -> emotions. Emotions in neither
+# class have no label.
+EMOTIONS_OF = {
+    'arousal_of_emotion': {
+        'low': ('neutral', 'calm', 'sad', 'disgusted', 'bored'),
+        'high': ('happy', 'angry', 'fearful', 'surprised', 'excited'),
+    },
+    'valence_of_emotion': {
+        'negative': ('sad', 'angry', 'fearful', 'disgusted', 'bored', 'frustrated'),
+        'positive': ('neutral', 'calm', 'happy', 'surprised', 'excited'),
+    },
+}
 REPRESENTATIONS = ('log_mel', 'waveform')
 SPLIT = 'utterances'
 # Of the record's layout, not of a corpus: another number means that other fields are expected.

@@ -62,6 +62,10 @@ class CrossCorpus:
 
     def __init__(self, experiment: Experiment):
         self._experiment, config = experiment, experiment.config
+        if config.test_corpora and tuple(config.reported) != ('emotion',):
+            raise UserError(
+                "config.test_corpora are tested on emotions only: config.reported=('emotion',)"
+            )
         self._targets = {name: self._open(name) for name in config.test_corpora}
         self._ways = {}  # condition -> (corpus, how, how much)
         for name in config.test_corpora:
@@ -162,7 +166,7 @@ class CrossCorpus:
         experiment = self._experiment
         utterances = self._utterances(target, rows)
         variables = sharding.replicate(jax.device_get(variables), experiment.mesh)
-        probabilities = loop.predict(experiment, variables, utterances)
+        probabilities = loop.predict(experiment, variables, utterances)['emotion']
         columns = [experiment.labels.index(label) for label in target.labels]
         probabilities = probabilities[:, columns] / probabilities[:, columns].sum(1, keepdims=True)
         labels = data.labels_of(target.corpus, rows, 'emotion', target.labels)
@@ -221,7 +225,7 @@ class CrossCorpus:
         phases, placement, step = self._adaptation
         variables = jax.device_get(variables)
         constants = variables['constants'] | {
-            'class_weights': np.ones(len(experiment.labels), np.float32),
+            'class_weights': {'emotion': np.ones(len(experiment.labels), np.float32)},
             'seed': np.int32(config.seed),
         }
         state = steps.TrainState(

@@ -2,12 +2,12 @@
 
 import dataclasses
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from ser_jax import pipeline
-from ser_jax.corpora import GENDERS, Corpus
+from ser_jax.corpora import DIMENSIONS, EMOTIONS, EMOTIONS_OF, GENDERS, Corpus
 from ser_jax.errors import UserError
 
 
@@ -17,7 +17,7 @@ class Utterances:
     Args:
         parts: (corpus, rows of its index) pairs.
         targets: class names of each label wanted, by the record field that holds it. Fields are
-            'emotion', 'gender', or any text field of the records ('speaker', 'language', …).
+            those of `labels_of`.
         hide: fields whose labels are withheld (unlabelled speech).
         memory_gb: up to this size the log-mels are read once and kept, by the corpus, for all folds.
 
@@ -31,7 +31,7 @@ class Utterances:
         parts: list[tuple[Corpus, np.ndarray]],
         targets: dict[str, tuple[str, ...]],
         *,
-        hide: tuple[str, ...] = (),
+        hide: Collection[str] = (),
         memory_gb: float = 4.0,
     ):
         sources = {id(corpus): corpus.source() for corpus, _ in parts}
@@ -41,7 +41,7 @@ class Utterances:
             field: _joined([labels_of(corpus, rows, field, names) for corpus, rows in parts])
             for field, names in targets.items()
         }
-        for field in hide:
+        for field in set(hide) & set(targets):
             self.labels[field] = np.full_like(self.labels[field], -1)
         self._kept = None
         if 4 * parts[0][0].metadata['front_end']['n_mels'] * self.frames.sum() < memory_gb * 2**30:
@@ -86,13 +86,22 @@ def labels_of(corpus: Corpus, rows: np.ndarray, field: str, names: tuple[str, ..
     Args:
         corpus: the corpus.
         rows: [N] rows of its index.
-        field: of the records: 'emotion', 'gender' or a text field.
+        field: of the records: 'emotion', 'gender', a text field, or a dimension ('arousal', 'valence', 'dominance'),
+            whose three classes are low [1, 2], middle (2, 4) and high [4, 5] (Zhang et al. 2019, arXiv 1903.12424);
+            or 'arousal_of_emotion', 'valence_of_emotion': see `EMOTIONS_OF`.
         names: the classes.
 
     Returns:
         int [N]: positions in `names`, −1 where the label is missing or another class.
     """
+    if field in EMOTIONS_OF:
+        groups = [[e in EMOTIONS_OF[field][name] for name in names] for e in EMOTIONS]
+        group = [row.index(True) if any(row) else -1 for row in groups]
+        return np.array([*group, -1])[labels_of(corpus, rows, 'emotion', EMOTIONS)]
     values = corpus.index[field][rows]
+    if field in DIMENSIONS:
+        levels = np.where(values <= 2, 0, np.where(values < 4, 1, 2))
+        return np.where(np.isnan(values), -1, levels)
     stored = {'emotion': corpus.metadata['vocabulary'], 'gender': GENDERS}.get(field)
     if (
         stored is not None
@@ -118,6 +127,10 @@ def class_names(field: str, corpora: list[Corpus], emotions: tuple[str, ...]) ->
         return tuple(emotions)
     if field == 'gender':
         return GENDERS
+    if field in DIMENSIONS:
+        return ('low', 'middle', 'high')
+    if field in EMOTIONS_OF:
+        return tuple(EMOTIONS_OF[field])
     values = [corpus.index.get(field) for corpus in corpora]
     if any(value is None or value.dtype.kind not in 'US' for value in values):
         raise UserError(

@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 
 from ser_jax import augment, data, leaks, objectives, optimiser, protocols, sharding, steps
 from ser_jax.config import check_config
-from ser_jax.corpora import Corpus
+from ser_jax.corpora import EMOTIONS_OF, Corpus
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
-from ser_jax.sources import Part, open_by_name, open_noise, rows_that_join
+from ser_jax.sources import Part, open_by_name, open_noise, rows_that_join, rows_with_labels
 from ser_jax.tasks import Task, make_tasks
 
 
@@ -31,18 +31,19 @@ class Experiment:
         unlabelled: prepared corpora.
         noise: (prepared corpus, rows of the types of noise that train), or None.
         labels: emotions, in the order of the outputs.
-        rows: rows of the corpus with one of these emotions.
+        rows: rows of the corpus with a label of a reported task.
         protocol: call string.
         folds: to run; `n_folds` is how many the protocol has.
         leak_check: counts of `leaks.check_folds`.
         tasks: what is learnt.
+        reported: those of them that are validated and tested.
         input_frames: frames that the host delivers for an input of `config.crop_frames`.
         model: the network, for one device.
         placement: how training is spread over the devices.
         mesh: what all else is spread over.
         init_state: constants -> `steps.TrainState`.
         train_step: (state, batch) -> (state, metrics), for what `placement` packed.
-        predict_step: (variables, batch) -> probabilities [B, K].
+        predict_step: (variables, batch) -> {reported task: probabilities [B, K]}.
     """
 
     config: ml_collections.ConfigDict
@@ -57,6 +58,7 @@ class Experiment:
     n_folds: int
     leak_check: dict[str, int]
     tasks: tuple[Task, ...]
+    reported: tuple[Task, ...]
     input_frames: int
     model: nn.Module
     placement: sharding.DataParallel | sharding.ParallelRuns
@@ -84,9 +86,11 @@ class Experiment:
 
     def _label_classes(self) -> dict[str, tuple[str, ...]]:
         classes = {
-            task.target: task.classes for task in self.tasks if task.kind == 'classification'
+            task.target: task.classes
+            for task in self.tasks
+            if task.kind == 'classification' and task.target != 'augmentation_type'
         }
-        return {target: names for target, names in classes.items() if target != 'augmentation_type'}
+        return {'emotion': self.labels} | classes
 
     def train_batches(self, rows: np.ndarray) -> data.TrainBatches:
         """Training batches of some rows of the corpus, with all that joins training by the config."""
@@ -94,14 +98,16 @@ class Experiment:
         labelled, hidden = self._split_labelled(rows)
         unlabelled = [part for part in hidden if len(part[1])]
         unlabelled += [(corpus, np.arange(len(corpus))) for corpus in self.unlabelled]
-        if all(task.target == 'emotion' for task in self.tasks):
+        if set(self.tasks) == set(self.reported):
             unlabelled = []  # nothing can be learnt from them
+        # What is told of an emotion tells the emotion.
+        hide = {'emotion', *EMOTIONS_OF, *(task.target for task in self.reported)}
         noise = None
         if self.noise:
             noise = data.Utterances([self.noise], {}, memory_gb=config.data.memory_gb)
         return data.TrainBatches(
             labelled=self._utterances(labelled),
-            unlabelled=self._utterances(unlabelled, hide=('emotion',)) if unlabelled else None,
+            unlabelled=self._utterances(unlabelled, hide=hide) if unlabelled else None,
             noise=noise,
             batch_size=config.batch_size,
             n_unlabelled=round(config.unlabelled_share * config.batch_size) if unlabelled else 0,
@@ -123,24 +129,21 @@ class Experiment:
 
     def constants(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What a run knows of its training rows: see `steps.TrainState.model_state`."""
-        emotions = [
-            data.labels_of(corpus, some, 'emotion', self.labels)
-            for corpus, some in self._split_labelled(rows)[0]
-        ]
-        weights = (
-            data.class_weights(np.concatenate(emotions), len(self.labels))
-            if self.config.class_weights
-            else np.ones(len(self.labels), np.float32)
-        )
+        kept = self._split_labelled(rows)[0]
+        weights = {task.name: np.ones(len(task.classes), np.float32) for task in self.reported}
+        if self.config.class_weights:
+            for task in self.reported:
+                labels = [data.labels_of(*part, task.target, task.classes) for part in kept]
+                weights[task.name] = data.class_weights(np.concatenate(labels), len(task.classes))
         return {
             'seed': np.int32(self.config.seed),
             'class_weights': weights,
             **data.normalisation([(self.corpus, rows), *self.labelled]),
         }
 
-    def emotions(self, rows: np.ndarray) -> np.ndarray:
-        """Class numbers of the emotions of some rows, int [N]."""
-        return data.labels_of(self.corpus, rows, 'emotion', self.labels)
+    def labels_of(self, task: Task, rows: np.ndarray) -> np.ndarray:
+        """Class numbers of some rows of the corpus, int [N]; −1 = none."""
+        return data.labels_of(self.corpus, rows, task.target, task.classes)
 
 
 def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
@@ -173,8 +176,19 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
             f'corpus {corpus.name} has no emotion labels: it can only join another corpus, as '
             'config.unlabelled or config.noise_corpus'
         )
-    every_row = np.arange(len(corpus))
-    rows = every_row[data.labels_of(corpus, every_row, 'emotion', labels) >= 0]
+    operation_names = ('clean', *config.augmentations)
+    tasks = make_tasks(
+        config.tasks,
+        {
+            record.target: operation_names
+            if record.target == 'augmentation_type'
+            else data.class_names(record.target, [corpus, *joined, *unlabelled], labels)
+            for record in config.tasks.values()
+            if record.kind == 'classification'
+        },
+    )
+    reported = tuple(task for task in tasks if task.name in config.reported)
+    rows = rows_with_labels(corpus, reported)
     protocol = config.protocol or corpus.metadata['protocol']
     if not protocol:
         raise UserError(
@@ -192,23 +206,12 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         raise UserError(
             f'{protocol} tests nobody: set config.test_corpora, and no config.conditions'
         )
-    labelled = [(other, rows_that_join(other, labels, corpus.name)) for other in joined]
+    labelled = [(other, rows_that_join(other, reported, corpus.name)) for other in joined]
     checked = folds or [protocols.Fold('final', rows, *[np.empty(0, np.int64)] * 2, ())]
     added = [*joined, *unlabelled, *([noise[0]] if noise else [])]
     leak_check = leaks.check_folds(corpus.index, checked, [other.index for other in added])
 
     operations = augment.parse_operations(config.augmentations)
-    operation_names = ('clean', *config.augmentations)
-    tasks = make_tasks(
-        config.tasks,
-        {
-            record.target: operation_names
-            if record.target == 'augmentation_type'
-            else data.class_names(record.target, [corpus, *joined, *unlabelled], labels)
-            for record in config.tasks.values()
-            if record.kind == 'classification'
-        },
-    )
     settings = config.model.to_dict()
     model = _model_class(settings.pop('name'))(
         heads={task.name: len(task.classes) for task in tasks if task.kind == 'classification'},
@@ -235,7 +238,9 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         axis_name=sharding.AXIS,
         front_end=FrontEnd(**config.data.front_end),
     )
-    predict_step = steps.make_predict_step(model.clone(axis_name=None), sharding.AXIS)
+    predict_step = steps.make_predict_step(
+        model.clone(axis_name=None), tuple(task.name for task in reported), sharding.AXIS
+    )
     init_state = jax.jit(
         functools.partial(
             steps.init_state,
@@ -259,6 +264,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         n_folds=len(all_folds),
         leak_check=leak_check,
         tasks=tasks,
+        reported=reported,
         input_frames=augment.input_frames(operations, config.crop_frames),
         model=model.clone(axis_name=None),
         placement=placement,

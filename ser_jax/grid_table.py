@@ -280,7 +280,9 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
     for setting, (panels, references) in drawn.items():
         path = workdir / f'robustness_{setting}.png'
         robustness_figure(panels, references, f'{grid.name}, {setting}: {summary}', path)
-    whole = [row for row in rows if row['condition'] == 'clean' or row['setting'] not in drawn]
+    whole = [
+        row for row in rows if row['condition'].startswith('clean') or row['setting'] not in drawn
+    ]
     draw_grid(whole, f'{grid.name}: {summary}', workdir / 'table.png')
     panels = matrices(rows)
     if panels:

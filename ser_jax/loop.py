@@ -178,15 +178,24 @@ def _validate(experiment: Experiment, state: TrainState, validation) -> dict[str
     _refuse_diverged(state)
     if validation is None:
         return {}
-    probabilities = predict(experiment, inference_variables(state), validation)
-    labels = validation.labels['emotion']
-    confusion = metrics.confusion_matrix(labels, probabilities.argmax(1), len(experiment.labels))
-    if not np.isfinite(probabilities).all():
-        raise UserError(
-            'training diverged: predictions are not finite; lower config.optimiser.learning_rate'
-        )
-    loss = -np.log(probabilities[np.arange(len(labels)), labels] + 1e-9).mean()
-    return {'validation_uar': float(metrics.uar(confusion)), 'validation_loss': float(loss)}
+    found = predict(experiment, inference_variables(state), validation)
+    rates, losses = {}, []
+    for task in experiment.reported:
+        labels, probabilities = validation.labels[task.target], found[task.name]
+        probabilities, labels = probabilities[labels >= 0], labels[labels >= 0]
+        if not np.isfinite(probabilities).all():
+            raise UserError(
+                'training diverged: predictions are not finite; lower config.optimiser.learning_rate'
+            )
+        said = probabilities.argmax(1)
+        confusion = metrics.confusion_matrix(labels, said, len(task.classes))
+        rates[f'validation_uar_{task.name}'] = float(metrics.uar(confusion))
+        losses.append(-np.log(probabilities[np.arange(len(labels)), labels] + 1e-9).mean())
+    whole = {
+        'validation_uar': float(np.mean(list(rates.values()))),
+        'validation_loss': float(np.mean(losses)),
+    }
+    return whole | rates if len(rates) > 1 else whole
 
 
 def _best(history: list[dict]) -> dict:
@@ -213,7 +222,7 @@ def _refuse_diverged(state: TrainState) -> None:
 
 def predict(
     experiment: Experiment, variables: dict[str, Any], utterances: data.Utterances
-) -> np.ndarray:
+) -> dict[str, np.ndarray]:
     """Class probabilities of whole utterances.
 
     Args:
@@ -222,13 +231,17 @@ def predict(
         utterances: N of them.
 
     Returns:
-        float32 [N, K].
+        Reported task -> float32 [N, K].
     """
     size = experiment.config.eval_batch_size
-    probabilities = np.zeros((len(utterances), len(experiment.labels)), np.float32)
+    probabilities = {
+        task.name: np.zeros((len(utterances), len(task.classes)), np.float32)
+        for task in experiment.reported
+    }
     for positions, batch in data.evaluation_batches(utterances, size, sharding.local_rows(size)):
         rows = experiment.predict_step(variables, sharding.to_devices(batch, experiment.mesh))
-        probabilities[positions] = np.asarray(rows.addressable_shards[0].data)
+        for name, array in rows.items():
+            probabilities[name][positions] = np.asarray(array.addressable_shards[0].data)
     return probabilities
 
 

@@ -49,7 +49,7 @@ def multitask(
         model: maps (log_mel, length) to one output a task.
         tasks: what to learn.
         tx: the optimiser.
-        label_smoothing: of the emotion task, in [0, 1).
+        label_smoothing: of the reported tasks, in [0, 1).
         clean_target: reconstruct the input as it was before noise and masks, not as the network sees it.
         axis_name: the devices' axis.
         adversarial_epsilon: trains on inputs attacked within this epsilon of the standardised log-mel
@@ -108,11 +108,15 @@ def _multitask_loss(
             weights = layers.frames_mask(batch['length'], values.shape[1])
         elif task.target == 'emotion':
             values = losses.cross_entropy(output, batch['emotion'], label_smoothing)
-            weights = batch['emotion_mask'] * (batch['emotion'] @ constants['class_weights'])
+            weights = batch['emotion_mask'] * (
+                batch['emotion'] @ constants['class_weights']['emotion']
+            )
         else:
             labels = batch[task.target]
-            values = losses.cross_entropy(output, jax.nn.one_hot(labels, len(task.classes)), 0.0)
-            weights = labels >= 0
+            target = jax.nn.one_hot(labels, len(task.classes))  # a row of zeros for −1
+            reported = task.name in constants['class_weights']
+            values = losses.cross_entropy(output, target, label_smoothing if reported else 0.0)
+            weights = target @ constants['class_weights'][task.name] if reported else labels >= 0
         shares[task.name] = losses.masked_mean(values, weights, axis_name)
     loss = sum(task.weight * shares[task.name] for task in tasks)
     metrics = {'loss': loss, **{f'loss_{name}': share for name, share in shares.items()}}

@@ -15,7 +15,7 @@ from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
 from ser_jax.front_end import batch_log_mel
 from ser_jax.objectives import normalise
-from ser_jax.stored import emotion_model
+from ser_jax.stored import stored_model
 
 # Longer recordings are cut into overlapping windows, whose probabilities are averaged.
 WINDOW_SECONDS = 10.0
@@ -100,8 +100,10 @@ def load(workdir: str | Path) -> Predictor:
             '`smoke`, --config.final=False and --config.report_test=False'
         )
     variables = Checkpoints(folder).restore()
+    if 'emotion' not in config['tasks']:
+        raise UserError(f'{workdir} was not trained to tell emotions: it has no task emotion')
     labels, front_end = tuple(card['labels']), FrontEnd(**config['data']['front_end'])
-    model = emotion_model(config, len(labels))
+    model = stored_model(config, {'emotion': len(labels)})
 
     @jax.jit
     def compute(waveform, frames):

@@ -36,12 +36,19 @@ def report(
     folds = [fold.name for fold in experiment.folds]
     # Without folds there is only the final model, whose time and size then count.
     summaries = [workdirs.read_summary(workdir, name) for name in folds or ['final']]
-    results, pooled, validation = {}, {}, None
+    results, pooled, rates, validation = {}, {}, {}, None
     if config.report_test and folds:
-        for name in ('clean', *tester.conditions):
-            pooled[name], facts = _pooled(folds, workdir, name)
-            results[name] = evaluation.summarise(pooled[name], experiment.labels) | facts
-    rates = {name: result['uar'] for name, result in results.items()}
+        for condition in ('clean', *tester.conditions):
+            facts = _facts(folds, workdir, condition)
+            for task in experiment.reported:
+                name = workdirs.result_name(condition, task.name)
+                pooled[name] = _pooled(folds, workdir, name)
+                own = {} if task.name == 'emotion' else {'task': task.name, 'labels': task.classes}
+                results[name] = evaluation.summarise(pooled[name], task.classes) | facts | own
+            of_tasks = [
+                results[workdirs.result_name(condition, t.name)]['uar'] for t in experiment.reported
+            ]
+            rates[condition] = float(np.mean(of_tasks))
     for name in cross.conditions:
         predictions, labels = evaluation.read_predictions(workdir / 'predictions' / f'{name}.csv')
         results[name] = evaluation.summarise(predictions, labels) | cross.about(name)
@@ -83,7 +90,7 @@ def report(
     if jax.process_index() == 0:
         for name, predictions in pooled.items():
             path = workdir / 'predictions' / f'{name}.csv'
-            evaluation.write_predictions(path, predictions, experiment.labels)
+            evaluation.write_predictions(path, predictions, list(results[name]['recall']))
         _draw(card, tester, workdir / 'report')
         evaluation.write_json(workdir / 'results.json', card)
     return card
@@ -110,48 +117,55 @@ def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     return {name: flat[name] for name in workdirs.TESTED_WITH} | {'corpus_hashes': hashes}
 
 
-def _pooled(
-    folds: list[str], workdir: Path, condition: str
-) -> tuple[evaluation.Predictions, dict[str, float]]:
-    """Predictions of all folds under a condition, and the means of what else was said of them."""
+def _pooled(folds: list[str], workdir: Path, result: str) -> evaluation.Predictions:
+    """Predictions of all folds."""
+    files = [workdirs.predictions_file(workdir, name, result) for name in folds]
+    return evaluation.pool([evaluation.read_predictions(file)[0] for file in files])
+
+
+def _facts(folds: list[str], workdir: Path, condition: str) -> dict[str, float]:
+    """The means over the folds of what else was said of their predictions."""
     files = [workdirs.predictions_file(workdir, name, condition) for name in folds]
-    parts = [evaluation.read_predictions(file)[0] for file in files]
-    facts = [file.with_suffix('.json') for file in files]
-    facts = [json.loads(file.read_text()) for file in facts]
-    means = {
+    facts = [json.loads(file.with_suffix('.json').read_text()) for file in files]
+    return {
         name: float(np.mean([fact[name] for fact in facts]))
         for name in facts[0].keys() - {'made_with'}
     }
-    return evaluation.pool(parts), means
 
 
 def _draw(card: dict[str, Any], tester: Tester, folder: Path) -> None:
-    """The pictures of a run: confusions of clean speech (or the first corpus tested), and robustness."""
+    """The pictures of a run: confusions of clean speech and of other corpora, and robustness, for every task."""
     results = card['conditions']
     for name, result in results.items():
-        if name == 'clean' or name.startswith('cross_'):
-            ending = '' if name == 'clean' else f'_{name}'
-            labels = result.get('labels', card['labels'])
-            path = folder / f'confusion_matrix{ending}.png'
+        if name.startswith(('clean', 'cross_')):
+            path = folder / f'confusion_matrix{name.removeprefix("clean")}.png'
+            if name.startswith('cross_'):
+                path = folder / f'confusion_matrix_{name}.png'
+            labels = list(result['recall'])
             figures.confusion_matrix_figure(result['confusion'], labels, _title(card, name), path)
-    if 'clean' in results and tester.conditions:
-        figures.robustness_figure(
-            conditions.panels(tester.conditions, results),
-            {'clean': results['clean']['uar']},
-            _title(card, 'clean'),
-            folder / 'robustness.png',
-        )
+    for name in results:
+        if name.startswith('clean') and tester.conditions:
+            task = name.removeprefix('clean')
+            figures.robustness_figure(
+                conditions.panels(
+                    tester.conditions, {c: results[c + task] for c in tester.conditions}
+                ),
+                {'clean': results[name]['uar']},
+                _title(card, name),
+                folder / f'robustness{task}.png',
+            )
 
 
-def _title(card: dict[str, Any], condition: str) -> str:
-    result = card['conditions'][condition]
+def _title(card: dict[str, Any], name: str) -> str:
+    result = card['conditions'][name]
     tested = {'corpus': card['corpus'], 'synthetic': card['synthetic']} | result
-    where = f'{tested["corpus"]} ({"synthetic" if tested["synthetic"] else "real"} speech)'
-    if condition == 'clean':
+    what = f', {result["task"]}' if 'task' in result else ''
+    where = f'{tested["corpus"]} ({"synthetic" if tested["synthetic"] else "real"} speech){what}'
+    if name.startswith('clean'):
         folds = '{} of {} folds'.format(*card['n_folds'])
         how = f'{card["protocol"]}, {folds}, seed {card["seed"]}'
     else:
-        how = f'{condition}, trained on {" and ".join(card["trained_on"])}, seed {card["seed"]}'
+        how = f'{name}, trained on {" and ".join(card["trained_on"])}, seed {card["seed"]}'
     rate = f'UAR {100 * result["uar"]:.1f} %, n = {result["n"]}'
     return f'{card["system"]} on {where}\n{how}: {rate}'
 

@@ -10,6 +10,7 @@ from ser_jax import data
 from ser_jax.corpora import Corpus, noise_type, open_corpus
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
+from ser_jax.tasks import Task
 
 Part = tuple[Corpus, np.ndarray]  # a corpus and some rows of its index
 
@@ -37,12 +38,28 @@ def open_by_name(config: ml_collections.ConfigDict, name: str) -> Corpus:
     return corpus
 
 
-def rows_that_join(corpus: Corpus, labels: tuple[str, ...], name: str) -> np.ndarray:
-    """The rows of a corpus that joins the training of another: those with one of its classes.
+def rows_with_labels(corpus: Corpus, tasks: tuple[Task, ...]) -> np.ndarray:
+    """The rows of a corpus with a label of at least one of some classification tasks.
+
+    Raises:
+        UserError: a task has no label at all.
+    """
+    everything = np.arange(len(corpus))
+    labels = np.array([data.labels_of(corpus, everything, t.target, t.classes) for t in tasks])
+    for task, found in zip(tasks, labels):
+        if not (found >= 0).any():
+            raise UserError(
+                f'{corpus.name} has no label for the task {task.name}: none of {", ".join(task.classes)}'
+            )
+    return everything[(labels >= 0).any(0)]
+
+
+def rows_that_join(corpus: Corpus, tasks: tuple[Task, ...], name: str) -> np.ndarray:
+    """The rows of a corpus that joins the training of another: those with a label that it tests.
 
     Args:
         corpus: that joins.
-        labels: the classes.
+        tasks: that are tested.
         name: of the other.
 
     Returns:
@@ -52,20 +69,24 @@ def rows_that_join(corpus: Corpus, labels: tuple[str, ...], name: str) -> np.nda
         UserError: there are none.
     """
     everything = np.arange(len(corpus))
-    numbers = data.labels_of(corpus, everything, 'emotion', labels)
-    shared = [label for k, label in enumerate(labels) if (numbers == k).any()]
-    if not shared:
+    rows, shared = set(), []
+    for task in tasks:
+        numbers = data.labels_of(corpus, everything, task.target, task.classes)
+        rows |= set(np.flatnonzero(numbers >= 0))
+        shared += [label for k, label in enumerate(task.classes) if (numbers == k).any()]
+    if not rows:
+        classes = [label for task in tasks for label in task.classes]
         raise UserError(
-            f'config.labelled: {corpus.name} has none of the classes {", ".join(labels)}; as '
+            f'config.labelled: {corpus.name} has none of the classes {", ".join(classes)}; as '
             'config.unlabelled it may join without labels'
         )
     if jax.process_index() == 0:
         print(
-            f'{corpus.name} joins {name}: {", ".join(shared)} are shared; {(numbers >= 0).sum()} of '
+            f'{corpus.name} joins {name}: {", ".join(shared)} are shared; {len(rows)} of '
             f'{len(corpus)} utterances train',
             file=sys.stderr,
         )
-    return everything[numbers >= 0]
+    return np.array(sorted(rows))
 
 
 def open_noise(config: ml_collections.ConfigDict) -> Part:

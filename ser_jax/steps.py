@@ -24,7 +24,8 @@ class TrainState:
         params: of the network.
         opt_state: by phase name.
         model_state: 'batch_stats' of the network; 'constants', which differ between runs but not
-            within one: 'seed' [], 'mean' and 'std' [F] of the log-mel, 'class_weights' [K].
+            within one: 'seed' [], 'mean' and 'std' [F] of the log-mel, 'class_weights' [K] of every
+            reported task.
     """
 
     step: jax.Array
@@ -160,20 +161,23 @@ INPUTS = {
 }
 
 
-def _emotion_logits(model: nn.Module, variables, x: jax.Array, length: jax.Array, kind: str):
+def _logits(model: nn.Module, variables, batch: dict, x: jax.Array, kind: str) -> dict:
     return model.apply(
         {'params': variables['params'], 'batch_stats': variables['batch_stats']},
         INPUTS[kind](x, variables['constants']),
-        length,
+        batch['length'],
         train=False,
-    )['emotion']
+    )
 
 
-def make_predict_step(model: nn.Module, axis_name: str, kind: str = 'log_mel') -> Callable:
-    """Builds `predict_step(variables, batch) -> probabilities [B, K]` of the emotions.
+def make_predict_step(
+    model: nn.Module, tasks: tuple[str, ...], axis_name: str, kind: str = 'log_mel'
+) -> Callable:
+    """Builds `predict_step(variables, batch) -> {task: probabilities [B, K]}`.
 
     Args:
         model: the network.
+        tasks: classification tasks to predict.
         axis_name: the devices' axis; every device returns the rows of all.
         kind: in `INPUTS`; the batch has a field of that name.
 
@@ -182,28 +186,34 @@ def make_predict_step(model: nn.Module, axis_name: str, kind: str = 'log_mel') -
     """
 
     def predict_step(variables, batch):
-        logits = _emotion_logits(model, variables, batch[kind], batch['length'], kind)
-        return jax.lax.all_gather(jax.nn.softmax(logits), axis_name, tiled=True)
+        outputs = _logits(model, variables, batch, batch[kind], kind)
+        probabilities = {name: jax.nn.softmax(outputs[name]) for name in tasks}
+        return jax.lax.all_gather(probabilities, axis_name, tiled=True)
 
     return predict_step
 
 
-def make_attack_step(model: nn.Module, kind: str) -> Callable:
+def make_attack_step(model: nn.Module, tasks: tuple[str, ...], kind: str) -> Callable:
     """Builds `attack_step(variables, batch) -> {'x', 'loss'}`: one step uphill for each row.
 
     Args:
         model: the network that is attacked.
+        tasks: classification tasks whose summed losses are climbed.
         kind: in `INPUTS`: what 'x' is.
 
     Returns:
-        The step. Its batch has 'x' and its bounds 'lower' and 'upper' [B, ...], 'size' [B] (equal), 'label' and 'length'
-        int [B]; it returns the moved 'x' and the cross-entropy 'loss' [B] that x had before.
+        The step. Its batch has 'x' and its bounds 'lower' and 'upper' [B, ...], 'size' [B] (equal), 'length' int [B] and
+        'label_<task>' int [B], −1 = none; it returns the moved 'x' and the cross-entropy 'loss' [B] that x had before.
     """
 
     def attack_step(variables, batch):
         def loss(x):
-            logits = _emotion_logits(model, variables, x, batch['length'], kind)
-            each = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
+            outputs = _logits(model, variables, batch, x, kind)
+            each = 0.0
+            for name in tasks:
+                labels = batch[f'label_{name}']
+                own = optax.softmax_cross_entropy_with_integer_labels(outputs[name], labels)
+                each += jnp.where(labels >= 0, own, 0.0)
             return each.sum(), each
 
         gradient, each = jax.grad(loss, has_aux=True)(batch['x'])

@@ -71,7 +71,11 @@ def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bo
     names = {'cross_' + name.replace('/', '_') for name in config.test_corpora}
     if config.target_statistics:
         names |= {f'{name}_target_statistics' for name in names}
-    names |= set(parse_conditions(config.conditions))
+    names |= {
+        workdirs.result_name(condition, task)
+        for condition in parse_conditions(config.conditions)
+        for task in config.reported
+    }
     changed = bool(names) and card.get('tested_with') != tested_with(config)
     return changed or not names <= set(card['conditions'])
 
@@ -140,8 +144,9 @@ def _predict_fold(
     """Predicts a fold's test utterances with its kept parameters, under every condition not yet there (or `anew`)."""
 
     def files(name):
-        path = workdirs.predictions_file(workdir, fold.name, name)
-        return path, path.with_suffix('.json')
+        results = [workdirs.result_name(name, task.name) for task in experiment.reported]
+        paths = [workdirs.predictions_file(workdir, fold.name, result) for result in results]
+        return paths, paths[0].with_name(f'{name}.json')
 
     names = [
         name
@@ -153,19 +158,24 @@ def _predict_fold(
     variables = loop.restore_best(experiment, workdir / 'checkpoints' / fold.name)
     for name in names:
         probabilities, facts = tester.predict(name, variables, fold)
-        predictions = evaluation.Predictions(
-            id=experiment.corpus.index['id'][fold.test],
-            fold=[fold.name] * len(fold.test),
-            speaker=experiment.corpus.index['speaker'][fold.test],
-            label=experiment.emotions(fold.test),
-            probabilities=probabilities,
-        )
-        if jax.process_index() == 0:
-            path, told = files(name)
+        if jax.process_index() > 0:
+            continue
+        paths, told = files(name)
+        for path in paths:
             # What was made with something else must not be taken for this, should we be killed here.
             path.unlink(missing_ok=True)
-            evaluation.write_json(told, {'made_with': tester.made_with(name), **facts})
-            evaluation.write_predictions(path, predictions, experiment.labels)
+        evaluation.write_json(told, {'made_with': tester.made_with(name), **facts})
+        for task, path in zip(experiment.reported, paths):
+            labels = experiment.labels_of(task, fold.test)
+            rows = fold.test[labels >= 0]
+            predictions = evaluation.Predictions(
+                id=experiment.corpus.index['id'][rows],
+                fold=[fold.name] * len(rows),
+                speaker=experiment.corpus.index['speaker'][rows],
+                label=labels[labels >= 0],
+                probabilities=probabilities[task.name][labels >= 0],
+            )
+            evaluation.write_predictions(path, predictions, task.classes)
     multihost_utils.sync_global_devices(f'predictions {fold.name}')
 
 
@@ -175,7 +185,7 @@ def _predict_corpora(
     """Predicts other corpora with the final model, under every condition not yet there (or `anew`)."""
     final = workdir / 'checkpoints' / 'final'
     files = {
-        name: (workdir / 'predictions' / f'{name}.csv', final / f'{name}.json')
+        name: ([workdir / 'predictions' / f'{name}.csv'], final / f'{name}.json')
         for name in cross.conditions
     }
     files = {
@@ -186,7 +196,7 @@ def _predict_corpora(
     if not files:
         return
     variables = loop.restore_best(experiment, final)
-    for name, (file, told) in files.items():
+    for name, ((file,), told) in files.items():
         predictions, labels = cross.predict(name, variables)
         if jax.process_index() == 0:
             file.unlink(missing_ok=True)

@@ -80,15 +80,20 @@ def predictions_file(workdir: Path, fold: str, condition: str) -> Path:
     return workdir / 'checkpoints' / fold / f'{condition}.csv'
 
 
-def is_made(predictions: Path, facts: Path, made_with: str) -> bool:
+def result_name(condition: str, task: str) -> str:
+    """How predictions and results of a task under a condition are named: `clean`, or `clean_arousal`."""
+    return condition if task == 'emotion' else f'{condition}_{task}'
+
+
+def is_made(predictions: list[Path], facts: Path, made_with: str) -> bool:
     """Whether predictions are there, and were made with what they would be made with now.
 
     Args:
-        predictions: CSV file.
+        predictions: CSV files.
         facts: JSON file that says what it was made with, beside whatever else there is to say.
         made_with: now.
     """
-    if not (predictions.exists() and facts.exists()):
+    if not all(path.exists() for path in (*predictions, facts)):
         return False
     return json.loads(facts.read_text())['made_with'] == made_with
 
