@@ -191,3 +191,22 @@ def augment(
         'augmentation_type': kind,
     }
     return {**{k: v for k, v in batch.items() if k != 'noise'}, **fields}
+
+
+def unchanged(rng: jax.Array, batch: dict, *, n_classes: int) -> dict:
+    """The batch as `augment` would return it without doing anything, for inputs that it does not know.
+
+    Args:
+        rng: not used.
+        batch: with 'emotion' int [B], −1 = none, and 'length' [B].
+        n_classes: K.
+
+    Returns:
+        The batch with 'emotion' float [B, K], 'emotion_mask' bool [B] and 'augmentation_type' int32 [B], all 0.
+    """
+    del rng
+    return batch | {
+        'emotion': jax.nn.one_hot(batch['emotion'], n_classes),
+        'emotion_mask': batch['emotion'] >= 0,
+        'augmentation_type': jnp.zeros_like(batch['length']),
+    }

@@ -18,6 +18,7 @@ def base_config() -> 'ml_collections.ConfigDict':
 
     config = ml_collections.ConfigDict()
     config.system = ''  # name of the config file
+    config.representation = 'log_mel'  # what the network sees; or 'waveform'
     config.seed = 0  # of initial parameters, data order, augmentation and dropout
 
     # What is learnt from, and how it is evaluated.
@@ -143,6 +144,7 @@ _RULES = (
     ('few_shot_learning_rate', lambda x: x > 0, 'above 0'),
     ('labelled_share', lambda x: 0 < x <= 1, 'above 0, at most 1'),
     ('unlabelled_share', lambda x: 0 < x < 1, 'between 0 and 1'),
+    ('representation', lambda x: x in REPRESENTATIONS, "'log_mel' or 'waveform'"),
     ('parallelism', lambda x: x in ('jit', 'pmap'), "'jit' or 'pmap'"),
     ('reconstruction_target', lambda x: x in ('clean', 'augmented'), "'clean' or 'augmented'"),
     ('labels', lambda x: len(set(x)) == len(x) != 1, 'at least two different emotions, or ()'),
@@ -204,6 +206,11 @@ def check_config(config: 'ml_collections.ConfigDict') -> None:
             f'config.unlabelled_share = {config.unlabelled_share} of {config.batch_size} utterances '
             f'makes {n_unlabelled} unlabelled ones a batch: there must be some of either kind'
         )
+    if config.representation == 'waveform':
+        if config.augmentations or any(t.kind == 'reconstruction' for t in config.tasks.values()):
+            raise UserError(
+                "augmentations and reconstruction work on log-mels, but config.representation is 'waveform'"
+            )
     if not config.reported or len(set(config.reported)) < len(config.reported):
         raise UserError(
             f'config.reported is {config.reported!r}; it must be one or more different tasks'

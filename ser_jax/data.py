@@ -23,7 +23,8 @@ class Utterances:
 
     Attributes:
         labels: field -> int32 [N] class numbers, −1 where missing.
-        frames: int32 [N].
+        representation: of the corpora, 'log_mel' or 'waveform'.
+        lengths: int32 [N], frames or samples.
     """
 
     def __init__(
@@ -36,7 +37,8 @@ class Utterances:
     ):
         sources = {id(corpus): corpus.source() for corpus, _ in parts}
         self._where = [(sources[id(corpus)], int(row)) for corpus, rows in parts for row in rows]
-        self.frames = _joined([corpus.index['frames'][rows] for corpus, rows in parts])
+        self.representation = parts[0][0].representation
+        self.lengths = _joined([_lengths(corpus, rows) for corpus, rows in parts])
         self.labels = {
             field: _joined([labels_of(corpus, rows, field, names) for corpus, rows in parts])
             for field, names in targets.items()
@@ -44,7 +46,9 @@ class Utterances:
         for field in set(hide) & set(targets):
             self.labels[field] = np.full_like(self.labels[field], -1)
         self._kept = None
-        if 4 * parts[0][0].metadata['front_end']['n_mels'] * self.frames.sum() < memory_gb * 2**30:
+        waves = self.representation == 'waveform'
+        step = 2 if waves else 4 * parts[0][0].metadata['front_end']['n_mels']  # bytes
+        if step * self.lengths.sum() < memory_gb * 2**30:
             for corpus, rows in parts:
                 for row in map(int, rows):
                     if row not in corpus.kept:
@@ -55,11 +59,23 @@ class Utterances:
         return len(self._where)
 
     def __getitem__(self, position: int) -> np.ndarray:
-        """The log-mel of one utterance, float32 [T, F]."""
+        """One utterance: its log-mel, float32 [T, F], or its waveform, float32 [S] in [-1, 1)."""
         if self._kept is not None:
-            return self._kept[position]
+            return as_float(self._kept[position])
         source, row = self._where[position]
-        return source[row]
+        return as_float(source[row])
+
+
+def _lengths(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
+    if corpus.representation == 'log_mel':
+        return corpus.index['frames'][rows]
+    # Stored as float32 seconds, which round to the right sample up to minutes.
+    return np.round(corpus.index['duration'][rows] * corpus.metadata['front_end']['sample_rate'])
+
+
+def as_float(array: np.ndarray) -> np.ndarray:
+    """An array of the records as networks see it: int16 samples become float32 in [-1, 1), the rest stays."""
+    return array / np.float32(32768) if array.dtype == np.int16 else array
 
 
 def refuse_not_finite(corpus: Corpus) -> None:
@@ -140,22 +156,35 @@ def class_names(field: str, corpora: list[Corpus], emotions: tuple[str, ...]) ->
 
 
 def normalisation(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Mean and standard deviation of each mel band over all frames of some utterances.
+    """Mean and standard deviation of each mel band over all frames of some utterances, or of all samples.
 
-    Read from the index; no log-mel is touched.
+    Those of log-mels are read from the index and no log-mel is touched; waveforms are read.
 
     Args:
         parts: (corpus, rows) pairs, training speakers only.
 
     Returns:
-        {'mean', 'std'}: float32 [F].
+        {'mean', 'std'}: float32 [F], or [] for waveforms.
     """
+    if parts[0][0].representation == 'waveform':
+        return _normalisation_of_samples(parts)
     frames = sum(corpus.index['frames'][rows].sum() for corpus, rows in parts)
     total = sum(corpus.index['log_mel_sum'][rows].sum(axis=0) for corpus, rows in parts)
     squares = sum(corpus.index['log_mel_squares'][rows].sum(axis=0) for corpus, rows in parts)
     mean = total / frames
     std = np.sqrt(np.maximum(squares / frames - mean**2, 1e-8))
     return {'mean': mean.astype(np.float32), 'std': std.astype(np.float32)}
+
+
+def _normalisation_of_samples(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarray]:
+    utterances = Utterances(parts, {})
+    sums = np.zeros(3)
+    for position in range(len(utterances)):
+        samples = utterances[position].astype(np.float64)
+        sums += len(samples), samples.sum(), (samples**2).sum()
+    mean = sums[1] / sums[0]
+    std = np.sqrt(max(sums[2] / sums[0] - mean**2, 1e-12))
+    return {'mean': np.float32(mean), 'std': np.float32(std)}
 
 
 def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
@@ -204,7 +233,7 @@ class TrainBatches:
         labelled, unlabelled, noise: utterances, the last two or None.
         batch_size: rows of the global batch.
         n_unlabelled: how many of them are unlabelled.
-        frames: length to crop or pad to.
+        length: to crop or pad to, in frames or samples.
         seed: of order and crops.
         rows: the rows of the global batch to load (those of this process).
     """
@@ -214,12 +243,12 @@ class TrainBatches:
     noise: Utterances | None
     batch_size: int
     n_unlabelled: int
-    frames: int
+    length: int
     seed: int
     rows: slice
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of one step: 'log_mel' [B, T, F], 'length' [B], one int32 [B] a label, 'noise' like log_mel."""
+        """The batch of one step: 'log_mel' [B, T, F] or 'waveform' [B, S], 'length' [B], one int32 [B] a label, 'noise' like log_mel."""
         examples = [self._example(step, row) for row in range(*self.rows.indices(self.batch_size))]
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
@@ -232,14 +261,14 @@ class TrainBatches:
             position = step * self.n_unlabelled + row - n_labelled
         rng = np.random.default_rng((self.seed, stream, position))
         chosen = pipeline.shuffled(len(utterances), 2 * self.seed + stream)[position]
-        log_mel, length = pipeline.crop_or_pad(utterances[chosen], self.frames, rng)
-        example = {'log_mel': log_mel, 'length': np.int32(length)}
+        array, length = pipeline.crop_or_pad(utterances[chosen], self.length, rng)
+        example = {utterances.representation: array, 'length': np.int32(length)}
         example |= {field: labels[chosen] for field, labels in utterances.labels.items()}
         if self.noise is not None:
             noise = self.noise[rng.integers(len(self.noise))]
-            repeats = -(-self.frames // len(noise))  # short noises loop
+            repeats = -(-self.length // len(noise))  # short noises loop
             example['noise'], _ = pipeline.crop_or_pad(
-                np.tile(noise, (repeats, 1)), self.frames, rng
+                np.tile(noise, (repeats, 1)), self.length, rng
             )
         return example
 
@@ -256,9 +285,9 @@ def evaluation_batches(
 
     Yields:
         (positions [batch_size] of the global batch, of which the last may repeat; batch with
-        'log_mel' [rows, T, F] and 'length' [rows]).
+        'log_mel' [rows, T, F] or 'waveform' [rows, S], and 'length' [rows]).
     """
-    for frames, positions in pipeline.buckets(utterances.frames, batch_size):
+    for longest, positions in pipeline.buckets(utterances.lengths, batch_size):
         mine = positions[rows]
-        log_mel = np.stack([pipeline.pad(utterances[position], frames) for position in mine])
-        yield positions, {'log_mel': log_mel, 'length': utterances.frames[mine]}
+        arrays = np.stack([pipeline.pad(utterances[position], longest) for position in mine])
+        yield positions, {utterances.representation: arrays, 'length': utterances.lengths[mine]}

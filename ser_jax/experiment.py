@@ -37,7 +37,7 @@ class Experiment:
         leak_check: counts of `leaks.check_folds`.
         tasks: what is learnt.
         reported: those of them that are validated and tested.
-        input_frames: frames that the host delivers for an input of `config.crop_frames`.
+        input_length: frames or samples that the host delivers for an input of `config.crop_frames`.
         model: the network, for one device.
         placement: how training is spread over the devices.
         mesh: what all else is spread over.
@@ -59,7 +59,7 @@ class Experiment:
     leak_check: dict[str, int]
     tasks: tuple[Task, ...]
     reported: tuple[Task, ...]
-    input_frames: int
+    input_length: int
     model: nn.Module
     placement: sharding.DataParallel | sharding.ParallelRuns
     mesh: Mesh
@@ -111,7 +111,7 @@ class Experiment:
             noise=noise,
             batch_size=config.batch_size,
             n_unlabelled=round(config.unlabelled_share * config.batch_size) if unlabelled else 0,
-            frames=self.input_frames,
+            length=self.input_length,
             seed=config.seed,
             rows=sharding.local_rows(config.batch_size),
         )
@@ -227,27 +227,37 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         clean_target=config.reconstruction_target == 'clean',
         axis_name=sharding.AXIS,
         adversarial_epsilon=config.adversarial_epsilon,
+        representation=config.representation,
     )
+    input_length = augment.input_frames(operations, config.crop_frames)
+    if config.representation == 'waveform':
+        input_length = config.crop_frames * config.data.front_end.hop_length
     placement = sharding.make_placement(config)
-    augment_batch = functools.partial(
-        augment.augment,
-        operations=operations,
-        frames=config.crop_frames,
-        n_classes=len(labels),
-        clean_share=config.clean_share,
-        axis_name=sharding.AXIS,
-        front_end=FrontEnd(**config.data.front_end),
-    )
+    augment_batch = functools.partial(augment.unchanged, n_classes=len(labels))
+    if config.representation == 'log_mel':
+        augment_batch = functools.partial(
+            augment.augment,
+            operations=operations,
+            frames=config.crop_frames,
+            n_classes=len(labels),
+            clean_share=config.clean_share,
+            axis_name=sharding.AXIS,
+            front_end=FrontEnd(**config.data.front_end),
+        )
     predict_step = steps.make_predict_step(
-        model.clone(axis_name=None), tuple(task.name for task in reported), sharding.AXIS
+        model.clone(axis_name=None),
+        tuple(task.name for task in reported),
+        sharding.AXIS,
+        *[config.representation] * 2,
     )
     init_state = jax.jit(
         functools.partial(
             steps.init_state,
             model=model,
             phases=phases,
-            frames=config.crop_frames,
-            n_mels=config.data.front_end.n_mels,
+            input_shape=(config.crop_frames, config.data.front_end.n_mels)
+            if config.representation == 'log_mel'
+            else (input_length,),
         )
     )
 
@@ -265,7 +275,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         leak_check=leak_check,
         tasks=tasks,
         reported=reported,
-        input_frames=augment.input_frames(operations, config.crop_frames),
+        input_length=input_length,
         model=model.clone(axis_name=None),
         placement=placement,
         mesh=placement.mesh,

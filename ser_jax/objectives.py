@@ -42,11 +42,12 @@ def multitask(
     clean_target: bool,
     axis_name: str,
     adversarial_epsilon: float = 0.0,
+    representation: str = 'log_mel',
 ) -> tuple[Phase, ...]:
     """The objective of MTL-AUG: Σ weight × loss over the tasks (Latif et al. 2022), in one phase.
 
     Args:
-        model: maps (log_mel, length) to one output a task.
+        model: maps (input, length) to one output a task.
         tasks: what to learn.
         tx: the optimiser.
         label_smoothing: of the reported tasks, in [0, 1).
@@ -54,6 +55,7 @@ def multitask(
         axis_name: the devices' axis.
         adversarial_epsilon: trains on inputs attacked within this epsilon of the standardised log-mel
             (`_attacked`); 0 = as they are.
+        representation: field of the batch that the network sees, 'log_mel' or 'waveform'.
 
     Returns:
         One phase.
@@ -66,6 +68,7 @@ def multitask(
         clean_target=clean_target,
         axis_name=axis_name,
         adversarial_epsilon=adversarial_epsilon,
+        representation=representation,
     )
     return (Phase('multitask', loss, (), tx),)
 
@@ -82,6 +85,7 @@ def _multitask_loss(
     clean_target,
     axis_name,
     adversarial_epsilon,
+    representation,
 ):
     constants = model_state['constants']
 
@@ -95,7 +99,7 @@ def _multitask_loss(
             mutable=['batch_stats'],
         )
 
-    x = normalise(batch['log_mel'], constants)
+    x = normalise(batch[representation], constants)
     if adversarial_epsilon:
         x = _attacked(x, apply, batch, rngs['dropout'], adversarial_epsilon, axis_name)
     outputs, updated = apply(x)
@@ -122,7 +126,7 @@ def _multitask_loss(
     metrics = {'loss': loss, **{f'loss_{name}': share for name, share in shares.items()}}
     return loss, (
         jax.lax.psum(metrics, axis_name),
-        {**model_state, 'batch_stats': updated['batch_stats']},
+        {**model_state, 'batch_stats': updated.get('batch_stats', {})},
     )
 
 
@@ -142,11 +146,11 @@ def _attacked(x, apply, batch, rng, epsilon, axis_name):
 
     lower, upper = attacks.ball(x, epsilon)
     # Through the batch statistics others' losses reach utterances without an emotion, too.
-    size = 1.25 * epsilon * batch['emotion_mask'][:, None, None]
+    size = 1.25 * epsilon * batch['emotion_mask'].reshape(-1, *[1] * (x.ndim - 1))
     moved = attacks.ascend(start, jax.grad(loss), lower, upper, size)
     return jax.lax.stop_gradient(moved)
 
 
-def normalise(log_mel: jax.Array, constants: dict[str, jax.Array]) -> jax.Array:
-    """Z-scores each band, [B, T, F], by the training speakers' statistics."""
-    return (log_mel - constants['mean']) / constants['std']
+def normalise(x: jax.Array, constants: dict[str, jax.Array]) -> jax.Array:
+    """Z-scores each band, [B, T, F], or the samples, [B, S], by the training speakers' statistics."""
+    return (x - constants['mean']) / constants['std']

@@ -32,6 +32,7 @@ def open_by_name(config: ml_collections.ConfigDict, name: str) -> Corpus:
         name,
         data_dir=config.data.data_dir,
         manual_dir=config.data.manual_dir or None if name == config.corpus else None,
+        representation=config.representation,
         front_end=FrontEnd(**config.data.front_end),
     )
     data.refuse_not_finite(corpus)

@@ -24,7 +24,7 @@ class TrainState:
         params: of the network.
         opt_state: by phase name.
         model_state: 'batch_stats' of the network; 'constants', which differ between runs but not
-            within one: 'seed' [], 'mean' and 'std' [F] of the log-mel, 'class_weights' [K] of every
+            within one: 'seed' [], 'mean' and 'std' of the inputs, 'class_weights' [K] of every
             reported task.
     """
 
@@ -45,8 +45,7 @@ def init_state(
     *,
     model: nn.Module,
     phases: tuple[Phase, ...],
-    frames: int,
-    n_mels: int,
+    input_shape: tuple[int, ...],
 ) -> TrainState:
     """A fresh state.
 
@@ -54,15 +53,15 @@ def init_state(
         constants: see `TrainState.model_state`.
         model: the network.
         phases: of the objective.
-        frames, n_mels: shape of an input, only used to trace the network.
+        input_shape: of one input, (T, F) or (S,), only used to trace the network.
 
     Returns:
         The state of step 0.
     """
     variables = model.clone(axis_name=None).init(
         stream(constants['seed'], jnp.int32(0), 'init'),
-        jnp.zeros((1, frames, n_mels)),
-        jnp.full((1,), frames, jnp.int32),
+        jnp.zeros((1, *input_shape)),
+        jnp.full((1,), input_shape[0], jnp.int32),
         train=False,
     )
     params = variables['params']
@@ -70,7 +69,7 @@ def init_state(
         step=jnp.int32(0),
         params=params,
         opt_state={phase.name: phase.tx.init(_chosen(params, phase.updates)) for phase in phases},
-        model_state={'batch_stats': variables['batch_stats'], 'constants': constants},
+        model_state={'batch_stats': variables.get('batch_stats', {}), 'constants': constants},
     )
 
 
@@ -153,25 +152,33 @@ def compile_train_step(
     return train_step
 
 
-# What the network may be given: (x, constants) -> standardised log-mel [B, T, F].
-INPUTS = {
-    'log_mel': normalise,
-    'standardised': lambda x, constants: x,
-    'waveform': lambda x, constants: normalise(batch_log_mel(x), constants),
-}
+def network_input(x: jax.Array, constants: dict[str, jax.Array], kind: str, representation: str) -> jax.Array:
+    """What the network sees, made of what is given.
+
+    Args:
+        x: [B, ...].
+        constants: with 'mean' and 'std'.
+        kind: of x: 'standardised', 'log_mel' or 'waveform'.
+        representation: that the network sees once it is standardised, 'log_mel' or 'waveform'.
+    """
+    if kind == 'standardised':
+        return x
+    if (kind, representation) == ('waveform', 'log_mel'):
+        x = batch_log_mel(x)
+    return normalise(x, constants)
 
 
-def _logits(model: nn.Module, variables, batch: dict, x: jax.Array, kind: str) -> dict:
+def _outputs(model: nn.Module, variables, batch: dict, x: jax.Array, *kinds: str) -> dict:
     return model.apply(
         {'params': variables['params'], 'batch_stats': variables['batch_stats']},
-        INPUTS[kind](x, variables['constants']),
+        network_input(x, variables['constants'], *kinds),
         batch['length'],
         train=False,
     )
 
 
 def make_predict_step(
-    model: nn.Module, tasks: tuple[str, ...], axis_name: str, kind: str = 'log_mel'
+    model: nn.Module, tasks: tuple[str, ...], axis_name: str, kind: str, representation: str
 ) -> Callable:
     """Builds `predict_step(variables, batch) -> {task: probabilities [B, K]}`.
 
@@ -179,27 +186,29 @@ def make_predict_step(
         model: the network.
         tasks: classification tasks to predict.
         axis_name: the devices' axis; every device returns the rows of all.
-        kind: in `INPUTS`; the batch has a field of that name.
+        kind, representation: see `network_input`; the batch has a field named by the kind.
 
     Returns:
         The step; `variables` has 'params', 'batch_stats' and 'constants' (`inference_variables`).
     """
 
     def predict_step(variables, batch):
-        outputs = _logits(model, variables, batch, batch[kind], kind)
+        outputs = _outputs(model, variables, batch, batch[kind], kind, representation)
         probabilities = {name: jax.nn.softmax(outputs[name]) for name in tasks}
         return jax.lax.all_gather(probabilities, axis_name, tiled=True)
 
     return predict_step
 
 
-def make_attack_step(model: nn.Module, tasks: tuple[str, ...], kind: str) -> Callable:
+def make_attack_step(
+    model: nn.Module, tasks: tuple[str, ...], kind: str, representation: str
+) -> Callable:
     """Builds `attack_step(variables, batch) -> {'x', 'loss'}`: one step uphill for each row.
 
     Args:
         model: the network that is attacked.
         tasks: classification tasks whose summed losses are climbed.
-        kind: in `INPUTS`: what 'x' is.
+        kind, representation: see `network_input`; the former says what 'x' is.
 
     Returns:
         The step. Its batch has 'x' and its bounds 'lower' and 'upper' [B, ...], 'size' [B] (equal), 'length' int [B] and
@@ -208,7 +217,7 @@ def make_attack_step(model: nn.Module, tasks: tuple[str, ...], kind: str) -> Cal
 
     def attack_step(variables, batch):
         def loss(x):
-            outputs = _logits(model, variables, batch, x, kind)
+            outputs = _outputs(model, variables, batch, x, kind, representation)
             each = 0.0
             for name in tasks:
                 labels = batch[f'label_{name}']
