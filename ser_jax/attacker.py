@@ -15,8 +15,9 @@ from ser_jax.checkpoints import Checkpoints
 from ser_jax.clips import Waveforms
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
+from ser_jax.features import FrontEnd
 from ser_jax.protocols import Fold
-from ser_jax.stored import emotion_model
+from ser_jax.stored import emotion_model, run_fingerprint
 
 
 class SourceRun:
@@ -56,16 +57,22 @@ class SourceRun:
             raise UserError(
                 f'config.attack_source: the run in {self._workdir} has another corpus, protocol or set of classes'
             )
-        self.fingerprint = f'{card["config_hash"]} seed {card["seed"]} {card["commit"]}'
+        self.fingerprint = run_fingerprint(self._workdir)
         self.model = emotion_model(stored, len(experiment.labels))
+        for fold in experiment.folds:  # before anything is trained
+            self._parameters(fold, experiment.constants(fold.train))
 
     def variables(self, fold: Fold, own: dict) -> dict:
         """Its parameters of a fold, with the normalisation of the attacked model, whose input is attacked."""
+        constants = jax.device_get(own['constants'])
+        stored = self._parameters(fold, constants) | {'constants': constants}
+        return sharding.replicate(stored, self._experiment.mesh)
+
+    def _parameters(self, fold: Fold, constants: dict) -> dict:
         folder = self._workdir / 'checkpoints' / fold.name / 'best'
         if not folder.is_dir():
             raise UserError(f'config.attack_source: {self._workdir} has no model of {fold.name}')
         stored = Checkpoints(folder).restore()
-        constants = jax.device_get(own['constants'])
         if not all(
             np.allclose(constants[name], stored['constants'][name], atol=1e-4)
             for name in ('mean', 'std')
@@ -73,8 +80,7 @@ class SourceRun:
             raise UserError(
                 f'config.attack_source: {fold.name} of {self._workdir} was trained on other utterances'
             )
-        stored = jax.device_get(stored) | {'constants': constants}
-        return sharding.replicate(stored, self._experiment.mesh)
+        return jax.device_get(stored)
 
 
 class Attacker:
@@ -89,8 +95,9 @@ class Attacker:
     def __init__(self, experiment: Experiment, source: nn.Module, kind: str):
         self._experiment, self._kind = experiment, kind
         placement = sharding.DataParallel(experiment.mesh, experiment.config.parallelism)
-        attack = steps.make_attack_step(source, kind)
-        predict = steps.make_predict_step(experiment.model, sharding.AXIS, kind)
+        front_end = FrontEnd(**experiment.config.data.front_end)
+        attack = steps.make_attack_step(source, kind, front_end)
+        predict = steps.make_predict_step(experiment.model, sharding.AXIS, kind, front_end)
         self._attack = placement.compile(attack, returns_rows=True)
         self._predict = placement.compile(predict)
 

@@ -148,7 +148,11 @@ class Tester:
         self._waveforms = None
         if corruptions or any('_waveform' in name for name in self.conditions):
             self._waveforms = Waveforms(experiment.corpus, config)
-        self._clips = {c.condition: open_clips(c, config) for c in corruptions}
+        # All levels of a kind of noise take the same recordings, which are read once.
+        kinds = {c.condition: (c.name, *c.arguments[:1]) for c in corruptions}
+        opened = {kinds[c.condition]: c for c in corruptions}
+        opened = {kind: open_clips(c, config) for kind, c in opened.items()}
+        self._clips = {condition: opened[kind] for condition, kind in kinds.items()}
         self._source = None
         self._attackers = {}
         if any(name.startswith('transfer_') for name in self.conditions):

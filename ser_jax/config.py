@@ -123,8 +123,24 @@ def apply_options(
     return config
 
 
+def _are_texts(values: tuple) -> bool:
+    return all(isinstance(value, str) and value for value in values)
+
+
 # What each field must be, where its type does not say it: (field, test, in words).
 _RULES = (
+    *(
+        (field, _are_texts, "texts, e.g. ('name',)")
+        for field in (
+            'conditions',
+            'test_corpora',
+            'labelled',
+            'unlabelled',
+            'noise_types',
+            'labels',
+            'augmentations',
+        )
+    ),
     ('seed', lambda x: x >= 0, 'a whole number from 0'),
     ('steps', lambda x: x >= 1, 'at least 1'),
     ('eval_every', lambda x: x >= 1, 'at least 1'),
@@ -137,7 +153,11 @@ _RULES = (
     ('adversarial_epsilon', lambda x: 0 <= x <= 10, 'from 0 to 10'),
     ('clean_share', lambda x: 0 <= x <= 1, 'from 0 to 1'),
     ('few_shot', lambda x: all(type(k) is int and k >= 0 for k in x), 'whole numbers from 0'),
-    ('few_shot_speakers', lambda x: all(0 < s < 1 for s in x), 'shares between 0 and 1'),
+    (
+        'few_shot_speakers',
+        lambda x: all(type(s) in (int, float) and 0 <= s < 1 for s in x),
+        'shares from 0 to below 1',
+    ),
     ('few_shot_steps', lambda x: x >= 1, 'at least 1'),
     ('few_shot_learning_rate', lambda x: x > 0, 'above 0'),
     ('labelled_share', lambda x: 0 < x <= 1, 'above 0, at most 1'),
@@ -175,7 +195,8 @@ def check_config(config: 'ml_collections.ConfigDict') -> None:
             'with config.validation and config.report_test both False nothing is reported'
         )
     for field in ('labelled', 'unlabelled', 'noise_corpus', 'test_corpora'):
-        if config.corpus in config[field]:
+        names = config[field] if isinstance(config[field], tuple) else (config[field],)
+        if config.corpus in names:
             raise UserError(f'config.{field}: {config.corpus} is the labelled corpus already')
     twice = set(config.labelled) & set(config.unlabelled)
     if twice:

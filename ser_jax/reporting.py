@@ -16,6 +16,7 @@ from ser_jax.corpora import prepared_hash
 from ser_jax.cross_corpus import CrossCorpus
 from ser_jax.environment import joined
 from ser_jax.experiment import Experiment
+from ser_jax.stored import run_fingerprint
 
 
 def report(
@@ -79,6 +80,7 @@ def report(
         validation=validation,
         attack_checks=conditions.checks(tester.conditions, rates),
         tested_with=tested_with(config),
+        n_labels=_n_labels(summaries) if config.labelled_share < 1 else None,
     )
     if jax.process_index() == 0:
         for name, predictions in pooled.items():
@@ -90,7 +92,7 @@ def report(
 
 
 def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
-    """What the conditions of a run are made with, and the hashes of the corpora among it as they are prepared now.
+    """What the conditions of a run are made with, and which corpora and models those are now.
 
     Args:
         config: of the run.
@@ -107,7 +109,10 @@ def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
         name: prepared_hash(name, data_dir=config.data.data_dir, representation=kind)
         for name, kind in kinds.items()
     }
-    return {name: flat[name] for name in workdirs.TESTED_WITH} | {'corpus_hashes': hashes}
+    made_with = {name: flat[name] for name in workdirs.TESTED_WITH} | {'corpus_hashes': hashes}
+    if config.attack_source:
+        made_with['attack_models'] = run_fingerprint(config.attack_source)
+    return made_with
 
 
 def _pooled(
@@ -118,8 +123,9 @@ def _pooled(
     parts = [evaluation.read_predictions(file)[0] for file in files]
     facts = [file.with_suffix('.json') for file in files]
     facts = [json.loads(file.read_text()) for file in facts]
+    sizes = [len(part.id) for part in parts]
     means = {
-        name: float(np.mean([fact[name] for fact in facts]))
+        name: float(np.average([fact[name] for fact in facts], weights=sizes))
         for name in facts[0].keys() - {'made_with'}
     }
     return evaluation.pool(parts), means
@@ -154,6 +160,12 @@ def _title(card: dict[str, Any], condition: str) -> str:
         how = f'{condition}, trained on {" and ".join(card["trained_on"])}, seed {card["seed"]}'
     rate = f'UAR {100 * result["uar"]:.1f} %, n = {result["n"]}'
     return f'{card["system"]} on {where}\n{how}: {rate}'
+
+
+def _n_labels(summaries: list[dict[str, Any]]) -> dict[str, float]:
+    """Utterances whose labels were used, by side, mean over the folds."""
+    counts = [summary['n_labels'] for summary in summaries]
+    return {side: float(np.mean([count[side] for count in counts])) for side in counts[0]}
 
 
 def _total_cost(costs: list[dict[str, float]]) -> dict[str, float]:

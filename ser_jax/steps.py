@@ -11,6 +11,7 @@ import optax
 from flax import linen as nn
 
 from ser_jax import attacks, optimiser, sharding
+from ser_jax.features import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.front_end import batch_log_mel
 from ser_jax.objectives import Phase, normalise
 
@@ -152,48 +153,58 @@ def compile_train_step(
     return train_step
 
 
-# What the network may be given: (x, constants) -> standardised log-mel [B, T, F].
-INPUTS = {
-    'log_mel': normalise,
-    'standardised': lambda x, constants: x,
-    'waveform': lambda x, constants: normalise(batch_log_mel(x), constants),
-}
+def network_input(
+    x: jax.Array, constants: dict[str, jax.Array], kind: str, front_end: FrontEnd
+) -> jax.Array:
+    """The standardised log-mel [B, T, F] of what is given.
+
+    Args:
+        x: [B, ...].
+        constants: with 'mean' and 'std'.
+        kind: of x: 'log_mel', 'standardised' (log-mel) or 'waveform'.
+        front_end: of the features.
+    """
+    if kind == 'standardised':
+        return x
+    return normalise(batch_log_mel(x, front_end) if kind == 'waveform' else x, constants)
 
 
-def _emotion_logits(model: nn.Module, variables, x: jax.Array, length: jax.Array, kind: str):
+def _emotion_logits(model: nn.Module, variables, batch: dict, x: jax.Array, *how) -> jax.Array:
     return model.apply(
         {'params': variables['params'], 'batch_stats': variables['batch_stats']},
-        INPUTS[kind](x, variables['constants']),
-        length,
+        network_input(x, variables['constants'], *how),
+        batch['length'],
         train=False,
     )['emotion']
 
 
-def make_predict_step(model: nn.Module, axis_name: str, kind: str = 'log_mel') -> Callable:
+def make_predict_step(
+    model: nn.Module, axis_name: str, kind: str = 'log_mel', front_end: FrontEnd = DEFAULT_FRONT_END
+) -> Callable:
     """Builds `predict_step(variables, batch) -> probabilities [B, K]` of the emotions.
 
     Args:
         model: the network.
         axis_name: the devices' axis; every device returns the rows of all.
-        kind: in `INPUTS`; the batch has a field of that name.
+        kind, front_end: see `network_input`; the batch has a field named as the kind.
 
     Returns:
         The step; `variables` has 'params', 'batch_stats' and 'constants' (`inference_variables`).
     """
 
     def predict_step(variables, batch):
-        logits = _emotion_logits(model, variables, batch[kind], batch['length'], kind)
+        logits = _emotion_logits(model, variables, batch, batch[kind], kind, front_end)
         return jax.lax.all_gather(jax.nn.softmax(logits), axis_name, tiled=True)
 
     return predict_step
 
 
-def make_attack_step(model: nn.Module, kind: str) -> Callable:
+def make_attack_step(model: nn.Module, kind: str, front_end: FrontEnd) -> Callable:
     """Builds `attack_step(variables, batch) -> {'x', 'loss'}`: one step uphill for each row.
 
     Args:
         model: the network that is attacked.
-        kind: in `INPUTS`: what 'x' is.
+        kind, front_end: see `network_input`; the kind is that of 'x'.
 
     Returns:
         The step. Its batch has 'x' and its bounds 'lower' and 'upper' [B, ...], 'size' [B] (equal), 'label' and 'length'
@@ -202,7 +213,7 @@ def make_attack_step(model: nn.Module, kind: str) -> Callable:
 
     def attack_step(variables, batch):
         def loss(x):
-            logits = _emotion_logits(model, variables, x, batch['length'], kind)
+            logits = _emotion_logits(model, variables, batch, x, kind, front_end)
             each = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
             return each.sum(), each
 
