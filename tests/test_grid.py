@@ -116,9 +116,11 @@ def test_shares_partition_the_runs(tmp_path, count):
 def fake_run(folder: str, script: str) -> SimpleNamespace:
     """A run whose command is a Python script, which finds its own folder in `here`."""
     text = f'import os, signal, sys, time\nfrom pathlib import Path\nhere = Path(sys.argv[1])\n{script}'
+    config = grid_plan.read_grid(DEMO).runs[0].config
     return SimpleNamespace(
         folder=folder,
-        config=grid_plan.read_grid(DEMO).runs[0].config,
+        config=config,
+        config_in=lambda workdir: config,
         command=lambda workdir: ['python', '-c', text, str(workdir / folder)],
     )
 
