@@ -216,7 +216,7 @@ class TorchTrainer:
         constants, batch = make_constants(setting), make_batch(setting)
         put = lambda array: torch.from_numpy(array).to(device)
         self.mean, self.std = put(constants['mean']), put(constants['std'])
-        self.class_weights = put(constants['class_weights'])
+        self.class_weights = put(constants['class_weights']['emotion'])
         self.batch = {name: put(array) for name, array in batch.items() if name != 'length'}
 
     def run(self, n: int) -> float:

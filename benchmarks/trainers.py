@@ -86,8 +86,7 @@ class JaxTrainer:
                 steps.init_state,
                 model=model,
                 phases=self._phases,
-                frames=setting.crop_frames,
-                n_mels=BANDS,
+                input_shape=(setting.crop_frames, BANDS),
             )
         )
         if augment:

@@ -16,7 +16,7 @@ from ser_jax.clips import Waveforms
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
 from ser_jax.protocols import Fold
-from ser_jax.stored import stored_model
+from ser_jax.stored import run_fingerprint, stored_model
 
 
 class SourceRun:
@@ -58,18 +58,24 @@ class SourceRun:
             raise UserError(
                 f'config.attack_source: the run in {self._workdir} has another corpus, protocol, set of classes or tasks'
             )
-        self.fingerprint = f'{card["config_hash"]} seed {card["seed"]} {card["commit"]}'
+        self.fingerprint = run_fingerprint(self._workdir)
         self.model = stored_model(
             stored, {task.name: len(task.classes) for task in experiment.reported}
         )
+        for fold in experiment.folds:  # before anything is trained
+            self._parameters(fold, experiment.constants(fold.train))
 
     def variables(self, fold: Fold, own: dict) -> dict:
         """Its parameters of a fold, with the normalisation of the attacked model, whose input is attacked."""
+        constants = jax.device_get(own['constants'])
+        stored = self._parameters(fold, constants) | {'constants': constants}
+        return sharding.replicate(stored, self._experiment.mesh)
+
+    def _parameters(self, fold: Fold, constants: dict) -> dict:
         folder = self._workdir / 'checkpoints' / fold.name / 'best'
         if not folder.is_dir():
             raise UserError(f'config.attack_source: {self._workdir} has no model of {fold.name}')
         stored = Checkpoints(folder).restore()
-        constants = jax.device_get(own['constants'])
         if not all(
             np.allclose(constants[name], stored['constants'][name], atol=1e-4)
             for name in ('mean', 'std')
@@ -77,8 +83,7 @@ class SourceRun:
             raise UserError(
                 f'config.attack_source: {fold.name} of {self._workdir} was trained on other utterances'
             )
-        stored = jax.device_get(stored) | {'constants': constants}
-        return sharding.replicate(stored, self._experiment.mesh)
+        return jax.device_get(stored)
 
 
 class Attacker:
@@ -87,15 +92,17 @@ class Attacker:
     Args:
         experiment: of the attacked run.
         source: network that the attack is made on.
-        kind: 'standardised' (log-mel) or 'waveform'.
+        kind: 'standardised' (what the network sees) or 'waveform'.
     """
 
     def __init__(self, experiment: Experiment, source: nn.Module, kind: str):
         self._experiment, self._kind = experiment, kind
         placement = sharding.DataParallel(experiment.mesh, experiment.config.parallelism)
         tasks = tuple(task.name for task in experiment.reported)
-        attack = steps.make_attack_step(source, tasks, kind)
-        predict = steps.make_predict_step(experiment.model, tasks, sharding.AXIS, kind)
+        attack = steps.make_attack_step(source, tasks, kind, experiment.front_end)
+        predict = steps.make_predict_step(
+            experiment.model, tasks, sharding.AXIS, kind, experiment.front_end
+        )
         self._attack = placement.compile(attack, returns_rows=True)
         self._predict = placement.compile(predict)
 
@@ -128,22 +135,23 @@ class Attacker:
         }
         ratios = np.full(len(rows), np.nan)
         constants = jax.device_get(variables['constants'])
-        for longest, positions in pipeline.buckets(utterances.frames, size):
+        for longest, positions in pipeline.buckets(utterances.lengths, size):
             mine = positions[sharding.local_rows(size)]
             host = {
-                'length': utterances.frames[mine],
+                'length': utterances.lengths[mine],
                 'seed': self._seeds(attack, rows[mine]),
             }
             for task in experiment.reported:
                 host[f'label_{task.name}'] = utterances.labels[task.target][mine].astype(np.int32)
             if waveforms is None:
-                log_mels = [pipeline.pad(utterances[position], longest) for position in mine]
-                host['x'] = (np.stack(log_mels) - constants['mean']) / constants['std']
+                arrays = [pipeline.pad(utterances[position], longest) for position in mine]
+                host['x'] = (np.stack(arrays) - constants['mean']) / constants['std']
                 host['own'] = host['length']
             else:
                 signals = [waveforms[rows[position]] for position in mine]
-                # As many samples as `longest` frames may stand for.
-                samples = longest * experiment.config.data.front_end.hop_length - 1
+                samples = longest
+                if experiment.front_end:  # as many as `longest` frames may stand for
+                    samples = longest * experiment.front_end.hop_length - 1
                 host['x'] = np.stack([pipeline.pad(signal, samples) for signal in signals])
                 host['own'] = np.array([len(signal) for signal in signals], np.int32)
             batch = sharding.to_devices(host, experiment.mesh)
@@ -185,7 +193,7 @@ class Attacker:
             step,
             loss,
             keys=jax.vmap(jax.random.key)(batch['seed']),
-            mask=own if waveform else own[..., None],
+            mask=own.reshape(*own.shape, *[1] * (x.ndim - 2)),
             lowest=extremes[0],
             highest=extremes[1],
         )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.config import check_arguments, number_rule, parse_call
+from ser_jax.calls import check_arguments, number_rule, parse_call
 from ser_jax.errors import UserError
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ser_jax import augmentations
-from ser_jax.config import parse_call
+from ser_jax.calls import parse_call
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
 from ser_jax.mel import mel_bands, noise_texture

@@ -86,7 +86,12 @@ def open_clips(corruption: Corruption, config) -> tuple[dict[str, np.ndarray] | 
             )
     elif name == 'babble':
         corpus = _clip_corpus('babble_corpus', corruption, config)
-        if corpus.name in (config.corpus, *config.unlabelled):
+        if corpus.name in (
+            config.corpus,
+            *config.labelled,
+            *config.unlabelled,
+            config.noise_corpus,
+        ):
             raise UserError(
                 f'config.babble_corpus {corpus.name} is in use already: name a corpus that neither trains nor is tested'
             )

@@ -14,7 +14,7 @@ from ser_jax.clips import Waveforms, open_clips
 from ser_jax.corruptions import CORRUPTIONS, SAMPLE_RATE, Corruption, corrupt, parse_corruption
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
-from ser_jax.features import FrontEnd, log_mel_of_signal, mel_matrix
+from ser_jax.features import log_mel_of_signal, mel_matrix
 from ser_jax.protocols import Fold
 
 
@@ -107,18 +107,20 @@ class Recordings(NamedTuple):
     """Recordings in memory as a stand-in for `data.Utterances`.
 
     Attributes:
-        log_mels: float32 [T, F] each.
-        frames: int32 [N].
+        arrays: log-mels, float32 [T, F] each, or waveforms, float32 [S].
+        lengths: int32 [N].
+        representation: which of the two, 'log_mel' or 'waveform'.
     """
 
-    log_mels: list[np.ndarray]
-    frames: np.ndarray
+    arrays: list[np.ndarray]
+    lengths: np.ndarray
+    representation: str
 
     def __len__(self) -> int:
-        return len(self.log_mels)
+        return len(self.arrays)
 
     def __getitem__(self, position: int) -> np.ndarray:
-        return self.log_mels[position]
+        return self.arrays[position]
 
 
 class Tester:
@@ -145,10 +147,23 @@ class Tester:
             raise UserError(
                 f'config.conditions are made for {SAMPLE_RATE} Hz, config.data.front_end has {rate}'
             )
+        for name, condition in self.conditions.items():
+            if (
+                isinstance(condition, Attack)
+                and not experiment.front_end
+                and '_waveform' not in name
+            ):
+                raise UserError(
+                    f'condition {name}: the network sees waveforms: attack them, {condition.name}_waveform(…)'
+                )
         self._waveforms = None
         if corruptions or any('_waveform' in name for name in self.conditions):
             self._waveforms = Waveforms(experiment.corpus, config)
-        self._clips = {c.condition: open_clips(c, config) for c in corruptions}
+        # All levels of a kind of noise take the same recordings, which are read once.
+        kinds = {c.condition: (c.name, *c.arguments[:1]) for c in corruptions}
+        opened = {kinds[c.condition]: c for c in corruptions}
+        opened = {kind: open_clips(c, config) for kind, c in opened.items()}
+        self._clips = {condition: opened[kind] for condition, kind in kinds.items()}
         self._source = None
         self._attackers = {}
         if any(name.startswith('transfer_') for name in self.conditions):
@@ -189,18 +204,20 @@ class Tester:
         )
 
     def _corrupted(self, corruption: Corruption, rows: np.ndarray) -> Recordings:
-        """The log-mels of corrupted waveforms.
+        """Corrupted waveforms, or the log-mels of them.
 
         What is random is a function of the utterance and the kind of corruption, so that systems, seeds and levels
         are compared on the same noise.
         """
         config, index = self._experiment.config, self._experiment.corpus.index
-        front_end = FrontEnd(**config.data.front_end)
-        mel, clips = mel_matrix(front_end), self._clips[corruption.condition][0]
-        log_mels = []
+        front_end, clips = self._experiment.front_end, self._clips[corruption.condition][0]
+        arrays = []
         for row in rows:
             words = (str(index['id'][row]), corruption.name)
             rng = np.random.default_rng([zlib.crc32(word.encode()) for word in words])
             signal = corrupt(corruption, self._waveforms[row], rng, clips)
-            log_mels.append(log_mel_of_signal(signal, front_end, mel))
-        return Recordings(log_mels, np.array([len(x) for x in log_mels], np.int32))
+            if front_end:
+                signal = log_mel_of_signal(signal, front_end, mel_matrix(front_end))
+            arrays.append(signal)
+        lengths = np.array([len(array) for array in arrays], np.int32)
+        return Recordings(arrays, lengths, config.representation)

@@ -1,21 +1,16 @@
-"""The fields every config has, the `CORPUS,OPTION…` argument, and call strings such as `'speed(0.9, 1.1)'`."""
+"""The fields every config has, the `CORPUS,OPTION…` argument, and what no config may say."""
 
-import ast
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+
+import ml_collections
 
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
 
-if TYPE_CHECKING:
-    import ml_collections
 
-
-def base_config() -> 'ml_collections.ConfigDict':
+def base_config() -> ml_collections.ConfigDict:
     """The fields shared by all systems, with their defaults; a config file adds its own."""
-    import ml_collections  # here: the training step parses call strings, but needs JAX only
-
     config = ml_collections.ConfigDict()
     config.system = ''  # name of the config file
     config.representation = 'log_mel'  # what the network sees; or 'waveform'
@@ -88,11 +83,11 @@ def base_config() -> 'ml_collections.ConfigDict':
 
 
 def apply_options(
-    config: 'ml_collections.ConfigDict',
+    config: ml_collections.ConfigDict,
     argument: str,
     presets: Mapping[str, Mapping],
     corpora: Mapping[str, Mapping],
-) -> 'ml_collections.ConfigDict':
+) -> ml_collections.ConfigDict:
     """Applies what stands after the colon of `--config=FILE.py:CORPUS,OPTION…`.
 
     Args:
@@ -125,8 +120,24 @@ def apply_options(
     return config
 
 
+def _are_texts(values: tuple) -> bool:
+    return all(isinstance(value, str) and value for value in values)
+
+
 # What each field must be, where its type does not say it: (field, test, in words).
 _RULES = (
+    *(
+        (field, _are_texts, "texts, e.g. ('name',)")
+        for field in (
+            'conditions',
+            'test_corpora',
+            'labelled',
+            'unlabelled',
+            'noise_types',
+            'labels',
+            'augmentations',
+        )
+    ),
     ('seed', lambda x: x >= 0, 'a whole number from 0'),
     ('steps', lambda x: x >= 1, 'at least 1'),
     ('eval_every', lambda x: x >= 1, 'at least 1'),
@@ -139,12 +150,16 @@ _RULES = (
     ('adversarial_epsilon', lambda x: 0 <= x <= 10, 'from 0 to 10'),
     ('clean_share', lambda x: 0 <= x <= 1, 'from 0 to 1'),
     ('few_shot', lambda x: all(type(k) is int and k >= 0 for k in x), 'whole numbers from 0'),
-    ('few_shot_speakers', lambda x: all(0 < s < 1 for s in x), 'shares between 0 and 1'),
+    (
+        'few_shot_speakers',
+        lambda x: all(type(s) in (int, float) and 0 <= s < 1 for s in x),
+        'shares from 0 to below 1',
+    ),
     ('few_shot_steps', lambda x: x >= 1, 'at least 1'),
     ('few_shot_learning_rate', lambda x: x > 0, 'above 0'),
     ('labelled_share', lambda x: 0 < x <= 1, 'above 0, at most 1'),
     ('unlabelled_share', lambda x: 0 < x < 1, 'between 0 and 1'),
-    ('representation', lambda x: x in REPRESENTATIONS, "'log_mel' or 'waveform'"),
+    ('representation', lambda x: x in ('log_mel', 'waveform'), "'log_mel' or 'waveform'"),
     ('parallelism', lambda x: x in ('jit', 'pmap'), "'jit' or 'pmap'"),
     ('reconstruction_target', lambda x: x in ('clean', 'augmented'), "'clean' or 'augmented'"),
     ('labels', lambda x: len(set(x)) == len(x) != 1, 'at least two different emotions, or ()'),
@@ -156,7 +171,7 @@ _RULES = (
 )
 
 
-def check_config(config: 'ml_collections.ConfigDict') -> None:
+def check_config(config: ml_collections.ConfigDict) -> None:
     """Refuses values that would only fail later, or never say that they make no sense.
 
     Raises:
@@ -178,7 +193,8 @@ def check_config(config: 'ml_collections.ConfigDict') -> None:
             'with config.validation and config.report_test both False nothing is reported'
         )
     for field in ('labelled', 'unlabelled', 'noise_corpus', 'test_corpora'):
-        if config.corpus in config[field]:
+        names = config[field] if isinstance(config[field], tuple) else (config[field],)
+        if config.corpus in names:
             raise UserError(f'config.{field}: {config.corpus} is the labelled corpus already')
     twice = set(config.labelled) & set(config.unlabelled)
     if twice:
@@ -206,11 +222,13 @@ def check_config(config: 'ml_collections.ConfigDict') -> None:
             f'config.unlabelled_share = {config.unlabelled_share} of {config.batch_size} utterances '
             f'makes {n_unlabelled} unlabelled ones a batch: there must be some of either kind'
         )
-    if config.representation == 'waveform':
-        if config.augmentations or any(t.kind == 'reconstruction' for t in config.tasks.values()):
-            raise UserError(
-                "augmentations and reconstruction work on log-mels, but config.representation is 'waveform'"
-            )
+    of_log_mels = config.augmentations or any(
+        task.kind == 'reconstruction' for task in config.tasks.values()
+    )
+    if config.representation == 'waveform' and of_log_mels:
+        raise UserError(
+            "augmentations and reconstruction work on log-mels, but config.representation is 'waveform'"
+        )
     if not config.reported or len(set(config.reported)) < len(config.reported):
         raise UserError(
             f'config.reported is {config.reported!r}; it must be one or more different tasks'
@@ -226,59 +244,3 @@ def check_config(config: 'ml_collections.ConfigDict') -> None:
             raise UserError(
                 f"config.tasks.{name}.target is {task.target!r}: the task 'emotion', and no other, has the target 'emotion'"
             )
-
-
-def number_rule(
-    lowest: float, highest: float, *, whole: bool = False
-) -> tuple[Callable[[object], bool], str]:
-    """The rule of an argument of a call string: (test, in words); infinity and NaN lie outside every range."""
-    kinds = (int,) if whole else (int, float)
-    words = f'a {"whole " if whole else ""}number from {lowest} to {highest}'
-    return lambda x: type(x) in kinds and lowest <= x <= highest, words
-
-
-def check_arguments(
-    what: str, text: str, name: str, arguments: tuple, rules: Mapping[str, tuple[Callable, str]]
-) -> None:
-    """Refuses the arguments of a call string that break their rules.
-
-    Args:
-        what: kind of thing that is called, for messages.
-        text: the call string.
-        name: of the call.
-        arguments: as parsed.
-        rules: argument -> (test, what it must be), in order.
-
-    Raises:
-        UserError: too few, too many, or one that its rule refuses.
-    """
-    if len(arguments) != len(rules):
-        form = f'{name}({", ".join(rules)})'
-        raise UserError(f'{what} {text!r} takes {len(rules)} arguments: {form}')
-    for argument, (field, (test, words)) in zip(arguments, rules.items()):
-        if not test(argument):
-            raise UserError(f'{what} {text!r}: {field} must be {words}')
-
-
-def parse_call(text: str) -> tuple[str, tuple]:
-    """Splits a call string into its name and literal arguments, without evaluating anything.
-
-    Args:
-        text: `'name'`, `'name()'` or `'name(1, 0.5, "x")'`.
-
-    Returns:
-        (name, arguments).
-
-    Raises:
-        UserError: the text is not such a call.
-    """
-    problem = UserError(f'{text!r} is not of the form name(literal, …), e.g. speed(0.9, 1.1)')
-    try:
-        node = ast.parse(text.strip(), mode='eval').body
-        if isinstance(node, ast.Name):
-            return node.id, ()
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
-            raise problem
-        return node.func.id, tuple(ast.literal_eval(argument) for argument in node.args)
-    except (SyntaxError, TypeError, ValueError) as error:  # TypeError: {[]: 1}
-        raise problem from error

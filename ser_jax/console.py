@@ -106,7 +106,10 @@ def _conditions(conditions):
     lines = [f'{"condition":<{width}}{"n":>8}{"UAR %":>8}  {"95 % interval":<14}{"WA %":>8}']
     for name, result in conditions.items():
         rates = f'{_percent(result["uar"]):>8}  {_interval(result["uar_ci95"]):<14}'
-        lines.append(f'{name[:width]:<{width}}{result["n"]:>8}{rates}{_percent(result["wa"]):>8}')
+        line = f'{name[:width]:<{width}}{result["n"]:>8}{rates}{_percent(result["wa"]):>8}'
+        if 'perturbation_snr_db' in result:
+            line += f'   {result["perturbation_snr_db"]:.0f} dB below the speech'
+        lines.append(line)
     return lines
 
 
@@ -148,9 +151,14 @@ def _footer(card):
     ]
     spent = ', '.join(text(value) for value, text in costs if value is not None)
     model = f'{card["n_params"]:,} parameters, commit {_short(card["commit"])}'
+    labels = card.get('n_labels')
+    used = ''
+    if labels:
+        used = f'a fold trains with {labels["train"]:.0f} and selects with {labels["validation"]:.0f}, on average'
     lines = []
     for name, text in (
         ('leak check', checked),
+        *([('labels', used)] if used else []),
         ('cost', spent),
         ('device', card['device']),
         ('model', model),

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import signal
 
 from ser_jax.audio import SILENCE_PEAK
-from ser_jax.config import check_arguments, number_rule, parse_call
+from ser_jax.calls import check_arguments, number_rule, parse_call
 from ser_jax.errors import UserError
 
 SAMPLE_RATE = 16000

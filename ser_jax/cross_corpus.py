@@ -47,11 +47,14 @@ class CrossCorpus:
 
     - `cross_<corpus>`: as it is, normalised by training statistics;
     - `cross_<corpus>_target_statistics` with `config.target_statistics`: transductive, normalised by the
-      statistics of all tested utterances (their labels are not used);
-    - `cross_<corpus>_few_shot_<k>` for each k in `config.few_shot`: adapted to k utterances a class, tested on
-      those that no k takes, so that all k (0 too) are tested on the same;
+      statistics of all tested utterances (but for which have a shared class, their labels are not used);
+    - `cross_<corpus>_few_shot_<k>` for each k in `config.few_shot`: adapted to k utterances a class of as few
+      speakers as have enough;
     - `cross_<corpus>_speakers_<share>` for each share in `config.few_shot_speakers`: adapted to that share
-      of the speakers, tested on those that no share takes.
+      of the speakers.
+
+    An adapted model is tested on the speakers that no k (or no share) takes anything of: all k are tested on the same
+    utterances, 0 too, which is not adapted. Who adapts is drawn once, the same for every training seed.
 
     Args:
         experiment: of the trained corpus.
@@ -96,18 +99,6 @@ class CrossCorpus:
                 f'{experiment.corpus.name} and {name} share {len(present)} of the classes '
                 f'{", ".join(experiment.labels)}: nothing to tell apart'
             )
-        fewest = min((numbers == labels.index(label)).sum() for label in present)
-        if config.few_shot and max(config.few_shot) >= fewest:
-            raise UserError(
-                f'config.few_shot takes up to {max(config.few_shot)} utterances a class, but {name} has only '
-                f'{fewest} of one: none of it would be left to test'
-            )
-        known = set(corpus.index['speaker'][rows]) - {''}
-        taken = max(1, round(max(config.few_shot_speakers, default=0) * len(known)))
-        if config.few_shot_speakers and taken >= len(known):
-            raise UserError(
-                f'config.few_shot_speakers takes all {len(known)} known speakers of {name}: none is left to test'
-            )
         leaks.check_folds(
             corpus.index,
             [Fold(f'test corpus {name}', _NOBODY, _NOBODY, rows, ())],
@@ -119,7 +110,26 @@ class CrossCorpus:
                 f'{len(corpus)} utterances are tested',
                 file=sys.stderr,
             )
-        return Target(corpus, tuple(present), rows)
+        target = Target(corpus, tuple(present), rows)
+        for field in ('few_shot', 'few_shot_speakers'):
+            if config[field]:
+                self._check_adaptation(target, field)
+        return target
+
+    def _check_adaptation(self, target: Target, field: str) -> None:
+        """Refuses an adaptation that leaves a class without a test, or adapts to what it tests."""
+        corpus = target.corpus
+        pool, tested = self._adapting(target, field)
+        left = set(data.labels_of(corpus, tested, 'emotion', target.labels))
+        lost = [label for k, label in enumerate(target.labels) if k not in left]
+        if lost:
+            raise UserError(
+                f'config.{field}={tuple(self._experiment.config[field])} takes so many speakers of {corpus.name} that '
+                f'none is left to test {lost[0]}'
+            )
+        leaks.check_folds(
+            corpus.index, [Fold(f'{field} of {corpus.name}', pool, _NOBODY, tested, ())], []
+        )
 
     def about(self, condition: str) -> dict[str, Any]:
         """The corpus that a condition tests, as the result card says it, and the classes shared with it."""
@@ -154,15 +164,17 @@ class CrossCorpus:
             constants = variables['constants'] | data.normalisation([(target.corpus, rows)])
             variables = variables | {'constants': constants}
         elif how == 'few shot':
-            order = self._by_class(target)
-            rows = np.setdiff1d(rows, _first(order, max(self._experiment.config.few_shot)))
+            pool, rows = self._adapting(target, 'few_shot')
+            numbers = data.labels_of(target.corpus, pool, 'emotion', target.labels)
+            chosen = [pool[numbers == k][:amount] for k in range(len(target.labels))]
             if amount:
-                variables = self._adapt(variables, target, _first(order, amount))
+                variables = self._adapt(variables, target, np.concatenate(chosen))
         elif how == 'speakers':
-            shares = self._experiment.config.few_shot_speakers
-            rows = np.setdiff1d(rows, self._of_speakers(target, max(shares)))
-            rows = rows[target.corpus.index['speaker'][rows] != '']  # they might be anybody
-            variables = self._adapt(variables, target, self._of_speakers(target, amount))
+            pool, rows = self._adapting(target, 'few_shot_speakers')
+            speakers = target.corpus.index['speaker'][pool]
+            chosen = self._speakers(target)[: self._count(target, amount)]
+            if amount:
+                variables = self._adapt(variables, target, pool[np.isin(speakers, chosen)])
         experiment = self._experiment
         utterances = self._utterances(target, rows)
         variables = sharding.replicate(jax.device_get(variables), experiment.mesh)
@@ -182,18 +194,42 @@ class CrossCorpus:
         memory_gb = self._experiment.config.data.memory_gb
         return data.Utterances([(target.corpus, rows)], classes, memory_gb=memory_gb)
 
-    def _by_class(self, target: Target) -> list[np.ndarray]:
-        """The rows of each shared class in a random order, the same for every k."""
-        rng = np.random.default_rng(_DRAW)
-        numbers = data.labels_of(target.corpus, target.rows, 'emotion', target.labels)
-        return [rng.permutation(target.rows[numbers == k]) for k in range(len(target.labels))]
+    def _speakers(self, target: Target) -> np.ndarray:
+        """The known speakers in the order in which they are taken to adapt."""
+        known = sorted(set(target.corpus.index['speaker'][target.rows]) - {''})
+        return np.random.default_rng(_DRAW).permutation(np.array(known))
 
-    def _of_speakers(self, target: Target, share: float) -> np.ndarray:
-        """The rows of a share of the speakers, at least one; a larger share holds the smaller one."""
-        speakers = target.corpus.index['speaker'][target.rows]
-        known = np.array(sorted(set(speakers) - {''}))
-        order = np.random.default_rng(_DRAW).permutation(known)
-        return target.rows[np.isin(speakers, order[: max(1, round(share * len(known)))])]
+    def _count(self, target: Target, share: float) -> int:
+        return max(1, round(share * len(self._speakers(target)))) if share else 0
+
+    def _adapting(self, target: Target, field: str) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that any amount of a way of adapting may take, in random order, and those it is tested on.
+
+        Raises:
+            UserError: there are not as many as asked for.
+        """
+        corpus, most = target.corpus, max(self._experiment.config[field])
+        speakers = corpus.index['speaker'][target.rows]
+        numbers = data.labels_of(corpus, target.rows, 'emotion', target.labels)
+        order = self._speakers(target)
+        if field == 'few_shot_speakers':
+            taken = order[: self._count(target, most)]
+        else:
+            counts = np.zeros(len(target.labels), int)
+            taken = []
+            for speaker in order:
+                own = np.bincount(numbers[speakers == speaker], minlength=len(counts))
+                if (own * (counts < most)).any():  # has some of a class that lacks some
+                    taken.append(speaker)
+                    counts += own
+            if (counts < most).any():
+                raise UserError(
+                    f'config.few_shot takes up to {most} utterances a class, but the known speakers of {corpus.name} '
+                    f'have only {counts.min()} of {target.labels[counts.argmin()]}'
+                )
+        adapts = np.isin(speakers, taken)
+        pool = np.random.default_rng(_DRAW).permutation(target.rows[adapts])
+        return pool, target.rows[~adapts & (speakers != '')]  # the unknown ones might be anybody
 
     @functools.cached_property
     def _adaptation(self) -> tuple[tuple[objectives.Phase, ...], sharding.DataParallel, Callable]:
@@ -208,14 +244,17 @@ class CrossCorpus:
             label_smoothing=config.label_smoothing,
             clean_target=True,
             axis_name=sharding.AXIS,
+            representation=config.representation,
         )
-        plain = functools.partial(
-            augment.augment,
-            operations=(),
-            frames=config.crop_frames,
-            n_classes=len(experiment.labels),
-            axis_name=sharding.AXIS,
-        )
+        plain = functools.partial(augment.unchanged, n_classes=len(experiment.labels))
+        if experiment.front_end:
+            plain = functools.partial(
+                augment.augment,
+                operations=(),
+                frames=config.crop_frames,
+                n_classes=len(experiment.labels),
+                axis_name=sharding.AXIS,
+            )
         placement = sharding.DataParallel(experiment.mesh, config.parallelism)
         return phases, placement, steps.compile_train_step(phases, plain, placement)
 
@@ -241,14 +280,12 @@ class CrossCorpus:
             noise=None,
             batch_size=config.batch_size,
             n_unlabelled=0,
-            frames=config.crop_frames,
+            length=config.crop_frames * config.data.front_end.hop_length
+            if experiment.front_end is None
+            else config.crop_frames,
             seed=config.seed,
             rows=sharding.local_rows(config.batch_size),
         )
         for batch in pipeline.prefetch(batches, 0, config.few_shot_steps):
             state, _ = step(state, placement.to_devices([batch]))
         return steps.inference_variables(state)
-
-
-def _first(order: list[np.ndarray], k: int) -> np.ndarray:
-    return np.concatenate([rows[:k] for rows in order])

@@ -209,6 +209,7 @@ def result_card(
     validation: Mapping | None = None,
     attack_checks: Sequence[Mapping] = (),
     tested_with: Mapping | None = None,
+    n_labels: Mapping | None = None,
 ) -> dict:
     """The result card: everything that `results.json` says about a run.
 
@@ -231,6 +232,7 @@ def result_card(
         validation: `summarise_validation(…)` or None; only then does the card have it.
         attack_checks: `conditions.checks(…)`; where there are any the card has them.
         tested_with: `reporting.tested_with(…)`; likewise.
+        n_labels: utterances a fold whose labels were used, by side; likewise.
 
     Returns:
         The card, in plain Python values.
@@ -256,6 +258,8 @@ def result_card(
         card['validation'] = validation
     if attack_checks:
         card['attack_checks'] = attack_checks
+    if n_labels:
+        card['n_labels'] = n_labels
     if tested_with:
         card['tested_with'] = tested_with
     return _plain(card)

@@ -38,6 +38,7 @@ class Experiment:
         tasks: what is learnt.
         reported: those of them that are validated and tested.
         input_length: frames or samples that the host delivers for an input of `config.crop_frames`.
+        front_end: of a network that sees log-mels; None for one that sees waveforms.
         model: the network, for one device.
         placement: how training is spread over the devices.
         mesh: what all else is spread over.
@@ -60,6 +61,7 @@ class Experiment:
     tasks: tuple[Task, ...]
     reported: tuple[Task, ...]
     input_length: int
+    front_end: FrontEnd | None
     model: nn.Module
     placement: sharding.DataParallel | sharding.ParallelRuns
     mesh: Mesh
@@ -229,12 +231,10 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         adversarial_epsilon=config.adversarial_epsilon,
         representation=config.representation,
     )
-    input_length = augment.input_frames(operations, config.crop_frames)
-    if config.representation == 'waveform':
-        input_length = config.crop_frames * config.data.front_end.hop_length
-    placement = sharding.make_placement(config)
-    augment_batch = functools.partial(augment.unchanged, n_classes=len(labels))
+    front_end = FrontEnd(**config.data.front_end)
     if config.representation == 'log_mel':
+        input_length = augment.input_frames(operations, config.crop_frames)
+        input_shape = (config.crop_frames, front_end.n_mels)
         augment_batch = functools.partial(
             augment.augment,
             operations=operations,
@@ -242,23 +242,22 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
             n_classes=len(labels),
             clean_share=config.clean_share,
             axis_name=sharding.AXIS,
-            front_end=FrontEnd(**config.data.front_end),
+            front_end=front_end,
         )
+    else:
+        input_length = config.crop_frames * front_end.hop_length
+        input_shape, front_end = (input_length,), None
+        augment_batch = functools.partial(augment.unchanged, n_classes=len(labels))
+    init_state = jax.jit(
+        functools.partial(steps.init_state, model=model, phases=phases, input_shape=input_shape)
+    )
+    model, placement = model.clone(axis_name=None), sharding.make_placement(config)
     predict_step = steps.make_predict_step(
-        model.clone(axis_name=None),
+        model,
         tuple(task.name for task in reported),
         sharding.AXIS,
-        *[config.representation] * 2,
-    )
-    init_state = jax.jit(
-        functools.partial(
-            steps.init_state,
-            model=model,
-            phases=phases,
-            input_shape=(config.crop_frames, config.data.front_end.n_mels)
-            if config.representation == 'log_mel'
-            else (input_length,),
-        )
+        config.representation,
+        front_end,
     )
 
     return Experiment(
@@ -276,7 +275,8 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         tasks=tasks,
         reported=reported,
         input_length=input_length,
-        model=model.clone(axis_name=None),
+        front_end=front_end,
+        model=model,
         placement=placement,
         mesh=placement.mesh,
         init_state=lambda constants: sharding.replicate(init_state(constants), placement.mesh),

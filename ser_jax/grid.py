@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ser_jax.errors import UserError
-from ser_jax.grid_plan import Grid, read_grid
+from ser_jax.grid_plan import Grid, Run, read_grid
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,12 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         grid_runs.check_grid(workdir, grid, write=not (options.list or options.table))
         if options.list:
             for number, run in mine:
-                print(
-                    f'{number:>4}  {grid_runs.state(workdir / run.folder, run.config):<8}  {run.folder}'
-                )
+                print(f'{number:>4}  {grid_runs.state(workdir, run):<8}  {run.folder}')
             return 0
         if options.jobs:
-            return _write_jobs(Path(options.jobs), [run.command(workdir) for _, run in mine])
+            return _write_jobs(Path(options.jobs), [run for _, run in mine], workdir)
         failures = {} if options.table else grid_runs.run_all(mine, workdir, len(grid.runs))
         return _report(grid, workdir, failures)
     except UserError as error:
@@ -90,22 +88,24 @@ def _parse_share(text: str) -> tuple[int, int]:
     return share
 
 
-def _write_jobs(path: Path, commands: Sequence[Sequence[str]]) -> int:
+def _write_jobs(path: Path, runs: Sequence[Run], workdir: Path) -> int:
     try:
-        path.write_text(''.join(shlex.join(words) + '\n' for words in commands), encoding='utf-8')
+        lines = [shlex.join(run.command(workdir)) + '\n' for run in runs]
+        path.write_text(''.join(lines), encoding='utf-8')
     except OSError as error:
         raise UserError(f'--jobs={path}: cannot be written: {error.strerror}') from error
-    print(f'{path}: {len(commands)} command lines, one a run, in any order or side by side')
+    order = 'in any order or side by side'
+    if any(run.source for run in runs):
+        order += ', but for those with --config.attack_source, which need that run finished'
+    print(f'{path}: {len(runs)} command lines, one a run, {order}')
     return 0
 
 
 def _report(grid: Grid, workdir: Path, failures: dict[str, str]) -> int:
-    from ser_jax import grid_runs, grid_table
+    from ser_jax import grid_rows, grid_runs, grid_table
 
-    rows = grid_table.make_rows(grid, workdir)
-    finished = sum(
-        grid_runs.state(workdir / run.folder, run.config) == 'finished' for run in grid.runs
-    )
+    rows = grid_rows.make_rows(grid, workdir)
+    finished = sum(grid_runs.state(workdir, run) == 'finished' for run in grid.runs)
     summary = f'{finished} of {len(grid.runs)} runs are finished'
     if rows:
         grid_table.write_tables(rows, grid, summary, workdir)

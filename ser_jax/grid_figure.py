@@ -13,7 +13,7 @@ def draw_grid(rows: Sequence[Mapping], title: str, path: Path) -> None:
     """Draws UAR and interval of every row, grouped by setting and condition, coloured by variant.
 
     Args:
-        rows: of `grid_table.make_rows`, at least one.
+        rows: of `grid_rows.make_rows`, at least one.
         title: one line.
         path: PNG file to write, whole or not at all.
     """

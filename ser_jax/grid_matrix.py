@@ -14,7 +14,7 @@ def matrices(rows: Sequence[Row]) -> Panels:
     """Arranges the rows of a table by trained and tested corpus.
 
     Args:
-        rows: of `grid_table.make_rows`.
+        rows: of `grid_rows.make_rows`.
 
     Returns:
         (variant, way) -> {(setting, tested corpus): row}. The way is what follows `cross_<corpus>` in the

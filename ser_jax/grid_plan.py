@@ -23,6 +23,7 @@ from ser_jax.errors import UserError
 
 _KEYS = ('config', 'variants', 'settings', 'seeds', 'baseline')
 _ENTRY_KEYS = ('argument', 'changes')
+_VARIANT_KEYS = (*_ENTRY_KEYS, 'attack_source')
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+=-]*')  # names become folders
 
 
@@ -34,6 +35,7 @@ class Run:
         setting, variant, seed: what it is.
         flags: its `--config` flags for `python -m ser_jax.main`.
         config: what they make.
+        source: variant whose run of the same setting and seed is its `config.attack_source`, or ''.
     """
 
     setting: str
@@ -41,6 +43,7 @@ class Run:
     seed: int
     flags: tuple[str, ...]
     config: ml_collections.ConfigDict
+    source: str = ''
 
     @property
     def folder(self) -> str:
@@ -53,8 +56,24 @@ class Run:
         Args:
             workdir: of the grid.
         """
-        where = f'--workdir={workdir / self.folder}'
-        return ['python', '-m', 'ser_jax.main', *self.flags, where]
+        where = [f'--workdir={workdir / self.folder}']
+        if self.source:
+            where = [f'--config.attack_source={self._source_folder(workdir)}', *where]
+        return ['python', '-m', 'ser_jax.main', *self.flags, *where]
+
+    def config_in(self, workdir: Path) -> ml_collections.ConfigDict:
+        """Its config, with the run that it takes from the grid's folder.
+
+        Args:
+            workdir: of the grid.
+        """
+        config = self.config.copy_and_resolve_references()
+        if self.source:
+            config.attack_source = str(self._source_folder(workdir))
+        return config
+
+    def _source_folder(self, workdir: Path) -> Path:
+        return workdir / dataclasses.replace(self, variant=self.source).folder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,7 +179,10 @@ def _entries(content: Mapping[str, Any], key: str) -> dict[str, Mapping[str, Any
         what = f'{key[:-1]} {name!r}'
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UserError(f'{what}: names become folders: letters, digits and _ . + = - only')
-        _with_keys(entry, _ENTRY_KEYS, what)
+        _with_keys(entry, _VARIANT_KEYS if key == 'variants' else _ENTRY_KEYS, what)
+        source = entry.get('attack_source', '')
+        if source and source not in list(entries)[: list(entries).index(name)]:
+            raise UserError(f"{what}: 'attack_source' is {source!r}, which is no variant before it")
         if not isinstance(entry.get('argument', ''), str):
             raise UserError(f"{what}: 'argument' is {entry['argument']!r}; it must be a string")
         changes = entry.get('changes', {})
@@ -183,7 +205,8 @@ def _make_run(
     arguments = (first, *(f'--config.{field}={value}' for field, value in changes.items()))
     config = _parse(arguments)
     check_config(config)
-    return Run(setting or config.corpus.replace('/', '_'), variant, seed, arguments, config)
+    setting = setting or config.corpus.replace('/', '_')
+    return Run(setting, variant, seed, arguments, config, own.get('attack_source', ''))
 
 
 def _parse(arguments: tuple[str, ...]) -> ml_collections.ConfigDict:

@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import ml_collections
-
 from ser_jax import train
 from ser_jax.conditions import parse_conditions
 from ser_jax.console import duration
@@ -25,7 +23,7 @@ _GRACE = 10.0  # seconds that an interrupted run gets to end by itself
 
 
 def check_conditions(grid: Grid) -> None:
-    """Refuses conditions that a run would refuse after it has trained.
+    """Refuses conditions that a run would refuse, before the first run begins.
 
     Raises:
         UserError: an unknown condition or wrong arguments.
@@ -82,15 +80,16 @@ def _refuse_other(workdir, stored, mine):
         )
 
 
-def state(folder: Path, config: ml_collections.ConfigDict) -> str:
+def state(workdir: Path, run: Run) -> str:
     """How far a run is: 'finished', 'begun' or 'to do'.
 
     Args:
-        folder: of the run.
-        config: of the run; conditions that were added to it later make a finished run begun.
+        workdir: of the grid.
+        run: in it; conditions that were added to it later make a finished run begun.
     """
+    folder = workdir / run.folder
     card = read_card(folder)
-    if card and not train.needs_testing(config, card):
+    if card and not train.needs_testing(run.config_in(workdir), card):
         return 'finished'
     return 'begun' if folder.exists() else 'to do'
 
@@ -106,11 +105,7 @@ def run_all(runs: Sequence[tuple[int, Run]], workdir: Path, total: int) -> dict[
     Returns:
         Folder -> what went wrong, for every run that failed; the others ran nevertheless.
     """
-    left = [
-        (number, run)
-        for number, run in runs
-        if state(workdir / run.folder, run.config) != 'finished'
-    ]
+    left = [(number, run) for number, run in runs if state(workdir, run) != 'finished']
     if len(left) < len(runs):
         print(f'{len(runs) - len(left)} of {len(runs)} runs are finished already', flush=True)
     seconds, failures = [], {}
@@ -121,7 +116,7 @@ def run_all(runs: Sequence[tuple[int, Run]], workdir: Path, total: int) -> dict[
         show = functools.partial(_show, f'{number}/{total}', seconds, len(left) - position, begin)
         folder = workdir / run.folder
         problem = run_one(words, folder.with_name(f'{folder.name}.log'), show)
-        if not problem and state(folder, run.config) != 'finished':
+        if not problem and state(workdir, run) != 'finished':
             problem = 'it ended without results.json'
         if problem:
             failures[run.folder] = problem

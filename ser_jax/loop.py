@@ -55,7 +55,7 @@ def train_folds(
 
     Yields:
         Every job as soon as it is done, with its summary: 'steps' that the kept parameters were trained for,
-        their 'validation_uar' or None, 'n_params', 'environment', 'cost'.
+        their 'validation_uar' or None, 'n_params', 'n_labels', 'environment', 'cost'.
 
     Raises:
         UserError: training diverged, or a damaged checkpoint.
@@ -123,6 +123,7 @@ class FoldTraining:
         self.done = self._step == job.stop or not _patient(self._history, config.patience)
         batches = experiment.train_batches(fold.train)
         stop = self._step if self.done else job.stop
+        self._n_labels = len(batches.labelled)
         self._batches = self.meter.batches(prefetch(batches, self._step, stop))
         self.meter.pause()
 
@@ -166,6 +167,7 @@ class FoldTraining:
             'validation_uar': kept.get('validation_uar'),
             'environment': self._environment,
             'n_params': self._n_params,
+            'n_labels': {'train': self._n_labels, 'validation': len(self.job.fold.validation)},
             'cost': self.meter.total(),
         }
 

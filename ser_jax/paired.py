@@ -1,173 +1,22 @@
-"""Finished runs read from disk, paired utterance by utterance, and compared."""
+"""Comparison of finished runs, paired by utterance, and what must be said beside its numbers."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from ser_jax import comparison, evaluation, metrics
-from ser_jax.errors import UserError
+from ser_jax import comparison, metrics
+from ser_jax.finished import read_runs, read_seeds
 
-# What is read from a card. Two cards that differ in one of `_SUSPECT` may still be compared, but it
-# has to be said.
-_NEEDED = (
-    'system config_hash commit device corpus corpus_hash synthetic labels protocol n_folds seed '
-    'n_params conditions leak_check cost'
-)
+# Two cards that differ in one of these may still be compared, but it has to be said.
 _SUSPECT = ('corpus', 'corpus_hash', 'protocol', 'commit')
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Runs:
-    """R runs tested on the same utterances, row by row, in the order of the utterances' ids.
-
-    Attributes:
-        cards: the R result cards.
-        labels: the K class names.
-        label: true class, int [N].
-        speaker: str [N], '' = unknown.
-        probabilities: float64 [R, N, K].
-    """
-
-    cards: list[dict]
-    labels: list[str]
-    label: np.ndarray
-    speaker: np.ndarray
-    probabilities: np.ndarray
-
-    def confusions(self, probabilities) -> np.ndarray:
-        """Counts per speaker, int [R, S, K, K], of probabilities [R, N, K] for these utterances."""
-        count = lambda said: metrics.confusion_by_speaker(
-            self.label, said, self.speaker, len(self.labels)
-        )
-        return np.stack([count(one.argmax(1)) for one in probabilities])
-
-
-def read_card(workdir) -> dict:
-    """Reads the result card of a finished run.
-
-    Args:
-        workdir: of the run, or a folder of `results/`.
-
-    Returns:
-        `results.json`.
-
-    Raises:
-        UserError: there is none, or it is no result card.
-    """
-    path = Path(workdir) / 'results.json'
-    try:
-        card = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
-        raise UserError(f'{workdir} holds no results.json: not a finished run') from error
-    except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {path}: {error}') from error
-    lacking = [name for name in _NEEDED.split() if not isinstance(card, dict) or name not in card]
-    if lacking:
-        raise UserError(f'{path} is not a result card: it lacks {", ".join(lacking)}')
-    return card
-
-
-def read_seeds(workdirs: Sequence) -> list[dict]:
-    """Reads the cards of one system, trained with one or several seeds.
-
-    Args:
-        workdirs: one for each seed.
-
-    Returns:
-        The cards, in the same order.
-
-    Raises:
-        UserError: a card cannot be read, two are not of the same system, or a seed is there twice.
-    """
-    cards = [read_card(workdir) for workdir in workdirs]
-    for workdir, card in zip(workdirs, cards):
-        for field in ('system', 'config_hash'):
-            if card[field] != cards[0][field]:
-                raise UserError(
-                    f'{workdirs[0]} and {workdir} are not seeds of one system: their {field} is '
-                    f'{cards[0][field]} and {card[field]}'
-                )
-    seeds = {}
-    for workdir, card in zip(workdirs, cards):
-        if card['seed'] in seeds:
-            raise UserError(f'{seeds[card["seed"]]} and {workdir} are both seed {card["seed"]}')
-        seeds[card['seed']] = workdir
-    return cards
-
-
-def read_runs(workdirs: Sequence, cards: Sequence[dict], condition: str) -> Runs:
-    """Reads the predictions of runs under one condition and pairs them by utterance.
-
-    Args:
-        workdirs: of R runs.
-        cards: their result cards.
-        condition: e.g. `clean`.
-
-    Returns:
-        The paired runs.
-
-    Raises:
-        UserError: a run was not tested under that condition, its predictions cannot be used, or the
-            runs differ in corpus, classes, utterances, labels or speakers.
-    """
-    for workdir, card in zip(workdirs, cards):
-        if condition not in card['conditions']:
-            there = ', '.join(card['conditions']) or 'no other either: no test speaker was read'
-            raise UserError(f'{workdir} has no condition {condition}; it has {there}')
-        # A cross-corpus condition names the corpus that is tested; the card the one that trained.
-        if card['corpus'] != cards[0]['corpus'] and not condition.startswith('cross_'):
-            raise UserError(
-                f'cannot pair {workdirs[0]} with {workdir}: their corpora are '
-                f'{cards[0]["corpus"]} and {card["corpus"]}'
-            )
-    read = [_read_sorted(Path(folder, 'predictions', f'{condition}.csv')) for folder in workdirs]
-    first, labels = read[0]
-    for workdir, (found, names) in zip(workdirs, read):
-        difference = _difference(first, labels, found, names)
-        if difference:
-            raise UserError(f'cannot pair {workdirs[0]} with {workdir}: {difference}')
-    probabilities = np.stack([found.probabilities for found, _ in read]).astype(float)
-    return Runs(list(cards), labels, first.label, first.speaker, probabilities)
-
-
-def _read_sorted(path):
-    found, labels = evaluation.read_predictions(path)
-    order = np.argsort(found.id, kind='stable')
-    fields = [field.name for field in dataclasses.fields(found)]
-    found = evaluation.Predictions(*(getattr(found, name)[order] for name in fields))
-    twice = np.flatnonzero(found.id[1:] == found.id[:-1])
-    if twice.size:
-        raise UserError(f'{path} holds {found.id[twice[0]]} twice')
-    broken = np.flatnonzero(~np.isfinite(found.probabilities).all(1))
-    if broken.size:
-        raise UserError(f'{path}: the probabilities of {found.id[broken[0]]} are not finite')
-    return found, labels
-
-
-def _difference(first, first_labels, second, second_labels):
-    """What keeps two runs from being paired, or ''."""
-    if first_labels != second_labels:
-        return f'their classes are {" ".join(first_labels)} and {" ".join(second_labels)}'
-    if not np.array_equal(first.id, second.id):
-        alone = np.setdiff1d(first.id, second.id), np.setdiff1d(second.id, first.id)
-        example = [f' (e.g. {ids[0]})' if ids.size else '' for ids in alone]
-        return (
-            f'they tested other utterances, {alone[0].size} only the former{example[0]}, '
-            f'{alone[1].size} only the latter{example[1]}'
-        )
-    for field, show in (('label', lambda i: first_labels[i]), ('speaker', str)):
-        one, two = getattr(first, field), getattr(second, field)
-        where = np.flatnonzero(one != two)
-        if where.size:
-            shown = [show(values[where[0]]) or 'unknown' for values in (one, two)]
-            return (
-                f'{where.size} of {one.size} utterances have another {field}, e.g. '
-                f'{first.id[where[0]]}: {shown[0]} and {shown[1]}'
-            )
-    return ''
+# What a condition is made with, by the beginning of its name: fields of a card's `tested_with`.
+_MADE_WITH = {
+    'noise_babble': ('babble_corpus', 'corpus_hashes'),
+    'noise_': ('test_noise_corpus', 'corpus_hashes'),
+    'transfer_': ('attack_source', 'attack_models'),
+    'cross_': ('few_shot', 'few_shot_speakers', 'few_shot_steps', 'few_shot_learning_rate'),
+}
 
 
 def _context(runs, condition, replicates):
@@ -188,6 +37,7 @@ def _side(workdirs, cards, confusions):
     uar = metrics.uar(confusions.sum(1))
     return {
         'system': cards[0]['system'],
+        'trained_on': cards[0].get('trained_on', [cards[0]['corpus']]),
         'seeds': [card['seed'] for card in cards],
         'commits': list(dict.fromkeys(card['commit'] for card in cards)),
         'workdirs': list(map(str, workdirs)),
@@ -223,7 +73,7 @@ def over_seeds(workdirs: Sequence, condition: str = 'clean', replicates: int = 1
         drawn, result['redrawn'] = comparison.bootstrap_uar(confusions, replicates)
         uar = metrics.uar(confusions.sum(1)).mean()
         result[name] = {'uar': float(uar), 'ci95': _bounds(comparison.interval(drawn.mean(1)))}
-    return result | {'warnings': _warnings(workdirs, runs.cards)}
+    return result | {'warnings': _warnings(workdirs, runs.cards, condition)}
 
 
 def compare_runs(
@@ -271,17 +121,26 @@ def compare_runs(
         'redrawn': found.redrawn,
         'p_exact': found.exact,
         'smallest_p': 2.0 ** (1 - n_clusters) if found.exact else 1 / (replicates + 1),
-        'warnings': _warnings(workdirs, cards, split),
+        'warnings': _warnings(workdirs, cards, condition, split),
     }
 
 
-def _warnings(workdirs, cards, split=None):
+def _warnings(workdirs, cards, condition, split=None):
     """What readers must know before they trust the numbers, one line each."""
     lines = []
-    for field in _SUSPECT:
+    facts = {field: [card[field] for card in cards] for field in _SUSPECT}
+    if condition.startswith('cross_'):  # other corpora train
+        facts = {'commit': facts['commit']}
+        facts['tested corpus'] = [
+            card['conditions'][condition].get('corpus_hash') for card in cards
+        ]
+    start = next((start for start in _MADE_WITH if condition.startswith(start)), None)
+    for field in _MADE_WITH.get(start, ()):
+        facts[field] = [json.dumps((card.get('tested_with') or {}).get(field)) for card in cards]
+    for field, values in facts.items():
         first = {}
-        for workdir, card in zip(workdirs, cards):
-            first.setdefault(card[field], workdir)
+        for workdir, value in zip(workdirs, values):
+            first.setdefault(value, workdir)
         if len(first) > 1:
             shown = ', '.join(f'{value or "unknown"} ({where})' for value, where in first.items())
             lines.append(f'the runs differ in {field}: {shown}')

@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ser_jax import pipeline
 from ser_jax.checkpoints import Checkpoints
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
-from ser_jax.front_end import batch_log_mel
-from ser_jax.objectives import normalise
+from ser_jax.steps import network_input
 from ser_jax.stored import stored_model
 
 # Longer recordings are cut into overlapping windows, whose probabilities are averaged.
@@ -30,7 +28,7 @@ class Predictor:
         labels: emotions, in the order of the outputs.
         synthetic: whether it was trained on made-up speech and says nothing about real one.
         front_end: of the features; `front_end.sample_rate` is what waveforms must have.
-        compute: (waveform float32 [B, S], frames int32 [B]) -> probabilities [B, K].
+        compute: (waveform float32 [B, S], samples int32 [B]) -> probabilities [B, K].
     """
 
     labels: tuple[str, ...]
@@ -52,14 +50,15 @@ class Predictor:
             windows = _windows(waveform, int(WINDOW_SECONDS * self.front_end.sample_rate))
             pieces += windows
             owners += [owner] * len(windows)
-        frames = np.array([self.front_end.frames(len(piece)) for piece in pieces], np.int32)
+        samples = np.array([len(piece) for piece in pieces], np.int32)
+        frames = np.array([self.front_end.frames(length) for length in samples], np.int32)
         result = np.zeros((len(waveforms), len(self.labels)), np.float64)
         for longest, positions in pipeline.buckets(frames, _BATCH):
             # The most samples that `longest` frames may stand for.
             batch = np.zeros((_BATCH, longest * self.front_end.hop_length - 1), np.float32)
             for row, position in zip(batch, positions):
                 row[: len(pieces[position])] = pieces[position] / np.float32(32768)
-            probabilities = np.asarray(self.compute(batch, frames[positions]))
+            probabilities = np.asarray(self.compute(batch, samples[positions]))
             # A last batch repeats its last piece, which must count once.
             for position in np.unique(positions):
                 row = int(np.argmax(positions == position))
@@ -105,13 +104,14 @@ def load(workdir: str | Path) -> Predictor:
     labels, front_end = tuple(card['labels']), FrontEnd(**config['data']['front_end'])
     model = stored_model(config, {'emotion': len(labels)})
 
+    seen = front_end if config['representation'] == 'log_mel' else None  # by the network
+
     @jax.jit
-    def compute(waveform, frames):
-        log_mel = batch_log_mel(waveform, front_end)
+    def compute(waveform, samples):
         outputs = model.apply(
             {'params': variables['params'], 'batch_stats': variables['batch_stats']},
-            normalise(log_mel, variables['constants']),
-            jnp.asarray(frames),
+            network_input(waveform, variables['constants'], 'waveform', seen),
+            1 + samples // seen.hop_length if seen else samples,
             train=False,
         )
         return jax.nn.softmax(outputs['emotion'])

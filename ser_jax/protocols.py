@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_jax.config import parse_call
+from ser_jax.calls import parse_call
 from ser_jax.errors import UserError
 
 _NONE = np.empty(0, np.int64)

@@ -67,9 +67,9 @@ def _compare(options):
 
 
 def _show(options):
-    from ser_jax import console, paired
+    from ser_jax import console, finished, paired
 
-    cards = paired.read_seeds(options.workdir)
+    cards = finished.read_seeds(options.workdir)
     for workdir, card in zip(options.workdir, cards):
         there, wanted = card['conditions'], options.condition
         if wanted != 'clean':
@@ -166,15 +166,17 @@ def _bounds(interval, form):
 
 def _context(sides, result):
     """Whose numbers they are and what they were computed on."""
+    across = result['condition'].startswith('cross_')
     lines = []
     for name, side in sides:
         seeds = f'seed{"s" * (len(side["seeds"]) > 1)} ' + ', '.join(map(str, side['seeds']))
         commits = ', '.join(commit[:10] or 'unknown' for commit in side['commits'])
-        lines.append(f'{name}  {side["system"]}, {seeds}, commit {commits}'.strip())
+        trained = f', trained on {" and ".join(side["trained_on"])}' if across else ''
+        lines.append(f'{name}  {side["system"]}{trained}, {seeds}, commit {commits}'.strip())
     speech = 'SYNTHETIC speech' if result['synthetic'] else 'real speech'
+    folds = f', {result["protocol"]}, {result["n_folds"][0]} of {result["n_folds"][1]} folds'
     lines.append(
-        f'{result["corpus"]} ({speech}), {result["protocol"]}, {result["n_folds"][0]} of '
-        f'{result["n_folds"][1]} folds, condition {result["condition"]}'
+        f'{result["corpus"]} ({speech}){"" if across else folds}, condition {result["condition"]}'
     )
     unknown = result['n_unknown_speaker']
     lines.append(

@@ -16,6 +16,7 @@ from ser_jax.corpora import prepared_hash
 from ser_jax.cross_corpus import CrossCorpus
 from ser_jax.environment import joined
 from ser_jax.experiment import Experiment
+from ser_jax.stored import run_fingerprint
 
 
 def report(
@@ -86,6 +87,7 @@ def report(
         validation=validation,
         attack_checks=conditions.checks(tester.conditions, rates),
         tested_with=tested_with(config),
+        n_labels=_n_labels(summaries) if config.labelled_share < 1 else None,
     )
     if jax.process_index() == 0:
         for name, predictions in pooled.items():
@@ -97,7 +99,7 @@ def report(
 
 
 def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
-    """What the conditions of a run are made with, and the hashes of the corpora among it as they are prepared now.
+    """What the conditions of a run are made with, and which corpora and models those are now.
 
     Args:
         config: of the run.
@@ -108,13 +110,16 @@ def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     if not (config.conditions or config.test_corpora):
         return None
     flat = workdirs.as_json(config)
-    kinds = {name: 'log_mel' for name in config.test_corpora}
+    kinds = dict.fromkeys(config.test_corpora, config.representation)
     kinds |= {name: 'waveform' for name in (config.test_noise_corpus, config.babble_corpus) if name}
     hashes = {
         name: prepared_hash(name, data_dir=config.data.data_dir, representation=kind)
         for name, kind in kinds.items()
     }
-    return {name: flat[name] for name in workdirs.TESTED_WITH} | {'corpus_hashes': hashes}
+    made_with = {name: flat[name] for name in workdirs.TESTED_WITH} | {'corpus_hashes': hashes}
+    if config.attack_source:
+        made_with['attack_models'] = run_fingerprint(config.attack_source)
+    return made_with
 
 
 def _pooled(folds: list[str], workdir: Path, result: str) -> evaluation.Predictions:
@@ -126,9 +131,10 @@ def _pooled(folds: list[str], workdir: Path, result: str) -> evaluation.Predicti
 def _facts(folds: list[str], workdir: Path, condition: str) -> dict[str, float]:
     """The means over the folds of what else was said of their predictions."""
     files = [workdirs.predictions_file(workdir, name, condition) for name in folds]
+    sizes = [len(evaluation.read_predictions(file)[0].id) for file in files]
     facts = [json.loads(file.with_suffix('.json').read_text()) for file in files]
     return {
-        name: float(np.mean([fact[name] for fact in facts]))
+        name: float(np.average([fact[name] for fact in facts], weights=sizes))
         for name in facts[0].keys() - {'made_with'}
     }
 
@@ -168,6 +174,12 @@ def _title(card: dict[str, Any], name: str) -> str:
         how = f'{name}, trained on {" and ".join(card["trained_on"])}, seed {card["seed"]}'
     rate = f'UAR {100 * result["uar"]:.1f} %, n = {result["n"]}'
     return f'{card["system"]} on {where}\n{how}: {rate}'
+
+
+def _n_labels(summaries: list[dict[str, Any]]) -> dict[str, float]:
+    """Utterances whose labels were used, by side, mean over the folds."""
+    counts = [summary['n_labels'] for summary in summaries]
+    return {side: float(np.mean([count[side] for count in counts])) for side in counts[0]}
 
 
 def _total_cost(costs: list[dict[str, float]]) -> dict[str, float]:

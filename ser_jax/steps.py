@@ -11,6 +11,7 @@ import optax
 from flax import linen as nn
 
 from ser_jax import attacks, optimiser, sharding
+from ser_jax.features import FrontEnd
 from ser_jax.front_end import batch_log_mel
 from ser_jax.objectives import Phase, normalise
 
@@ -152,33 +153,35 @@ def compile_train_step(
     return train_step
 
 
-def network_input(x: jax.Array, constants: dict[str, jax.Array], kind: str, representation: str) -> jax.Array:
+def network_input(
+    x: jax.Array, constants: dict[str, jax.Array], kind: str, front_end: FrontEnd | None
+) -> jax.Array:
     """What the network sees, made of what is given.
 
     Args:
         x: [B, ...].
         constants: with 'mean' and 'std'.
-        kind: of x: 'standardised', 'log_mel' or 'waveform'.
-        representation: that the network sees once it is standardised, 'log_mel' or 'waveform'.
+        kind: of x: 'log_mel', 'waveform', or 'standardised' for what the network sees.
+        front_end: of a network that sees log-mels; None for one that sees waveforms.
     """
     if kind == 'standardised':
         return x
-    if (kind, representation) == ('waveform', 'log_mel'):
-        x = batch_log_mel(x)
+    if kind == 'waveform' and front_end:
+        x = batch_log_mel(x, front_end)
     return normalise(x, constants)
 
 
-def _outputs(model: nn.Module, variables, batch: dict, x: jax.Array, *kinds: str) -> dict:
+def _outputs(model: nn.Module, variables, batch: dict, x: jax.Array, *how) -> dict:
     return model.apply(
         {'params': variables['params'], 'batch_stats': variables['batch_stats']},
-        network_input(x, variables['constants'], *kinds),
+        network_input(x, variables['constants'], *how),
         batch['length'],
         train=False,
     )
 
 
 def make_predict_step(
-    model: nn.Module, tasks: tuple[str, ...], axis_name: str, kind: str, representation: str
+    model: nn.Module, tasks: tuple[str, ...], axis_name: str, kind: str, front_end: FrontEnd | None
 ) -> Callable:
     """Builds `predict_step(variables, batch) -> {task: probabilities [B, K]}`.
 
@@ -186,14 +189,14 @@ def make_predict_step(
         model: the network.
         tasks: classification tasks to predict.
         axis_name: the devices' axis; every device returns the rows of all.
-        kind, representation: see `network_input`; the batch has a field named by the kind.
+        kind, front_end: see `network_input`; the batch has a field named as the kind.
 
     Returns:
         The step; `variables` has 'params', 'batch_stats' and 'constants' (`inference_variables`).
     """
 
     def predict_step(variables, batch):
-        outputs = _outputs(model, variables, batch, batch[kind], kind, representation)
+        outputs = _outputs(model, variables, batch, batch[kind], kind, front_end)
         probabilities = {name: jax.nn.softmax(outputs[name]) for name in tasks}
         return jax.lax.all_gather(probabilities, axis_name, tiled=True)
 
@@ -201,14 +204,14 @@ def make_predict_step(
 
 
 def make_attack_step(
-    model: nn.Module, tasks: tuple[str, ...], kind: str, representation: str
+    model: nn.Module, tasks: tuple[str, ...], kind: str, front_end: FrontEnd | None
 ) -> Callable:
     """Builds `attack_step(variables, batch) -> {'x', 'loss'}`: one step uphill for each row.
 
     Args:
         model: the network that is attacked.
         tasks: classification tasks whose summed losses are climbed.
-        kind, representation: see `network_input`; the former says what 'x' is.
+        kind, front_end: see `network_input`; the kind is that of 'x'.
 
     Returns:
         The step. Its batch has 'x' and its bounds 'lower' and 'upper' [B, ...], 'size' [B] (equal), 'length' int [B] and
@@ -217,7 +220,7 @@ def make_attack_step(
 
     def attack_step(variables, batch):
         def loss(x):
-            outputs = _outputs(model, variables, batch, x, kind, representation)
+            outputs = _outputs(model, variables, batch, x, kind, front_end)
             each = 0.0
             for name in tasks:
                 labels = batch[f'label_{name}']

@@ -40,7 +40,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     if card and not needs_testing(config, card):
         names = [config.corpus, *config.labelled, *config.unlabelled]
         names += [config.noise_corpus] if config.noise_corpus else []
-        hashes = {name: prepared_hash(name, data_dir=config.data.data_dir) for name in names}
+        hashes = {
+            name: prepared_hash(
+                name, data_dir=config.data.data_dir, representation=config.representation
+            )
+            for name in names
+        }
         workdirs.refuse_changed(workdir, hashes)
         return card
     experiment = build_experiment(config)

@@ -3,7 +3,8 @@
 import ml_collections
 import pytest
 
-from ser_jax.config import apply_options, base_config, parse_call
+from ser_jax.calls import parse_call
+from ser_jax.config import apply_options, base_config
 from ser_jax.errors import UserError
 
 PRESETS = {'fast': {'steps': 7, 'optimiser.clip': 2.0}, 'slow': {'steps': 9}}

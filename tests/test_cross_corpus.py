@@ -14,11 +14,11 @@ ADAPTED = (
     *HUMS,
     '--config.target_statistics=True',
     '--config.few_shot=(0,1)',
-    '--config.few_shot_speakers=(0.5,)',
+    '--config.few_shot_speakers=(0,0.5)',
     '--config.few_shot_steps=20',
     '--config.few_shot_learning_rate=0.01',
 )
-ENDINGS = ['', '_target_statistics', '_few_shot_0', '_few_shot_1', '_speakers_0.5']
+ENDINGS = ['', '_target_statistics', '_few_shot_0', '_few_shot_1', '_speakers_0', '_speakers_0.5']
 
 
 def command(beeps, workdir, *more):
@@ -64,10 +64,13 @@ def test_one_model_is_trained_on_everybody(tested):
 def test_who_is_tested(tested):
     whole, shot = predictions(tested, ''), predictions(tested, '_few_shot_1')
     assert len(whole.id) == 16
-    assert len(shot.id) == 12  # one of each of four classes is taken
-    assert np.bincount(shot.label).tolist() == [3] * 4
+    assert len(set(whole.speaker)) == 2
+    assert len(set(shot.speaker)) == 1  # of the other one it takes an utterance a class
+    assert np.bincount(shot.label).tolist() == [2] * 4
     assert set(predictions(tested, '_few_shot_0').id) == set(shot.id)
-    assert len(set(predictions(tested, '_speakers_0.5').speaker)) == 1
+    half = predictions(tested, '_speakers_0.5')
+    assert len(set(half.speaker)) == 1
+    assert set(predictions(tested, '_speakers_0').id) == set(half.id)
 
 
 def test_what_changes_the_predictions(tested):
@@ -124,6 +127,8 @@ def others(beeps, tmp_path_factory):
         (("--config.test_corpora=('csv_corpus/beeps',)",), 'labelled corpus already'),
         ((*HUMS, '--config.few_shot=(-1,)'), 'few_shot'),
         ((*HUMS, '--config.few_shot=(4,)'), 'left to test'),
+        ((*HUMS, '--config.few_shot=(5,)'), 'have only 4'),
+        ((*HUMS, "--config.few_shot_speakers=('a',)"), 'shares from 0'),
     ],
 )
 def test_what_cannot_be_is_refused(beeps, others, tmp_path, more, message):

@@ -30,7 +30,7 @@ def batches(corpus, other, rows=slice(None), seed=0, noise=False):
         noise=unlabelled if noise else None,
         batch_size=8,
         n_unlabelled=3,
-        frames=70,
+        length=70,
         seed=seed,
         rows=rows,
     )

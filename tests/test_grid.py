@@ -116,9 +116,11 @@ def test_shares_partition_the_runs(tmp_path, count):
 def fake_run(folder: str, script: str) -> SimpleNamespace:
     """A run whose command is a Python script, which finds its own folder in `here`."""
     text = f'import os, signal, sys, time\nfrom pathlib import Path\nhere = Path(sys.argv[1])\n{script}'
+    config = grid_plan.read_grid(DEMO).runs[0].config
     return SimpleNamespace(
         folder=folder,
-        config=grid_plan.read_grid(DEMO).runs[0].config,
+        config=config,
+        config_in=lambda workdir: config,
         command=lambda workdir: ['python', '-c', text, str(workdir / folder)],
     )
 
@@ -164,13 +166,13 @@ def test_what_is_finished_is_skipped_and_what_failed_stops_nothing(tmp_path, cap
 
 def test_a_condition_that_was_added_is_still_to_be_tested(tmp_path):
     one = fake_run('a/seed0', FINISH)
-    assert grid_runs.state(tmp_path / one.folder, one.config) == 'to do'
+    assert grid_runs.state(tmp_path, one) == 'to do'
     assert grid_runs.run_all([(1, one)], tmp_path, 1) == {}
-    assert grid_runs.state(tmp_path / one.folder, one.config) == 'finished'
+    assert grid_runs.state(tmp_path, one) == 'finished'
     one.config.conditions = ('telephone',)
-    assert grid_runs.state(tmp_path / one.folder, one.config) == 'begun'
+    assert grid_runs.state(tmp_path, one) == 'begun'
     one.config.report_test = False
-    assert grid_runs.state(tmp_path / one.folder, one.config) == 'finished'
+    assert grid_runs.state(tmp_path, one) == 'finished'
 
 
 def test_the_grid_leaves_the_accelerator_to_its_runs(tmp_path):

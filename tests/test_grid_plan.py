@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from ser_jax import grid, grid_plan
+from ser_jax import grid, grid_plan, grid_runs
 from ser_jax.errors import UserError
 
 DEMO = 'configs/grids/demo.py'
@@ -131,4 +131,21 @@ def test_a_grid_file_that_is_no_good_python(tmp_path, text, message):
     'path', sorted((ROOT / 'configs' / 'grids').glob('*.py')), ids=lambda path: path.stem
 )
 def test_grids_can_be_planned(path):
-    assert grid_plan.read_grid(str(path)).runs
+    grid = grid_plan.read_grid(str(path))
+    assert grid.runs
+    grid_runs.check_conditions(grid)
+
+
+def test_a_variant_is_attacked_by_the_models_of_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    variants = {'base': {'argument': 'single_task'}, 'full': {'attack_source': 'base'}}
+    first, second = plan(
+        tmp_path, settings={'s': {'argument': 'demo_speech'}}, variants=variants
+    ).runs
+    source = '--config.attack_source=work/s/base/seed0'
+    assert source not in first.command(Path('work'))
+    assert source in second.command(Path('work'))
+    assert second.config_in(Path('work')).attack_source == 'work/s/base/seed0'
+    assert second.config.attack_source == ''
+    with pytest.raises(UserError, match='no variant before it'):
+        plan(tmp_path, variants=dict(reversed(variants.items())))

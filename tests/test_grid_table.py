@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from test_grid_plan import plan
 
-from ser_jax import comparison, evaluation, grid_table
+from ser_jax import comparison, evaluation, grid_rows, grid_table
 from ser_jax.errors import UserError
 
 LABELS = ['angry', 'happy', 'sad']
@@ -74,7 +74,7 @@ def test_a_row_joins_its_seeds_and_is_compared_with_the_baseline(tmp_path, made)
     hits = {'base': 3, 'full': 7, 'half': 5}
     for one in made.runs:
         fake_result(tmp_path, one, hits[one.variant] + one.seed)
-    rows = grid_table.make_rows(made, tmp_path)
+    rows = grid_rows.make_rows(made, tmp_path)
     assert [(row['setting'], row['variant']) for row in rows] == [
         (setting, variant) for setting in 'st' for variant in ('base', 'full', 'half')
     ]
@@ -101,29 +101,29 @@ def test_a_row_joins_its_seeds_and_is_compared_with_the_baseline(tmp_path, made)
 def test_the_order_of_the_utterances_plays_no_part(tmp_path, made):
     for one in made.runs:
         fake_result(tmp_path, one, 3 if one.variant == 'base' else 6)
-    before = grid_table.make_rows(made, tmp_path)
+    before = grid_rows.make_rows(made, tmp_path)
     path = tmp_path / 's/full/seed0/predictions/clean.csv'
     header, *lines = path.read_text().splitlines(keepends=True)
     path.write_text(''.join([header, *lines[::-1]]))
-    assert grid_table.make_rows(made, tmp_path) == before
+    assert grid_rows.make_rows(made, tmp_path) == before
 
 
 def test_other_utterances_are_not_compared(tmp_path, made):
     for one in made.runs:
         fake_result(tmp_path, one, 4, n=24 if one.variant != 'full' else 21)
-    _, full, half = grid_table.make_rows(made, tmp_path)[:3]
+    _, full, half = grid_rows.make_rows(made, tmp_path)[:3]
     assert full['difference'] is full['p'] is None
     assert 'other utterances' in full['not_compared']
     assert half['difference'] == 0
     grid_table.write_tables([full, half], made, '', tmp_path)
     *_, last = (tmp_path / 'table.md').read_text().splitlines()
-    assert last.startswith('- Not compared: s, clean, full: ')
+    assert last.startswith('- Not compared: s, full, clean: ')
 
 
 def test_the_files_say_everything(tmp_path, made):
     for one in made.runs[:7]:  # one seed of all, and of one the other
         fake_result(tmp_path, one, 4, conditions=('clean', 'cross_d'))
-    rows = grid_table.make_rows(made, tmp_path)
+    rows = grid_rows.make_rows(made, tmp_path)
     assert len(rows) == 12
     grid_table.write_tables(rows, made, '7 of 12 runs are finished', tmp_path)
     lines = (tmp_path / 'table.md').read_text().splitlines()
@@ -137,7 +137,10 @@ def test_the_files_say_everything(tmp_path, made):
         assert f'| {protocol}' in line
         assert '1 × cpu' in line
         assert line.count('|') == table[0].count('|')
-    assert '(8)' in lines[-1], 'the number of comparisons'
+    (caption,) = [line for line in lines if 'Holm: p corrected' in line]
+    assert '(8), with these speakers never below 0.062' in caption  # 8 × 2 / 2^8
+
+    assert lines[-1].startswith('- s, half: 1 seeds against 2')
     with (tmp_path / 'table.csv').open(newline='') as file:
         stored = list(csv.DictReader(file))
     for text, row in zip(stored, rows, strict=True):
@@ -157,7 +160,7 @@ def test_runs_that_only_validate(tmp_path, made):
     )
     for one in made.runs:
         fake_result(tmp_path, one, 4, conditions=(), validation=validation)
-    rows = grid_table.make_rows(made, tmp_path)
+    rows = grid_rows.make_rows(made, tmp_path)
     assert {(row['condition'], row['uar'], row['n'], row['p']) for row in rows} == {
         ('validation', 0.5, 9, None)
     }
@@ -168,7 +171,7 @@ def test_seeds_of_different_corpora_are_not_joined(tmp_path, made):
     for one in made.runs:
         fake_result(tmp_path, one, 4, corpus_hash=str(one.seed))
     with pytest.raises(UserError, match='s/base: its seeds differ in corpus_hash'):
-        grid_table.make_rows(made, tmp_path)
+        grid_rows.make_rows(made, tmp_path)
 
 
 def test_conditions_with_levels_are_drawn_as_curves(tmp_path, monkeypatch):
@@ -182,7 +185,7 @@ def test_conditions_with_levels_are_drawn_as_curves(tmp_path, monkeypatch):
     names = ('clean', 'noise_pink_5db', 'noise_pink_0db', 'fgsm_0.1', 'telephone')
     for one in grid.runs:
         fake_result(tmp_path, one, 3, conditions=names if one.variant == 'full' else names[:3])
-    rows = grid_table.make_rows(grid, tmp_path)
+    rows = grid_rows.make_rows(grid, tmp_path)
     ((panels, references),) = grid_table.curves(rows, grid).values()
     assert references == {'base': 0.375, 'full': 0.375}  # 3 of 8
     found = {

@@ -17,7 +17,7 @@ LEVELS = {
     for level, names in {
         -2: '__init__ models.__init__ errors',
         -1: 'features workdir models.convolution models.recurrent',
-        0: 'models.layers losses metrics audio pipeline config checkpoints sharding writer figures '
+        0: 'models.layers losses metrics audio pipeline calls config checkpoints sharding writer figures '
         'console optimiser cost environment front_end comparison',
         0.3: 'mel',
         0.6: 'augmentations grid_figure grid_matrix',
@@ -28,11 +28,13 @@ LEVELS = {
         2.5: 'sources',
         3: 'steps',
         4: 'evaluation experiment',
-        4.3: 'attacker paired',
+        4.3: 'attacker finished',
+        4.4: 'paired',
         4.5: 'loop',
         4.7: 'conditions cross_corpus',
         4.8: 'reporting',
-        5: 'train predictor grid_table',
+        5: 'train predictor grid_rows',
+        5.3: 'grid_table',
         5.5: 'grid_runs',
         6: 'main grid predict report export',
     }.items()

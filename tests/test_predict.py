@@ -41,7 +41,7 @@ def test_equals_the_prediction_from_records(finished, beeps):
     workdir, experiment = finished
     rows = np.arange(len(experiment.corpus))
     variables = loop.restore_best(experiment, workdir / 'checkpoints' / 'final')
-    expected = loop.predict(experiment, variables, experiment.utterances(rows))
+    expected = loop.predict(experiment, variables, experiment.utterances(rows))['emotion']
     by_id = dict(zip(experiment.corpus.index['id'], expected))
     files = _files(beeps)
     assert np.ptp(expected, axis=0).max() > 0.02, 'they all say the same'

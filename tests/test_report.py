@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from sklearn.metrics import balanced_accuracy_score
 
-from ser_jax import comparison, evaluation, metrics, paired, report
+from ser_jax import comparison, evaluation, finished, metrics, paired, report
 from ser_jax.errors import UserError
 
 LABELS = ['angry', 'happy', 'sad']
@@ -204,7 +204,7 @@ def test_real_results(capsys):
     )
     assert 'in all 1024 ways' in out
     assert 'no p is below' not in out
-    cards = [paired.read_card(folder) for folder in EMODB]
+    cards = [finished.read_card(folder) for folder in EMODB]
     found = paired.over_seeds(EMODB, replicates=200)
     assert found['a']['uar_by_seed'] == pytest.approx(
         [card['conditions']['clean']['uar'] for card in cards]
@@ -315,11 +315,33 @@ def test_what_the_cards_do_not_share_is_said(tmp_path):
 def test_cross_corpus_conditions_pair_systems_trained_on_other_corpora(tmp_path):
     crossed = {'conditions': ('clean', 'cross_urdu')}
     a = lay(tmp_path / 'a', predictions(0), **crossed)
-    b = lay(tmp_path / 'b', predictions(1), corpus='d', **crossed)
+    b = lay(tmp_path / 'b', predictions(1), corpus='d', trained_on=['d'], **crossed)
     found = compared(a, b, condition='cross_urdu')
-    assert found['warnings'] == [f'the runs differ in corpus: c ({a}), d ({b})']
+    assert found['warnings'] == []
+    assert (found['a']['trained_on'], found['b']['trained_on']) == (['c'], ['d'])
+    text = report.comparison_table(found)
+    assert 'trained on d, seed 0' in text
+    assert 'folds' not in text  # of the training corpus: nothing was tested in them
     with pytest.raises(UserError, match='corpora are c and d'):
         compared(a, b)
+
+
+@pytest.mark.parametrize(
+    ('condition', 'field'),
+    [
+        ('noise_rain_5db', 'test_noise_corpus'),
+        ('noise_babble3_5db', 'babble_corpus'),
+        ('transfer_pgd_0.1', 'attack_models'),
+        ('cross_urdu_few_shot_5', 'few_shot_steps'),
+    ],
+)
+def test_conditions_made_with_something_else_are_told(tmp_path, condition, field):
+    crossed = {'conditions': ('clean', condition)}
+    a = lay(tmp_path / 'a', predictions(0), **crossed, tested_with={field: 'x'})
+    b = lay(tmp_path / 'b', predictions(1), **crossed, tested_with={field: 'y'})
+    (warning,) = compared(a, b, condition=condition)['warnings']
+    assert warning.startswith(f'the runs differ in {field}: ')
+    assert compared(a, b)['warnings'] == []
 
 
 def test_speakers_few_many_unknown_and_one(tmp_path, capsys):

@@ -1,6 +1,6 @@
-"""The full system against the single task on EMO-DB, clean, in noise and under attack; one seed.
+"""The full system against the single task on EMO-DB: clean, in noise, under attack, on other corpora; one seed.
 
-python -m ser_jax.grid --config=configs/grids/robustness.py     (needs emodb, esc10 and librispeech prepared)
+python -m ser_jax.grid --config=configs/grids/robustness.py     (needs emodb, ravdess, nemo, urdu, esc10 and librispeech prepared)
 """
 
 _SNRS = (-5, 0, 5, 10, 20)
@@ -44,22 +44,20 @@ def get_grid() -> dict:
             'emodb': {
                 'argument': 'emodb,no_validation',
                 'changes': {
-                    'final': False,
                     'parallel_runs': 2,
                     'conditions': _CONDITIONS,
                     'test_noise_corpus': 'esc10',
                     'babble_corpus': 'librispeech',
+                    'test_corpora': ('ravdess', 'nemo', 'urdu'),
+                    'target_statistics': True,
                 },
             }
         },
         'variants': {
             'single_task': {'argument': 'single_task'},
-            # Attacks made on the single task's models, which are trained before.
             'full': {
-                'changes': {
-                    'conditions': (*_CONDITIONS, *_TRANSFERRED),
-                    'attack_source': 'runs/grids/robustness/emodb/single_task/seed0',
-                }
+                'changes': {'conditions': (*_CONDITIONS, *_TRANSFERRED)},
+                'attack_source': 'single_task',
             },
         },
         'baseline': 'single_task',

@@ -1,0 +1,165 @@
+"""The rows of a grid's table, from the result cards and predictions of the runs that are finished."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ser_jax import comparison, finished, paired
+from ser_jax.errors import UserError
+from ser_jax.grid_plan import Grid, Run
+
+Row = dict[str, Any]
+
+
+def make_rows(grid: Grid, workdir: Path) -> list[Row]:
+    """One row a setting, condition and variant, over the finished runs.
+
+    Args:
+        grid: the grid.
+        workdir: its folder.
+
+    Returns:
+        Rows by setting, condition and variant, in the grid's order: `setting`, `condition`,
+        `variant`, `system`, `trained_on`, `corpus` (tested), `synthetic`, `protocol`, `folds` [run,
+        there are], `n`, `seeds`, `chance`, `uar` (mean), `uar_std`, `uar_low`, `uar_high`, `wa`, `train_seconds`,
+        `hardware`, `commits`, `perturbation_snr_db`, `failed_checks` (of the run's attacks), and of
+        `compare`: `difference`, `difference_low`, `difference_high`, `p`, `smallest_p`, `warnings`,
+        `not_compared`, with `p_holm`.
+        Rates are fractions; None = undefined.
+
+    Raises:
+        UserError: an unreadable card, or seeds of one row that were not tested alike.
+    """
+    cards: dict[tuple[str, str], list[tuple[Run, dict]]] = {}
+    for run in grid.runs:
+        folder = workdir / run.folder
+        if (folder / 'results.json').exists():
+            cards.setdefault((run.setting, run.variant), []).append(
+                (run, finished.read_card(folder))
+            )
+    settings = list(dict.fromkeys(run.setting for run in grid.runs))
+    variants = list(dict.fromkeys(run.variant for run in grid.runs))
+    rows = []
+    for setting in settings:
+        here = {variant: cards.get((setting, variant), []) for variant in variants}
+        names = dict.fromkeys(
+            name for runs in here.values() for _, card in runs for name in _results(card)
+        )
+        for condition in names:
+            tested = {
+                variant: [(run, card) for run, card in runs if condition in _results(card)]
+                for variant, runs in here.items()
+            }
+            rows += _rows_of(condition, tested, grid.baseline, workdir)
+    compared = [row for row in rows if row['p'] is not None]
+    for row, p in zip(compared, comparison.holm([row['p'] for row in compared])):
+        row['p_holm'] = float(p)
+    return rows
+
+
+def _results(card: Mapping) -> Mapping[str, Mapping]:
+    """Condition -> rates; a run that never reads test speakers has its validation only."""
+    if card['conditions']:
+        return card['conditions']
+    validation = card['validation']
+    return {'validation': {**validation, 'n': sum(fold['n'] for fold in validation['folds'])}}
+
+
+def _rows_of(condition, tested, baseline, workdir) -> list[Row]:
+    rows = []
+    folders = {
+        variant: [workdir / run.folder for run, _ in runs] for variant, runs in tested.items()
+    }
+    for variant, runs in tested.items():
+        if runs:
+            row = _row(condition, runs)
+            # A validation is over other speakers for every fold, and has no predictions.
+            if condition != 'validation' and variant != baseline and folders.get(baseline):
+                row |= compare(folders[variant], folders[baseline], condition)
+            rows.append(row)
+    return rows
+
+
+def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
+    run, card = runs[0]
+    cards = [card for _, card in runs]
+    results = [_results(card)[condition] for card in cards]
+    for field in ('corpus_hash', 'n_folds', 'labels'):
+        if any(other[field] != card[field] for other in cards):
+            raise UserError(
+                f'{run.setting}/{run.variant}: its seeds differ in {field}: delete those that are '
+                'out of date and start again'
+            )
+    recalls = results[0].get('recall', dict.fromkeys(card['labels'], 0)).values()  # None: absent
+    uar = [result['uar'] for result in results]
+    bounds = [result.get('uar_ci95', (None, None)) for result in results]
+    low, high = (_mean(side) for side in zip(*bounds))
+    return {
+        'setting': run.setting,
+        'condition': condition,
+        'variant': run.variant,
+        'system': card['system'],
+        'trained_on': card.get('trained_on', [card['corpus']]),
+        'corpus': results[0].get('corpus', card['corpus']),
+        'synthetic': results[0].get('synthetic', card['synthetic']),
+        'protocol': card['protocol'],
+        'folds': card['n_folds'],
+        'n': results[0]['n'],
+        'seeds': [run.seed for run, _ in runs],
+        'chance': 1 / sum(recall is not None for recall in recalls),
+        'uar': _mean(uar),
+        'uar_std': statistics.stdev(uar) if len(uar) > 1 else None,
+        'uar_low': low,
+        'uar_high': high,
+        'wa': _mean([result.get('wa') for result in results]),
+        'train_seconds': _mean([card['cost'].get('train_seconds') for card in cards]),
+        'hardware': '; '.join(dict.fromkeys(card['device'] for card in cards)),
+        'commits': list(dict.fromkeys(card['commit'] for card in cards)),
+        'perturbation_snr_db': _mean([result.get('perturbation_snr_db') for result in results]),
+        'failed_checks': [
+            check['check']
+            for card in cards
+            for check in card.get('attack_checks', ())
+            if not check['holds']
+        ],
+        'warnings': [],
+        **dict.fromkeys(
+            (
+                'difference',
+                'difference_low',
+                'difference_high',
+                'p',
+                'p_holm',
+                'smallest_p',
+                'not_compared',
+            )
+        ),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else statistics.mean(values)
+
+
+def compare(ours: Sequence[Path], baseline: Sequence[Path], condition: str) -> Row:
+    """Compares a variant with the baseline.
+
+    Args:
+        ours: workdirs of the variant, one a seed.
+        baseline: those of the baseline.
+        condition: under which both were tested.
+
+    Returns:
+        `difference`, `difference_low`, `difference_high`, `p`, `smallest_p` (that so few speakers
+        allow), `warnings`; where the two cannot be paired, `not_compared`, which says why.
+    """
+    try:
+        result = paired.compare_runs(ours, baseline, condition)
+    except UserError as error:
+        return {'not_compared': str(error)}
+    found = result['mean_over_seeds']
+    low, high = found['ci95']
+    difference = {'difference': found['difference'], 'difference_low': low, 'difference_high': high}
+    warnings = {'p': found['p'], 'smallest_p': result['smallest_p'], 'warnings': result['warnings']}
+    return difference | warnings
