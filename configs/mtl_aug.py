@@ -103,13 +103,10 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
             'reconstruction': {'kind': 'reconstruction', 'target': 'log_mel', 'weight': 0.1},
         }
     )
-    # Each utterance is left clean or undergoes one of these; which one is the augmentation type.
     config.augmentations = (
         'speed(0.9, 1.1)',
         'mixup(0.2)',
         'spec_mask(2, 0.1, 0.1)',
         'noise(15, 30)',
     )
-    config.clean_share = 0.4  # probability of clean; the augmentations share the rest
-    config.reconstruction_target = 'clean'  # or 'augmented': what the network sees
     return apply_options(config, argument, OPTIONS, CORPORA)

@@ -47,6 +47,11 @@ def base_config() -> ml_collections.ConfigDict:
     config.noise_corpus = ''  # prepared corpus for the augmentation noise(…); '' = coloured noise
     config.noise_types = ()  # of its noise, e.g. ('sea_waves', 'clock_tick'); () = all
 
+    # Each utterance is left clean or undergoes one of these; which one is the augmentation type.
+    config.augmentations = ()
+    config.clean_share = 0.4  # probability of clean; the augmentations share the rest
+    config.reconstruction_target = 'clean'  # or 'augmented': what the network sees
+
     # Training.
     config.batch_size = 16  # utterances a step, over all devices
     config.crop_frames = 200  # 10 ms each; longer utterances are cropped at random in training

@@ -131,11 +131,11 @@ def _pooled(folds: list[str], workdir: Path, result: str) -> evaluation.Predicti
 def _facts(folds: list[str], workdir: Path, condition: str) -> dict[str, float]:
     """The means over the folds of what else was said of their predictions."""
     files = [workdirs.predictions_file(workdir, name, condition) for name in folds]
-    sizes = [len(evaluation.read_predictions(file)[0].id) for file in files]
     facts = [json.loads(file.with_suffix('.json').read_text()) for file in files]
+    sizes = [fact['n'] for fact in facts]
     return {
         name: float(np.average([fact[name] for fact in facts], weights=sizes))
-        for name in facts[0].keys() - {'made_with'}
+        for name in facts[0].keys() - {'made_with', 'n'}
     }
 
 

@@ -169,7 +169,9 @@ def _predict_fold(
         for path in paths:
             # What was made with something else must not be taken for this, should we be killed here.
             path.unlink(missing_ok=True)
-        evaluation.write_json(told, {'made_with': tester.made_with(name), **facts})
+        evaluation.write_json(
+            told, {'made_with': tester.made_with(name), 'n': len(fold.test), **facts}
+        )
         for task, path in zip(experiment.reported, paths):
             labels = experiment.labels_of(task, fold.test)
             rows = fold.test[labels >= 0]

@@ -1,4 +1,4 @@
-"""A bidirectional LSTM whose loop holds nothing that can be done outside it."""
+"""Recurrent layers whose loops hold nothing that can be done outside them."""
 
 from collections.abc import Callable
 
@@ -37,6 +37,34 @@ def lstm(gates_in: jax.Array, kernel: jax.Array, alive: jax.Array) -> jax.Array:
 
     start = jnp.zeros((*gates_in.shape[1:3], kernel.shape[1]), gates_in.dtype)
     return lax.scan(advance, (start, start), (gates_in, alive))[1]
+
+
+def gru(gates_in: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """GRUs side by side in one loop (Cho et al. 2014), the reset gate behind the state's product.
+
+    That is the form of `nn.GRUCell`, PyTorch and cuDNN.
+
+    Args:
+        gates_in: [T, D, B, 3H], input projection with bias, gates in the order reset, update, candidate.
+        kernel: [D, H, 3H], of the states.
+        bias: [D, H], of the candidate's product with the state.
+
+    Returns:
+        The states [T, D, B, H].
+    """
+
+    def advance(hidden, gates_in):
+        reset_in, update_in, candidate_in = jnp.split(gates_in, 3, axis=-1)
+        products = jnp.einsum('dbh,dhg->dbg', hidden, kernel)
+        reset, update, candidate = jnp.split(products, 3, axis=-1)
+        keep = nn.sigmoid(update_in + update)
+        reset = nn.sigmoid(reset_in + reset)
+        candidate = jnp.tanh(candidate_in + reset * (candidate + bias[:, None]))
+        hidden = keep * hidden + (1.0 - keep) * candidate
+        return hidden, hidden
+
+    start = jnp.zeros((*gates_in.shape[1:3], kernel.shape[1]), gates_in.dtype)
+    return lax.scan(advance, start, gates_in)[1]
 
 
 def _direction_axis(init: Callable) -> Callable:
