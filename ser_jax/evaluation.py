@@ -198,6 +198,7 @@ def result_card(
     corpus_hash: str,
     synthetic: bool,
     labels: Sequence[str],
+    tasks: Mapping[str, Sequence[str]],
     protocol: str,
     n_folds: tuple[int, int],
     environment: Mapping,
@@ -218,7 +219,8 @@ def result_card(
         config_hash: of the whole configuration but its seed.
         corpus: name of the corpus; `corpus_hash`, `synthetic`: from its metadata.
         trained_on: names of the corpora whose labels trained.
-        labels: the class names, in the order of the confusion matrix.
+        labels: the emotions.
+        tasks: reported task -> its class names.
         protocol: call string.
         n_folds: (folds that were run, folds that the protocol has).
         environment: `environment.joined(…)`: 'commit', 'versions', 'device'.
@@ -246,6 +248,7 @@ def result_card(
         'corpus_hash': corpus_hash,
         'synthetic': synthetic,
         'labels': labels,
+        'tasks': tasks,
         'protocol': protocol,
         'n_folds': n_folds,
         'seed': seed,

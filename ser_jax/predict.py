@@ -1,4 +1,4 @@
-"""Tells the emotion of recordings: python -m ser_jax.predict --workdir=DIR FILE_OR_FOLDER...
+"""Tells the emotion (or whatever a system reports) of recordings: python -m ser_jax.predict --workdir=DIR FILE_OR_FOLDER...
 
 --workdir     of a finished run of ser_jax.main, whose final model is used
 --format      table, csv, or json (one object a line); default table
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.exit(f'error: {error}')
     if predictor.synthetic:
         print('warning: trained on synthetic speech: says nothing about real', file=sys.stderr)
-    write = {'table': _table, 'csv': _csv, 'json': _json}[options.format](predictor.labels)
+    write = {'table': _table, 'csv': _csv, 'json': _json}[options.format](predictor.tasks)
     bad = 0
     for path, answer in predict_files(predictor, files):
         if isinstance(answer, str):
@@ -63,7 +63,7 @@ def predict_files(predictor, files: Sequence[Path]) -> Iterator[tuple[Path, obje
         files: audio files of any rate and number of channels.
 
     Yields:
-        (file, probabilities float32 [K]), or (file, what is wrong with it).
+        (file, {task: probabilities float32 [K]}), or (file, what is wrong with it).
     """
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
@@ -74,7 +74,8 @@ def predict_files(predictor, files: Sequence[Path]) -> Iterator[tuple[Path, obje
             waveforms = [future.result() for future in following]
             following = decode(chunks[i + 1]) if i + 1 < len(chunks) else []
             good = [w for w in waveforms if not isinstance(w, str)]
-            answers = iter(predictor.predict(good))
+            found = predictor.predict(good) if good else {}
+            answers = ({name: p[row] for name, p in found.items()} for row in range(len(good)))
             for path, waveform in zip(chunk, waveforms):
                 yield path, waveform if isinstance(waveform, str) else next(answers)
 
@@ -113,36 +114,46 @@ def find_files(paths: Sequence[str | Path]) -> Iterator[Path]:
         yield from found
 
 
-def _table(labels):
-    width = max(9, *map(len, labels))
-    print('  '.join([f'{"emotion":<{width}}', *(f'{name:>{width}}' for name in labels), 'file']))
+def _columns(tasks):
+    """(task, position, title) of every probability: `happy`, or, with several tasks, `arousal high`."""
+    title = lambda task, name: name if len(tasks) == 1 else f'{task} {name}'
+    return [(task, k, title(task, name)) for task in tasks for k, name in enumerate(tasks[task])]
 
-    def write(path, probabilities):
-        best = labels[int(probabilities.argmax())]
-        shares = [f'{100 * p:>{width - 2}.1f} %' for p in probabilities]
-        print('  '.join([f'{best:<{width}}', *shares, str(path)]))
+
+def _best(tasks, found):
+    return {task: classes[int(found[task].argmax())] for task, classes in tasks.items()}
+
+
+def _table(tasks):
+    columns = _columns(tasks)
+    width = max(9, *(len(title) for *_, title in columns), *map(len, tasks))
+    heads = [f'{task:<{width}}' for task in tasks]
+    print('  '.join([*heads, *(f'{title:>{width}}' for *_, title in columns), 'file']))
+
+    def write(path, found):
+        best = [f'{name:<{width}}' for name in _best(tasks, found).values()]
+        shares = [f'{100 * found[task][k]:>{width - 2}.1f} %' for task, k, _ in columns]
+        print('  '.join([*best, *shares, str(path)]))
 
     return write
 
 
-def _csv(labels):
+def _csv(tasks):
+    columns = _columns(tasks)
     writer = csv.writer(sys.stdout, lineterminator='\n')
-    writer.writerow(['file', 'emotion', *labels])
-    return lambda path, probabilities: writer.writerow(
-        [path, labels[int(probabilities.argmax())], *(f'{p:.6f}' for p in probabilities)]
+    writer.writerow(['file', *tasks, *(title.replace(' ', '_') for *_, title in columns)])
+    return lambda path, found: writer.writerow(
+        [path, *_best(tasks, found).values(), *(f'{found[task][k]:.6f}' for task, k, _ in columns)]
     )
 
 
-def _json(labels):
-    return lambda path, probabilities: print(
-        json.dumps(
-            {
-                'file': str(path),
-                'emotion': labels[int(probabilities.argmax())],
-                'probabilities': dict(zip(labels, map(float, probabilities))),
-            }
-        )
-    )
+def _json(tasks):
+    def write(path, found):
+        shares = {task: dict(zip(tasks[task], map(float, found[task]))) for task in tasks}
+        shares = shares if len(tasks) > 1 else next(iter(shares.values()))
+        print(json.dumps({'file': str(path), **_best(tasks, found), 'probabilities': shares}))
+
+    return write
 
 
 if __name__ == '__main__':

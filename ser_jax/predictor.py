@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -25,25 +25,25 @@ class Predictor:
     """The final model of a run.
 
     Attributes:
-        labels: emotions, in the order of the outputs.
+        tasks: what it tells -> classes, in the order of the outputs.
         synthetic: whether it was trained on made-up speech and says nothing about real one.
         front_end: of the features; `front_end.sample_rate` is what waveforms must have.
-        compute: (waveform float32 [B, S], samples int32 [B]) -> probabilities [B, K].
+        compute: (waveform float32 [B, S], samples int32 [B]) -> {task: probabilities [B, K]}.
     """
 
-    labels: tuple[str, ...]
+    tasks: Mapping[str, tuple[str, ...]]
     synthetic: bool
     front_end: FrontEnd
-    compute: Callable[[jax.Array, jax.Array], jax.Array]
+    compute: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
 
-    def predict(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+    def predict(self, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Class probabilities of recordings.
 
         Args:
             waveforms: N arrays int16 [S] at `front_end.sample_rate`, see `audio.read_audio`.
 
         Returns:
-            float32 [N, K].
+            Task -> float32 [N, K].
         """
         pieces, owners = [], []
         for owner, waveform in enumerate(waveforms):
@@ -52,18 +52,22 @@ class Predictor:
             owners += [owner] * len(windows)
         samples = np.array([len(piece) for piece in pieces], np.int32)
         frames = np.array([self.front_end.frames(length) for length in samples], np.int32)
-        result = np.zeros((len(waveforms), len(self.labels)), np.float64)
+        result = {name: np.zeros((len(waveforms), len(k))) for name, k in self.tasks.items()}
         for longest, positions in pipeline.buckets(frames, _BATCH):
             # The most samples that `longest` frames may stand for.
             batch = np.zeros((_BATCH, longest * self.front_end.hop_length - 1), np.float32)
             for row, position in zip(batch, positions):
                 row[: len(pieces[position])] = pieces[position] / np.float32(32768)
-            probabilities = np.asarray(self.compute(batch, samples[positions]))
+            found = jax.device_get(self.compute(batch, samples[positions]))
             # A last batch repeats its last piece, which must count once.
             for position in np.unique(positions):
                 row = int(np.argmax(positions == position))
-                result[owners[position]] += probabilities[row]
-        return (result / result.sum(axis=1, keepdims=True)).astype(np.float32)
+                for name, probabilities in found.items():
+                    result[name][owners[position]] += probabilities[row]
+        return {
+            name: (sums / sums.sum(axis=1, keepdims=True)).astype(np.float32)
+            for name, sums in result.items()
+        }
 
 
 def _windows(waveform: np.ndarray, window: int) -> list[np.ndarray]:
@@ -99,11 +103,9 @@ def load(workdir: str | Path) -> Predictor:
             '`smoke`, --config.final=False and --config.report_test=False'
         )
     variables = Checkpoints(folder).restore()
-    if 'emotion' not in config['tasks']:
-        raise UserError(f'{workdir} was not trained to tell emotions: it has no task emotion')
-    labels, front_end = tuple(card['labels']), FrontEnd(**config['data']['front_end'])
-    model = stored_model(config, {'emotion': len(labels)})
-
+    tasks = {name: tuple(classes) for name, classes in card['tasks'].items()}
+    front_end = FrontEnd(**config['data']['front_end'])
+    model = stored_model(config, {name: len(classes) for name, classes in tasks.items()})
     seen = front_end if config['representation'] == 'log_mel' else None  # by the network
 
     @jax.jit
@@ -114,6 +116,6 @@ def load(workdir: str | Path) -> Predictor:
             1 + samples // seen.hop_length if seen else samples,
             train=False,
         )
-        return jax.nn.softmax(outputs['emotion'])
+        return {name: jax.nn.softmax(outputs[name]) for name in tasks}
 
-    return Predictor(labels, card['synthetic'], front_end, compute)
+    return Predictor(tasks, card['synthetic'], front_end, compute)

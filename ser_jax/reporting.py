@@ -76,6 +76,7 @@ def report(
         corpus_hash=corpus.metadata['corpus_hash'],
         synthetic=corpus.metadata['synthetic'],
         labels=experiment.labels,
+        tasks={task.name: task.classes for task in experiment.reported},
         protocol=experiment.protocol,
         n_folds=(len(folds), experiment.n_folds),
         environment=joined([summary['environment'] for summary in summaries]),

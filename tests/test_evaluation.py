@@ -52,6 +52,7 @@ def card(seed=0, labels=LABELS, conditions=None, **changes):
         'corpus_hash': 'beef',
         'synthetic': False,
         'labels': labels,
+        'tasks': {'emotion': labels},
         'protocol': 'leave_one_speaker_out()',
         'n_folds': (5, 5),
         'environment': {
@@ -182,7 +183,7 @@ def test_card_has_the_agreed_fields():
     made = card()
     assert list(made) == [
         'system', 'config_hash', 'commit', 'versions', 'device', 'corpus', 'trained_on', 'corpus_hash',
-        'synthetic', 'labels', 'protocol', 'n_folds', 'seed', 'n_params', 'conditions', 'leak_check', 'cost',
+        'synthetic', 'labels', 'tasks', 'protocol', 'n_folds', 'seed', 'n_params', 'conditions', 'leak_check', 'cost',
     ]  # fmt: skip
     assert set(made['conditions']['clean']) == {
         'n', 'uar', 'uar_ci95', 'redrawn', 'wa', 'macro_f1', 'recall', 'confusion', 'folds',

@@ -40,6 +40,7 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
             'corpus_hash': '2',
             'synthetic': True,
             'labels': LABELS,
+            'tasks': {'emotion': LABELS},
             'protocol': 'speaker_folds(4)',
             'n_folds': (1, 4),
             'environment': {'commit': 'abc', 'versions': {}, 'device': '1 × cpu'},

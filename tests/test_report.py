@@ -46,6 +46,7 @@ def lay(folder, found, seed=0, labels=LABELS, conditions=('clean',), **changes):
         'corpus_hash': 'beef',
         'synthetic': False,
         'labels': labels,
+        'tasks': {'emotion': labels},
         'protocol': 'leave_one_speaker_out()',
         'n_folds': (5, 5),
         'environment': {'commit': 'a' * 40, 'versions': {}, 'device': '1 × cpu'},
