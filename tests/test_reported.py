@@ -1,0 +1,143 @@
+"""Tasks other than the emotion, and networks that see waveforms, through the same trainer and evaluator."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import metrics, run
+
+from ser_jax import data
+from ser_jax.corpora import EMOTIONS, EMOTIONS_OF, open_corpus
+from ser_jax.evaluation import read_predictions
+
+TASKS = ('arousal', 'dominance', 'valence')
+CONDITIONS = ('gain(0)', 'pgd_waveform(0.01, 3)')
+
+
+def command(data_dir, workdir, *more):
+    return (
+        'ser_jax.main',
+        '--config=configs/end_to_end.py:demo_speech,smoke',
+        f'--config.data.data_dir={data_dir}',
+        f'--workdir={workdir}',
+        f'--config.conditions={CONDITIONS!r}',
+        '--config.final=True',
+        *more,
+    )
+
+
+@pytest.fixture(scope='module')
+def records(tmp_path_factory):
+    return tmp_path_factory.mktemp('records') / 'records'
+
+
+@pytest.fixture(scope='module')
+def finished(records, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('end_to_end') / 'run'
+    result = run(*command(records, workdir))
+    assert result.returncode == 0, result.stderr
+    for task in TASKS:
+        assert f'clean_{task}' in result.stdout
+    return workdir
+
+
+def probabilities(workdir, name):
+    return read_predictions(workdir / 'predictions' / f'{name}.csv')[0].probabilities
+
+
+def test_every_task_has_its_results(finished):
+    card = json.loads((finished / 'results.json').read_text())
+    assert card['tasks'] == {task: ['low', 'middle', 'high'] for task in TASKS}
+    names = [f'{c}_{t}' for c in ('clean', 'gain_0', 'pgd_waveform_0.01_3_1') for t in TASKS]
+    assert list(card['conditions']) == names
+    for name, result in card['conditions'].items():
+        assert name.endswith(result['task'])
+        assert result['n'] == 96
+    rows = metrics(finished)
+    for row in rows[:2]:
+        rates = [row[f'validation_uar_{task}'] for task in TASKS]
+        assert row['validation_uar'] == pytest.approx(np.mean(rates))
+    for task in TASKS:
+        for picture in ('confusion_matrix', 'robustness'):
+            assert (finished / 'report' / f'{picture}_{task}.png').stat().st_size > 0
+
+
+def test_conditions_reach_the_waveform(finished):
+    for task in TASKS:
+        clean = probabilities(finished, f'clean_{task}')
+        np.testing.assert_allclose(probabilities(finished, f'gain_0_{task}'), clean, atol=1e-6)
+        attacked = probabilities(finished, f'pgd_waveform_0.01_3_1_{task}')
+        label = read_predictions(finished / 'predictions' / f'clean_{task}.csv')[0].label
+        rows = np.arange(len(label))
+        assert np.log(attacked[rows, label]).mean() < np.log(clean[rows, label]).mean()
+
+
+def test_evaluate_makes_the_same_again(records, finished):
+    before = {p.name: p.read_bytes() for p in (finished / 'predictions').iterdir()}
+    result = run(*command(records, finished, '--mode=evaluate'))
+    assert result.returncode == 0, result.stderr
+    assert {p.name: p.read_bytes() for p in (finished / 'predictions').iterdir()} == before
+
+
+def test_recordings_get_all_tasks(finished, beeps):
+    folder = f'{beeps["manual_dir"]}/hums'
+    result = run('ser_jax.predict', f'--workdir={finished}', '--format=csv', folder)
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert len(rows) == 16
+    for row in rows:
+        for task in TASKS:
+            shares = [float(row[f'{task}_{level}']) for level in ('low', 'middle', 'high')]
+            assert sum(shares) == pytest.approx(1, abs=1e-5)
+            assert row[task] == ('low', 'middle', 'high')[int(np.argmax(shares))]
+
+
+def test_two_devices_give_the_same_losses(records, tmp_path):
+    found = []
+    for devices in (1, 2):
+        workdir = tmp_path / str(devices)
+        more = ('--config.conditions=()', '--config.final=False', '--config.eval_every=1')
+        result = run(*command(records, workdir, *more), devices=devices)
+        assert result.returncode == 0, result.stderr
+        found.append([[row['loss'], row['gradient_norm']] for row in metrics(workdir)])
+    np.testing.assert_allclose(*found, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        ("--config.conditions=('fgsm(0.1)',)", 'fgsm_waveform'),
+        ("--config.augmentations=('mixup(0.2)',)", 'work on log-mels'),
+        ("--config.reported=('emotion',)", "classification task 'emotion'"),
+        ('--config.reported=()', 'one or more'),
+        ("--config.test_corpora=('emodb',)", 'on emotions only'),
+        ('--config.representation=words', 'representation'),
+        ('--config.tasks.arousal.target=emotion', "target is 'emotion'"),
+    ],
+)
+def test_what_cannot_be_is_refused(records, tmp_path, more, message):
+    result = run(*command(records, tmp_path / 'run', '--config.conditions=()', more))
+    assert result.returncode == 1, result.stdout
+    assert re.fullmatch(r'error: [^\n]+\n', result.stderr)
+    assert message in result.stderr
+    assert not (tmp_path / 'run').exists()
+
+
+def test_dimensions_in_classes(finished, records):
+    corpus = open_corpus('demo_speech', data_dir=records, representation='waveform')
+    corpus.index['arousal'][:7] = [1, 2, 2.01, 3.99, 4, 5, np.nan]
+    found = data.labels_of(corpus, np.arange(7), 'arousal', ('low', 'middle', 'high'))
+    assert found.tolist() == [0, 0, 1, 1, 2, 2, -1]
+    assert data.class_names('arousal', [corpus], ()) == ('low', 'middle', 'high')
+
+
+@pytest.mark.parametrize('field', sorted(EMOTIONS_OF))
+def test_dimensions_made_of_emotions(finished, records, field):
+    corpus = open_corpus('demo_speech', data_dir=records, representation='waveform')
+    names = data.class_names(field, [corpus], ())
+    rows = np.arange(len(corpus))
+    emotions = data.labels_of(corpus, rows, 'emotion', EMOTIONS)
+    for emotion, label in zip(emotions, data.labels_of(corpus, rows, field, names)):
+        assert EMOTIONS[emotion] in EMOTIONS_OF[field][names[label]]
