@@ -232,7 +232,7 @@ def attack_checks(results: Mapping[str, float]) -> list[tuple[str, bool]]:
 
     Returns:
         (what should hold, with the numbers; whether it does), for what the results allow: the rate
-        falls with epsilon (to 1 point); the largest epsilon, if at least 0.3, reaches below 10 %;
+        falls with epsilon (in all, and to 1 point at every step); the largest epsilon, if at least 0.3, reaches below 10 %;
         PGD is as strong as FGSM (to half a point); random signs harm less than FGSM; twice the
         steps change less than 3 points.
 
@@ -255,7 +255,9 @@ def _checks_over_epsilon(rates, clean):
         values = np.array([sweep[attack] for attack in order])
         falls = values[1:] <= np.minimum.accumulate(values)[:-1] + 0.01
         if len(order) > 1:
-            yield f'{kind[0]} falls with epsilon: {_listed(sweep, *order)}', falls.all()
+            # Where nothing falls at all, nothing was attacked: a model that always says the same.
+            holds = falls.all() and values[-1] < values[0]
+            yield f'{kind[0]} falls with epsilon: {_listed(sweep, *order)}', holds
     largest = max((attack.arguments[0] for attack in attacks), default=0)
     if largest >= 0.3:
         strongest = min((a for a in attacks if a.arguments[0] == largest), key=attacks.get)

@@ -80,10 +80,8 @@ def open_clips(corruption: Corruption, config) -> tuple[dict[str, np.ndarray] | 
         types = np.array([noise_type(text) for text in corpus.index['script']])
         rows = np.flatnonzero(types == arguments[0])
         if not len(rows):
-            raise UserError(
-                f'{corpus.name} has no noise of the type {arguments[0]!r}; it has '
-                f'{", ".join(sorted(set(types)))}'
-            )
+            there = ', '.join(sorted(set(types) - {''})) or 'no types at all'
+            raise UserError(f'{corpus.name} has no noise of the type {arguments[0]!r}; it has {there}')
     elif name == 'babble':
         corpus = _clip_corpus('babble_corpus', corruption, config)
         if corpus.name in (
@@ -119,6 +117,7 @@ def open_clips(corruption: Corruption, config) -> tuple[dict[str, np.ndarray] | 
 def _clip_corpus(field: str, corruption: Corruption, config) -> Corpus:
     if not config[field]:
         raise UserError(
-            f'condition {corruption.condition} needs recordings: name a prepared corpus in config.{field}'
+            f'condition {corruption.condition} needs recordings: name a prepared corpus in config.{field} (noise of '
+            f'the types {", ".join(COLOURS)} needs none)'
         )
     return open_waveforms(config[field], config)

@@ -125,6 +125,10 @@ def apply_options(
     return config
 
 
+def _is_size(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
 def _are_texts(values: tuple) -> bool:
     return all(isinstance(value, str) and value for value in values)
 
@@ -173,6 +177,25 @@ _RULES = (
     ('optimiser.weight_decay', lambda x: x >= 0, 'at least 0'),
     ('optimiser.clip', lambda x: x > 0, 'above 0'),
     ('optimiser.average', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+    ('model.channels', lambda x: x and all(_is_size(c) for c in x), 'one or more whole numbers from 1'),
+    *(
+        (f'model.{field}', _is_size, 'a whole number from 1')
+        for field in (
+            'frame_features',
+            'blstm_features',
+            'embedding_features',
+            'decoder_channels',
+            'filters',
+            'width',
+            'pool_channels',
+            'frame_samples',
+            'hop_samples',
+            'gru_features',
+            'gru_layers',
+        )
+    ),
+    ('model.dropout', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+    ('model.map_dropout', lambda x: 0 <= x < 1, 'from 0 to below 1'),
 )
 
 
@@ -185,8 +208,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for field, test, words in _RULES:
         value = config
         for name in field.split('.'):
-            value = value[name]
-        if not test(value):
+            value = value.get(name) if hasattr(value, 'get') else None
+        if value is not None and not test(value):  # fields of a network are its own
             raise UserError(f'config.{field} is {value!r}; it must be {words}')
     if config.corpus != config.settings_of:
         raise UserError(

@@ -167,11 +167,12 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     unlabelled = [open_by_name(config, name) for name in config.unlabelled]
     noise = open_noise(config) if config.noise_corpus else None
     labels = tuple(config.labels or corpus.metadata['labels'])
-    unknown = sorted(set(labels) - set(corpus.metadata['vocabulary']))
+    there = np.unique(corpus.index['emotion'][corpus.index['emotion'] >= 0])
+    there = [corpus.metadata['vocabulary'][code] for code in there]
+    unknown = [label for label in labels if label not in there]
     if unknown:
         raise UserError(
-            f'config.labels: corpus {corpus.name} has no emotion {unknown[0]!r}; it has '
-            f'{", ".join(corpus.metadata["vocabulary"])}'
+            f'config.labels: corpus {corpus.name} has no emotion {unknown[0]!r}; it has {", ".join(there)}'
         )
     if not labels:
         raise UserError(
@@ -215,7 +216,11 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
 
     operations = augment.parse_operations(config.augmentations)
     settings = config.model.to_dict()
-    model = _model_class(settings.pop('name'))(
+    model_class = _model_class(settings.pop('name'))
+    problem = model_class.problem(settings, FrontEnd(**config.data.front_end))
+    if problem:
+        raise UserError(f'config.model: {problem}')
+    model = model_class(
         heads={task.name: len(task.classes) for task in tasks if task.kind == 'classification'},
         reconstruction=any(task.kind == 'reconstruction' for task in tasks),
         axis_name=sharding.AXIS,

@@ -26,7 +26,7 @@ _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'see above')
 
 def main(_: list[str]) -> None:
     """Runs what the flags say."""
-    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much that is of no use here
+    logging.set_verbosity(logging.ERROR)  # JAX and Orbax tell much that is of no use here
     warnings.formatwarning = lambda message, *_: f'warning: {message}\n'
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(config)

@@ -292,6 +292,8 @@ def select_folds(folds: Sequence[Fold], numbers: Sequence[int]) -> list[Fold]:
     Raises:
         UserError: a fold that does not exist.
     """
+    if not folds:
+        return []  # the protocol has none, whatever an option may choose
     for number in numbers:
         if not isinstance(number, int) or not 1 <= number <= len(folds):
             raise UserError(f'there is no fold {number!r}, only 1 to {len(folds)}')

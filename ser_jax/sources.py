@@ -75,10 +75,10 @@ def rows_that_join(corpus: Corpus, tasks: tuple[Task, ...], name: str) -> np.nda
         numbers = data.labels_of(corpus, everything, task.target, task.classes)
         rows |= set(np.flatnonzero(numbers >= 0))
         shared += [label for k, label in enumerate(task.classes) if (numbers == k).any()]
-    if not rows:
+    if len(shared) < 2:  # one class alone would make the corpus tell the class
         classes = [label for task in tasks for label in task.classes]
         raise UserError(
-            f'config.labelled: {corpus.name} has none of the classes {", ".join(classes)}; as '
+            f'config.labelled: {corpus.name} has {len(shared) or "none"} of the classes {", ".join(classes)}; as '
             'config.unlabelled it may join without labels'
         )
     if jax.process_index() == 0:

@@ -1,5 +1,7 @@
 """`train_and_evaluate(config, workdir)`: trains every fold, pools their predictions, writes the result card."""
 
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
         }
         workdirs.refuse_changed(workdir, hashes)
         return card
+    if config.attack_source and Path(config.attack_source).expanduser().absolute() == workdir:
+        raise UserError(f'config.attack_source is the workdir itself: {workdir}; name another run')
     experiment = build_experiment(config)
     tester, cross = Tester(experiment), CrossCorpus(experiment)
     workdirs.claim_workdir(workdir, config, experiment.corpus_hashes())
@@ -161,7 +165,11 @@ def _predict_fold(
     if not names:
         return
     variables = loop.restore_best(experiment, workdir / 'checkpoints' / fold.name)
-    for name in names:
+    said = time.monotonic()
+    for number, name in enumerate(names, 1):
+        if jax.process_index() == 0 and time.monotonic() - said > 5:
+            said = time.monotonic()
+            print(f'{fold.name}  condition {number}/{len(names)}  {name}', file=sys.stderr, flush=True)
         probabilities, facts = tester.predict(name, variables, fold)
         if jax.process_index() > 0:
             continue

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ser_jax.features import FrontEnd
 from ser_jax.models import layers
 from ser_jax.models.convolution import convolution, depth_to_space, space_to_depth
 from ser_jax.models.recurrent import BLSTM
@@ -49,6 +50,17 @@ class Model(nn.Module):
     dropout: float = 0.3
     map_dropout: float = 0.1
     axis_name: str | None = None
+
+    @staticmethod
+    def problem(settings: Mapping, front_end: FrontEnd) -> str:
+        """What is wrong with the attributes for inputs of a front end, or ''."""
+        cells = _ROW * 2 ** len(settings['channels'])
+        if front_end.n_mels % cells:
+            return (
+                f'{len(settings["channels"])} blocks of channels halve the bands to cells of {cells}, which do not '
+                f'divide the {front_end.n_mels} bands'
+            )
+        return ''
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, length: jax.Array, *, train: bool) -> dict:
