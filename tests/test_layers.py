@@ -108,6 +108,21 @@ def test_blstm_equals_a_plain_one_on_each_utterance_alone():
         assert not out[i, n:].any()
 
 
+def test_grus_side_by_side_equal_flax():
+    x, kernel_in, kernel = normal(2, 7, 4), normal(3, 4, 15), normal(3, 5, 15)
+    bias_in, bias = normal(3, 15), normal(3, 5)
+    gates_in = jnp.einsum('btd,edg->tebg', x, kernel_in) + bias_in[:, None]
+    states = recurrent.gru(gates_in, kernel, bias)
+    for i in range(3):
+        cell = {}
+        for gate, columns in zip('rzn', np.split(np.arange(15), 3)):
+            cell[f'i{gate}'] = {'kernel': kernel_in[i][:, columns], 'bias': bias_in[i][columns]}
+            cell[f'h{gate}'] = {'kernel': kernel[i][:, columns]}
+        cell['hn']['bias'] = bias[i]
+        expected = nn.RNN(nn.GRUCell(5)).apply({'params': {'cell': cell}}, x)
+        np.testing.assert_allclose(states[:, i].transpose(1, 0, 2), expected, atol=1e-5)
+
+
 def test_attention_pooling_ignores_padding_and_gives_mean_and_deviation():
     x, length = normal(2, 6, 3), jnp.array([6, 2])
     pool = layers.AttentionPooling(features=4)
