@@ -1,6 +1,7 @@
 """Attention-augmented end-to-end multitask learning (Zhang, Wu & Schuller 2019, arXiv 1903.12424).
 
-Not published, and ours: the initial values, and which channels the cross-channel maximum takes together.
+Not published, and ours: the initial values, and which channels the cross-channel maximum takes together
+(neighbours; before training all channels are alike, so that it makes no difference).
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ser_jax.features import FrontEnd
 from ser_jax.models import layers
 from ser_jax.models.recurrent import gru
 
@@ -205,6 +207,20 @@ class Model(nn.Module):
     dropout: float = 0.1
     axis_name: str | None = None
 
+    @staticmethod
+    def problem(settings: Mapping, front_end: FrontEnd) -> str:
+        """What is wrong with the attributes for inputs of a front end, or ''."""
+        del front_end
+        edges, frame = 2 * settings['width'], settings['frame_samples']
+        if settings['width'] < 3 or frame <= 2 * edges or frame % 2 or settings['hop_samples'] % 2:
+            return (
+                f'width {settings["width"]}, frame_samples {frame}, hop_samples {settings["hop_samples"]}: frame and hop '
+                'must be even, the width at least 3 and at most a quarter of the frame'
+            )
+        if settings['filters'] % settings['pool_channels']:
+            return f'{settings["pool_channels"]} pool_channels do not divide {settings["filters"]} filters'
+        return ''
+
     @nn.compact
     def __call__(self, waveform: jax.Array, length: jax.Array, *, train: bool) -> dict:
         """Runs the network.
@@ -227,9 +243,8 @@ class Model(nn.Module):
         frames = frames_of(samples, frame, hop)
         x = jnp.where(layers.frames_mask(length, samples), waveform, 0.0)
         x = jnp.pad(x, ((0, 0), (0, max(0, frame - samples))))[:, : (frames - 1) * hop + frame]
-        x = FrameEncoder(self.filters, self.width, self.pool_channels, frame, hop, name='encoder')(
-            x
-        )
+        widths = self.filters, self.width, self.pool_channels
+        x = FrameEncoder(*widths, frame, hop, name='encoder')(x)  # [B, T, D]
         x = layers.Dropout(self.dropout, axis_name=self.axis_name)(x, train=train)
 
         for layer in range(self.gru_layers):
@@ -238,6 +253,7 @@ class Model(nn.Module):
                 for task in self.heads
             ]
             kernel_in, kernel, bias_in, bias = (jnp.stack(each) for each in zip(*parameters))
+            # All tasks in one product and one loop, [T, tasks, B, 3H]; the first layer's input is the same.
             equation = 'tebd,edg->tebg' if layer else 'btd,edg->tebg'
             # Padding lies behind the real frames, where one direction never looks back from.
             x = gru(jnp.einsum(equation, x, kernel_in) + bias_in[:, None], kernel, bias)
