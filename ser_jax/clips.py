@@ -81,7 +81,9 @@ def open_clips(corruption: Corruption, config) -> tuple[dict[str, np.ndarray] | 
         rows = np.flatnonzero(types == arguments[0])
         if not len(rows):
             there = ', '.join(sorted(set(types) - {''})) or 'no types at all'
-            raise UserError(f'{corpus.name} has no noise of the type {arguments[0]!r}; it has {there}')
+            raise UserError(
+                f'{corpus.name} has no noise of the type {arguments[0]!r}; it has {there}'
+            )
     elif name == 'babble':
         corpus = _clip_corpus('babble_corpus', corruption, config)
         if corpus.name in (

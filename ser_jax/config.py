@@ -177,7 +177,11 @@ _RULES = (
     ('optimiser.weight_decay', lambda x: x >= 0, 'at least 0'),
     ('optimiser.clip', lambda x: x > 0, 'above 0'),
     ('optimiser.average', lambda x: 0 <= x < 1, 'from 0 to below 1'),
-    ('model.channels', lambda x: x and all(_is_size(c) for c in x), 'one or more whole numbers from 1'),
+    (
+        'model.channels',
+        lambda x: x and all(_is_size(c) for c in x),
+        'one or more whole numbers from 1',
+    ),
     *(
         (f'model.{field}', _is_size, 'a whole number from 1')
         for field in (

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 from collections.abc import Callable
 
 import jax
@@ -16,6 +15,7 @@ from ser_jax.config import check_config
 from ser_jax.corpora import EMOTIONS_OF, Corpus
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
+from ser_jax.networks import make_model
 from ser_jax.sources import Part, open_by_name, open_noise, rows_that_join, rows_with_labels
 from ser_jax.tasks import Task, make_tasks
 
@@ -215,17 +215,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     leak_check = leaks.check_folds(corpus.index, checked, [other.index for other in added])
 
     operations = augment.parse_operations(config.augmentations)
-    settings = config.model.to_dict()
-    model_class = _model_class(settings.pop('name'))
-    problem = model_class.problem(settings, FrontEnd(**config.data.front_end))
-    if problem:
-        raise UserError(f'config.model: {problem}')
-    model = model_class(
-        heads={task.name: len(task.classes) for task in tasks if task.kind == 'classification'},
-        reconstruction=any(task.kind == 'reconstruction' for task in tasks),
-        axis_name=sharding.AXIS,
-        **settings,
-    )
+    model = make_model(config, tasks)
     phases = objectives.multitask(
         model,
         tasks,
@@ -290,12 +280,3 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
             predict_step
         ),
     )
-
-
-def _model_class(name: str) -> type[nn.Module]:
-    try:
-        return importlib.import_module(f'ser_jax.models.{name}').Model
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(
-            f'config.model.name is {name!r}: no ser_jax/models/{name}.py with a Model'
-        ) from error

@@ -12,8 +12,8 @@ from ser_jax import pipeline
 from ser_jax.checkpoints import Checkpoints
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
+from ser_jax.networks import stored_model
 from ser_jax.steps import network_input
-from ser_jax.stored import stored_model
 
 # Longer recordings are cut into overlapping windows, whose probabilities are averaged.
 WINDOW_SECONDS = 10.0

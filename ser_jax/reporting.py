@@ -16,7 +16,7 @@ from ser_jax.corpora import prepared_hash
 from ser_jax.cross_corpus import CrossCorpus
 from ser_jax.environment import joined
 from ser_jax.experiment import Experiment
-from ser_jax.stored import run_fingerprint
+from ser_jax.networks import run_fingerprint
 
 
 def report(

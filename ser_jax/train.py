@@ -169,7 +169,9 @@ def _predict_fold(
     for number, name in enumerate(names, 1):
         if jax.process_index() == 0 and time.monotonic() - said > 5:
             said = time.monotonic()
-            print(f'{fold.name}  condition {number}/{len(names)}  {name}', file=sys.stderr, flush=True)
+            print(
+                f'{fold.name}  condition {number}/{len(names)}  {name}', file=sys.stderr, flush=True
+            )
         probabilities, facts = tester.predict(name, variables, fold)
         if jax.process_index() > 0:
             continue

@@ -23,7 +23,7 @@ LEVELS = {
         0.6: 'augmentations grid_figure grid_matrix',
         1: 'tasks augment attacks corruptions corpora grid_plan '
         'models.mtl_aug models.end_to_end models.adversarial_autoencoder',
-        1.5: 'stored clips',
+        1.5: 'networks clips',
         2: 'objectives data protocols leaks',
         2.5: 'sources',
         3: 'steps',
