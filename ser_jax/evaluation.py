@@ -193,6 +193,7 @@ def result_card(
     *,
     system: str,
     config_hash: str,
+    config: Mapping,
     corpus: str,
     trained_on: Sequence[str],
     corpus_hash: str,
@@ -217,6 +218,7 @@ def result_card(
     Args:
         system: name of the configuration, e.g. `mtl_aug` or `mtl_aug,single_task`.
         config_hash: of the whole configuration but its seed.
+        config: that configuration, dotted field -> value.
         corpus: name of the corpus; `corpus_hash`, `synthetic`: from its metadata.
         trained_on: names of the corpora whose labels trained.
         labels: the emotions.
@@ -261,6 +263,7 @@ def result_card(
         card['validation'] = validation
     if attack_checks:
         card['attack_checks'] = attack_checks
+    card['config'] = config
     if n_labels:
         card['n_labels'] = n_labels
     if tested_with:

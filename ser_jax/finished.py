@@ -84,9 +84,12 @@ def read_seeds(workdirs: Sequence) -> list[dict]:
     for workdir, card in zip(workdirs, cards):
         for field in ('system', 'config_hash'):
             if card[field] != cards[0][field]:
+                first, other = (c.get('config', {}) for c in (cards[0], card))
+                fields = [name for name in first | other if first.get(name) != other.get(name)]
+                names = f'; they differ in {", ".join(fields)}' if fields else ''
                 raise UserError(
                     f'{workdirs[0]} and {workdir} are not seeds of one system: their {field} is '
-                    f'{cards[0][field]} and {card[field]}'
+                    f'{cards[0][field]} and {card[field]}{names}'
                 )
     seeds = {}
     for workdir, card in zip(workdirs, cards):

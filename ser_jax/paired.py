@@ -37,6 +37,7 @@ def _side(workdirs, cards, confusions):
     uar = metrics.uar(confusions.sum(1))
     return {
         'system': cards[0]['system'],
+        'config': cards[0].get('config', {}),
         'trained_on': cards[0].get('trained_on', [cards[0]['corpus']]),
         'seeds': [card['seed'] for card in cards],
         'commits': list(dict.fromkeys(card['commit'] for card in cards)),

@@ -22,6 +22,7 @@ _FEW = 8  # speakers: below, a p-value cannot become small
 # speakers it covers in 90 % of cases (1.96 √(9/10) of Student's t with 9 degrees of freedom), of 20
 # in 93 %.
 _NARROW = 20
+_TOLD = ('system', 'options', 'settings_of', 'corpus')  # fields that a header tells in other words
 _WAYS = {
     'mean_over_seeds': 'mean over seeds ± std',
     'averaged_posterior': 'averaged posterior',
@@ -178,6 +179,14 @@ def _context(sides, result):
     lines.append(
         f'{result["corpus"]} ({speech}){"" if across else folds}, condition {result["condition"]}'
     )
+    configs = [side['config'] for _, side in sides if side['config']]
+    if len(configs) == 2:
+        fields = [name for name in configs[0] | configs[1] if name not in _TOLD]
+        texts = [[f'{name} {config.get(name, "–")}' for name in fields] for config in configs]
+        for (name, _), own, other in zip(sides, texts, texts[::-1]):
+            differing = [text for text, against in zip(own, other) if text != against]
+            if differing:
+                lines.append(f'{name} alone: {", ".join(differing)}')
     unknown = result['n_unknown_speaker']
     lines.append(
         f'{result["n"]} utterances, {_count(result["n_speakers"], "speaker")}'

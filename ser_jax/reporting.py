@@ -67,10 +67,10 @@ def report(
         )
     content = workdirs.compared(workdirs.as_json(config))
     del content['seed']  # runs that differ in nothing else make one row of a table
-    content = json.dumps(content, sort_keys=True)
     card = evaluation.result_card(
         system=','.join([config.system, *config.options]),
-        config_hash=hashlib.sha256(content.encode()).hexdigest()[:16],
+        config_hash=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
+        config=content,
         corpus=corpus.name,
         trained_on=[corpus.name, *config.labelled],
         corpus_hash=corpus.metadata['corpus_hash'],

@@ -47,6 +47,7 @@ def card(seed=0, labels=LABELS, conditions=None, **changes):
     fields = {
         'system': 'mtl_aug',
         'config_hash': 'c0ffee',
+        'config': {},
         'corpus': 'emodb',
         'trained_on': ['emodb'],
         'corpus_hash': 'beef',
@@ -183,7 +184,7 @@ def test_card_has_the_agreed_fields():
     made = card()
     assert list(made) == [
         'system', 'config_hash', 'commit', 'versions', 'device', 'corpus', 'trained_on', 'corpus_hash',
-        'synthetic', 'labels', 'tasks', 'protocol', 'n_folds', 'seed', 'n_params', 'conditions', 'leak_check', 'cost',
+        'synthetic', 'labels', 'tasks', 'protocol', 'n_folds', 'seed', 'n_params', 'conditions', 'leak_check', 'cost', 'config',
     ]  # fmt: skip
     assert set(made['conditions']['clean']) == {
         'n', 'uar', 'uar_ci95', 'redrawn', 'wa', 'macro_f1', 'recall', 'confusion', 'folds',

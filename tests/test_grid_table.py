@@ -35,6 +35,7 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
         **{
             'system': run.variant,
             'config_hash': '1',
+            'config': {},
             'corpus': 'c',
             'trained_on': ['c'],
             'corpus_hash': '2',

@@ -41,6 +41,7 @@ def lay(folder, found, seed=0, labels=LABELS, conditions=('clean',), **changes):
     fields = {
         'system': 'mtl_aug',
         'config_hash': 'c0ffee',
+        'config': {},
         'corpus': 'c',
         'trained_on': ['c'],
         'corpus_hash': 'beef',
@@ -325,6 +326,15 @@ def test_cross_corpus_conditions_pair_systems_trained_on_other_corpora(tmp_path)
     assert 'folds' not in text  # of the training corpus: nothing was tested in them
     with pytest.raises(UserError, match='corpora are c and d'):
         compared(a, b)
+
+
+def test_what_differs_in_the_configs_is_shown(tmp_path):
+    a = lay(tmp_path / 'a', predictions(0), config={'steps': 5, 'labelled_share': 0.1})
+    b = lay(tmp_path / 'b', predictions(1), config={'steps': 5, 'labelled_share': 1.0})
+    text = report.comparison_table(compared(a, b))
+    assert 'A alone: labelled_share 0.1\n' in text
+    assert 'B alone: labelled_share 1.0\n' in text
+    assert 'steps' not in text
 
 
 @pytest.mark.parametrize(
