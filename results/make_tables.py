@@ -2,7 +2,8 @@
 
 A run behind a number of the README lies in `results/<group>/<run>/`: `results.json` (the card),
 `predictions/<condition>.csv`, `command.txt` (the command that made it). `<!-- table: GROUP -->` and
-`<!-- end table -->` in the README enclose the table of a group. `--check` writes nothing and exits
+`<!-- end table -->` in the README enclose the table of a group; of a grid's folder, its `robustness_….md` or
+`matrix.md`. `--check` writes nothing and exits
 with 1 where the README says something else than the cards.
 """
 
@@ -130,7 +131,13 @@ def fill(readme: str, results: Path) -> str:
         raise CardError('the README has no <!-- table: GROUP --> … <!-- end table -->')
 
     def renew(match):
-        return f'{match[1]}{make_table(read_runs(results / match[2]))}{match[3]}'
+        group = results / match[2]
+        files = [*group.glob('robustness_*.md'), *group.glob('matrix.md')]
+        if files:
+            table = files[0].read_text(encoding='utf-8').partition('finished.\n\n')[2]
+        else:
+            table = make_table(read_runs(group))
+        return f'{match[1]}{table}{match[3]}'
 
     return MARKED.sub(renew, readme)
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ser_jax import conditions
@@ -54,6 +54,29 @@ def curves(rows: Sequence[Row], grid: Grid) -> dict[str, tuple[dict, dict]]:
         if 'clean' in results:
             references[run.variant] = results['clean']['uar']
     return {setting: drawn for setting, drawn in found.items() if drawn[0]}
+
+
+def levels_as_markdown(panels: Mapping[str, Mapping], references: Mapping[str, float]) -> str:
+    """The curves of one setting as Markdown tables, UAR in percent: a table a kind of level, a row a series and variant.
+
+    Args:
+        panels, references: of `curves`.
+    """
+    kinds: dict[str, list[tuple[str, str, dict]]] = {}
+    for heading, lines in panels.items():
+        series, _, axis = heading.rpartition(': ')
+        for variant, points in lines.items():
+            rates = {x if isinstance(x, str) else f'{x:g}': uar for x, uar, _ in points}
+            kinds.setdefault(axis, []).append((series, variant, rates))
+    parts = []
+    for axis, rows in kinds.items():
+        levels = list(dict.fromkeys(level for *_, rates in rows for level in rates))
+        lines = [[axis, 'system', 'clean', *levels], ['---'] * (3 + len(levels))]
+        for series, variant, rates in rows:
+            cells = [_percent(rates.get(level)) for level in levels]
+            lines.append([series, variant, _percent(references.get(variant)), *cells])
+        parts.append('\n'.join('| ' + ' | '.join(line) + ' |' for line in lines))
+    return '\n\n'.join(parts) + '\n'
 
 
 def _percent(value: float | None, signed: bool = False) -> str:
@@ -133,7 +156,7 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
     """Writes `table.md`, `table.csv` and `table.png`, each whole or not at all.
 
     Where corpora are tested across there are `matrix.md` and `matrix.png`, too; where noise, attacks or other conditions
-    of `config.conditions`, `robustness_<setting>.png`, which draws them instead of `table.png`.
+    of `config.conditions`, `robustness_<setting>.md` and `.png`, which draws them instead of `table.png`.
 
     Args:
         rows: at least one, of `grid_rows.make_rows`.
@@ -163,6 +186,8 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
     for setting, (panels, references) in drawn.items():
         path = workdir / f'robustness_{setting}.png'
         robustness_figure(panels, references, f'{grid.name}, {setting}: {summary}', path)
+        text = f'# Grid {grid.name}, {setting}: UAR %\n\n{summary}.\n\n{levels_as_markdown(panels, references)}'
+        write_atomically(path.with_suffix('.md'), text)
     whole = [
         row for row in rows if row['condition'].startswith('clean') or row['setting'] not in drawn
     ]

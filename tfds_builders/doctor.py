@@ -87,15 +87,17 @@ def examine(
     published = max(len(listing.published), listing.n_published)
     total = published or len(listing.utterances)
     what = 'published utterances' if published else 'rows'
+    # A list of labels that is itself short is no measure of what should be there.
+    named = listing.published if len(listing.published) == published else ()
     missing = [item.id for item in listing.missing]
     lines = [
         f'{name} in {folder}: found {len(listing.utterances)} of {total} {what}, '
         f'missing {listing.n_missing}, unusable {len(bad)}',
-        f'by emotion: {_counts(good, listing.published)}',
+        f'by emotion: {_counts(good, named)}',
     ]
-    if listing.published and builder.LABELS:
+    if named and builder.LABELS:
         chosen = [item for item in good if item.emotion in builder.LABELS]
-        wanted = [item for item in listing.published if item.emotion in builder.LABELS]
+        wanted = [item for item in named if item.emotion in builder.LABELS]
         lines.append(f'default task ({", ".join(builder.LABELS)}): {len(chosen)} of {len(wanted)}')
     speakers = {item.speaker for item in good} - {''}
     lines.append(f'speakers: {len(speakers)}')
@@ -114,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog='python -m tfds_builders.doctor',
         description='Says what of a corpus is there, without building anything.',
     )
-    parser.add_argument('name', help='emodb, ravdess, demo_speech, csv_corpus/<name>')
+    parser.add_argument('name', help='a folder here, e.g. emodb, or csv_corpus/<name>')
     parser.add_argument('--manual_dir', help='the corpus; default $SER_JAX_MANUAL_DIR/<corpus>')
     parser.add_argument('--all', action='store_true', help='list every missing name')
     parser.add_argument('--workers', type=int, help='processes; default: one a core')
