@@ -15,6 +15,7 @@ from conftest import ROOT, run, simulated
 
 from benchmarks import (
     accelerator,
+    end_to_end_step,
     flops,
     front_end,
     memory,
@@ -39,6 +40,13 @@ def test_train_step(monkeypatch, tmp_path):
     _run(train_step, monkeypatch, *flags, '--without=torch')
     rows = json.loads(out.read_text())['rows']
     assert set(rows) == {'ser_jax', 'ser_jax with augmentations'}
+
+
+def test_end_to_end_step(monkeypatch, tmp_path):
+    out = tmp_path / 'times.json'
+    flags = ['--batch=2', '--seconds=0.06', '--blocks=1', f'--out={out}']
+    _run(end_to_end_step, monkeypatch, *flags, '--without=torch')
+    assert set(json.loads(out.read_text())['rows']) == {'ser_jax'}
 
 
 def test_front_end(monkeypatch, tmp_path):
@@ -165,3 +173,9 @@ def test_the_readme_cites_the_measured_baselines(path):
     for machine in ('svc', 'svc_balanced'):
         assert f'{100 * result[machine]["uar"]:.1f}' in readme
     assert f'benchmarks.opensmile_baseline {result["corpus"]}' in readme
+
+
+@pytest.mark.skipif(not _HAS_TORCH, reason='PyTorch is not installed (extra [bench])')
+def test_the_end_to_end_network_in_pytorch_is_the_same():
+    losses = end_to_end_step.same_losses(end_to_end_step.make_batch(2, 0.1))
+    assert losses[0][0] > losses[-1][0]  # and it learns
