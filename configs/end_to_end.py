@@ -72,6 +72,9 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     )
     config.optimiser.learning_rate = 1e-4
     config.label_smoothing = 0.0
-    config.steps = 1500
-    config.eval_every = 250
+    # Two CPU cores take some seconds a step: short crops, few steps. Not searched yet.
+    config.batch_size = 8
+    config.crop_frames = 150
+    config.steps = 600
+    config.eval_every = 100
     return apply_options(config, argument, OPTIONS, CORPORA)

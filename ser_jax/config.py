@@ -267,7 +267,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         )
     for name in config.reported:
         task = config.tasks.get(name)
-        if task is None or task.kind != 'classification' or task.weight <= 0:
+        if task is None or task.kind == 'reconstruction' or task.weight <= 0:
             raise UserError(
                 f'config.reported needs a classification task {name!r} with a weight above 0 in config.tasks'
             )

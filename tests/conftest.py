@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 EMOTIONS = ('angry', 'happy', 'neutral', 'sad')
+RATINGS = {'angry': (4.5, 1.5, 4.5), 'happy': (4, 5, 3), 'neutral': (3, 3, 3), 'sad': (1, 2, 2)}
 
 
 def write_beeps(
@@ -24,7 +25,8 @@ def write_beeps(
     rng = np.random.default_rng(seed)
     with (folder / 'metadata.csv').open('w', newline='') as file:
         table = csv.writer(file)
-        table.writerow(['file', 'emotion', 'speaker', 'gender', 'language'])
+        names = ('arousal', 'valence', 'dominance')
+        table.writerow(['file', 'emotion', 'speaker', 'gender', 'language', *names])
         for speaker in range(speakers):
             for number, emotion in enumerate(EMOTIONS):
                 for take in range(takes):
@@ -38,7 +40,8 @@ def write_beeps(
                     soundfile.write(folder / name, wave, 16000, subtype='PCM_16')
                     gender = 'female' if speaker % 2 else 'male'
                     language = 'de' if speaker < 3 else 'en'
-                    table.writerow([name, emotion, f'{prefix}{speaker}', gender, language])
+                    who = f'{prefix}{speaker}'
+                    table.writerow([name, emotion, who, gender, language, *RATINGS[emotion]])
 
 
 @pytest.fixture(scope='session')
