@@ -135,6 +135,8 @@ def fill(readme: str, results: Path) -> str:
         files = [*group.glob('robustness_*.md'), *group.glob('matrix.md')]
         if files:
             table = files[0].read_text(encoding='utf-8').partition('finished.\n\n')[2]
+            # Of matrices, the models as they are and with target statistics; the rest stands in the file.
+            table = '\n\n**'.join(table.split('\n\n**')[:2]).rstrip() + '\n'
         else:
             table = make_table(read_runs(group))
         return f'{match[1]}{table}{match[3]}'
