@@ -189,7 +189,9 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
         text = f'# Grid {grid.name}, {setting}: UAR %\n\n{summary}.\n\n{levels_as_markdown(panels, references)}'
         write_atomically(path.with_suffix('.md'), text)
     whole = [
-        row for row in rows if row['condition'].startswith('clean') or row['setting'] not in drawn
+        row
+        for row in rows
+        if row['condition'].startswith(('clean', 'cross_')) or row['setting'] not in drawn
     ]
     draw_grid(whole, f'{grid.name}: {summary}', workdir / 'table.png')
     panels = matrices(rows)
