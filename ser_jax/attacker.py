@@ -15,8 +15,9 @@ from ser_jax.checkpoints import Checkpoints
 from ser_jax.clips import Waveforms
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
-from ser_jax.networks import run_fingerprint, stored_model
+from ser_jax.networks import stored_model
 from ser_jax.protocols import Fold
+from ser_jax.workdir import run_fingerprint
 
 
 class SourceRun:

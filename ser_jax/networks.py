@@ -1,9 +1,7 @@
 """Networks, built from configs or from what the folders of finished runs say."""
 
 import importlib
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -62,16 +60,3 @@ def stored_model(config: Mapping[str, Any], heads: Mapping[str, int]) -> nn.Modu
     """
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config['model'].items()}
     return _model_class(settings.pop('name'))(heads=dict(heads), reconstruction=False, **settings)
-
-
-def run_fingerprint(workdir: str | Path) -> str | None:
-    """What tells the models of a finished run from those of another; None where there is none.
-
-    Args:
-        workdir: of the run.
-    """
-    try:
-        card = json.loads((Path(workdir).expanduser() / 'results.json').read_text())
-        return f'{card["config_hash"]} seed {card["seed"]} {card["commit"]}'
-    except (OSError, ValueError, KeyError):
-        return None

@@ -16,7 +16,6 @@ from ser_jax.corpora import prepared_hash
 from ser_jax.cross_corpus import CrossCorpus
 from ser_jax.environment import joined
 from ser_jax.experiment import Experiment
-from ser_jax.networks import run_fingerprint
 
 
 def report(
@@ -119,7 +118,7 @@ def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     }
     made_with = {name: flat[name] for name in workdirs.TESTED_WITH} | {'corpus_hashes': hashes}
     if config.attack_source:
-        made_with['attack_models'] = run_fingerprint(config.attack_source)
+        made_with['attack_models'] = workdirs.run_fingerprint(config.attack_source)
     return made_with
 
 

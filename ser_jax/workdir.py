@@ -65,6 +65,16 @@ def read_card(workdir: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def run_fingerprint(workdir: str | Path) -> str | None:
+    """What tells the models of a finished run from those of another; None where there is none.
+
+    Args:
+        workdir: of the run.
+    """
+    card = read_card(Path(workdir).expanduser())
+    return card and f'{card["config_hash"]} seed {card["seed"]} {card["commit"]}'
+
+
 def summary_file(workdir: Path, fold: str) -> Path:
     """Where a fold says how its training ended; it is there only then."""
     return workdir / 'checkpoints' / fold / 'summary.json'
