@@ -7,7 +7,7 @@ python -m ser_jax.main --config=configs/end_to_end.py:demo_speech,arousal,no_att
 
 import ml_collections
 
-from ser_jax.config import apply_options, base_config
+from ser_jax.config import SMOKE, apply_options, base_config
 
 _TASKS = ('arousal', 'valence', 'dominance')
 
@@ -22,13 +22,8 @@ OPTIONS = {
     **{task: _only(task) for task in _TASKS},  # a single task
     'no_validation': {'validation': False},
     'smoke': {
-        'folds': (1,),
-        'steps': 4,
-        'eval_every': 2,
-        'batch_size': 8,
+        **SMOKE,
         'crop_frames': 32,
-        'eval_batch_size': 8,
-        'final': False,
         'model.filters': 4,
         'model.pool_channels': 2,
         'model.gru_features': 4,

@@ -7,7 +7,7 @@ python -m ser_jax.main --config=configs/mtl_aug.py:ravdess,single_task  (without
 
 import ml_collections
 
-from ser_jax.config import apply_options, base_config
+from ser_jax.config import SMOKE, apply_options, base_config
 
 OPTIONS = {
     'single_task': {
@@ -24,13 +24,8 @@ OPTIONS = {
     # Every speaker that is not tested trains; nothing is selected, the last parameters are tested.
     'no_validation': {'validation': False},
     'smoke': {
-        'folds': (1,),
-        'steps': 4,
-        'eval_every': 2,
-        'batch_size': 8,
+        **SMOKE,
         'crop_frames': 64,
-        'eval_batch_size': 8,
-        'final': False,
         'model.channels': (4, 4),
         'model.frame_features': 8,
         'model.blstm_features': 4,

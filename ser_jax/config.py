@@ -87,6 +87,17 @@ def base_config() -> ml_collections.ConfigDict:
     return config
 
 
+# What the option `smoke` of every system sets, beside a small network of its own.
+SMOKE = {
+    'folds': (1,),
+    'steps': 4,
+    'eval_every': 2,
+    'batch_size': 8,
+    'eval_batch_size': 8,
+    'final': False,
+}
+
+
 def apply_options(
     config: ml_collections.ConfigDict,
     argument: str,

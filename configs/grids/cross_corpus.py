@@ -7,7 +7,7 @@ German, English, Polish and Urdu; the four emotions that all of them have. Ends 
 
 _CORPORA = ('emodb', 'ravdess', 'nemo', 'urdu')
 _LABELS = ('angry', 'happy', 'neutral', 'sad')
-_ADAPTED = {'target_statistics': True, 'few_shot': (0, 5, 10, 15), 'few_shot_speakers': (0.25,)}
+_ADAPTED = {'target_statistics': True, 'few_shot': (0, 5, 10, 15), 'few_shot_speakers': (0, 0.25)}
 
 
 def _train_on(*corpora: str, **more) -> dict:
