@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,23 @@ def simulated(devices: int) -> dict[str, str]:
         ' --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
         'JAX_PLATFORMS': 'cpu',
     }
+
+
+def same_on_devices(script: str) -> None:
+    """Runs a Python script on four simulated devices and asserts that it ends by printing `same`."""
+    environment = {
+        **os.environ,
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+        'JAX_PLATFORMS': 'cpu',
+        'PYTHONPATH': os.pathsep.join(sys.path),
+    }
+    result = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.strip() == 'same', result.stderr[-3000:]
 
 
 def metrics(workdir: Path) -> list[dict]:

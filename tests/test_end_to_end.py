@@ -1,16 +1,13 @@
 """The end-to-end network: as published, equal to a plain one on each utterance alone, blind to padding."""
 
 import functools
-import os
-import subprocess
-import sys
-import textwrap
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import same_on_devices
 
 from ser_jax.models import end_to_end
 
@@ -284,16 +281,4 @@ DEVICES = """
 
 
 def test_dropout_and_gradients_are_the_same_on_1_2_and_4_devices():
-    environment = {
-        **os.environ,
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
-        'JAX_PLATFORMS': 'cpu',
-        'PYTHONPATH': os.pathsep.join(sys.path),
-    }
-    run = subprocess.run(
-        [sys.executable, '-c', textwrap.dedent(DEVICES)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert run.stdout.strip() == 'same', run.stderr[-3000:]
+    same_on_devices(DEVICES)

@@ -1,15 +1,11 @@
 """Layers: against plain formulations, blind to padding, the same on any number of devices."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import same_on_devices
 from jax import lax
 
 from ser_jax.models import convolution, layers, recurrent
@@ -197,16 +193,4 @@ DEVICES = """
 
 
 def test_norm_dropout_and_augmentation_are_the_same_on_1_2_and_4_devices():
-    environment = {
-        **os.environ,
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
-        'JAX_PLATFORMS': 'cpu',
-        'PYTHONPATH': os.pathsep.join(sys.path),
-    }
-    run = subprocess.run(
-        [sys.executable, '-c', textwrap.dedent(DEVICES)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert run.stdout.strip() == 'same', run.stderr[-3000:]
+    same_on_devices(DEVICES)
