@@ -36,8 +36,8 @@ EMOTIONS = (
 )
 GENDERS = ('female', 'male')
 DIMENSIONS = ('arousal', 'valence', 'dominance')
-# Two classes of a dimension as they are made of categories in cross-corpus work: class -> emotions. Emotions in neither
-# class have no label.
+# Two classes of a dimension made of categories: class -> emotions, for EMO-DB as usual in cross-corpus work, for the other
+# emotions our choice. Emotions in neither class have no label.
 EMOTIONS_OF = {
     'arousal_of_emotion': {
         'low': ('neutral', 'calm', 'sad', 'disgusted', 'bored'),
