@@ -190,8 +190,8 @@ def test_the_grid_leaves_the_accelerator_to_its_runs(tmp_path):
 def test_an_interrupt_reaches_the_run_and_waits_for_it(tmp_path):
     script = (
         'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
-        'print(os.getpid(), file=sys.stderr, flush=True)\n'
-        'try:\n    time.sleep(60)\n'
+        'try:\n'
+        '    print(os.getpid(), file=sys.stderr, flush=True)\n    time.sleep(60)\n'
         'except KeyboardInterrupt:\n    sys.exit("saved")'
     )
     said = []
