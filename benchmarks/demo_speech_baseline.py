@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ser_jax.corpora import open_corpus
-from ser_jax.protocols import Fold, make_folds
+from ser_jax.folds import Fold, make_folds
 
 _RATE = 16000
 _HOP = 160

@@ -12,8 +12,10 @@ from importlib.metadata import version
 
 import numpy as np
 
-from ser_jax import comparison, data, metrics, protocols
+from ser_jax import comparison, metrics
 from ser_jax.corpora import open_corpus
+from ser_jax.folds import make_folds
+from ser_jax.labels import labels_of
 
 
 def functionals(corpus, rows: np.ndarray) -> np.ndarray:
@@ -42,10 +44,10 @@ def main() -> None:
 
     corpus = open_corpus(options.corpus, data_dir=options.data_dir, representation='waveform')
     names = tuple(corpus.metadata['labels'])
-    labels = data.labels_of(corpus, np.arange(len(corpus)), 'emotion', names)
+    labels = labels_of(corpus, np.arange(len(corpus)), 'emotion', names)
     rows = np.flatnonzero(labels >= 0)
     features = dict(zip(rows.tolist(), functionals(corpus, rows)))
-    folds = protocols.make_folds(
+    folds = make_folds(
         corpus.index,
         corpus.metadata['protocol'],
         rows=rows,

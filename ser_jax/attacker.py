@@ -15,8 +15,8 @@ from ser_jax.checkpoints import Checkpoints
 from ser_jax.clips import Waveforms
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
+from ser_jax.folds import Fold
 from ser_jax.networks import stored_model
-from ser_jax.protocols import Fold
 from ser_jax.workdir import run_fingerprint
 
 
@@ -52,17 +52,16 @@ class SourceRun:
             experiment.corpus.metadata['corpus_hash'],
             list(experiment.labels),
             experiment.protocol,
-            list(config.reported),
+            {task.name: task.kind for task in experiment.reported},
         )
-        theirs = (card['corpus_hash'], card['labels'], card['protocol'], stored['reported'])
+        kinds = {name: stored['tasks'][name]['kind'] for name in stored['reported']}
+        theirs = (card['corpus_hash'], card['labels'], card['protocol'], kinds)
         if theirs != mine:
             raise UserError(
                 f'config.attack_source: the run in {self._workdir} has another corpus, protocol, set of classes or tasks'
             )
         self.fingerprint = run_fingerprint(self._workdir)
-        self.model = stored_model(
-            stored, {task.name: len(task.classes) for task in experiment.reported}
-        )
+        self.model = stored_model(stored, {task.name: task.outputs for task in experiment.reported})
         for fold in experiment.folds:  # before anything is trained
             self._parameters(fold, experiment.constants(fold.train))
 
@@ -99,7 +98,7 @@ class Attacker:
     def __init__(self, experiment: Experiment, source: nn.Module, kind: str):
         self._experiment, self._kind = experiment, kind
         placement = sharding.DataParallel(experiment.mesh, experiment.config.parallelism)
-        tasks = tuple(task.name for task in experiment.reported)
+        tasks = experiment.reported
         attack = steps.make_attack_step(source, tasks, kind, experiment.front_end)
         predict = steps.make_predict_step(
             experiment.model, tasks, sharding.AXIS, kind, experiment.front_end
@@ -125,13 +124,13 @@ class Attacker:
             waveforms: of the corpus, for that kind.
 
         Returns:
-            (task -> probabilities float32 [N, K]; for waveforms the mean 'perturbation_snr_db').
+            (task -> what `loop.predict` returns; for waveforms the mean 'perturbation_snr_db').
         """
         experiment = self._experiment
         utterances = experiment.utterances(rows)
         size = experiment.config.eval_batch_size
-        probabilities = {
-            task.name: np.zeros((len(rows), len(task.classes)), np.float32)
+        answers = {
+            task.name: np.zeros((len(rows), task.outputs), np.float32)
             for task in experiment.reported
         }
         ratios = np.full(len(rows), np.nan)
@@ -143,7 +142,10 @@ class Attacker:
                 'seed': self._seeds(attack, rows[mine]),
             }
             for task in experiment.reported:
-                host[f'label_{task.name}'] = utterances.labels[task.target][mine].astype(np.int32)
+                labels = utterances.labels
+                if task.kind == 'regression':
+                    labels = utterances.ratings
+                host[f'label_{task.name}'] = labels[task.target][mine]
             if waveforms is None:
                 arrays = [pipeline.pad(utterances[position], longest) for position in mine]
                 host['x'] = (np.stack(arrays) - constants['mean']) / constants['std']
@@ -160,13 +162,13 @@ class Attacker:
             inputs = {self._kind: moved, 'length': batch['length']}
             result = self._predict(variables, inputs)
             for name, array in result.items():
-                probabilities[name][positions] = np.asarray(array.addressable_shards[0].data)
+                answers[name][positions] = np.asarray(array.addressable_shards[0].data)
             if waveforms is not None:
                 local = _local(attacks.perturbation_snr(batch['x'], moved, batch['own']))
                 ratios[positions] = multihost_utils.process_allgather(local, tiled=True)
         finite = np.isfinite(ratios)
         facts = {'perturbation_snr_db': float(ratios[finite].mean())} if finite.any() else {}
-        return probabilities, facts
+        return answers, facts
 
     def _seeds(self, attack: attacks.Attack, rows: np.ndarray) -> np.ndarray:
         """One number an utterance: systems, seeds and epsilons begin at the same random points."""

@@ -1,4 +1,4 @@
-"""Whether one system is better than another: paired statistics of the UAR, in NumPy.
+"""Whether one system is better than another: paired statistics of the UAR (and intervals of the CCC), in NumPy.
 
 Utterances of one speaker are not independent, so whole speakers are drawn and swapped, never single
 utterances. Confusion matrices per speaker `[S, K, K]` hold all that is needed for it, and turn
@@ -9,6 +9,8 @@ thousands of replicates into one matrix product. A side of a comparison is a sta
 import dataclasses
 
 import numpy as np
+
+from ser_jax import metrics
 
 # Replicates are computed in blocks of so many numbers, so that thousands of speakers do not fill
 # the memory.
@@ -95,6 +97,29 @@ def bootstrap_uar(confusions, replicates: int = 10_000, seed: int = 0) -> tuple[
         if redrawn > _PATIENCE * replicates:
             return undefined, redrawn
     return np.concatenate(scores), redrawn
+
+
+def bootstrap_ccc(sums, replicates: int = 10_000, seed: int = 0) -> np.ndarray:
+    """CCCs of a system on speakers drawn with replacement, as many as there are.
+
+    Args:
+        sums: of `metrics.concordance_sums`, float [S, 6].
+        replicates: B.
+        seed: of the draws.
+
+    Returns:
+        float [B]; NaN with fewer than two speakers.
+    """
+    count = len(sums)
+    if count < 2:
+        return np.full(replicates, np.nan)
+    rng, scores = np.random.default_rng(seed), []
+    for start in range(0, replicates, size := max(1, _BLOCK // count)):
+        drawn = rng.multinomial(
+            count, np.full(count, 1 / count), size=min(size, replicates - start)
+        )
+        scores.append(metrics.ccc_of_sums(drawn @ sums))
+    return np.concatenate(scores)
 
 
 def permutation_p(a, b, replicates: int = 10_000, seed: int = 0) -> tuple[float, bool]:

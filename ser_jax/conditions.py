@@ -15,7 +15,7 @@ from ser_jax.corruptions import CORRUPTIONS, SAMPLE_RATE, Corruption, corrupt, p
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
 from ser_jax.features import log_mel_of_signal, mel_matrix
-from ser_jax.protocols import Fold
+from ser_jax.folds import Fold
 
 
 def parse_conditions(texts: tuple[str, ...]) -> dict[str, Corruption | Attack]:

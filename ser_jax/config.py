@@ -19,7 +19,7 @@ def base_config() -> ml_collections.ConfigDict:
     # What is learnt from, and how it is evaluated.
     config.corpus = 'demo_speech'
     config.labels = ()  # emotions to tell apart; () = the corpus's usual ones
-    config.reported = ('emotion',)  # classification tasks that are validated and tested
+    config.reported = ('emotion',)  # classifications and regressions that are validated and tested
     config.protocol = ''  # e.g. 'speaker_folds(4)'; '' = the corpus's usual one
     config.folds = ()  # numbers of the folds to run, from 1; () = all
     config.validation = True  # False: validation speakers train too, the last parameters are tested
@@ -280,7 +280,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         task = config.tasks.get(name)
         if task is None or task.kind == 'reconstruction' or task.weight <= 0:
             raise UserError(
-                f'config.reported needs a classification task {name!r} with a weight above 0 in config.tasks'
+                f'config.reported needs a classification or regression {name!r} with a weight above 0 in config.tasks'
             )
     for name, task in config.tasks.items():
         if (name == 'emotion') != (task.target == 'emotion'):

@@ -63,6 +63,12 @@ def _condition(name, result):
         f'WA        {_percent(result["wa"]):>5} %',
         f'macro-F1  {_percent(result["macro_f1"]):>5} %',
     ]
+    if 'ccc' in result:
+        bounds = ', '.join('–' if bound is None else f'{bound:.3f}' for bound in result['ccc_ci95'])
+        rates.insert(
+            0,
+            f'CCC       {result["ccc"]:5.3f}     [{bounds}] 95 %; below: of the classes ratings fall into',
+        )
     return [rates, _confusion(result), _folds(result['folds'], 'test_speakers', ('uar', 'wa'))]
 
 

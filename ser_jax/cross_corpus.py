@@ -12,9 +12,10 @@ import numpy as np
 from ser_jax import augment, data, leaks, loop, objectives, optimiser, pipeline, sharding, steps
 from ser_jax.corpora import Corpus
 from ser_jax.errors import UserError
-from ser_jax.evaluation import Predictions
 from ser_jax.experiment import Experiment
-from ser_jax.protocols import Fold
+from ser_jax.folds import Fold
+from ser_jax.labels import labels_of
+from ser_jax.predictions import Predictions
 from ser_jax.sources import open_by_name
 
 _NOBODY = np.empty(0, np.int64)
@@ -91,7 +92,7 @@ class CrossCorpus:
         corpus = open_by_name(config, name)
         labels = tuple(x for x in experiment.labels if x in corpus.metadata['vocabulary'])
         everything = np.arange(len(corpus))
-        numbers = data.labels_of(corpus, everything, 'emotion', labels)
+        numbers = labels_of(corpus, everything, 'emotion', labels)
         rows = everything[numbers >= 0]
         present = [label for k, label in enumerate(labels) if (numbers == k).any()]
         if len(present) < 2:
@@ -120,7 +121,7 @@ class CrossCorpus:
         """Refuses an adaptation that leaves a class without a test, or adapts to what it tests."""
         corpus = target.corpus
         pool, tested = self._adapting(target, field)
-        left = set(data.labels_of(corpus, tested, 'emotion', target.labels))
+        left = set(labels_of(corpus, tested, 'emotion', target.labels))
         lost = [label for k, label in enumerate(target.labels) if k not in left]
         if lost:
             raise UserError(
@@ -165,7 +166,7 @@ class CrossCorpus:
             variables = variables | {'constants': constants}
         elif how == 'few shot':
             pool, rows = self._adapting(target, 'few_shot')
-            numbers = data.labels_of(target.corpus, pool, 'emotion', target.labels)
+            numbers = labels_of(target.corpus, pool, 'emotion', target.labels)
             chosen = [pool[numbers == k][:amount] for k in range(len(target.labels))]
             if amount:
                 variables = self._adapt(variables, target, np.concatenate(chosen))
@@ -181,7 +182,7 @@ class CrossCorpus:
         probabilities = loop.predict(experiment, variables, utterances)['emotion']
         columns = [experiment.labels.index(label) for label in target.labels]
         probabilities = probabilities[:, columns] / probabilities[:, columns].sum(1, keepdims=True)
-        labels = data.labels_of(target.corpus, rows, 'emotion', target.labels)
+        labels = labels_of(target.corpus, rows, 'emotion', target.labels)
         index = target.corpus.index
         predictions = Predictions(
             index['id'][rows], ['cross'] * len(rows), index['speaker'][rows], labels, probabilities
@@ -210,7 +211,7 @@ class CrossCorpus:
         """
         corpus, most = target.corpus, max(self._experiment.config[field])
         speakers = corpus.index['speaker'][target.rows]
-        numbers = data.labels_of(corpus, target.rows, 'emotion', target.labels)
+        numbers = labels_of(corpus, target.rows, 'emotion', target.labels)
         order = self._speakers(target)
         if field == 'few_shot_speakers':
             taken = order[: self._count(target, most)]

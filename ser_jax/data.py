@@ -1,14 +1,14 @@
 """Batches for training and evaluation, with the targets of every task, from the rows of prepared corpora."""
 
 import dataclasses
-import zlib
 from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from ser_jax import pipeline
-from ser_jax.corpora import DIMENSIONS, EMOTIONS, EMOTIONS_OF, GENDERS, Corpus
+from ser_jax.corpora import Corpus
 from ser_jax.errors import UserError
+from ser_jax.labels import labels_of
 
 
 class Utterances:
@@ -18,11 +18,13 @@ class Utterances:
         parts: (corpus, rows of its index) pairs.
         targets: class names of each label wanted, by the record field that holds it. Fields are
             those of `labels_of`.
-        hide: fields whose labels are withheld (unlabelled speech).
+        ratings: dimensions ('arousal', …) whose ratings are wanted.
+        hide: fields whose labels and ratings are withheld (unlabelled speech).
         memory_gb: up to this size the log-mels are read once and kept, by the corpus, for all folds.
 
     Attributes:
         labels: field -> int32 [N] class numbers, −1 where missing.
+        ratings: dimension -> float32 [N], NaN where missing.
         representation: of the corpora, 'log_mel' or 'waveform'.
         lengths: int32 [N], frames or samples.
     """
@@ -32,6 +34,7 @@ class Utterances:
         parts: list[tuple[Corpus, np.ndarray]],
         targets: dict[str, tuple[str, ...]],
         *,
+        ratings: Collection[str] = (),
         hide: Collection[str] = (),
         memory_gb: float = 4.0,
     ):
@@ -45,6 +48,12 @@ class Utterances:
         }
         for field in set(hide) & set(targets):
             self.labels[field] = np.full_like(self.labels[field], -1)
+        self.ratings = {
+            field: np.concatenate([corpus.index[field][rows] for corpus, rows in parts])
+            for field in ratings
+        }
+        for field in set(hide) & set(ratings):
+            self.ratings[field] = np.full_like(self.ratings[field], np.nan)
         self._kept = None
         waves = self.representation == 'waveform'
         step = 2 if waves else 4 * parts[0][0].metadata['front_end']['n_mels']  # bytes
@@ -96,65 +105,6 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays).astype(np.int32)
 
 
-def labels_of(corpus: Corpus, rows: np.ndarray, field: str, names: tuple[str, ...]) -> np.ndarray:
-    """The labels of some utterances as class numbers.
-
-    Args:
-        corpus: the corpus.
-        rows: [N] rows of its index.
-        field: of the records: 'emotion', 'gender', a text field, or a dimension ('arousal', 'valence', 'dominance'),
-            whose three classes are low [1, 2], middle (2, 4) and high [4, 5] (Zhang et al. 2019, arXiv 1903.12424);
-            or 'arousal_of_emotion', 'valence_of_emotion': see `EMOTIONS_OF`.
-        names: the classes.
-
-    Returns:
-        int [N]: positions in `names`, −1 where the label is missing or another class.
-    """
-    if field in EMOTIONS_OF:
-        groups = [[e in EMOTIONS_OF[field][name] for name in names] for e in EMOTIONS]
-        group = [row.index(True) if any(row) else -1 for row in groups]
-        return np.array([*group, -1])[labels_of(corpus, rows, 'emotion', EMOTIONS)]
-    values = corpus.index[field][rows]
-    if field in DIMENSIONS:
-        levels = np.where(values <= 2, 0, np.where(values < 4, 1, 2))
-        return np.where(np.isnan(values), -1, levels)
-    stored = {'emotion': corpus.metadata['vocabulary'], 'gender': GENDERS}.get(field)
-    if (
-        stored is not None
-    ):  # the field holds class numbers of its own; a last −1 maps missing to missing
-        numbers = [names.index(name) if name in names else -1 for name in stored]
-        return np.array([*numbers, -1])[values]
-    numbers = {name: number for number, name in enumerate(names)}
-    return np.array([numbers.get(str(value), -1) for value in values])
-
-
-def class_names(field: str, corpora: list[Corpus], emotions: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes of a record field: the task's emotions, the genders, or every text that occurs.
-
-    Args:
-        field: of the records.
-        corpora: those that training draws on.
-        emotions: the classes of the emotion task.
-
-    Raises:
-        UserError: the records have no such label.
-    """
-    if field == 'emotion':
-        return tuple(emotions)
-    if field == 'gender':
-        return GENDERS
-    if field in DIMENSIONS:
-        return ('low', 'middle', 'high')
-    if field in EMOTIONS_OF:
-        return tuple(EMOTIONS_OF[field])
-    values = [corpus.index.get(field) for corpus in corpora]
-    if any(value is None or value.dtype.kind not in 'US' for value in values):
-        raise UserError(
-            f'a classification task cannot have the target {field!r}: no such label in the records'
-        )
-    return tuple(sorted({str(text) for value in values for text in value} - {''}))
-
-
 def normalisation(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarray]:
     """Mean and standard deviation of each mel band over all frames of some utterances, or of all samples.
 
@@ -187,42 +137,6 @@ def _normalisation_of_samples(parts: list[tuple[Corpus, np.ndarray]]) -> dict[st
     return {'mean': np.float32(mean), 'std': np.float32(std)}
 
 
-def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Weights n / (K n_k) that make every class count the same: [N] labels (−1 ignored) -> float32 [K]."""
-    counts = np.bincount(labels[labels >= 0], minlength=n_classes)
-    return (counts.sum() / (n_classes * np.maximum(counts, 1))).astype(np.float32)
-
-
-def labelled_share(
-    speakers: np.ndarray, emotions: np.ndarray, share: float, seed: int
-) -> np.ndarray:
-    """Chooses the utterances that keep their emotion label, the same share of every speaker's.
-
-    Of each speaker they are taken from the emotions in turn, so that the rare ones are not lost first.
-
-    Args:
-        speakers: str [N].
-        emotions: int [N].
-        share: from 0 (exclusive) to 1; each speaker keeps at least one label.
-        seed: of the choice; a larger share of the same seed holds the smaller one.
-
-    Returns:
-        bool [N].
-    """
-    chosen = np.zeros(len(speakers), bool)
-    for speaker in np.unique(speakers):
-        rows = np.flatnonzero(speakers == speaker)
-        rng = np.random.default_rng((seed, zlib.crc32(str(speaker).encode())))
-        rows = rows[rng.permutation(len(rows))]
-        turn = np.zeros(len(rows), int)  # how many of the emotion come before it
-        for emotion in np.unique(emotions[rows]):
-            same = emotions[rows] == emotion
-            turn[same] = np.arange(same.sum())
-        order = np.lexsort((rng.permutation(emotions.max() + 1)[emotions[rows]], turn))
-        chosen[rows[order[: max(1, round(share * len(rows)))]]] = True
-    return chosen
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainBatches:
     """Training batches as a pure function of (seed, step): `batches[step]`.
@@ -248,7 +162,7 @@ class TrainBatches:
     rows: slice
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of one step: 'log_mel' [B, T, F] or 'waveform' [B, S], 'length' [B], one int32 [B] a label, 'noise' like log_mel."""
+        """The batch of one step: 'log_mel' [B, T, F] or 'waveform' [B, S], 'length' [B], int32 [B] a label, float32 [B] a `<dimension>_rating`, 'noise' like log_mel."""
         examples = [self._example(step, row) for row in range(*self.rows.indices(self.batch_size))]
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
@@ -264,6 +178,7 @@ class TrainBatches:
         array, length = pipeline.crop_or_pad(utterances[chosen], self.length, rng)
         example = {utterances.representation: array, 'length': np.int32(length)}
         example |= {field: labels[chosen] for field, labels in utterances.labels.items()}
+        example |= {f'{field}_rating': all_[chosen] for field, all_ in utterances.ratings.items()}
         if self.noise is not None:
             noise = self.noise[rng.integers(len(self.noise))]
             repeats = -(-self.length // len(noise))  # short noises loop

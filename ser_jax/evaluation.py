@@ -1,8 +1,5 @@
-"""What comes out of a run: predictions, their summary and the result card."""
+"""What comes out of a run: the summary of its predictions, and the result card."""
 
-import csv
-import dataclasses
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,98 +8,8 @@ import numpy as np
 
 from ser_jax import comparison, metrics
 from ser_jax.errors import UserError
+from ser_jax.predictions import Predictions
 from ser_jax.workdir import write_atomically
-
-_COLUMNS = ('id', 'fold', 'speaker', 'label', 'prediction')
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Predictions:
-    """What a system said about utterances; rows belong together.
-
-    Attributes:
-        id: str [N].
-        fold: name of the fold in which the utterance was tested, str [N].
-        speaker: str [N], '' = unknown.
-        label: true class, int [N], a position in the labels of the task.
-        probabilities: float32 [N, K].
-    """
-
-    id: np.ndarray
-    fold: np.ndarray
-    speaker: np.ndarray
-    label: np.ndarray
-    probabilities: np.ndarray
-
-    def __post_init__(self):
-        for name, kind in (('id', str), ('fold', str), ('speaker', str), ('label', np.int64)):
-            object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(kind))
-        object.__setattr__(self, 'probabilities', np.asarray(self.probabilities, np.float32))
-        lengths = {len(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        if len(lengths) != 1 or self.probabilities.ndim != 2:
-            raise ValueError(f'rows of predictions do not belong together: lengths {lengths}')
-
-    @property
-    def prediction(self) -> np.ndarray:
-        """The most probable class, int [N]."""
-        return self.probabilities.argmax(1)
-
-
-def pool(parts: Sequence[Predictions]) -> Predictions:
-    """Joins the predictions of folds; metrics are computed on the pooled ones.
-
-    Raises:
-        ValueError: an utterance was tested twice.
-    """
-    fields = [field.name for field in dataclasses.fields(Predictions)]
-    pooled = Predictions(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in fields)
-    )
-    ids, times = np.unique(pooled.id, return_counts=True)
-    if np.any(times > 1):
-        raise ValueError(f'{ids[times > 1][0]} was tested {times.max()} times')
-    return pooled
-
-
-def write_predictions(path, predictions: Predictions, labels: Sequence[str]) -> None:
-    """Writes `predictions/<condition>.csv`, whole or not at all.
-
-    Columns: id, fold, speaker, label, prediction, and `probability_<class>` per class. The
-    probabilities have as many digits as it takes to read the same float32 back.
-
-    Args:
-        path: file to write; its folder is made.
-        predictions: N rows.
-        labels: the K class names.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow([*_COLUMNS, *(f'probability_{label}' for label in labels)])
-    for row, (label, prediction) in enumerate(zip(predictions.label, predictions.prediction)):
-        names = [getattr(predictions, name)[row] for name in _COLUMNS[:3]]
-        numbers = [str(number) for number in predictions.probabilities[row]]
-        writer.writerow([*names, labels[label], labels[prediction], *numbers])
-    write_atomically(Path(path), text.getvalue())
-
-
-def read_predictions(path) -> tuple[Predictions, list[str]]:
-    """Reads what `write_predictions` wrote.
-
-    Returns:
-        (predictions, labels).
-
-    Raises:
-        UserError: no such file, or not one of ours.
-    """
-    try:
-        with open(path, newline='', encoding='utf-8') as file:
-            header, *rows = csv.reader(file)
-        labels = [name.removeprefix('probability_') for name in header[len(_COLUMNS) :]]
-        ids, folds, speakers, classes, _, *probabilities = zip(*rows)
-        classes = [labels.index(name) for name in classes]
-        return Predictions(ids, folds, speakers, classes, np.transpose(probabilities)), labels
-    except (OSError, ValueError) as error:
-        raise UserError(f'cannot read predictions from {path}: {error}') from error
 
 
 def write_json(path, content) -> None:
@@ -141,11 +48,14 @@ def summarise(
         `macro_f1`, `recall` by label, `confusion` [[…]] and `folds`: `fold`, `test_speakers`, `n`, `uar`, `wa`
         of each. Rates are fractions; None = undefined (the recall of a class that does not occur,
         the interval of a single speaker). The UAR of a fold is over the classes that it holds.
+        Of predicted ratings also `ccc` with `ccc_ci95`, and `ccc` of each fold; the rest is of the classes they fall into.
 
     Raises:
         UserError: probabilities that are not finite: the training went astray.
     """
     broken = ~np.isfinite(predictions.probabilities).all(1)
+    if predictions.rated:
+        broken |= ~np.isfinite(predictions.predicted_rating)
     if broken.any():
         raise UserError(
             f'{broken.sum()} of {broken.size} predictions are not finite, e.g. of '
@@ -161,9 +71,12 @@ def summarise(
         part = metrics.confusion_matrix(truth[rows], said[rows], n_classes)
         speakers = sorted(set(predictions.speaker[rows].tolist()) - {''})
         rates = {'uar': metrics.uar(part), 'wa': metrics.wa(part)}
+        if predictions.rated:
+            rates['ccc'] = metrics.ccc(predictions.rating[rows], predictions.predicted_rating[rows])
         folds.append({'fold': name, 'test_speakers': speakers, 'n': part.sum(), **rates})
     return _plain(
-        {
+        _concordance(predictions, n_bootstrap, seed)
+        | {
             'n': confusion.sum(),
             'uar': metrics.uar(confusion),
             'uar_ci95': comparison.interval(drawn[:, 0]),
@@ -177,16 +90,28 @@ def summarise(
     )
 
 
+def _concordance(predictions, n_bootstrap, seed):
+    if not predictions.rated:
+        return {}
+    pairs = predictions.rating, predictions.predicted_rating
+    sums = metrics.concordance_sums(*pairs, predictions.speaker)
+    drawn = comparison.bootstrap_ccc(sums, n_bootstrap, seed)
+    return {'ccc': metrics.ccc(*pairs), 'ccc_ci95': comparison.interval(drawn)}
+
+
 def summarise_validation(folds: Sequence[Mapping]) -> dict:
     """What a run with `report_test = False` may say: the validation UAR of each fold and its mean.
 
     Args:
-        folds: `fold`, `validation_speakers`, `n`, `uar` of each.
+        folds: `fold`, `validation_speakers`, `n`, `uar` of each; with several tasks `uar_<task>`, with predicted
+            ratings `ccc`, `score`, `ccc_<task>`.
 
     Returns:
-        `uar`: the mean over the folds, and `folds`.
+        The rates: their means over the folds, and `folds`.
     """
-    return _plain({'uar': np.mean([fold['uar'] for fold in folds]), 'folds': list(folds)})
+    rates = [name for name in folds[0] if name.startswith(('uar', 'ccc', 'score'))]
+    means = {name: np.mean([fold[name] for fold in folds]) for name in rates}
+    return _plain(means | {'folds': list(folds)})
 
 
 def result_card(

@@ -10,11 +10,13 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from ser_jax import augment, data, leaks, objectives, optimiser, protocols, sharding, steps
+from ser_jax import augment, data, leaks, objectives, optimiser, sharding, steps
 from ser_jax.config import check_config
-from ser_jax.corpora import EMOTIONS_OF, Corpus
+from ser_jax.corpora import DIMENSIONS, EMOTIONS_OF, Corpus
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
+from ser_jax.folds import Fold, make_folds, select_folds
+from ser_jax.labels import class_names, class_weights, labelled_share, labels_of, rating_scale
 from ser_jax.networks import make_model
 from ser_jax.sources import Part, open_by_name, open_noise, rows_that_join, rows_with_labels
 from ser_jax.tasks import Task, make_tasks
@@ -44,7 +46,7 @@ class Experiment:
         mesh: what all else is spread over.
         init_state: constants -> `steps.TrainState`.
         train_step: (state, batch) -> (state, metrics), for what `placement` packed.
-        predict_step: (variables, batch) -> {reported task: probabilities [B, K]}.
+        predict_step: (variables, batch) -> {reported task: probabilities [B, K] or ratings [B, 1]}.
     """
 
     config: ml_collections.ConfigDict
@@ -55,7 +57,7 @@ class Experiment:
     labels: tuple[str, ...]
     rows: np.ndarray
     protocol: str
-    folds: list[protocols.Fold]
+    folds: list[Fold]
     n_folds: int
     leak_check: dict[str, int]
     tasks: tuple[Task, ...]
@@ -83,14 +85,22 @@ class Experiment:
         return self._utterances([(self.corpus, rows)])
 
     def _utterances(self, parts, hide=()) -> data.Utterances:
-        memory_gb = self.config.data.memory_gb
-        return data.Utterances(parts, self._label_classes(), hide=hide, memory_gb=memory_gb)
+        return data.Utterances(
+            parts,
+            self._label_classes(),
+            ratings={task.target for task in self._regressions()},
+            hide=hide,
+            memory_gb=self.config.data.memory_gb,
+        )
+
+    def _regressions(self) -> list[Task]:
+        return [task for task in self.tasks if task.kind == 'regression']
 
     def _label_classes(self) -> dict[str, tuple[str, ...]]:
         classes = {
             task.target: task.classes
             for task in self.tasks
-            if task.kind == 'classification' and task.target != 'augmentation_type'
+            if task.classes and task.target != 'augmentation_type'
         }
         return {'emotion': self.labels} | classes
 
@@ -122,9 +132,9 @@ class Experiment:
         """The training rows that keep their label by `config.labelled_share`, and the others."""
         kept, hidden = [], []
         for corpus, some in [(self.corpus, rows), *self.labelled]:
-            emotions = data.labels_of(corpus, some, 'emotion', self.labels)
+            emotions = labels_of(corpus, some, 'emotion', self.labels)
             share, seed = self.config.labelled_share, self.config.seed
-            chosen = data.labelled_share(corpus.index['speaker'][some], emotions, share, seed)
+            chosen = labelled_share(corpus.index['speaker'][some], emotions, share, seed)
             kept.append((corpus, some[chosen]))
             hidden.append((corpus, some[~chosen]))
         return kept, hidden
@@ -132,20 +142,22 @@ class Experiment:
     def constants(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What a run knows of its training rows: see `steps.TrainState.model_state`."""
         kept = self._split_labelled(rows)[0]
-        weights = {task.name: np.ones(len(task.classes), np.float32) for task in self.reported}
+        told = [task for task in self.reported if task.kind == 'classification']
+        weights = {task.name: np.ones(len(task.classes), np.float32) for task in told}
         if self.config.class_weights:
-            for task in self.reported:
-                labels = [data.labels_of(*part, task.target, task.classes) for part in kept]
-                weights[task.name] = data.class_weights(np.concatenate(labels), len(task.classes))
+            for task in told:
+                labels = [labels_of(*part, task.target, task.classes) for part in kept]
+                weights[task.name] = class_weights(np.concatenate(labels), len(task.classes))
         return {
             'seed': np.int32(self.config.seed),
             'class_weights': weights,
+            'ratings': {task.name: rating_scale(kept, task.target) for task in self._regressions()},
             **data.normalisation([(self.corpus, rows), *self.labelled]),
         }
 
     def labels_of(self, task: Task, rows: np.ndarray) -> np.ndarray:
         """Class numbers of some rows of the corpus, int [N]; −1 = none."""
-        return data.labels_of(self.corpus, rows, task.target, task.classes)
+        return labels_of(self.corpus, rows, task.target, task.classes)
 
 
 def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
@@ -174,20 +186,25 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         raise UserError(
             f'config.labels: corpus {corpus.name} has no emotion {unknown[0]!r}; it has {", ".join(there)}'
         )
-    if not labels:
+    if not labels and 'emotion' in config.reported:
         raise UserError(
             f'corpus {corpus.name} has no emotion labels: it can only join another corpus, as '
             'config.unlabelled or config.noise_corpus'
         )
+    for name, task in config.tasks.items():
+        if task.kind == 'regression' and task.weight > 0 and task.target not in DIMENSIONS:
+            raise UserError(
+                f'config.tasks.{name}.target is {task.target!r}; a regression predicts a rating: {", ".join(DIMENSIONS)}'
+            )
     operation_names = ('clean', *config.augmentations)
     tasks = make_tasks(
         config.tasks,
         {
             record.target: operation_names
             if record.target == 'augmentation_type'
-            else data.class_names(record.target, [corpus, *joined, *unlabelled], labels)
+            else class_names(record.target, [corpus, *joined, *unlabelled], labels)
             for record in config.tasks.values()
-            if record.kind == 'classification'
+            if record.kind in ('classification', 'regression')
         },
     )
     reported = tuple(task for task in tasks if task.name in config.reported)
@@ -197,20 +214,20 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         raise UserError(
             f'corpus {corpus.name} has no usual protocol: say how to split it, config.protocol'
         )
-    all_folds = protocols.make_folds(
+    all_folds = make_folds(
         corpus.index,
         protocol,
         rows=rows,
         folds=corpus.metadata.get('folds'),
         validation=config.validation,
     )
-    folds = protocols.select_folds(all_folds, config.folds)
+    folds = select_folds(all_folds, config.folds)
     if not folds and (config.conditions or not config.test_corpora):
         raise UserError(
             f'{protocol} tests nobody: set config.test_corpora, and no config.conditions'
         )
     labelled = [(other, rows_that_join(other, reported, corpus.name)) for other in joined]
-    checked = folds or [protocols.Fold('final', rows, *[np.empty(0, np.int64)] * 2, ())]
+    checked = folds or [Fold('final', rows, *[np.empty(0, np.int64)] * 2, ())]
     added = [*joined, *unlabelled, *([noise[0]] if noise else [])]
     leak_check = leaks.check_folds(corpus.index, checked, [other.index for other in added])
 
@@ -249,7 +266,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     model, placement = model.clone(axis_name=None), sharding.make_placement(config)
     predict_step = steps.make_predict_step(
         model,
-        tuple(task.name for task in reported),
+        reported,
         sharding.AXIS,
         config.representation,
         front_end,

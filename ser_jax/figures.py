@@ -141,6 +141,52 @@ def _scale_levels(axes, heading: str, series: dict) -> None:
     axes.spines[['top', 'right']].set_visible(False)
 
 
+def attention_figure(
+    signals, weights, *, sample_rate: int, frame: int, hop: int, titles, heading: str, path
+) -> None:
+    """Draws waveforms with the attention weights of every task below them, as in figure 2 of Zhang et al. 2019.
+
+    Args:
+        signals: N waveforms, float [S] each.
+        weights: task -> weights of the frames, float [N, T], 0 behind an utterance's end.
+        sample_rate: of the signals.
+        frame, hop: samples of a frame and between the beginnings of two.
+        titles: N texts.
+        heading: of the whole.
+        path: PNG file to write, whole or not at all; its folder is made.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines, columns = 1 + len(weights), len(signals)
+    figure = Figure(figsize=(1 + 3.6 * columns, 1.6 + 1.2 * lines), layout='constrained')
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(lines, columns, sharex='col', sharey='row', squeeze=False)
+    for column, (signal, title) in enumerate(zip(signals, titles)):
+        seconds = np.arange(len(signal)) / sample_rate
+        grid[0, column].plot(seconds, signal, color='#52606d', linewidth=0.4)
+        grid[0, column].set_title(title, size=9, loc='left')
+        count = 1 + (max(len(signal), frame) - frame) // hop
+        middle = (np.arange(count) * hop + frame / 2) / sample_rate
+        for line, (name, rows) in enumerate(weights.items(), 1):
+            axes, colour = grid[line, column], _COLOURS[(line - 1) % len(_COLOURS)]
+            # 1 is the weight that every frame has where none is preferred.
+            axes.fill_between(middle, count * rows[column, :count], color=colour, linewidth=0)
+            axes.axhline(1, color='#9aa5b1', linewidth=0.8, linestyle='--')
+            if not column:
+                axes.set_ylabel(name, size=9)
+        grid[-1, column].set_xlabel('seconds')
+    for axes in grid.ravel():
+        axes.spines[['top', 'right']].set_visible(False)
+    figure.suptitle(
+        f'Attention over time: {heading}\n(weight × number of frames; dashed: no preference)',
+        x=0.01,
+        ha='left',
+        size=10,
+    )
+    save_figure(figure, path)
+
+
 def save_figure(figure, path) -> None:
     """Writes a matplotlib figure as PNG, whole or not at all; its folder is made."""
     path = Path(path)

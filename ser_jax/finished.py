@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_jax import evaluation, metrics
+from ser_jax import metrics
 from ser_jax.errors import UserError
+from ser_jax.predictions import Predictions, read_predictions
 
 # What is read from a card.
 _NEEDED = (
@@ -135,10 +136,10 @@ def read_runs(workdirs: Sequence, cards: Sequence[dict], condition: str) -> Runs
 
 
 def _read_sorted(path):
-    found, labels = evaluation.read_predictions(path)
+    found, labels = read_predictions(path)
     order = np.argsort(found.id, kind='stable')
     fields = [field.name for field in dataclasses.fields(found)]
-    found = evaluation.Predictions(*(getattr(found, name)[order] for name in fields))
+    found = Predictions(*(getattr(found, name)[order] for name in fields))
     twice = np.flatnonzero(found.id[1:] == found.id[:-1])
     if twice.size:
         raise UserError(f'{path} holds {found.id[twice[0]]} twice')

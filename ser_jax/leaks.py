@@ -25,7 +25,7 @@ def check_leaks(
     Args:
         index: the index of the corpus: str fields `id`, `audio_sha256`, `speaker`, `script`, float
             field `duration`.
-        fold: the `protocols.Fold` with rows of `index`.
+        fold: the `Fold` with rows of `index`.
         extra: indices of other corpora, all of whose rows join training.
 
     Returns:
@@ -92,7 +92,7 @@ def check_folds(
 
     Args:
         index: as in `check_leaks`.
-        folds: `protocols.Fold`s.
+        folds: `Fold`s.
         extra: as in `check_leaks`.
 
     Returns:

@@ -15,8 +15,9 @@ from ser_jax.checkpoints import Checkpoints
 from ser_jax.environment import environment
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
+from ser_jax.folds import Fold
+from ser_jax.labels import level_of
 from ser_jax.pipeline import prefetch
-from ser_jax.protocols import Fold
 from ser_jax.steps import TrainState, inference_variables
 from ser_jax.writer import MetricLog, Progress
 
@@ -55,7 +56,7 @@ def train_folds(
 
     Yields:
         Every job as soon as it is done, with its summary: 'steps' that the kept parameters were trained for,
-        their 'validation_uar' or None, 'n_params', 'n_labels', 'environment', 'cost'.
+        their 'validation_uar' or None and what else validation told, 'n_params', 'n_labels', 'environment', 'cost'.
 
     Raises:
         UserError: training diverged, or a damaged checkpoint.
@@ -164,7 +165,8 @@ class FoldTraining:
         self._best.keep_newest()
         return {
             'steps': kept['step'],
-            'validation_uar': kept.get('validation_uar'),
+            'validation_uar': None,
+            **{name: value for name, value in kept.items() if name.startswith('validation_')},
             'environment': self._environment,
             'n_params': self._n_params,
             'n_labels': {'train': self._n_labels, 'validation': len(self.job.fold.validation)},
@@ -182,29 +184,46 @@ def _validate(experiment: Experiment, state: TrainState, validation) -> dict[str
         return {}
     found = predict(experiment, inference_variables(state), validation)
     rates, losses = {}, []
+    scores, concordances = [], {}
     for task in experiment.reported:
-        labels, probabilities = validation.labels[task.target], found[task.name]
-        probabilities, labels = probabilities[labels >= 0], labels[labels >= 0]
-        if not np.isfinite(probabilities).all():
+        labels = validation.labels[task.target]
+        known, labels = labels >= 0, labels[labels >= 0]
+        answers = found[task.name][known]
+        if not np.isfinite(answers).all():
             raise UserError(
                 'training diverged: predictions are not finite; lower config.optimiser.learning_rate'
             )
-        said = probabilities.argmax(1)
+        if task.kind == 'regression':
+            said = level_of(answers[:, 0])
+            ccc = metrics.ccc(validation.ratings[task.target][known], answers[:, 0])
+            concordances[f'validation_ccc_{task.name}'] = ccc
+            losses.append(1 - ccc)
+        else:
+            said = answers.argmax(1)
+            losses.append(-np.log(answers[np.arange(len(labels)), labels] + 1e-9).mean())
         confusion = metrics.confusion_matrix(labels, said, len(task.classes))
         rates[f'validation_uar_{task.name}'] = float(metrics.uar(confusion))
-        losses.append(-np.log(probabilities[np.arange(len(labels)), labels] + 1e-9).mean())
-    whole = {
-        'validation_uar': float(np.mean(list(rates.values()))),
-        'validation_loss': float(np.mean(losses)),
-    }
-    return whole | rates if len(rates) > 1 else whole
+        scores.append(
+            concordances.get(f'validation_ccc_{task.name}', rates[f'validation_uar_{task.name}'])
+        )
+    whole = {'validation_uar': float(np.mean(list(rates.values())))}
+    if concordances:
+        whole['validation_ccc'] = float(np.mean(list(concordances.values())))
+        whole['validation_score'] = float(np.mean(scores))
+    whole['validation_loss'] = float(np.mean(losses))
+    return whole | rates | concordances if len(rates) > 1 else whole
 
 
 def _best(history: list[dict]) -> dict:
-    """The row of the parameters to keep: highest validation UAR, then lowest loss; the last without validation."""
+    """The row of the parameters to keep: the last one without validation.
+
+    Else that of the highest validation UAR, where ratings are predicted of the highest mean over the tasks of UAR or
+    CCC; then of the lowest loss.
+    """
     if 'validation_uar' not in history[-1]:
         return history[-1]
-    return max(history, key=lambda row: (row['validation_uar'], -row['validation_loss']))
+    score = 'validation_score' if 'validation_score' in history[-1] else 'validation_uar'
+    return max(history, key=lambda row: (row[score], -row['validation_loss']))
 
 
 def _patient(history: list[dict], patience: int) -> bool:
@@ -225,7 +244,7 @@ def _refuse_diverged(state: TrainState) -> None:
 def predict(
     experiment: Experiment, variables: dict[str, Any], utterances: data.Utterances
 ) -> dict[str, np.ndarray]:
-    """Class probabilities of whole utterances.
+    """What the network says of whole utterances.
 
     Args:
         experiment: with the compiled prediction step.
@@ -233,18 +252,18 @@ def predict(
         utterances: N of them.
 
     Returns:
-        Reported task -> float32 [N, K].
+        Reported task -> probabilities float32 [N, K], or the ratings [N, 1] of a regression.
     """
     size = experiment.config.eval_batch_size
-    probabilities = {
-        task.name: np.zeros((len(utterances), len(task.classes)), np.float32)
+    answers = {
+        task.name: np.zeros((len(utterances), task.outputs), np.float32)
         for task in experiment.reported
     }
     for positions, batch in data.evaluation_batches(utterances, size, sharding.local_rows(size)):
         rows = experiment.predict_step(variables, sharding.to_devices(batch, experiment.mesh))
         for name, array in rows.items():
-            probabilities[name][positions] = np.asarray(array.addressable_shards[0].data)
-    return probabilities
+            answers[name][positions] = np.asarray(array.addressable_shards[0].data)
+    return answers
 
 
 def restore_best(experiment: Experiment, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Losses: elementwise, unreduced functions, and the one masked mean that reduces them all."""
+"""Losses: elementwise, unreduced functions and the masked mean that reduces them; and the concordance of a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -64,3 +64,36 @@ def masked_mean(values: jax.Array, weights: jax.Array, axis_name: str | None = N
     # where, not a product: 0 · inf and 0 · nan would not be 0.
     weighted = jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)
     return weighted / jnp.where(total > 0, total, 1.0)
+
+
+def concordance_loss(
+    predictions: jax.Array, targets: jax.Array, weights: jax.Array, axis_name: str | None = None
+) -> jax.Array:
+    """This device's share of 1 - CCC over the whole batch (Lin 1989; as a loss Trigeorgis et al. 2016).
+
+    CCC is no mean over examples: its moments are those of the global batch, and every device has the same share
+    of the loss, so that their sum is it.
+
+    Args:
+        predictions: [B].
+        targets: [B], anything where the weight is 0.
+        weights: [B], bool or 0 and 1; 0 = missing.
+        axis_name: mapped axis the batch is spread over; None outside shard_map and pmap.
+
+    Returns:
+        Scalar, in all 0 … 2; 1 where the targets do not vary, 0 where there are none.
+    """
+    if not predictions.shape == targets.shape == weights.shape:
+        raise ValueError(
+            f'predictions {predictions.shape}, targets {targets.shape}, weights {weights.shape} differ'
+        )
+    total = lambda x: jnp.sum(x) if axis_name is None else lax.psum(jnp.sum(x), axis_name)
+    weights = weights.astype(jnp.float32)
+    pair = jnp.where(weights > 0, jnp.stack([predictions, targets]).astype(jnp.float32), 0.0)
+    count = total(weights)
+    mean = lambda x: total(x * weights) / jnp.maximum(count, 1.0)
+    mean_p, mean_t = mean(pair[0]), mean(pair[1])
+    p, t = pair[0] - mean_p, pair[1] - mean_t
+    spread = mean(p**2) + mean(t**2) + (mean_p - mean_t) ** 2
+    loss = jnp.where(count > 0, 1.0 - 2.0 * mean(p * t) / (spread + 1e-8), 0.0)
+    return loss / (1 if axis_name is None else lax.psum(1, axis_name))

@@ -142,14 +142,43 @@ def confusion_by_speaker(labels, predictions, speakers, n_classes: int) -> np.nd
         int64 [S, K, K], which sum to the pooled confusion matrix.
     """
     labels, predictions = _classes(labels, n_classes), _classes(predictions, n_classes)
+    speaker, n_speakers = _speaker_numbers(speakers)
+    cell = (speaker * n_classes + labels) * n_classes + predictions
+    counts = np.bincount(cell, minlength=n_speakers * n_classes**2)
+    return counts.reshape(n_speakers, n_classes, n_classes)
+
+
+def _speaker_numbers(speakers) -> tuple[np.ndarray, int]:
+    """Numbers of the speakers, sorted, int [N], and how many there are; unknown ones come last, each by itself."""
     speakers = np.asarray(speakers).astype(str)
     unknown = speakers == ''
     _, known = np.unique(speakers[~unknown], return_inverse=True)
     n_known = known.max() + 1 if known.size else 0
-    speaker = np.empty(labels.size, np.int64)
-    speaker[~unknown] = known
-    speaker[unknown] = n_known + np.arange(unknown.sum())
-    n_speakers = n_known + unknown.sum()
-    cell = (speaker * n_classes + labels) * n_classes + predictions
-    counts = np.bincount(cell, minlength=n_speakers * n_classes**2)
-    return counts.reshape(n_speakers, n_classes, n_classes)
+    numbers = np.empty(speakers.size, np.int64)
+    numbers[~unknown] = known
+    numbers[unknown] = n_known + np.arange(unknown.sum())
+    return numbers, int(n_known + unknown.sum())
+
+
+def concordance_sums(targets, predictions, speakers) -> np.ndarray:
+    """All that the CCC needs, summed over each speaker's utterances, so that it can be had of any choice of speakers.
+
+    Args:
+        targets, predictions: float [N].
+        speakers: str [N]; an unknown speaker ('') stands for itself.
+
+    Returns:
+        float [S, 6]: count, Σt, Σp, Σt², Σp², Σtp.
+    """
+    t, p = np.asarray(targets, float), np.asarray(predictions, float)
+    numbers, count = _speaker_numbers(speakers)
+    terms = (np.ones_like(t), t, p, t**2, p**2, t * p)
+    return np.stack([np.bincount(numbers, term, count) for term in terms], axis=1)
+
+
+def ccc_of_sums(sums) -> np.ndarray:
+    """The CCC from sums over utterances, [..., 6] of `concordance_sums` -> [...]."""
+    n, t, p, tt, pp, tp = np.moveaxis(np.asarray(sums, float), -1, 0)
+    covariance = tp / n - t * p / n**2
+    spread = tt / n - (t / n) ** 2 + pp / n - (p / n) ** 2 + (t / n - p / n) ** 2
+    return _ratio(2 * covariance, spread)

@@ -32,7 +32,7 @@ def make_model(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> nn
     if problem:
         raise UserError(f'config.model: {problem}')
     return model_class(
-        heads={task.name: len(task.classes) for task in tasks if task.kind == 'classification'},
+        heads={task.name: task.outputs for task in tasks if task.kind != 'reconstruction'},
         reconstruction=any(task.kind == 'reconstruction' for task in tasks),
         axis_name=sharding.AXIS,
         **settings,
@@ -53,7 +53,7 @@ def stored_model(config: Mapping[str, Any], heads: Mapping[str, int]) -> nn.Modu
 
     Args:
         config: the run's `config.json`.
-        heads: task -> number of classes.
+        heads: task -> number of outputs.
 
     Returns:
         The module, for its stored parameters.

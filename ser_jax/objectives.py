@@ -106,6 +106,12 @@ def _multitask_loss(
     shares = {}
     for task in tasks:
         output = outputs[task.name]
+        if task.kind == 'regression':
+            ratings = batch[f'{task.target}_rating']
+            scaled = standardised(ratings, constants['ratings'][task.name])
+            present = jnp.isfinite(ratings)
+            shares[task.name] = losses.concordance_loss(output[:, 0], scaled, present, axis_name)
+            continue
         if task.kind == 'reconstruction':
             target = batch['clean_log_mel'] if clean_target else batch['log_mel']
             values = losses.squared_error(output, normalise(target, constants)).mean(axis=-1)
@@ -154,3 +160,8 @@ def _attacked(x, apply, batch, rng, epsilon, axis_name):
 def normalise(x: jax.Array, constants: dict[str, jax.Array]) -> jax.Array:
     """Z-scores each band, [B, T, F], or the samples, [B, S], by the training speakers' statistics."""
     return (x - constants['mean']) / constants['std']
+
+
+def standardised(ratings: jax.Array, scale: jax.Array) -> jax.Array:
+    """Ratings as a regression's output has them: by mean and standard deviation of training, `scale` [2]."""
+    return (ratings - scale[0]) / scale[1]

@@ -63,7 +63,7 @@ def predict_files(predictor, files: Sequence[Path]) -> Iterator[tuple[Path, obje
         files: audio files of any rate and number of channels.
 
     Yields:
-        (file, {task: probabilities float32 [K]}), or (file, what is wrong with it).
+        (file, {task: probabilities float32 [K], or a rating [1]}), or (file, what is wrong with it).
     """
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
@@ -116,22 +116,31 @@ def find_files(paths: Sequence[str | Path]) -> Iterator[Path]:
 
 def _columns(tasks):
     """(task, position, title) of every probability: `happy`, or, with several tasks, `arousal high`."""
-    title = lambda task, name: name if len(tasks) == 1 else f'{task} {name}'
-    return [(task, k, title(task, name)) for task in tasks for k, name in enumerate(tasks[task])]
+    title = lambda task, name: name if len(tasks) == 1 else f'{task.name} {name}'
+    return [
+        (task.name, k, title(task, name))
+        for task in tasks
+        if task.kind == 'classification'
+        for k, name in enumerate(task.classes)
+    ]
 
 
 def _best(tasks, found):
-    return {task: classes[int(found[task].argmax())] for task, classes in tasks.items()}
+    """Task -> its most probable class, or its rating."""
+    best = lambda task, said: (
+        round(float(said[0]), 3) if task.kind == 'regression' else task.classes[said.argmax()]
+    )
+    return {task.name: best(task, found[task.name]) for task in tasks}
 
 
 def _table(tasks):
     columns = _columns(tasks)
-    width = max(9, *(len(title) for *_, title in columns), *map(len, tasks))
-    heads = [f'{task:<{width}}' for task in tasks]
+    width = max(9, *(len(title) for *_, title in columns), *(len(task.name) for task in tasks))
+    heads = [f'{task.name:<{width}}' for task in tasks]
     print('  '.join([*heads, *(f'{title:>{width}}' for *_, title in columns), 'file']))
 
     def write(path, found):
-        best = [f'{name:<{width}}' for name in _best(tasks, found).values()]
+        best = [f'{said:<{width}}' for said in _best(tasks, found).values()]
         shares = [f'{100 * found[task][k]:>{width - 2}.1f} %' for task, k, _ in columns]
         print('  '.join([*best, *shares, str(path)]))
 
@@ -141,7 +150,8 @@ def _table(tasks):
 def _csv(tasks):
     columns = _columns(tasks)
     writer = csv.writer(sys.stdout, lineterminator='\n')
-    writer.writerow(['file', *tasks, *(title.replace(' ', '_') for *_, title in columns)])
+    names = [task.name for task in tasks]
+    writer.writerow(['file', *names, *(title.replace(' ', '_') for *_, title in columns)])
     return lambda path, found: writer.writerow(
         [path, *_best(tasks, found).values(), *(f'{found[task][k]:.6f}' for task, k, _ in columns)]
     )
@@ -149,9 +159,12 @@ def _csv(tasks):
 
 def _json(tasks):
     def write(path, found):
-        shares = {task: dict(zip(tasks[task], map(float, found[task]))) for task in tasks}
-        shares = shares if len(tasks) > 1 else next(iter(shares.values()))
-        print(json.dumps({'file': str(path), **_best(tasks, found), 'probabilities': shares}))
+        told = [task for task in tasks if task.kind == 'classification']
+        shares = {t.name: dict(zip(t.classes, map(float, found[t.name]))) for t in told}
+        if len(tasks) == 1 and told:
+            shares = shares[tasks[0].name]
+        probabilities = {'probabilities': shares} if told else {}
+        print(json.dumps({'file': str(path), **_best(tasks, found), **probabilities}))
 
     return write
 

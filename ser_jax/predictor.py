@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -13,7 +13,8 @@ from ser_jax.checkpoints import Checkpoints
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
 from ser_jax.networks import stored_model
-from ser_jax.steps import network_input
+from ser_jax.steps import answers, network_input
+from ser_jax.tasks import Task
 
 # Longer recordings are cut into overlapping windows, whose probabilities are averaged.
 WINDOW_SECONDS = 10.0
@@ -25,25 +26,25 @@ class Predictor:
     """The final model of a run.
 
     Attributes:
-        tasks: what it tells -> classes, in the order of the outputs.
+        tasks: what it tells: classifications and regressions.
         synthetic: whether it was trained on made-up speech and says nothing about real one.
         front_end: of the features; `front_end.sample_rate` is what waveforms must have.
-        compute: (waveform float32 [B, S], samples int32 [B]) -> {task: probabilities [B, K]}.
+        compute: (waveform float32 [B, S], samples int32 [B]) -> {task: probabilities [B, K] or ratings [B, 1]}.
     """
 
-    tasks: Mapping[str, tuple[str, ...]]
+    tasks: tuple[Task, ...]
     synthetic: bool
     front_end: FrontEnd
     compute: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
 
     def predict(self, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """Class probabilities of recordings.
+        """What the model says of recordings; of several windows the mean.
 
         Args:
             waveforms: N arrays int16 [S] at `front_end.sample_rate`, see `audio.read_audio`.
 
         Returns:
-            Task -> float32 [N, K].
+            Task -> probabilities float32 [N, K], or the ratings [N, 1] of a regression.
         """
         pieces, owners = [], []
         for owner, waveform in enumerate(waveforms):
@@ -52,7 +53,8 @@ class Predictor:
             owners += [owner] * len(windows)
         samples = np.array([len(piece) for piece in pieces], np.int32)
         frames = np.array([self.front_end.frames(length) for length in samples], np.int32)
-        result = {name: np.zeros((len(waveforms), len(k))) for name, k in self.tasks.items()}
+        result = {task.name: np.zeros((len(waveforms), task.outputs)) for task in self.tasks}
+        n_windows = np.bincount(owners, minlength=len(waveforms))[:, None]
         for longest, positions in pipeline.buckets(frames, _BATCH):
             # The most samples that `longest` frames may stand for.
             batch = np.zeros((_BATCH, longest * self.front_end.hop_length - 1), np.float32)
@@ -62,12 +64,9 @@ class Predictor:
             # A last batch repeats its last piece, which must count once.
             for position in np.unique(positions):
                 row = int(np.argmax(positions == position))
-                for name, probabilities in found.items():
-                    result[name][owners[position]] += probabilities[row]
-        return {
-            name: (sums / sums.sum(axis=1, keepdims=True)).astype(np.float32)
-            for name, sums in result.items()
-        }
+                for name, said in found.items():
+                    result[name][owners[position]] += said[row]
+        return {name: (sums / n_windows).astype(np.float32) for name, sums in result.items()}
 
 
 def _windows(waveform: np.ndarray, window: int) -> list[np.ndarray]:
@@ -103,9 +102,13 @@ def load(workdir: str | Path) -> Predictor:
             '`smoke`, --config.final=False and --config.report_test=False'
         )
     variables = Checkpoints(folder).restore()
-    tasks = {name: tuple(classes) for name, classes in card['tasks'].items()}
+    told = config['tasks']
+    tasks = tuple(
+        Task(name, told[name]['kind'], told[name]['target'], 1.0, tuple(classes))
+        for name, classes in card['tasks'].items()
+    )
     front_end = FrontEnd(**config['data']['front_end'])
-    model = stored_model(config, {name: len(classes) for name, classes in tasks.items()})
+    model = stored_model(config, {task.name: task.outputs for task in tasks})
     seen = front_end if config['representation'] == 'log_mel' else None  # by the network
 
     @jax.jit
@@ -116,6 +119,6 @@ def load(workdir: str | Path) -> Predictor:
             1 + samples // seen.hop_length if seen else samples,
             train=False,
         )
-        return {name: jax.nn.softmax(outputs[name]) for name in tasks}
+        return answers(outputs, tasks, variables['constants'])
 
     return Predictor(tasks, card['synthetic'], front_end, compute)

@@ -11,11 +11,13 @@ import numpy as np
 
 from ser_jax import conditions, evaluation, figures
 from ser_jax import workdir as workdirs
+from ser_jax.attention import draw_attention
 from ser_jax.conditions import Tester
 from ser_jax.corpora import prepared_hash
 from ser_jax.cross_corpus import CrossCorpus
 from ser_jax.environment import joined
 from ser_jax.experiment import Experiment
+from ser_jax.predictions import Predictions, pool, read_predictions, write_predictions
 
 
 def report(
@@ -50,7 +52,7 @@ def report(
             ]
             rates[condition] = float(np.mean(of_tasks))
     for name in cross.conditions:
-        predictions, labels = evaluation.read_predictions(workdir / 'predictions' / f'{name}.csv')
+        predictions, labels = read_predictions(workdir / 'predictions' / f'{name}.csv')
         results[name] = evaluation.summarise(predictions, labels) | cross.about(name)
     if config.validation and folds:
         validation = evaluation.summarise_validation(
@@ -59,7 +61,7 @@ def report(
                     'fold': fold.name,
                     'validation_speakers': sorted(set(corpus.index['speaker'][fold.validation])),
                     'n': len(fold.validation),
-                    'uar': summary['validation_uar'],
+                    **_validation(summary),
                 }
                 for fold, summary in zip(experiment.folds, summaries)
             ]
@@ -89,10 +91,12 @@ def report(
         tested_with=tested_with(config),
         n_labels=_n_labels(summaries) if config.labelled_share < 1 else None,
     )
+    if pooled:
+        draw_attention(experiment, experiment.folds[0], workdir)
     if jax.process_index() == 0:
         for name, predictions in pooled.items():
             path = workdir / 'predictions' / f'{name}.csv'
-            evaluation.write_predictions(path, predictions, list(results[name]['recall']))
+            write_predictions(path, predictions, list(results[name]['recall']))
         _draw(card, tester, workdir / 'report')
         evaluation.write_json(workdir / 'results.json', card)
     return card
@@ -122,10 +126,10 @@ def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     return made_with
 
 
-def _pooled(folds: list[str], workdir: Path, result: str) -> evaluation.Predictions:
+def _pooled(folds: list[str], workdir: Path, result: str) -> Predictions:
     """Predictions of all folds."""
     files = [workdirs.predictions_file(workdir, name, result) for name in folds]
-    return evaluation.pool([evaluation.read_predictions(file)[0] for file in files])
+    return pool([read_predictions(file)[0] for file in files])
 
 
 def _facts(folds: list[str], workdir: Path, condition: str) -> dict[str, float]:
@@ -174,6 +178,12 @@ def _title(card: dict[str, Any], name: str) -> str:
         how = f'{name}, trained on {" and ".join(card["trained_on"])}, seed {card["seed"]}'
     rate = f'UAR {100 * result["uar"]:.1f} %, n = {result["n"]}'
     return f'{card["system"]} on {where}\n{how}: {rate}'
+
+
+def _validation(summary: dict[str, Any]) -> dict[str, float]:
+    """The rates of a fold's validation speakers: `uar`, with several tasks also `uar_<task>`, …"""
+    names = [name.removeprefix('validation_') for name in summary if 'validation_' in name]
+    return {name: summary[f'validation_{name}'] for name in names if name != 'loss'}
 
 
 def _n_labels(summaries: list[dict[str, Any]]) -> dict[str, float]:

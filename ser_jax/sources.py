@@ -10,6 +10,7 @@ from ser_jax import data
 from ser_jax.corpora import Corpus, noise_type, open_corpus
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
+from ser_jax.labels import labels_of
 from ser_jax.tasks import Task
 
 Part = tuple[Corpus, np.ndarray]  # a corpus and some rows of its index
@@ -46,7 +47,7 @@ def rows_with_labels(corpus: Corpus, tasks: tuple[Task, ...]) -> np.ndarray:
         UserError: a task has no label at all.
     """
     everything = np.arange(len(corpus))
-    labels = np.array([data.labels_of(corpus, everything, t.target, t.classes) for t in tasks])
+    labels = np.array([labels_of(corpus, everything, t.target, t.classes) for t in tasks])
     for task, found in zip(tasks, labels):
         if not (found >= 0).any():
             raise UserError(
@@ -72,7 +73,7 @@ def rows_that_join(corpus: Corpus, tasks: tuple[Task, ...], name: str) -> np.nda
     everything = np.arange(len(corpus))
     rows, shared = set(), []
     for task in tasks:
-        numbers = data.labels_of(corpus, everything, task.target, task.classes)
+        numbers = labels_of(corpus, everything, task.target, task.classes)
         rows |= set(np.flatnonzero(numbers >= 0))
         shared += [label for k, label in enumerate(task.classes) if (numbers == k).any()]
     if len(shared) < 2:  # one class alone would make the corpus tell the class

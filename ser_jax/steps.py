@@ -13,7 +13,8 @@ from flax import linen as nn
 from ser_jax import attacks, optimiser, sharding
 from ser_jax.features import FrontEnd
 from ser_jax.front_end import batch_log_mel
-from ser_jax.objectives import Phase, normalise
+from ser_jax.objectives import Phase, normalise, standardised
+from ser_jax.tasks import Task
 
 
 @flax.struct.dataclass
@@ -26,7 +27,7 @@ class TrainState:
         opt_state: by phase name.
         model_state: 'batch_stats' of the network; 'constants', which differ between runs but not
             within one: 'seed' [], 'mean' and 'std' of the inputs, 'class_weights' [K] of every
-            reported task.
+            reported classification, 'ratings' [2] (mean and standard deviation) of every regression.
     """
 
     step: jax.Array
@@ -171,7 +172,8 @@ def network_input(
     return normalise(x, constants)
 
 
-def _outputs(model: nn.Module, variables, batch: dict, x: jax.Array, *how) -> dict:
+def outputs_of(model: nn.Module, variables, batch: dict, x: jax.Array, *how) -> dict:
+    """The outputs of a network; `how`: kind and front end, see `network_input`."""
     return model.apply(
         {'params': variables['params'], 'batch_stats': variables['batch_stats']},
         network_input(x, variables['constants'], *how),
@@ -181,13 +183,13 @@ def _outputs(model: nn.Module, variables, batch: dict, x: jax.Array, *how) -> di
 
 
 def make_predict_step(
-    model: nn.Module, tasks: tuple[str, ...], axis_name: str, kind: str, front_end: FrontEnd | None
+    model: nn.Module, tasks: tuple[Task, ...], axis_name: str, kind: str, front_end: FrontEnd | None
 ) -> Callable:
-    """Builds `predict_step(variables, batch) -> {task: probabilities [B, K]}`.
+    """Builds `predict_step(variables, batch) -> {task: probabilities [B, K] or ratings [B, 1]}`.
 
     Args:
         model: the network.
-        tasks: classification tasks to predict.
+        tasks: classifications and regressions to predict.
         axis_name: the devices' axis; every device returns the rows of all.
         kind, front_end: see `network_input`; the batch has a field named as the kind.
 
@@ -196,36 +198,59 @@ def make_predict_step(
     """
 
     def predict_step(variables, batch):
-        outputs = _outputs(model, variables, batch, batch[kind], kind, front_end)
-        probabilities = {name: jax.nn.softmax(outputs[name]) for name in tasks}
-        return jax.lax.all_gather(probabilities, axis_name, tiled=True)
+        outputs = outputs_of(model, variables, batch, batch[kind], kind, front_end)
+        said = answers(outputs, tasks, variables['constants'])
+        return jax.lax.all_gather(said, axis_name, tiled=True)
 
     return predict_step
 
 
+def answers(
+    outputs: dict[str, jax.Array], tasks: tuple[Task, ...], constants: dict[str, Any]
+) -> dict[str, jax.Array]:
+    """What a network says of each task, from its outputs: probabilities [B, K], or the rating [B, 1] of a regression."""
+    said = {}
+    for task in tasks:
+        if task.kind == 'regression':
+            mean, std = constants['ratings'][task.name]
+            said[task.name] = mean + std * outputs[task.name]
+        else:
+            said[task.name] = jax.nn.softmax(outputs[task.name])
+    return said
+
+
 def make_attack_step(
-    model: nn.Module, tasks: tuple[str, ...], kind: str, front_end: FrontEnd | None
+    model: nn.Module, tasks: tuple[Task, ...], kind: str, front_end: FrontEnd | None
 ) -> Callable:
     """Builds `attack_step(variables, batch) -> {'x', 'loss'}`: one step uphill for each row.
 
     Args:
         model: the network that is attacked.
-        tasks: classification tasks whose summed losses are climbed.
+        tasks: those whose summed losses are climbed: cross-entropy, or the squared error of a standardised rating.
         kind, front_end: see `network_input`; the kind is that of 'x'.
 
     Returns:
         The step. Its batch has 'x' and its bounds 'lower' and 'upper' [B, ...], 'size' [B] (equal), 'length' int [B] and
-        'label_<task>' int [B], −1 = none; it returns the moved 'x' and the cross-entropy 'loss' [B] that x had before.
+        'label_<task>' [B], int, −1 = none, or a rating, NaN = none; it returns the moved 'x' and the 'loss' [B] that x had
+        before.
     """
 
     def attack_step(variables, batch):
         def loss(x):
-            outputs = _outputs(model, variables, batch, x, kind, front_end)
+            outputs = outputs_of(model, variables, batch, x, kind, front_end)
             each = 0.0
-            for name in tasks:
-                labels = batch[f'label_{name}']
-                own = optax.softmax_cross_entropy_with_integer_labels(outputs[name], labels)
-                each += jnp.where(labels >= 0, own, 0.0)
+            for task in tasks:
+                labels, output = batch[f'label_{task.name}'], outputs[task.name]
+                if task.kind == 'regression':
+                    scale = variables['constants']['ratings'][task.name]
+                    # NaN before the square, not after: its gradient would be NaN, too.
+                    error = jnp.where(
+                        jnp.isfinite(labels), standardised(labels, scale) - output[:, 0], 0.0
+                    )
+                    each += error**2
+                else:
+                    own = optax.softmax_cross_entropy_with_integer_labels(output, labels)
+                    each += jnp.where(labels >= 0, own, 0.0)
             return each.sum(), each
 
         gradient, each = jax.grad(loss, has_aux=True)(batch['x'])

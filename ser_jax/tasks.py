@@ -8,7 +8,7 @@ from ser_jax.errors import UserError
 if TYPE_CHECKING:  # the step itself needs JAX only
     import ml_collections
 
-KINDS = ('classification', 'reconstruction')
+KINDS = ('classification', 'regression', 'reconstruction')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +19,10 @@ class Task:
         name: names the head, the loss and the metrics.
         kind: one of `KINDS`.
         target: what is predicted: a label of the records ('emotion', 'gender', 'speaker', …),
-            'augmentation_type', or 'log_mel' for reconstruction.
+            'augmentation_type', a rated dimension for regression, or 'log_mel' for reconstruction.
         weight: of its loss in the sum.
-        classes: class names in the order of the outputs; empty for reconstruction.
+        classes: class names in the order of the outputs; of a regression those that ratings fall into; empty
+            for reconstruction.
     """
 
     name: str
@@ -29,6 +30,11 @@ class Task:
     target: str
     weight: float
     classes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of its head: one a class, or the rating."""
+        return 1 if self.kind == 'regression' else len(self.classes)
 
 
 def make_tasks(
@@ -38,7 +44,7 @@ def make_tasks(
 
     Args:
         records: `config.tasks`: name -> kind, target, weight.
-        classes: target -> class names, for every classification target.
+        classes: target -> class names, for every classification and regression target.
 
     Returns:
         The tasks in the config's order.

@@ -17,8 +17,11 @@ from ser_jax.corpora import prepared_hash
 from ser_jax.cross_corpus import CrossCorpus
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment, build_experiment
-from ser_jax.protocols import Fold
+from ser_jax.folds import Fold
+from ser_jax.labels import level_of
+from ser_jax.predictions import Predictions, write_predictions
 from ser_jax.reporting import report, tested_with
+from ser_jax.tasks import Task
 from ser_jax.writer import MetricLog
 
 
@@ -172,7 +175,7 @@ def _predict_fold(
             print(
                 f'{fold.name}  condition {number}/{len(names)}  {name}', file=sys.stderr, flush=True
             )
-        probabilities, facts = tester.predict(name, variables, fold)
+        answers, facts = tester.predict(name, variables, fold)
         if jax.process_index() > 0:
             continue
         paths, told = files(name)
@@ -183,17 +186,29 @@ def _predict_fold(
             told, {'made_with': tester.made_with(name), 'n': len(fold.test), **facts}
         )
         for task, path in zip(experiment.reported, paths):
-            labels = experiment.labels_of(task, fold.test)
-            rows = fold.test[labels >= 0]
-            predictions = evaluation.Predictions(
-                id=experiment.corpus.index['id'][rows],
-                fold=[fold.name] * len(rows),
-                speaker=experiment.corpus.index['speaker'][rows],
-                label=labels[labels >= 0],
-                probabilities=probabilities[task.name][labels >= 0],
-            )
-            evaluation.write_predictions(path, predictions, task.classes)
+            predictions = _predictions(experiment, task, fold, answers[task.name])
+            write_predictions(path, predictions, task.classes)
     multihost_utils.sync_global_devices(f'predictions {fold.name}')
+
+
+def _predictions(
+    experiment: Experiment, task: Task, fold: Fold, answers: np.ndarray
+) -> Predictions:
+    """What was said of those test utterances that have a label of the task."""
+    labels = experiment.labels_of(task, fold.test)
+    rows, answers, labels = fold.test[labels >= 0], answers[labels >= 0], labels[labels >= 0]
+    index, ratings = experiment.corpus.index, {}
+    if task.kind == 'regression':
+        ratings = {'rating': index[task.target][rows], 'predicted_rating': answers[:, 0]}
+        answers = np.eye(len(task.classes))[level_of(answers[:, 0])]
+    return Predictions(
+        id=index['id'][rows],
+        fold=[fold.name] * len(rows),
+        speaker=index['speaker'][rows],
+        label=labels,
+        probabilities=answers,
+        **ratings,
+    )
 
 
 def _predict_corpora(
@@ -218,5 +233,5 @@ def _predict_corpora(
         if jax.process_index() == 0:
             file.unlink(missing_ok=True)
             evaluation.write_json(told, {'made_with': cross.made_with(name)})
-            evaluation.write_predictions(file, predictions, labels)
+            write_predictions(file, predictions, labels)
     multihost_utils.sync_global_devices('predictions of corpora')

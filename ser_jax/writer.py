@@ -98,6 +98,8 @@ class Progress:
         parts = [f'{self._title}  step {step}/{self._stop}', f'loss {values["loss"]:.3f}']
         if 'validation_uar' in values:
             parts.append(f'validation UAR {100 * values["validation_uar"]:.1f} %')
+        if 'validation_ccc' in values:
+            parts.append(f'CCC {values["validation_ccc"]:.3f}')
         if step > self._first[1]:
             rate = (step - self._first[1]) / (now - self._first[0])
             left = round((self._stop - step) / rate)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import metrics, run, write_beeps
 
-from ser_jax.evaluation import read_predictions
+from ser_jax.predictions import read_predictions
 
 HUMS = ("--config.test_corpora=('csv_corpus/hums',)",)
 ADAPTED = (

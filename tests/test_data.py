@@ -6,6 +6,7 @@ import pytest
 from ser_jax import data, pipeline
 from ser_jax.corpora import open_corpus
 from ser_jax.errors import UserError
+from ser_jax.labels import class_names, class_weights, labelled_share, labels_of
 
 LABELS = ('angry', 'happy', 'neutral', 'sad')
 
@@ -137,24 +138,24 @@ def test_class_weights_are_scikit_learns():
 
     labels = np.array([0, 0, 0, 1, 2, 2, -1])
     expected = compute_class_weight('balanced', classes=np.arange(3), y=labels[labels >= 0])
-    np.testing.assert_allclose(data.class_weights(labels, 3), expected, rtol=1e-6)
+    np.testing.assert_allclose(class_weights(labels, 3), expected, rtol=1e-6)
 
 
 def test_labels_outside_the_task_are_missing(corpus):
     rows = np.arange(len(corpus))
-    all_labels = data.labels_of(corpus, rows, 'emotion', LABELS)
-    some = data.labels_of(corpus, rows, 'emotion', ('sad', 'angry'))
+    all_labels = labels_of(corpus, rows, 'emotion', LABELS)
+    some = labels_of(corpus, rows, 'emotion', ('sad', 'angry'))
     assert ((some == 0) == (all_labels == 3)).all()
     assert ((some == 1) == (all_labels == 0)).all()
     assert ((some == -1) == np.isin(all_labels, (1, 2))).all()
 
 
 def test_text_fields_become_classes(corpus):
-    assert data.class_names('language', [corpus], LABELS) == ('de', 'en')
-    languages = data.labels_of(corpus, np.arange(len(corpus)), 'language', ('de', 'en'))
+    assert class_names('language', [corpus], LABELS) == ('de', 'en')
+    languages = labels_of(corpus, np.arange(len(corpus)), 'language', ('de', 'en'))
     assert set(languages) == {0, 1}
     with pytest.raises(UserError, match='duration'):
-        data.class_names('duration', [corpus], LABELS)
+        class_names('duration', [corpus], LABELS)
 
 
 def test_nan_in_features_is_told_by_name(corpus):
@@ -171,14 +172,14 @@ def test_nan_in_features_is_told_by_name(corpus):
 def test_every_speaker_keeps_the_same_share_of_labels_and_rare_emotions_are_not_lost_first():
     speakers = np.repeat(['a', 'b'], [40, 20])
     emotions = np.concatenate([np.repeat([0, 1, 2], [30, 8, 2]), np.repeat([0, 1], 10)])
-    chosen = data.labelled_share(speakers, emotions, 0.25, seed=3)
+    chosen = labelled_share(speakers, emotions, 0.25, seed=3)
     assert [chosen[speakers == name].sum() for name in 'ab'] == [10, 5]
     assert np.bincount(emotions[chosen & (speakers == 'a')]).tolist() == [4, 4, 2]
-    more = data.labelled_share(speakers, emotions, 0.5, seed=3)
+    more = labelled_share(speakers, emotions, 0.5, seed=3)
     assert more[chosen].all()
-    assert data.labelled_share(speakers, emotions, 1.0, seed=3).all()
-    assert data.labelled_share(speakers, emotions, 0.001, seed=3).sum() == 2
-    assert (data.labelled_share(speakers, emotions, 0.25, seed=4) != chosen).any()
+    assert labelled_share(speakers, emotions, 1.0, seed=3).all()
+    assert labelled_share(speakers, emotions, 0.001, seed=3).sum() == 2
+    assert (labelled_share(speakers, emotions, 0.25, seed=4) != chosen).any()
 
 
 def test_what_is_kept_is_read_once_for_all_folds(corpus):

@@ -13,6 +13,7 @@ from sklearn import metrics as oracle
 from ser_jax import evaluation
 from ser_jax.console import duration, print_table
 from ser_jax.errors import UserError
+from ser_jax.predictions import Predictions, pool, read_predictions, write_predictions
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ['angry', 'happy', 'neutral', 'sad']
@@ -26,7 +27,7 @@ def predictions(seed=0, n_folds=5, each=30, n_classes=4, corpus='emodb'):
     probabilities = rng.dirichlet(np.ones(n_classes), n)
     probabilities[np.arange(n), label] += 0.3
     fold = np.repeat(np.arange(1, n_folds + 1), each)
-    return evaluation.Predictions(
+    return Predictions(
         [f'wav/{row:04d}' for row in range(n)],
         [f'fold_{number:02d}' for number in fold],
         [f'{corpus}/{number:02d}' for number in fold],
@@ -38,7 +39,7 @@ def predictions(seed=0, n_folds=5, each=30, n_classes=4, corpus='emodb'):
 def take(whole, rows):
     """Some rows of predictions."""
     fields = [field.name for field in dataclasses.fields(whole)]
-    return evaluation.Predictions(*(getattr(whole, name)[rows] for name in fields))
+    return Predictions(*(getattr(whole, name)[rows] for name in fields))
 
 
 def card(seed=0, labels=LABELS, conditions=None, **changes):
@@ -102,7 +103,7 @@ def test_summary_equals_scikit_learn():
     # Pooled, so not the mean over folds; and the order of the utterances plays no part.
     assert found['uar'] != pytest.approx(np.mean([fold['uar'] for fold in found['folds']]))
     parts = [take(whole, whole.fold == name) for name in np.unique(whole.fold)[::-1]]
-    assert evaluation.summarise(evaluation.pool(parts), LABELS)['uar_ci95'] == found['uar_ci95']
+    assert evaluation.summarise(pool(parts), LABELS)['uar_ci95'] == found['uar_ci95']
 
 
 def test_summary_of_what_is_undefined():
@@ -127,9 +128,9 @@ def test_predictions_that_are_not_finite_are_refused():
 def test_an_utterance_is_tested_once():
     whole = predictions()
     parts = [take(whole, whole.fold == name) for name in ('fold_01', 'fold_02')]
-    assert len(evaluation.pool(parts).id) == 60
+    assert len(pool(parts).id) == 60
     with pytest.raises(ValueError, match='wav/0000 was tested 2 times'):
-        evaluation.pool([*parts, parts[0]])
+        pool([*parts, parts[0]])
     with pytest.raises(ValueError, match='belong together'):
         dataclasses.replace(whole, label=whole.label[1:])
 
@@ -139,13 +140,13 @@ def test_predictions_come_back_from_disk(tmp_path):
     whole.id[0] = 'a, "quoted" name\nof two lines – ä'
     whole.speaker[1] = ''
     path = tmp_path / 'predictions' / 'clean.csv'
-    evaluation.write_predictions(path, whole, LABELS)
-    back, labels = evaluation.read_predictions(path)
+    write_predictions(path, whole, LABELS)
+    back, labels = read_predictions(path)
     assert labels == LABELS
     for field in dataclasses.fields(whole):
         np.testing.assert_array_equal(getattr(back, field.name), getattr(whole, field.name))
     first = path.read_bytes()
-    evaluation.write_predictions(path, back, labels)
+    write_predictions(path, back, labels)
     assert path.read_bytes() == first
     header = first.decode().splitlines()[0]
     assert header == 'id,fold,speaker,label,prediction,' + ','.join(
@@ -160,7 +161,7 @@ def test_unreadable_predictions(tmp_path):
         if content is not None:
             path.write_text(content)
         with pytest.raises(UserError, match='cannot read predictions'):
-            evaluation.read_predictions(path)
+            read_predictions(path)
 
 
 def test_json_is_plain_and_written_whole(tmp_path):
@@ -383,7 +384,7 @@ def rounded(content):
 def test_stored_cards_follow_from_stored_predictions(path):
     made = json.loads(path.read_text())
     for name, stored in made['conditions'].items():
-        found, labels = evaluation.read_predictions(path.parent / 'predictions' / f'{name}.csv')
+        found, labels = read_predictions(path.parent / 'predictions' / f'{name}.csv')
         assert labels == stored.get('labels', made['labels'])
         again = evaluation.summarise(found, labels)
         assert rounded(again) == rounded({name: stored[name] for name in again})

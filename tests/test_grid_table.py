@@ -12,6 +12,7 @@ from test_grid_plan import plan
 
 from ser_jax import comparison, evaluation, grid_rows, grid_table
 from ser_jax.errors import UserError
+from ser_jax.predictions import Predictions, write_predictions
 
 LABELS = ['angry', 'happy', 'sad']
 
@@ -20,7 +21,7 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
     """Writes a card and predictions of a run that gets `hits` of the utterances of each class right."""
     labels = np.arange(n) % 3
     said = np.where(np.arange(n) // 3 < hits, labels, (labels + 1) % 3)
-    predictions = evaluation.Predictions(
+    predictions = Predictions(
         id=[f'u{i:02d}' for i in range(n)],
         fold=['fold_01'] * n,
         speaker=[f'c/{i // 3}' for i in range(n)],
@@ -29,7 +30,7 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
     )
     folder = workdir / run.folder
     for condition in conditions:
-        evaluation.write_predictions(folder / f'predictions/{condition}.csv', predictions, LABELS)
+        write_predictions(folder / f'predictions/{condition}.csv', predictions, LABELS)
     summary = evaluation.summarise(predictions, LABELS, n_bootstrap=200)
     card = evaluation.result_card(
         **{

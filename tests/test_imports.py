@@ -16,22 +16,24 @@ LEVELS = {
     name: level
     for level, names in {
         -2: '__init__ models.__init__ errors',
-        -1: 'features workdir models.convolution models.recurrent',
-        0: 'models.layers losses metrics audio pipeline calls config checkpoints sharding writer figures '
+        -1: 'features workdir metrics models.convolution models.recurrent',
+        0: 'models.layers losses audio pipeline calls config checkpoints sharding writer figures '
         'console optimiser cost environment front_end comparison',
         0.3: 'mel',
         0.6: 'augmentations grid_figure grid_matrix',
-        1: 'tasks augment attacks corruptions corpora grid_plan '
+        1: 'tasks protocols augment attacks corruptions corpora grid_plan '
         'models.mtl_aug models.end_to_end models.adversarial_autoencoder',
-        1.5: 'networks clips',
-        2: 'objectives data protocols leaks',
+        1.5: 'networks clips labels',
+        1.8: 'folds',
+        2: 'objectives data leaks',
         2.5: 'sources',
         3: 'steps',
+        3.5: 'predictions',
         4: 'evaluation experiment',
         4.3: 'attacker finished',
         4.4: 'paired',
         4.5: 'loop',
-        4.7: 'conditions cross_corpus',
+        4.7: 'conditions cross_corpus attention',
         4.8: 'reporting',
         5: 'train predictor grid_rows',
         5.3: 'grid_table',

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, metrics, run, simulated
 
-from ser_jax.evaluation import read_predictions
+from ser_jax.predictions import read_predictions
 
 STEPS = 20
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ser_jax.errors import UserError
+from ser_jax.folds import Fold, make_folds, select_folds, validation_speakers
 from ser_jax.leaks import check_folds, check_leaks
-from ser_jax.protocols import Fold, make_folds, select_folds, validation_speakers
 
 FEMALE, MALE, UNKNOWN = 0, 1, -1
 # EMO-DB's ten speakers; the men are 03 10 11 12 15.

@@ -13,6 +13,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from ser_jax import comparison, evaluation, finished, metrics, paired, report
 from ser_jax.errors import UserError
+from ser_jax.predictions import Predictions, read_predictions, write_predictions
 
 LABELS = ['angry', 'happy', 'sad']
 EMODB = [str(ROOT / f'results/emodb/mtl_aug-seed{seed}') for seed in range(3)]
@@ -26,7 +27,7 @@ def predictions(seed, n_speakers=5, skill=0.3, each=12, labels=LABELS):
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(len(labels)), n)
     probabilities[np.arange(n), truth] += skill
     speaker = [f'c/{row // each:02d}' for row in range(n)]
-    return evaluation.Predictions(
+    return Predictions(
         [f'wav/{row:03d}' for row in range(n)],
         [f'fold_{name[2:]}' for name in speaker],
         speaker,
@@ -59,7 +60,7 @@ def lay(folder, found, seed=0, labels=LABELS, conditions=('clean',), **changes):
     }
     evaluation.write_json(folder / 'results.json', evaluation.result_card(**fields | changes))
     for condition in conditions:
-        evaluation.write_predictions(folder / f'predictions/{condition}.csv', found, labels)
+        write_predictions(folder / f'predictions/{condition}.csv', found, labels)
     return str(folder)
 
 
@@ -102,7 +103,7 @@ def test_comparison_over_seeds(runs, capsys):
     out, _ = shown(capsys, f'--workdir={a[0]}', *a[1:], *words)
     found = json.loads(out)
     sides = [
-        np.stack([evaluation.read_predictions(f'{f}/predictions/clean.csv')[0].probabilities
+        np.stack([read_predictions(f'{f}/predictions/clean.csv')[0].probabilities
                   for f in side]).astype(float)
         for side in (a, b)
     ]  # fmt: skip
@@ -269,7 +270,7 @@ def test_unusable_folders(tmp_path, capsys, runs):
     found = predictions(3)
     lay(made, found)
     found.probabilities[4, 0] = np.nan
-    evaluation.write_predictions(made / 'predictions/clean.csv', found, LABELS)
+    write_predictions(made / 'predictions/clean.csv', found, LABELS)
     assert 'the probabilities of wav/004 are not finite' in against(str(made))
     lay(made, predictions(3), conditions=())
     assert 'no condition clean; it has no other either: no test' in against(str(made))

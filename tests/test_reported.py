@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import metrics, run
 
-from ser_jax import data
 from ser_jax.corpora import EMOTIONS, EMOTIONS_OF, open_corpus
-from ser_jax.evaluation import read_predictions
+from ser_jax.labels import class_names, labels_of
+from ser_jax.predictions import read_predictions
 
 TASKS = ('arousal', 'dominance', 'valence')
 CONDITIONS = ('gain(0)', 'pgd_waveform(0.01, 3)')
@@ -110,7 +110,7 @@ def test_two_devices_give_the_same_losses(records, tmp_path):
     [
         ("--config.conditions=('fgsm(0.1)',)", 'fgsm_waveform'),
         ("--config.augmentations=('mixup(0.2)',)", 'work on log-mels'),
-        ("--config.reported=('emotion',)", "classification task 'emotion'"),
+        ("--config.reported=('emotion',)", "regression 'emotion'"),
         ('--config.reported=()', 'one or more'),
         ("--config.test_corpora=('emodb',)", 'on emotions only'),
         ('--config.representation=words', 'representation'),
@@ -128,16 +128,16 @@ def test_what_cannot_be_is_refused(records, tmp_path, more, message):
 def test_dimensions_in_classes(finished, records):
     corpus = open_corpus('demo_speech', data_dir=records, representation='waveform')
     corpus.index['arousal'][:7] = [1, 2, 2.01, 3.99, 4, 5, np.nan]
-    found = data.labels_of(corpus, np.arange(7), 'arousal', ('low', 'middle', 'high'))
+    found = labels_of(corpus, np.arange(7), 'arousal', ('low', 'middle', 'high'))
     assert found.tolist() == [0, 0, 1, 1, 2, 2, -1]
-    assert data.class_names('arousal', [corpus], ()) == ('low', 'middle', 'high')
+    assert class_names('arousal', [corpus], ()) == ('low', 'middle', 'high')
 
 
 @pytest.mark.parametrize('field', sorted(EMOTIONS_OF))
 def test_dimensions_made_of_emotions(finished, records, field):
     corpus = open_corpus('demo_speech', data_dir=records, representation='waveform')
-    names = data.class_names(field, [corpus], ())
+    names = class_names(field, [corpus], ())
     rows = np.arange(len(corpus))
-    emotions = data.labels_of(corpus, rows, 'emotion', EMOTIONS)
-    for emotion, label in zip(emotions, data.labels_of(corpus, rows, field, names)):
+    emotions = labels_of(corpus, rows, 'emotion', EMOTIONS)
+    for emotion, label in zip(emotions, labels_of(corpus, rows, field, names)):
         assert EMOTIONS[emotion] in EMOTIONS_OF[field][names[label]]
