@@ -38,6 +38,7 @@ CORPORA = {
             'tasks.arousal.target': 'arousal_of_emotion',
             'tasks.valence.target': 'valence_of_emotion',
             'tasks.dominance.weight': 0.0,
+            'steps': 200,
         }
         for corpus in ('emodb', 'ravdess')
     },
