@@ -3,8 +3,9 @@
 import ml_collections
 import pytest
 
+from configs import end_to_end
 from ser_jax.calls import parse_call
-from ser_jax.config import apply_options, base_config
+from ser_jax.config import apply_options, base_config, check_config
 from ser_jax.errors import UserError
 
 PRESETS = {'fast': {'steps': 7, 'optimiser.clip': 2.0}, 'slow': {'steps': 9}}
@@ -61,3 +62,33 @@ def test_calls(text, expected):
 def test_everything_else_is_refused(text):
     with pytest.raises(UserError, match='is not of the form'):
         parse_call(text)
+
+
+@pytest.mark.parametrize(
+    ('argument', 'reported'),
+    [
+        ('', ('arousal', 'valence', 'dominance')),
+        ('emodb', ('arousal', 'valence')),
+        ('demo_speech,dominance,arousal', ('arousal', 'dominance')),
+        ('emodb,with_emotion', ('arousal', 'valence', 'emotion')),
+        ('emodb,emotion', ('emotion',)),
+    ],
+)
+def test_tasks_of_the_end_to_end_network(argument, reported):
+    config = end_to_end.get_config(argument)
+    assert config.reported == reported
+    assert {name for name, task in config.tasks.items() if task.weight} == set(reported)
+    check_config(config)
+
+
+def test_regression_of_some_dimensions():
+    config = end_to_end.get_config('demo_speech,valence,emotion,regression')
+    assert config.tasks.valence.kind == 'regression'
+    assert config.tasks.emotion.kind == 'classification'
+
+
+def test_the_published_split_of_iemocap_is_named():
+    assert parse_call(end_to_end.get_config('iemocap').protocol) == (
+        'session_split',
+        ('1 2 3', '4', '5'),
+    )

@@ -4,7 +4,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from ser_jax.figures import confusion_matrix_figure
+from ser_jax.figures import attention_figure, confusion_matrix_figure
 
 NAMES = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgusted', 'surprised')
 
@@ -35,3 +35,24 @@ def test_colour_is_per_row(tmp_path):
 def test_class_without_utterances_and_long_names(tmp_path):
     image = picture(tmp_path, [[3, 1], [0, 0]], ['a very long class name', 'other'])
     assert np.isfinite(image).all()
+
+
+def test_attention_lies_under_the_waveform(tmp_path):
+    rng = np.random.default_rng(0)
+    weights = np.zeros((2, 30))
+    weights[0, :20], weights[1, 5] = 1 / 20, 1.0
+    path = tmp_path / 'attention.png'
+    attention_figure(
+        [rng.normal(size=3680), rng.normal(size=5280)],
+        {'arousal': weights, 'valence': weights},
+        sample_rate=16000,
+        frame=640,
+        hop=160,
+        titles=['one', 'two'],
+        heading='made up',
+        path=path,
+    )
+    image = matplotlib.image.imread(path)[..., :3]
+    blue = (image[..., 2] > image[..., 0] + 0.3) & (image[..., 1] > 0.3)  # the first task's colour
+    left, right = np.split(blue.any(0)[: image.shape[1] // 2 * 2], 2)
+    assert left.sum() > 5 * right.sum() > 0  # everywhere alike, or in one frame of thirty

@@ -192,6 +192,7 @@ def test_three_speakers_are_needed():
         ('speaker_folds("4")', 'k is 2 to 10'),
         ('leave_one_speaker_out(3)', 'too many positional'),
         ('fixed_lists(3)', 'cannot read 3'),
+        ('session_split("1", "2", "3")', "'1' is no session of the corpus.*none"),
         ('make_folds()', 'unknown protocol'),
         ('speaker_folds(4', 'not of the form'),
     ],
@@ -200,6 +201,20 @@ def test_bad_protocols_are_one_clear_line(protocol, message):
     with pytest.raises(UserError, match=message) as caught:
         split(corpus(EMODB), protocol)
     assert '\n' not in str(caught.value)
+
+
+def test_session_split():
+    index = corpus(EMODB, sessions={name: str(k // 2) for k, name in enumerate(EMODB)})
+    (fold,) = split(index, 'session_split("0 1", "2", "4")')
+    sides = [
+        set(index['session'][rows].tolist()) for rows in (fold.train, fold.validation, fold.test)
+    ]
+    assert sides == [{'0', '1'}, {'2'}, {'4'}]
+    assert fold.test_speakers == ('emodb/15', 'emodb/16')
+    (fold,) = split(index, 'session_split("0 1", "2", "4")', validation=False)
+    assert set(index['session'][fold.train].tolist()) == {'0', '1', '2'}
+    with pytest.raises(UserError, match="'2' is no session of the corpus or named twice"):
+        split(index, 'session_split("0 2", "2", "4")')
 
 
 def test_select_folds():

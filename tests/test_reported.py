@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import matplotlib.image
 import numpy as np
 import pytest
 from conftest import metrics, run
@@ -62,6 +63,11 @@ def test_every_task_has_its_results(finished):
     for task in TASKS:
         for picture in ('confusion_matrix', 'robustness'):
             assert (finished / 'report' / f'{picture}_{task}.png').stat().st_size > 0
+
+
+def test_attention_is_drawn_for_an_utterance_of_every_class(finished):
+    image = matplotlib.image.imread(finished / 'report' / 'attention.png')
+    assert image.shape[1] > image.shape[0] > 500
 
 
 def test_conditions_reach_the_waveform(finished):
