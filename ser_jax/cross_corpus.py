@@ -17,30 +17,37 @@ from ser_jax.folds import Fold
 from ser_jax.labels import labels_of
 from ser_jax.predictions import Predictions
 from ser_jax.sources import open_by_name
+from ser_jax.tasks import Task
+from ser_jax.workdir import result_name
 
 _NOBODY = np.empty(0, np.int64)
 # Seed of what is drawn from a target: the same for every training seed, or their tests could not be paired.
 _DRAW = 0
-_ADAPTED = (
-    'emotion',
-    'augmentation_type',
-    'log_mel',
-)  # targets of the tasks that adaptation goes on with
+# Targets of the tasks that adaptation goes on with, beside that of the tested one.
+_ADAPTED = ('augmentation_type', 'log_mel')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Target:
-    """A corpus to test on.
+    """A corpus to test a task on.
 
     Attributes:
         corpus: opened.
-        labels: emotions that it shares with the trained classes, in the order of those.
-        rows: its utterances with one of them.
+        task: reported classification.
+        labels: those of its classes that the corpus has, in their order.
+        rows: utterances of the corpus with one of them.
     """
 
     corpus: Corpus
+    task: Task
     labels: tuple[str, ...]
     rows: np.ndarray
+
+    def numbers(self, rows: np.ndarray) -> np.ndarray:
+        """Positions in `labels` of some rows of the corpus, int [N]."""
+        found = labels_of(self.corpus, rows, self.task.target, self.task.classes)
+        own = [self.labels.index(x) if x in self.labels else -1 for x in self.task.classes]
+        return np.array([*own, -1])[found]
 
 
 class CrossCorpus:
@@ -55,7 +62,8 @@ class CrossCorpus:
       of the speakers.
 
     An adapted model is tested on the speakers that no k (or no share) takes anything of: all k are tested on the same
-    utterances, 0 too, which is not adapted. Who adapts is drawn once, the same for every training seed.
+    utterances, 0 too, which is not adapted. Who adapts is drawn once, the same for every training seed. Tasks other than
+    the emotion have conditions of their own, `cross_<corpus>…_<task>`.
 
     Args:
         experiment: of the trained corpus.
@@ -66,39 +74,37 @@ class CrossCorpus:
 
     def __init__(self, experiment: Experiment):
         self._experiment, config = experiment, experiment.config
-        if config.test_corpora and tuple(config.reported) != ('emotion',):
-            raise UserError(
-                "config.test_corpora are tested on emotions only: config.reported=('emotion',)"
-            )
-        self._targets = {name: self._open(name) for name in config.test_corpora}
-        self._ways = {}  # condition -> (corpus, how, how much)
+        if config.test_corpora and any(task.kind == 'regression' for task in experiment.reported):
+            raise UserError('config.test_corpora are tested on classes, not on regressions')
+        self._ways = {}  # condition -> (target, how, how much)
         for name in config.test_corpora:
+            corpus = open_by_name(config, name)
             ways = {'': ('as it is', 0)}
             if config.target_statistics:
                 ways['_target_statistics'] = ('target statistics', 0)
             ways |= {f'_few_shot_{k}': ('few shot', k) for k in config.few_shot}
             ways |= {f'_speakers_{s:g}': ('speakers', s) for s in config.few_shot_speakers}
             stem = 'cross_' + name.replace('/', '_')
-            self._ways |= {stem + ending: (name, *way) for ending, way in ways.items()}
+            for task in experiment.reported:
+                target = self._target(corpus, task)
+                for ending, way in ways.items():
+                    self._ways[result_name(stem + ending, task.name)] = (target, *way)
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """Their names."""
         return tuple(self._ways)
 
-    def _open(self, name: str) -> Target:
-        experiment = self._experiment
-        config = experiment.config
-        corpus = open_by_name(config, name)
-        labels = tuple(x for x in experiment.labels if x in corpus.metadata['vocabulary'])
+    def _target(self, corpus: Corpus, task: Task) -> Target:
+        experiment, name = self._experiment, corpus.name
         everything = np.arange(len(corpus))
-        numbers = labels_of(corpus, everything, 'emotion', labels)
+        numbers = labels_of(corpus, everything, task.target, task.classes)
         rows = everything[numbers >= 0]
-        present = [label for k, label in enumerate(labels) if (numbers == k).any()]
+        present = [label for k, label in enumerate(task.classes) if (numbers == k).any()]
         if len(present) < 2:
             raise UserError(
                 f'{experiment.corpus.name} and {name} share {len(present)} of the classes '
-                f'{", ".join(experiment.labels)}: nothing to tell apart'
+                f'{", ".join(task.classes)}: nothing to tell apart'
             )
         leaks.check_folds(
             corpus.index,
@@ -111,9 +117,9 @@ class CrossCorpus:
                 f'{len(corpus)} utterances are tested',
                 file=sys.stderr,
             )
-        target = Target(corpus, tuple(present), rows)
+        target = Target(corpus, task, tuple(present), rows)
         for field in ('few_shot', 'few_shot_speakers'):
-            if config[field]:
+            if experiment.config[field]:
                 self._check_adaptation(target, field)
         return target
 
@@ -121,7 +127,7 @@ class CrossCorpus:
         """Refuses an adaptation that leaves a class without a test, or adapts to what it tests."""
         corpus = target.corpus
         pool, tested = self._adapting(target, field)
-        left = set(labels_of(corpus, tested, 'emotion', target.labels))
+        left = set(target.numbers(tested))
         lost = [label for k, label in enumerate(target.labels) if k not in left]
         if lost:
             raise UserError(
@@ -134,15 +140,16 @@ class CrossCorpus:
 
     def about(self, condition: str) -> dict[str, Any]:
         """The corpus that a condition tests, as the result card says it, and the classes shared with it."""
-        target = self._targets[self._ways[condition][0]]
+        target = self._ways[condition][0]
         metadata = target.corpus.metadata
         facts = {name: metadata[name] for name in ('corpus_hash', 'synthetic')}
-        return {'corpus': target.corpus.name, **facts, 'labels': target.labels}
+        own = {} if target.task.name == 'emotion' else {'task': target.task.name}
+        return {'corpus': target.corpus.name, **facts, **own, 'labels': target.labels}
 
     def made_with(self, condition: str) -> str:
         """What a condition's predictions depend on beside the model: others must be made anew."""
-        name, how, _ = self._ways[condition]
-        words = [self._targets[name].corpus.metadata['corpus_hash']]
+        target, how, _ = self._ways[condition]
+        words = [target.corpus.metadata['corpus_hash']]
         if how in ('few shot', 'speakers'):
             fields = ('few_shot', 'few_shot_speakers', 'few_shot_steps', 'few_shot_learning_rate')
             words += [f'{field}={self._experiment.config[field]}' for field in fields]
@@ -159,14 +166,14 @@ class CrossCorpus:
             (predictions over the shared classes, their names). Probabilities of other classes are left out, the
             rest scaled to sum to 1.
         """
-        name, how, amount = self._ways[condition]
-        target, rows = self._targets[name], self._targets[name].rows
+        target, how, amount = self._ways[condition]
+        task, rows = target.task, target.rows
         if how == 'target statistics':
             constants = variables['constants'] | data.normalisation([(target.corpus, rows)])
             variables = variables | {'constants': constants}
         elif how == 'few shot':
             pool, rows = self._adapting(target, 'few_shot')
-            numbers = labels_of(target.corpus, pool, 'emotion', target.labels)
+            numbers = target.numbers(pool)
             chosen = [pool[numbers == k][:amount] for k in range(len(target.labels))]
             if amount:
                 variables = self._adapt(variables, target, np.concatenate(chosen))
@@ -179,11 +186,10 @@ class CrossCorpus:
         experiment = self._experiment
         utterances = self._utterances(target, rows)
         variables = sharding.replicate(jax.device_get(variables), experiment.mesh)
-        probabilities = loop.predict(experiment, variables, utterances)['emotion']
-        columns = [experiment.labels.index(label) for label in target.labels]
+        probabilities = loop.predict(experiment, variables, utterances)[task.name]
+        columns = [task.classes.index(label) for label in target.labels]
         probabilities = probabilities[:, columns] / probabilities[:, columns].sum(1, keepdims=True)
-        labels = labels_of(target.corpus, rows, 'emotion', target.labels)
-        index = target.corpus.index
+        index, labels = target.corpus.index, target.numbers(rows)
         predictions = Predictions(
             index['id'][rows], ['cross'] * len(rows), index['speaker'][rows], labels, probabilities
         )
@@ -191,7 +197,7 @@ class CrossCorpus:
 
     def _utterances(self, target: Target, rows: np.ndarray) -> data.Utterances:
         """Utterances of a target with the classes of the trained corpus."""
-        classes = {'emotion': self._experiment.labels}
+        classes = {'emotion': self._experiment.labels, target.task.target: target.task.classes}
         memory_gb = self._experiment.config.data.memory_gb
         return data.Utterances([(target.corpus, rows)], classes, memory_gb=memory_gb)
 
@@ -211,7 +217,7 @@ class CrossCorpus:
         """
         corpus, most = target.corpus, max(self._experiment.config[field])
         speakers = corpus.index['speaker'][target.rows]
-        numbers = labels_of(corpus, target.rows, 'emotion', target.labels)
+        numbers = target.numbers(target.rows)
         order = self._speakers(target)
         if field == 'few_shot_speakers':
             taken = order[: self._count(target, most)]
@@ -232,15 +238,17 @@ class CrossCorpus:
         pool = np.random.default_rng(_DRAW).permutation(target.rows[adapts])
         return pool, target.rows[~adapts & (speakers != '')]  # the unknown ones might be anybody
 
-    @functools.cached_property
-    def _adaptation(self) -> tuple[tuple[objectives.Phase, ...], sharding.DataParallel, Callable]:
-        """Phases, placement and compiled step of adapting; the tasks are those that need no other label than the emotion."""
+    @functools.cache  # noqa: B019 - one object a run
+    def _adaptation(
+        self, adapted: Task
+    ) -> tuple[tuple[objectives.Phase, ...], sharding.DataParallel, Callable]:
+        """Phases, placement and compiled step of adapting; the tasks are those that need no other label than the adapted one's."""
         experiment, config = self._experiment, self._experiment.config
         settings = config.optimiser.copy_and_resolve_references()
         settings.learning_rate = config.few_shot_learning_rate
         phases = objectives.multitask(
             experiment.model.clone(axis_name=sharding.AXIS),
-            tuple(task for task in experiment.tasks if task.target in _ADAPTED),
+            tuple(t for t in experiment.tasks if t == adapted or t.target in _ADAPTED),
             optimiser.make_optimiser(settings, config.few_shot_steps),
             label_smoothing=config.label_smoothing,
             clean_target=True,
@@ -262,10 +270,10 @@ class CrossCorpus:
     def _adapt(self, variables: dict, target: Target, rows: np.ndarray) -> dict:
         """Goes on training with some labelled utterances of the target, without augmentation."""
         experiment, config = self._experiment, self._experiment.config
-        phases, placement, step = self._adaptation
+        phases, placement, step = self._adaptation(target.task)
         variables = jax.device_get(variables)
         constants = variables['constants'] | {
-            'class_weights': {'emotion': np.ones(len(experiment.labels), np.float32)},
+            'class_weights': {target.task.name: np.ones(len(target.task.classes), np.float32)},
             'seed': np.int32(config.seed),
         }
         state = steps.TrainState(

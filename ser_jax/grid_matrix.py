@@ -18,13 +18,13 @@ def matrices(rows: Sequence[Row]) -> Panels:
 
     Returns:
         (variant, way) -> {(setting, tested corpus): row}. The way is what follows `cross_<corpus>` in the
-        condition, e.g. `target statistics`; within-corpus results (`clean`) stand with the way `as it is`.
-        Empty where nothing is tested across.
+        condition, e.g. `target statistics`; within-corpus results (`clean`) stand with the way `as it is`,
+        those of other tasks than the emotion with the task as the way. Empty where nothing is tested across.
     """
     panels: Panels = {}
     for row in rows:
         stem = 'cross_' + row['corpus'].replace('/', '_')
-        if row['condition'] == 'clean' or row['condition'].startswith(stem):
+        if row['condition'].startswith(('clean', stem)):
             way = row['condition'].removeprefix('clean').removeprefix(stem)
             way = way.replace('_', ' ').strip() or 'as it is'
             panels.setdefault((row['variant'], way), {})[row['setting'], row['corpus']] = row

@@ -83,11 +83,8 @@ def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bo
     names = {'cross_' + name.replace('/', '_') for name in config.test_corpora}
     if config.target_statistics:
         names |= {f'{name}_target_statistics' for name in names}
-    names |= {
-        workdirs.result_name(condition, task)
-        for condition in parse_conditions(config.conditions)
-        for task in config.reported
-    }
+    names |= parse_conditions(config.conditions).keys()
+    names = {workdirs.result_name(name, task) for name in names for task in config.reported}
     changed = bool(names) and card.get('tested_with') != tested_with(config)
     return changed or not names <= set(card['conditions'])
 

@@ -118,7 +118,6 @@ def test_two_devices_give_the_same_losses(records, tmp_path):
         ("--config.augmentations=('mixup(0.2)',)", 'work on log-mels'),
         ("--config.reported=('emotion',)", "regression 'emotion'"),
         ('--config.reported=()', 'one or more'),
-        ("--config.test_corpora=('emodb',)", 'on emotions only'),
         ('--config.representation=words', 'representation'),
         ('--config.tasks.arousal.target=emotion', "target is 'emotion'"),
     ],
@@ -129,6 +128,42 @@ def test_what_cannot_be_is_refused(records, tmp_path, more, message):
     assert re.fullmatch(r'error: [^\n]+\n', result.stderr)
     assert message in result.stderr
     assert not (tmp_path / 'run').exists()
+
+
+def test_other_corpora_are_tested_on_every_task(beeps, tmp_path):
+    tasks = ('arousal', 'valence')
+    result = run(
+        'ser_jax.main',
+        '--config=configs/end_to_end.py:csv_corpus/beeps,smoke,arousal,valence',
+        f'--config.data.data_dir={beeps["data_dir"]}',
+        *(f'--config.tasks.{task}.target={task}_of_emotion' for task in tasks),
+        '--config.protocol=whole_corpus()',
+        '--config.folds=()',
+        '--config.final=True',
+        "--config.test_corpora=('csv_corpus/hums',)",
+        '--config.target_statistics=True',
+        '--config.few_shot=(0,2)',
+        '--config.few_shot_steps=2',
+        f'--workdir={tmp_path / "run"}',
+        SER_JAX_MANUAL_DIR=beeps['manual_dir'],
+    )
+    assert result.returncode == 0, result.stderr
+    card = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    endings = ('', '_target_statistics', '_few_shot_0', '_few_shot_2')
+    names = [f'cross_csv_corpus_hums{ending}_{task}' for task in tasks for ending in endings]
+    assert list(card['conditions']) == names
+    for task in tasks:
+        plain, adapted = (
+            card['conditions'][f'cross_csv_corpus_hums_few_shot_{k}_{task}'] for k in (0, 2)
+        )
+        assert plain['labels'] == list(EMOTIONS_OF[f'{task}_of_emotion'])
+        assert plain['n'] == adapted['n'] == 8
+        found = [
+            read_predictions(tmp_path / 'run' / 'predictions' / f'{name}.csv')[0]
+            for name in names
+            if name.endswith(f'few_shot_2_{task}') or name.endswith(f'few_shot_0_{task}')
+        ]
+        assert np.abs(found[0].probabilities - found[1].probabilities).max() > 1e-6
 
 
 def test_dimensions_in_classes(finished, records):
