@@ -20,6 +20,11 @@ CAPTION = (
     'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training of '
     'all folds, mean over the seeds; command: of the first seed.'
 )
+TASK_CAPTION = (
+    'UAR in percent on predictions pooled over the folds, mean ± standard deviation over the seeds, and 95 % interval: '
+    'bootstrap over speakers, the mean of the bounds over the seeds; time: training of all networks of the row, mean over '
+    'the seeds; command: of its first network and seed.'
+)
 COLUMNS = (
     'system',
     'corpus',
@@ -51,7 +56,7 @@ def read_runs(group: Path) -> list[dict]:
         try:
             card = json.loads(path.read_text(encoding='utf-8'))
             command = (path.parent / 'command.txt').read_text(encoding='utf-8').strip()
-            if 'clean' not in card['conditions']:
+            if not any(name.startswith('clean') for name in card['conditions']):
                 raise CardError(f'{path} has no condition "clean": not a tested run')
         except (OSError, ValueError, KeyError) as error:
             raise CardError(f'{path}: {error!r}') from error
@@ -80,42 +85,100 @@ def make_table(runs: list[dict]) -> str:
 
 
 def _row(runs):
-    from ser_jax.console import duration  # after main() has made the clone importable
-
-    first = runs[0]
-    seeds = [run['seed'] for run in runs]
-    clean = [run['conditions']['clean'] for run in runs]
-    numbers = sorted({result['n'] for result in clean})
-    if len(set(seeds)) < len(seeds):
-        raise CardError(f'{first["system"]} on {first["corpus"]}: seed twice among {seeds}')
-    if len(numbers) > 1:
-        raise CardError(f'{first["system"]} on {first["corpus"]}: its seeds tested {numbers}')
-    for field in ('config_hash', 'corpus_hash'):
-        if len({run[field] for run in runs}) > 1:
-            raise CardError(f'{first["system"]} on {first["corpus"]}: seeds differ in {field}')
-    dirty = [run['seed'] for run in runs if '+changes' in run['commit']]
-    if dirty:
-        raise CardError(f'{first["system"]} on {first["corpus"]}: seed {dirty[0]} ran changed code')
-    uar = [100 * result['uar'] for result in clean]
-    spread = f' ± {statistics.stdev(uar):.1f}' if len(uar) > 1 else ''
-    intervals = [result['uar_ci95'] for result in clean]
-    bounds = [
-        '–' if None in side else f'{100 * statistics.mean(side):.1f}' for side in zip(*intervals)
-    ]
-    seconds = [run['cost'].get('train_seconds') for run in runs]
+    first, clean = runs[0], _seeds_of_one_system(runs, 'clean')
+    rate, interval = _rate(clean)
     return [
         first['system'],
-        first['corpus'] + (' (synthetic)' if first['synthetic'] else ''),
-        f'`{first["protocol"]}`, {first["n_folds"][0]} of {first["n_folds"][1]} folds',
-        str(numbers[0]),
-        ', '.join(map(str, seeds)),
-        f'{statistics.mean(uar):.1f}{spread}',
-        f'{bounds[0]} – {bounds[1]}',
+        *_where(first),
+        str(clean[0]['n']),
+        ', '.join(str(run['seed']) for run in runs),
+        rate,
+        interval,
         f'{100 * statistics.mean(result["wa"] for result in clean):.1f}',
-        '–' if None in seconds else duration(statistics.mean(seconds)),
+        _duration([run['cost'].get('train_seconds') for run in runs]),
         '; '.join(dict.fromkeys(run['device'] for run in runs)),
         f'`{first["command"]}`',
     ]
+
+
+def _seeds_of_one_system(runs, condition):
+    """What the runs of a row say of a condition."""
+    first, seeds = runs[0], [run['seed'] for run in runs]
+    where = f'{first["system"]} on {first["corpus"]}'
+    results = [run['conditions'][condition] for run in runs]
+    numbers = sorted({result['n'] for result in results})
+    if len(set(seeds)) < len(seeds):
+        raise CardError(f'{where}: seed twice among {seeds}')
+    if len(numbers) > 1:
+        raise CardError(f'{where}: its seeds tested {numbers}')
+    for field in ('config_hash', 'corpus_hash'):
+        if len({run[field] for run in runs}) > 1:
+            raise CardError(f'{where}: seeds differ in {field}')
+    dirty = [run['seed'] for run in runs if '+changes' in run['commit']]
+    if dirty:
+        raise CardError(f'{where}: seed {dirty[0]} ran changed code')
+    return results
+
+
+def _rate(results):
+    """UAR over the seeds with its spread, and its interval."""
+    uar = [100 * result['uar'] for result in results]
+    spread = f' ± {statistics.stdev(uar):.1f}' if len(uar) > 1 else ''
+    bounds = [
+        '–' if None in side else f'{100 * statistics.mean(side):.1f}'
+        for side in zip(*(result['uar_ci95'] for result in results))
+    ]
+    return f'{statistics.mean(uar):.1f}{spread}', f'{bounds[0]} – {bounds[1]}'
+
+
+def _where(card):
+    folds = '{} of {} folds'.format(*card['n_folds'])
+    return card['corpus'] + ' (synthetic)' * card['synthetic'], f'`{card["protocol"]}`, {folds}'
+
+
+def _duration(seconds):
+    from ser_jax.console import duration  # after main() has made the clone importable
+
+    return '–' if None in seconds else duration(statistics.mean(seconds))
+
+
+def make_task_table(runs: list[dict]) -> str:
+    """The table of runs that report several tasks, or one each: a column a task, runs of one task a row together.
+
+    Raises:
+        CardError: see `make_table`.
+    """
+    systems = {}
+    for run in runs:
+        words = [word for word in run['system'].split(',') if word not in run['tasks']]
+        how = 'one network for all' if len(run['tasks']) > 1 else 'a network a task'
+        key = (run['corpus'], run['protocol'], ','.join(words), how)
+        systems.setdefault(key, {}).setdefault(tuple(run['tasks']), []).append(run)
+    names = list(dict.fromkeys(task for run in runs for task in run['tasks']))
+    head = ('system', 'corpus', 'protocol', 'seeds', *names, 'time', 'hardware', 'command')
+    lines = [head, ['---'] * len(head)]
+    for (*_, system, how), parts in systems.items():
+        cells, seconds = dict.fromkeys(names, 'not run'), 0
+        everything = [run for seeds in parts.values() for run in seeds]
+        for tasks, seeds in parts.items():
+            for task in tasks:
+                results = _seeds_of_one_system(seeds, f'clean_{task}')
+                cells[task] = '{} [{}], n = {}'.format(*_rate(results), results[0]['n'])
+            seconds += statistics.mean(run['cost']['train_seconds'] for run in seeds)
+        first = everything[0]
+        lines.append(
+            (
+                f'{system}, {how}',
+                *_where(first),
+                ', '.join(map(str, sorted({run['seed'] for run in everything}))),
+                *cells.values(),
+                _duration([seconds]),
+                '; '.join(dict.fromkeys(run['device'] for run in everything)),
+                f'`{first["command"]}`',
+            )
+        )
+    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return f'{table}\n\n{TASK_CAPTION}\n'
 
 
 def fill(readme: str, results: Path) -> str:
@@ -138,7 +201,9 @@ def fill(readme: str, results: Path) -> str:
             # Of matrices, the models as they are and with target statistics; the rest stands in the file.
             table = '\n\n**'.join(table.split('\n\n**')[:2]).rstrip() + '\n'
         else:
-            table = make_table(read_runs(group))
+            runs = read_runs(group)
+            of_emotion = all('clean' in run['conditions'] for run in runs)
+            table = (make_table if of_emotion else make_task_table)(runs)
         return f'{match[1]}{table}{match[3]}'
 
     return MARKED.sub(renew, readme)

@@ -327,6 +327,34 @@ def test_tables_are_written_and_checked(make_tables, results):
     assert 'the mean of the bounds over the seeds' in text
 
 
+def test_runs_of_several_tasks_have_a_column_each(make_tables):
+    def run(seed, *tasks, **changes):
+        made = card(seed, tasks={task: LABELS for task in tasks}, **changes)
+        clean = made['conditions'].pop('clean')
+        made['conditions'] |= {f'clean_{task}': clean for task in tasks}
+        return made | {'command': 'python'}
+
+    runs = [
+        *(run(seed, 'arousal', 'valence', system='net') for seed in range(2)),
+        *(run(seed, 'valence', system='net,valence') for seed in range(2)),
+        run(0, 'arousal', system='net,arousal,small'),
+    ]
+    lines = make_tables.make_task_table(runs).splitlines()
+    rows = [dict(zip(lines[0].split(' | '), line.split(' | '))) for line in lines[2:5]]
+    names = [
+        '| net, one network for all',
+        '| net, a network a task',
+        '| net,small, a network a task',
+    ]
+    assert [row['| system'] for row in rows] == names
+    uar = [100 * card(seed)['conditions']['clean']['uar'] for seed in range(2)]
+    expected = f'{np.mean(uar):.1f} ± {np.std(uar, ddof=1):.1f} ['
+    assert all(rows[0][task].startswith(expected) for task in ('arousal', 'valence'))
+    assert (rows[1]['arousal'], rows[2]['valence']) == ('not run', 'not run')
+    assert rows[1]['valence'].startswith(expected)
+    assert rows[2]['arousal'].startswith(f'{uar[0]:.1f} [')
+
+
 def test_a_changed_card_or_readme_is_noticed(make_tables, results):
     make_tables.main(options(results))
     text = (results / 'README.md').read_text()
