@@ -7,7 +7,7 @@ import re
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import metrics, run
+from conftest import metrics, run, write_beeps
 
 from ser_jax.corpora import EMOTIONS, EMOTIONS_OF, open_corpus
 from ser_jax.labels import class_names, labels_of
@@ -128,6 +128,31 @@ def test_what_cannot_be_is_refused(records, tmp_path, more, message):
     assert re.fullmatch(r'error: [^\n]+\n', result.stderr)
     assert message in result.stderr
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_corpus_with_ratings_only_split_by_sessions(tmp_path):
+    folder = tmp_path / 'manual' / 'rated'
+    write_beeps(folder, speakers=6)
+    rows = list(csv.DictReader((folder / 'metadata.csv').open()))
+    for number, row in enumerate(rows):
+        session = sorted({r['speaker'] for r in rows}).index(row['speaker']) // 2 + 1
+        row |= {'emotion': '', 'session': session, 'arousal': 1 + number % 5}
+    with (folder / 'metadata.csv').open('w') as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    result = run(
+        'ser_jax.main',
+        '--config=configs/end_to_end.py:csv_corpus/rated,arousal,smoke',
+        f'--config.data.data_dir={tmp_path / "records"}',
+        '--config.protocol=session_split("1", "2", "3")',
+        f'--workdir={tmp_path / "run"}',
+        SER_JAX_MANUAL_DIR=str(folder.parent),
+    )
+    assert result.returncode == 0, result.stderr
+    card = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert card['conditions']['clean_arousal']['n'] == len(rows) // 3
+    assert len(card['conditions']['clean_arousal']['folds'][0]['test_speakers']) == 2
 
 
 def test_other_corpora_are_tested_on_every_task(beeps, tmp_path):
