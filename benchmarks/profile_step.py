@@ -30,7 +30,7 @@ _PARTS = (
     (r'step|step_norm', 'step projection'),
     (r'blstm', 'BLSTM'),
     (r'decoder_in|Model\._decode', 'decoder'),
-    (r'Dropout_\d|Model\._drop', 'dropout'),
+    (r'Dropout_\d|drop_\w+|Model\._drop', 'dropout'),
     (r'.*attention|embedding|.*_hidden|.*_head', 'attention, heads'),
     (r'.*', 'between the modules'),
 )
@@ -44,7 +44,7 @@ def part_of(op_name: str) -> tuple[str, str]:
     if 'jvp(' not in op_name:
         return ('optimiser, random keys' if op_name else 'without a name'), ''
     direction = 'backward' if 'transpose(' in op_name else 'forward'
-    module = re.search(r'jvp\(Model\)+/([^/]+)', op_name)
+    module = re.search(r'jvp\(Model\)+/(?:LogMelEncoder_0/)?([^/]+)', op_name)
     if not module:
         return 'losses', direction
     name = next(name or module[1] for form, name in _PARTS if re.fullmatch(form, module[1]))

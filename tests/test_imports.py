@@ -19,7 +19,7 @@ LEVELS = {
         -1: 'features workdir metrics models.convolution models.recurrent',
         0: 'models.layers losses audio pipeline calls config checkpoints sharding writer figures '
         'console optimiser cost environment front_end comparison',
-        0.3: 'mel',
+        0.3: 'mel models.encoder',
         0.6: 'augmentations grid_figure grid_matrix',
         1: 'tasks protocols augment attacks corruptions corpora grid_plan '
         'models.mtl_aug models.end_to_end models.adversarial_autoencoder',
