@@ -66,10 +66,12 @@ def base_config() -> ml_collections.ConfigDict:
     config.parallel_runs = (
         1  # folds trained side by side in one program, each on one device (or CPU core)
     )
+    config.objective = 'multitask'  # or 'adversarial': see configs/adversarial_autoencoder.py
     config.optimiser = ml_collections.ConfigDict(
         {
             'learning_rate': 2e-3,  # peak
             'warmup': 0.1,  # share of the steps
+            'beta1': 0.9,  # of Adam: decay of the gradient's average
             'weight_decay': 0.05,
             'clip': 1.0,  # largest global norm of the gradient
             'average': 0.98,  # decay of the parameters' moving average, which is evaluated
@@ -185,6 +187,8 @@ _RULES = (
     ('labels', lambda x: len(set(x)) == len(x) != 1, 'at least two different emotions, or ()'),
     ('optimiser.learning_rate', lambda x: x > 0, 'above 0'),
     ('optimiser.warmup', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+    ('objective', lambda x: x in ('multitask', 'adversarial'), "'multitask' or 'adversarial'"),
+    ('optimiser.beta1', lambda x: 0 <= x < 1, 'from 0 to below 1'),
     ('optimiser.weight_decay', lambda x: x >= 0, 'at least 0'),
     ('optimiser.clip', lambda x: x > 0, 'above 0'),
     ('optimiser.average', lambda x: 0 <= x < 1, 'from 0 to below 1'),

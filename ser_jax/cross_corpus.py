@@ -23,8 +23,7 @@ from ser_jax.workdir import result_name
 _NOBODY = np.empty(0, np.int64)
 # Seed of what is drawn from a target: the same for every training seed, or their tests could not be paired.
 _DRAW = 0
-# Targets of the tasks that adaptation goes on with, beside that of the tested one.
-_ADAPTED = ('augmentation_type', 'log_mel')
+_ADAPTED = ('augmentation_type', 'log_mel')  # targets that need no label to be adapted to
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -246,9 +245,10 @@ class CrossCorpus:
         experiment, config = self._experiment, self._experiment.config
         settings = config.optimiser.copy_and_resolve_references()
         settings.learning_rate = config.few_shot_learning_rate
+        further = _ADAPTED if config.objective == 'multitask' else ()
         phases = objectives.multitask(
             experiment.model.clone(axis_name=sharding.AXIS),
-            tuple(t for t in experiment.tasks if t == adapted or t.target in _ADAPTED),
+            tuple(t for t in experiment.tasks if t == adapted or t.target in further),
             optimiser.make_optimiser(settings, config.few_shot_steps),
             label_smoothing=config.label_smoothing,
             clean_target=True,

@@ -10,15 +10,30 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from ser_jax import augment, data, leaks, objectives, optimiser, sharding, steps
+from ser_jax import augment, data, leaks, sharding, steps
 from ser_jax.config import check_config
-from ser_jax.corpora import DIMENSIONS, EMOTIONS_OF, Corpus
+from ser_jax.corpora import EMOTIONS_OF, Corpus
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
 from ser_jax.folds import Fold, make_folds, select_folds
-from ser_jax.labels import class_names, class_weights, labelled_share, labels_of, rating_scale
+from ser_jax.labels import (
+    class_names,
+    class_weights,
+    labelled_share,
+    labels_of,
+    occurring,
+    rating_scale,
+)
 from ser_jax.networks import make_model
-from ser_jax.sources import Part, open_by_name, open_noise, rows_that_join, rows_with_labels
+from ser_jax.phases import make_phases
+from ser_jax.sources import (
+    Part,
+    emotions_of,
+    open_by_name,
+    open_noise,
+    rows_that_join,
+    rows_with_labels,
+)
 from ser_jax.tasks import Task, make_tasks
 
 
@@ -73,8 +88,8 @@ class Experiment:
 
     def corpora(self) -> list[Corpus]:
         """Every corpus that trains."""
-        parts = [*self.labelled, *([self.noise] if self.noise else [])]
-        return [self.corpus, *self.unlabelled, *(corpus for corpus, _ in parts)]
+        noise = [self.noise[0]] if self.noise else []
+        return [self.corpus, *self.unlabelled, *(corpus for corpus, _ in self.labelled), *noise]
 
     def corpus_hashes(self) -> dict[str, str]:
         """Name -> hash of every corpus that trains."""
@@ -88,13 +103,10 @@ class Experiment:
         return data.Utterances(
             parts,
             self._label_classes(),
-            ratings={task.target for task in self._regressions()},
+            ratings={task.target for task in self.tasks if task.kind == 'regression'},
             hide=hide,
             memory_gb=self.config.data.memory_gb,
         )
-
-    def _regressions(self) -> list[Task]:
-        return [task for task in self.tasks if task.kind == 'regression']
 
     def _label_classes(self) -> dict[str, tuple[str, ...]]:
         classes = {
@@ -148,10 +160,23 @@ class Experiment:
             for task in told:
                 labels = [labels_of(*part, task.target, task.classes) for part in kept]
                 weights[task.name] = class_weights(np.concatenate(labels), len(task.classes))
+        everything = [(self.corpus, rows), *self.labelled]
+        everything += [(corpus, np.arange(len(corpus))) for corpus in self.unlabelled]
         return {
             'seed': np.int32(self.config.seed),
             'class_weights': weights,
-            'ratings': {task.name: rating_scale(kept, task.target) for task in self._regressions()},
+            'trained_classes': {
+                task.name: occurring(everything, task.target, task.classes)
+                for task in self.tasks
+                if task.kind == 'classification'
+                and task.target != 'augmentation_type'
+                and task.name not in weights
+            },
+            'ratings': {
+                task.name: rating_scale(kept, task.target)
+                for task in self.tasks
+                if task.kind == 'regression'
+            },
             **data.normalisation([(self.corpus, rows), *self.labelled]),
         }
 
@@ -178,24 +203,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     joined = [open_by_name(config, name) for name in config.labelled]
     unlabelled = [open_by_name(config, name) for name in config.unlabelled]
     noise = open_noise(config) if config.noise_corpus else None
-    labels = tuple(config.labels or corpus.metadata['labels'])
-    there = np.unique(corpus.index['emotion'][corpus.index['emotion'] >= 0])
-    there = [corpus.metadata['vocabulary'][code] for code in there]
-    unknown = [label for label in labels if label not in there]
-    if unknown:
-        raise UserError(
-            f'config.labels: corpus {corpus.name} has no emotion {unknown[0]!r}; it has {", ".join(there)}'
-        )
-    if not labels and 'emotion' in config.reported:
-        raise UserError(
-            f'corpus {corpus.name} has no emotion labels: it can only join another corpus, as '
-            'config.unlabelled or config.noise_corpus'
-        )
-    for name, task in config.tasks.items():
-        if task.kind == 'regression' and task.weight > 0 and task.target not in DIMENSIONS:
-            raise UserError(
-                f'config.tasks.{name}.target is {task.target!r}; a regression predicts a rating: {", ".join(DIMENSIONS)}'
-            )
+    labels = emotions_of(config, corpus)
     operation_names = ('clean', *config.augmentations)
     tasks = make_tasks(
         config.tasks,
@@ -233,16 +241,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
 
     operations = augment.parse_operations(config.augmentations)
     model = make_model(config, tasks)
-    phases = objectives.multitask(
-        model,
-        tasks,
-        optimiser.make_optimiser(config.optimiser, config.steps),
-        label_smoothing=config.label_smoothing,
-        clean_target=config.reconstruction_target == 'clean',
-        axis_name=sharding.AXIS,
-        adversarial_epsilon=config.adversarial_epsilon,
-        representation=config.representation,
-    )
+    phases = make_phases(config, model, tasks)
     front_end = FrontEnd(**config.data.front_end)
     if config.representation == 'log_mel':
         input_length = augment.input_frames(operations, config.crop_frames)

@@ -187,6 +187,75 @@ def attention_figure(
     save_figure(figure, path)
 
 
+def codes_figure(codes, labels, title: str, path) -> None:
+    """Draws codes on their two main axes, once for every kind of label.
+
+    Args:
+        codes: float [N, D].
+        labels: heading -> str [N].
+        title: heading of the whole.
+        path: PNG file to write, whole or not at all; its folder is made.
+    """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    centred = codes - codes.mean(0)
+    _, sizes, axes_of = np.linalg.svd(centred, full_matrices=False)
+    points, shares = centred @ axes_of[:2].T, sizes**2 / max((sizes**2).sum(), 1e-12)
+    figure = Figure(figsize=(1 + 4.2 * len(labels), 4.6), layout='constrained')
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(1, len(labels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (heading, names) in zip(grid, labels.items()):
+        names = np.asarray(names).astype(str)
+        kinds = sorted(set(names))
+        for number, kind in enumerate(kinds):
+            colour = _COLOURS[number % len(_COLOURS)]
+            if len(kinds) > len(_COLOURS):
+                colour = colormaps['turbo'](number / (len(kinds) - 1))
+            own = points[names == kind]
+            axes.scatter(
+                *own.T, s=14, color=colour, marker=_MARKERS[number % len(_MARKERS)], label=kind
+            )
+        axes.set_title(heading, size=10, loc='left')
+        axes.set_xlabel(f'first main axis ({100 * shares[0]:.0f} % of the variance)', size=8)
+        axes.spines[['top', 'right']].set_visible(False)
+        if len(kinds) <= 12:
+            axes.legend(frameon=False, fontsize=7)
+    grid[0].set_ylabel(f'second ({100 * shares[1:2].sum():.0f} %)', size=8)
+    figure.suptitle(title, x=0.01, ha='left', size=11)
+    save_figure(figure, path)
+
+
+def path_figure(log_mels, ends: tuple[str, str], title: str, path) -> None:
+    """Draws log-mels side by side, from one emotion to another.
+
+    Args:
+        log_mels: float [N, T, F].
+        ends: what the first and the last are.
+        title: heading of the whole.
+        path: PNG file to write, whole or not at all; its folder is made.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = len(log_mels)
+    figure = Figure(figsize=(1 + 2.8 * count, 3.2), layout='constrained')
+    FigureCanvasAgg(figure)
+    scale = {'vmin': log_mels.min(), 'vmax': log_mels.max(), 'cmap': 'magma'}
+    for number, (axes, log_mel) in enumerate(zip(figure.subplots(1, count, sharey=True), log_mels)):
+        image = axes.imshow(log_mel.T, aspect='auto', origin='lower', **scale)
+        share = round(100 * number / max(count - 1, 1))
+        names = {0: ends[0], count - 1: ends[1]}
+        axes.set_title(names.get(number, f'{100 - share} % : {share} %'), size=10)
+        axes.set_xlabel('frames of 10 ms', size=8)
+        if not number:
+            axes.set_ylabel('mel band', size=8)
+    figure.colorbar(image, label='log mel power')
+    figure.suptitle(title, x=0.01, ha='left', size=11)
+    save_figure(figure, path)
+
+
 def save_figure(figure, path) -> None:
     """Writes a matplotlib figure as PNG, whole or not at all; its folder is made."""
     path = Path(path)

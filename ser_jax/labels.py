@@ -121,3 +121,19 @@ def labelled_share(
         order = np.lexsort((rng.permutation(max(1, emotions.max() + 1))[emotions[rows]], turn))
         chosen[rows[order[: max(1, round(share * len(rows)))]]] = True
     return chosen
+
+
+def occurring(
+    parts: list[tuple[Corpus, np.ndarray]], field: str, names: tuple[str, ...]
+) -> np.ndarray:
+    """Which of some classes occur: of the speakers, for one, not those that are tested.
+
+    Args:
+        parts: (corpus, rows) pairs.
+        field, names: see `labels_of`.
+
+    Returns:
+        bool [K].
+    """
+    found = np.concatenate([labels_of(*part, field, names) for part in parts])
+    return np.isin(np.arange(len(names)), found)

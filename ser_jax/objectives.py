@@ -14,6 +14,8 @@ from ser_jax import attacks, losses
 from ser_jax.models import layers
 from ser_jax.tasks import Task
 
+_NEVER = -1e9  # logit of a class that nothing in training belongs to: a test speaker's
+
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
@@ -103,6 +105,37 @@ def _multitask_loss(
     if adversarial_epsilon:
         x = _attacked(x, apply, batch, rngs['dropout'], adversarial_epsilon, axis_name)
     outputs, updated = apply(x)
+    how = {'label_smoothing': label_smoothing, 'clean_target': clean_target, 'axis_name': axis_name}
+    shares = task_losses(outputs, batch, tasks, constants, **how)
+    loss, metrics = weighted(shares, tasks)
+    return loss, (
+        jax.lax.psum(metrics, axis_name),
+        {**model_state, 'batch_stats': updated.get('batch_stats', {})},
+    )
+
+
+def task_losses(
+    outputs: dict[str, jax.Array],
+    batch: dict[str, jax.Array],
+    tasks: tuple[Task, ...],
+    constants: dict[str, Any],
+    *,
+    label_smoothing: float,
+    axis_name: str,
+    clean_target: bool = True,
+) -> dict[str, jax.Array]:
+    """This device's share of every task's loss.
+
+    Args:
+        outputs: of the network.
+        batch: augmented.
+        tasks: what to learn.
+        constants: see `steps.TrainState`.
+        label_smoothing, clean_target, axis_name: see `multitask`.
+
+    Returns:
+        Task -> scalar.
+    """
     shares = {}
     for task in tasks:
         output = outputs[task.name]
@@ -123,17 +156,22 @@ def _multitask_loss(
             )
         else:
             labels = batch[task.target]
+            if task.name in constants['trained_classes']:
+                output = jnp.where(constants['trained_classes'][task.name], output, _NEVER)
             target = jax.nn.one_hot(labels, len(task.classes))  # a row of zeros for −1
             reported = task.name in constants['class_weights']
             values = losses.cross_entropy(output, target, label_smoothing if reported else 0.0)
             weights = target @ constants['class_weights'][task.name] if reported else labels >= 0
         shares[task.name] = losses.masked_mean(values, weights, axis_name)
+    return shares
+
+
+def weighted(
+    shares: dict[str, jax.Array], tasks: tuple[Task, ...]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The weighted sum of the tasks' losses, and the metrics 'loss' and 'loss_<task>'."""
     loss = sum(task.weight * shares[task.name] for task in tasks)
-    metrics = {'loss': loss, **{f'loss_{name}': share for name, share in shares.items()}}
-    return loss, (
-        jax.lax.psum(metrics, axis_name),
-        {**model_state, 'batch_stats': updated.get('batch_stats', {})},
-    )
+    return loss, {'loss': loss, **{f'loss_{name}': share for name, share in shares.items()}}
 
 
 def _attacked(x, apply, batch, rng, epsilon, axis_name):

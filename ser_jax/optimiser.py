@@ -53,8 +53,8 @@ def make_optimiser(config: 'ml_collections.ConfigDict', steps: int) -> optax.Gra
     finite changes nothing and is counted (`skipped_steps`).
 
     Args:
-        config: `learning_rate` (peak), `warmup` (share of the steps), `weight_decay`, `clip`
-            (largest global gradient norm), `average` (see `with_average`).
+        config: `learning_rate` (peak), `warmup` (share of the steps), `beta1` (of Adam), `weight_decay`,
+            `clip` (largest global gradient norm), `average` (see `with_average`).
         steps: length of the whole schedule.
 
     Returns:
@@ -66,6 +66,7 @@ def make_optimiser(config: 'ml_collections.ConfigDict', steps: int) -> optax.Gra
     )
     adamw = optax.adamw(
         schedule,
+        b1=config.beta1,
         weight_decay=config.weight_decay,
         mask=_decays,
     )

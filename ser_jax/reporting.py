@@ -12,6 +12,7 @@ import numpy as np
 from ser_jax import conditions, evaluation, figures
 from ser_jax import workdir as workdirs
 from ser_jax.attention import draw_attention
+from ser_jax.codes import draw_codes
 from ser_jax.conditions import Tester
 from ser_jax.corpora import prepared_hash
 from ser_jax.cross_corpus import CrossCorpus
@@ -93,6 +94,7 @@ def report(
     )
     if pooled:
         draw_attention(experiment, experiment.folds[0], workdir)
+        draw_codes(experiment, experiment.folds[0], workdir)
     if jax.process_index() == 0:
         for name, predictions in pooled.items():
             path = workdir / 'predictions' / f'{name}.csv'

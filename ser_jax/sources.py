@@ -40,6 +40,28 @@ def open_by_name(config: ml_collections.ConfigDict, name: str) -> Corpus:
     return corpus
 
 
+def emotions_of(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, ...]:
+    """The emotions to tell apart: those of `config.labels`, or the corpus's usual ones.
+
+    Raises:
+        UserError: the corpus lacks one, or has none and is to be tested on them.
+    """
+    labels = tuple(config.labels or corpus.metadata['labels'])
+    there = np.unique(corpus.index['emotion'][corpus.index['emotion'] >= 0])
+    there = [corpus.metadata['vocabulary'][code] for code in there]
+    unknown = [label for label in labels if label not in there]
+    if unknown:
+        raise UserError(
+            f'config.labels: corpus {corpus.name} has no emotion {unknown[0]!r}; it has {", ".join(there)}'
+        )
+    if not labels and 'emotion' in config.reported:
+        raise UserError(
+            f'corpus {corpus.name} has no emotion labels: it can only join another corpus, as '
+            'config.unlabelled or config.noise_corpus'
+        )
+    return labels
+
+
 def rows_with_labels(corpus: Corpus, tasks: tuple[Task, ...]) -> np.ndarray:
     """The rows of a corpus with a label of at least one of some classification tasks.
 

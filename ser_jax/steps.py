@@ -27,7 +27,8 @@ class TrainState:
         opt_state: by phase name.
         model_state: 'batch_stats' of the network; 'constants', which differ between runs but not
             within one: 'seed' [], 'mean' and 'std' of the inputs, 'class_weights' [K] of every
-            reported classification, 'ratings' [2] (mean and standard deviation) of every regression.
+            reported classification, 'trained_classes' bool [K] of every other (which of them occur in training),
+            'ratings' [2] (mean and standard deviation) of every regression.
     """
 
     step: jax.Array
@@ -106,7 +107,10 @@ def make_train_step(phases: tuple[Phase, ...], axis_name: str) -> Callable:
         metrics = {}
         for phase in phases:
             chosen = _chosen(params, phase.updates)
-            rngs = {'dropout': stream(seed, state.step, f'dropout {phase.name}')}
+            rngs = {
+                name: stream(seed, state.step, f'{name} {phase.name}')
+                for name in ('dropout', 'sample')
+            }
             gradient_of = jax.grad(
                 lambda chosen, params, *rest, loss=phase.loss: loss({**params, **chosen}, *rest),
                 has_aux=True,
@@ -264,6 +268,7 @@ def make_attack_step(
 def inference_variables(state: TrainState) -> dict[str, Any]:
     """What prediction needs of a state: the averaged parameters and the model state."""
     params = dict(state.params)
-    for opt_state in state.opt_state.values():
+    # Where several phases change a subtree the last of their names counts: of the encoder's, `supervised`.
+    for _, opt_state in sorted(state.opt_state.items()):
         params |= optimiser.averaged_params(opt_state)
     return {'params': params, **state.model_state}

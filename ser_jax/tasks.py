@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from ser_jax.corpora import DIMENSIONS
 from ser_jax.errors import UserError
 
 if TYPE_CHECKING:  # the step itself needs JAX only
@@ -50,7 +51,7 @@ def make_tasks(
         The tasks in the config's order.
 
     Raises:
-        UserError: an unknown kind, or a negative weight.
+        UserError: an unknown kind, a negative weight, or a regression of what is not rated.
     """
     tasks = []
     for name, record in records.items():
@@ -61,6 +62,11 @@ def make_tasks(
         if record.weight < 0:
             raise UserError(
                 f'config.tasks.{name}.weight is {record.weight}; it must not be negative'
+            )
+        rated = record.kind == 'regression' and record.weight > 0
+        if rated and record.target not in DIMENSIONS:
+            raise UserError(
+                f'config.tasks.{name}.target is {record.target!r}; a regression predicts a rating: {", ".join(DIMENSIONS)}'
             )
         if record.weight > 0:
             tasks.append(

@@ -1,0 +1,89 @@
+"""The codes of an autoencoder, to look at: a map of test utterances, and log-mels decoded between two emotions."""
+
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ser_jax import data, figures, loop
+from ser_jax.experiment import Experiment
+from ser_jax.folds import Fold
+from ser_jax.objectives import normalise
+
+_STEPS = 5  # log-mels between two emotions
+
+
+def draw_codes(experiment: Experiment, fold: Fold, workdir: Path) -> None:
+    """Draws `report/codes.png` and `report/path.png` with a fold's kept parameters; nothing for networks without codes.
+
+    The map shows the test utterances; the path leads from the mean code of one emotion's training utterances to that
+    of another's.
+
+    Args:
+        experiment: of the run.
+        fold: whose utterances are drawn.
+        workdir: of the finished run.
+    """
+    if not hasattr(experiment.model, 'encode'):
+        return
+    variables = jax.device_get(loop.restore_best(experiment, workdir / 'checkpoints' / fold.name))
+    if jax.process_index():
+        return
+    index, metadata = experiment.corpus.index, experiment.corpus.metadata
+    speech = 'SYNTHETIC' if metadata['synthetic'] else 'real'
+    heading = f'{experiment.corpus.name} ({speech} speech), {fold.name}'
+    emotions = np.array([*metadata['vocabulary'], 'unknown'])[index['emotion'][fold.test]]
+    genders = np.array(['female', 'male', 'unknown'])[index['gender'][fold.test]]
+    figures.codes_figure(
+        _codes(experiment, variables, fold.test),
+        {'emotion': emotions, 'speaker': index['speaker'][fold.test], 'gender': genders},
+        f'Codes of test speakers: {heading}',
+        workdir / 'report' / 'codes.png',
+    )
+    if not experiment.model.reconstruction or experiment.model.input == 'functionals':
+        return
+    codes = _codes(experiment, variables, fold.train)
+    emotions = index['emotion'][fold.train]
+    means = {name: codes[emotions == code].mean(0) for code, name in _present(metadata, emotions)}
+    first, last = _farthest(means)
+    shares = np.linspace(0, 1, _STEPS)[:, None]
+    path = (1 - shares) * means[first] + shares * means[last]
+    apply = functools.partial(experiment.model.apply, method='decode')
+    decoded = apply({'params': variables['params']}, path, experiment.config.crop_frames)
+    constants = variables['constants']
+    figures.path_figure(
+        np.asarray(decoded) * constants['std'] + constants['mean'],
+        (first, last),
+        f'Decoded between the mean codes of two emotions: {heading}, training speakers',
+        workdir / 'report' / 'path.png',
+    )
+
+
+def _present(metadata: dict, emotions: np.ndarray) -> list[tuple[int, str]]:
+    codes = np.unique(emotions[emotions >= 0])
+    return [(int(code), metadata['vocabulary'][code]) for code in codes]
+
+
+def _farthest(means: dict[str, np.ndarray]) -> tuple[str, str]:
+    """The two emotions whose mean codes are farthest apart."""
+    names = sorted(means)
+    pairs = [(a, b) for a in names for b in names if a < b]
+    return max(pairs, key=lambda pair: float(np.sum((means[pair[0]] - means[pair[1]]) ** 2)))
+
+
+def _codes(experiment: Experiment, variables: dict, rows: np.ndarray) -> np.ndarray:
+    """Codes of some rows of the corpus, float32 [N, D]."""
+    model, size = experiment.model, experiment.config.eval_batch_size
+
+    @jax.jit
+    def encode(log_mel, length):
+        stored = {'params': variables['params'], 'batch_stats': variables['batch_stats']}
+        x = normalise(log_mel, variables['constants'])
+        return model.apply(stored, x, length, train=False, method='encode')
+
+    utterances = experiment.utterances(rows)
+    codes = np.zeros((len(rows), model.code_features), np.float32)
+    for positions, batch in data.evaluation_batches(utterances, size, slice(None)):
+        codes[positions] = encode(batch['log_mel'], batch['length'])
+    return codes

@@ -1,0 +1,235 @@
+"""Multitask semi-supervised adversarial autoencoder (after Latif et al. 2022, arXiv 1907.06078; Makhzani et al. 2016, arXiv 1511.05644).
+
+The paper's features, sizes and prior are not publicly known; these are our own
+(configs/adversarial_autoencoder.py).
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ser_jax.features import FrontEnd
+from ser_jax.models import layers
+from ser_jax.models.encoder import LogMelEncoder
+
+_PERIODS = (4, 8, 16, 32, 64, 128, 256, 512)  # frames; by them the decoder tells the time
+
+
+def functionals(log_mel: jax.Array, length: jax.Array) -> jax.Array:
+    """Mean and standard deviation over time of every band, and of its change from frame to frame.
+
+    Args:
+        log_mel: [B, T, F].
+        length: int32 [B], real frames.
+
+    Returns:
+        [B, 4F].
+    """
+    change = jnp.diff(log_mel, axis=1)
+    parts = []
+    for x, count in ((log_mel, length), (change, length - 1)):
+        mask = layers.frames_mask(count, x.shape[1])[..., None]
+        total = jnp.maximum(mask.sum(1), 1)
+        mean = jnp.where(mask, x, 0.0).sum(1) / total
+        spread = jnp.where(mask, (x - mean[:, None]) ** 2, 0.0).sum(1) / total
+        parts += [mean, jnp.sqrt(spread + 1e-4)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+class Encoder(nn.Module):
+    """An utterance → its code. For the attributes see `Model`."""
+
+    input: str
+    code_features: int
+    embedding_features: int
+    channels: tuple[int, ...]
+    frame_features: int
+    blstm_features: int
+    dropout: float
+    map_dropout: float
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, log_mel: jax.Array, length: jax.Array, *, train: bool) -> jax.Array:
+        drop = lambda x: layers.Dropout(self.dropout, axis_name=self.axis_name)(x, train=train)
+        if self.input == 'functionals':
+            x = functionals(log_mel, length)
+            for layer in range(2):
+                x = drop(nn.relu(nn.Dense(self.embedding_features, name=f'hidden_{layer}')(x)))
+        else:
+            widths = self.channels, self.frame_features, self.blstm_features
+            drops = self.dropout, self.map_dropout, self.axis_name
+            states, mask = LogMelEncoder(*widths, *drops, name='log_mel')(
+                log_mel, length, train=train
+            )
+            pooled, _ = layers.AttentionPooling(name='attention')(states, mask)
+            x = drop(nn.relu(nn.Dense(self.embedding_features, name='embedding')(drop(pooled))))
+        return nn.Dense(self.code_features, name='code')(x)
+
+
+class Decoder(nn.Module):
+    """A code → the log-mel of any number of frames, or functionals: every frame from the code and the time.
+
+    Attributes:
+        bands: outputs a frame.
+        features: width of both hidden layers.
+    """
+
+    bands: int
+    features: int
+
+    @nn.compact
+    def __call__(self, code: jax.Array, frames: int | None) -> jax.Array:
+        """Decodes.
+
+        Args:
+            code: [B, D].
+            frames: T; None: one vector [B, bands] without time.
+
+        Returns:
+            [B, T, bands].
+        """
+        x = nn.Dense(self.features, name='code')(code)
+        if frames is not None:
+            phase = 2 * jnp.pi * jnp.arange(frames)[:, None] / jnp.array(_PERIODS)
+            time = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
+            # Each frame is a product of what is said and when, not only a sum.
+            gate = nn.Dense(self.features, name='time_gate')(time)
+            x = x[:, None] * (1.0 + gate) + nn.Dense(self.features, name='time')(time)
+        x = nn.relu(nn.Dense(self.features, name='hidden')(nn.relu(x)))
+        return nn.Dense(self.bands, name='out')(x)
+
+
+class Discriminator(nn.Module):
+    """A code and which component of the prior it should lie in → the logit of "drawn from the prior".
+
+    Attributes:
+        features: width of both hidden layers.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, code: jax.Array, component: jax.Array) -> jax.Array:
+        """Judges codes.
+
+        Args:
+            code: [B, D].
+            component: [B, K], one-hot, zeros where it is not known.
+
+        Returns:
+            Logits [B]; 0 before training: a coin.
+        """
+        x = jnp.concatenate([code, component], axis=-1)
+        for layer in range(2):
+            x = nn.leaky_relu(nn.Dense(self.features, name=f'hidden_{layer}')(x), 0.2)
+        return nn.Dense(1, kernel_init=nn.initializers.zeros, name='out')(x)[:, 0]
+
+
+class Head(nn.Module):
+    """A code → the outputs of a task.
+
+    Attributes:
+        features: of its hidden layer.
+        outputs: K.
+    """
+
+    features: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self, code: jax.Array) -> jax.Array:
+        return nn.Dense(self.outputs, name='out')(
+            nn.relu(nn.Dense(self.features, name='hidden')(code))
+        )
+
+
+class Model(nn.Module):
+    """Log-mel → code → a head a task, a decoder, and a discriminator that tells codes from draws of the prior.
+
+    The subtrees of the parameters are `encoder`, `decoder`, `discriminator` and `<task>_head`.
+
+    Attributes:
+        heads: number of outputs of every task.
+        reconstruction: whether there is a decoder.
+        adversary: whether there is a discriminator; it is told the emotion where there is such a head.
+        input: 'log_mel', or 'functionals' of it, which are cheap to learn from.
+        code_features: D.
+        embedding_features: width of the hidden layer before the code and of the heads.
+        decoder_features, discriminator_features: widths of their hidden layers.
+        channels, frame_features, blstm_features, map_dropout: see `LogMelEncoder`.
+        dropout: in the encoder.
+        axis_name: mapped axis the batch is spread over, or None.
+    """
+
+    heads: Mapping[str, int]
+    reconstruction: bool = True
+    adversary: bool = True
+    input: str = 'log_mel'
+    code_features: int = 64
+    embedding_features: int = 64
+    decoder_features: int = 256
+    discriminator_features: int = 128
+    channels: tuple[int, ...] = (24, 32, 64)
+    frame_features: int = 128
+    blstm_features: int = 64
+    dropout: float = 0.3
+    map_dropout: float = 0.1
+    axis_name: str | None = None
+    bands: int = 80
+
+    @staticmethod
+    def problem(settings: Mapping, front_end: FrontEnd) -> str:
+        """What is wrong with the attributes for inputs of a front end, or ''."""
+        if settings['input'] not in ('log_mel', 'functionals'):
+            return f"input is {settings['input']!r}; it must be 'log_mel' or 'functionals'"
+        if settings['bands'] != front_end.n_mels:
+            return f'{settings["bands"]} bands, but the front end has {front_end.n_mels}'
+        return LogMelEncoder.problem(settings, front_end)
+
+    def setup(self):
+        widths = self.channels, self.frame_features, self.blstm_features
+        drops = self.dropout, self.map_dropout, self.axis_name
+        sizes = self.code_features, self.embedding_features
+        self.encoder = Encoder(self.input, *sizes, *widths, *drops)
+        outputs = self.bands * (4 if self.input == 'functionals' else 1)
+        self.decoder = Decoder(outputs, self.decoder_features)
+        self.discriminator = Discriminator(self.discriminator_features)
+        self.task_heads = [
+            Head(self.embedding_features, count, name=f'{task}_head')
+            for task, count in self.heads.items()
+        ]
+
+    def __call__(self, log_mel: jax.Array, length: jax.Array, *, train: bool) -> dict:
+        """Runs the whole network.
+
+        Args:
+            log_mel: [B, T, F], normalised with training statistics.
+            length: int32 [B], real frames.
+            train: batch statistics and dropout (rng stream 'dropout') or not.
+
+        Returns:
+            One [B, outputs] for every head; 'code' [B, D].
+        """
+        code = self.encode(log_mel, length, train=train)
+        if self.is_initializing():  # the parameters of what the heads do not need
+            if self.reconstruction:
+                self.decode(code, log_mel.shape[1])
+            if self.adversary:
+                self.discriminate(code, jnp.zeros((len(code), self.heads.get('emotion', 0))))
+        heads = {task: head(code) for task, head in zip(self.heads, self.task_heads)}
+        return {**heads, 'code': code}
+
+    def encode(self, log_mel: jax.Array, length: jax.Array, *, train: bool) -> jax.Array:
+        """Utterances → codes [B, D]."""
+        return self.encoder(log_mel, length, train=train)
+
+    def decode(self, code: jax.Array, frames: int) -> jax.Array:
+        """Codes → normalised log-mel [B, T, F], or functionals [B, 4F]."""
+        return self.decoder(code, None if self.input == 'functionals' else frames)
+
+    def discriminate(self, code: jax.Array, component: jax.Array) -> jax.Array:
+        """Codes [B, D] and components [B, K] → logits [B] of "drawn from the prior"."""
+        return self.discriminator(code, component)
