@@ -305,6 +305,7 @@ def test_a_restored_state_goes_on_bit_by_bit(experiment, started, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_same_losses(beeps, finished, tmp_path):
     result = run(*command(beeps, tmp_path / 'run', '--config.eval_every=1'), devices=2)
     assert result.returncode == 0, result.stderr
@@ -316,6 +317,7 @@ def test_two_devices_give_the_same_losses(beeps, finished, tmp_path):
     np.testing.assert_allclose(*rows, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_noise_attacks_other_corpora_and_functionals(beeps, tmp_path):
     more = (
         "--config.conditions=('gain(-6)', 'fgsm(0.05)')",

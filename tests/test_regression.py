@@ -166,7 +166,9 @@ def test_an_attack_on_ratings_moves_them_away(finished):
     assert distances[1] > distances[0]
 
 
-@pytest.mark.parametrize('form', ['csv', 'json', 'table'])
+@pytest.mark.parametrize(
+    'form', ['json', *(pytest.param(form, marks=pytest.mark.slow) for form in ('csv', 'table'))]
+)
 def test_recordings_get_ratings_and_emotions(finished, beeps, form):
     folder = f'{beeps["manual_dir"]}/hums'
     result = run('ser_jax.predict', f'--workdir={finished}', f'--format={form}', folder)
@@ -180,6 +182,7 @@ def test_recordings_get_ratings_and_emotions(finished, beeps, form):
             assert row['emotion'] in ('angry', 'happy', 'neutral', 'sad')
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_same_losses(records, tmp_path):
     found = []
     for devices in (1, 2):

@@ -130,6 +130,7 @@ def test_what_cannot_be_is_refused(records, tmp_path, more, message):
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_a_corpus_with_ratings_only_split_by_sessions(tmp_path):
     folder = tmp_path / 'manual' / 'rated'
     write_beeps(folder, speakers=6)
