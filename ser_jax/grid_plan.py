@@ -23,7 +23,7 @@ from ser_jax.errors import UserError
 
 _KEYS = ('config', 'variants', 'settings', 'seeds', 'baseline')
 _ENTRY_KEYS = ('argument', 'changes')
-_VARIANT_KEYS = (*_ENTRY_KEYS, 'attack_source')
+_VARIANT_KEYS = (*_ENTRY_KEYS, 'attack_source', 'seeds')
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+=-]*')  # names become folders
 
 
@@ -139,19 +139,17 @@ def _make_grid(name: str, content: Any) -> Grid:
     variants = _entries(content, 'variants')
     settings = _entries(content, 'settings') if 'settings' in content else {'': {}}
     seeds = content.get('seeds', (0,))
-    if (
-        not isinstance(seeds, tuple | list)
-        or not seeds
-        or any(type(seed) is not int for seed in seeds)
-    ):
-        raise UserError(f"'seeds' is {seeds!r}; it must be whole numbers, e.g. (0, 1, 2)")
+    _check_seeds(seeds, "'seeds'")
     baseline = content.get('baseline', '')
     if baseline and baseline not in variants:
         raise UserError(f"'baseline' is {baseline!r}; the variants are: {', '.join(variants)}")
     runs = []
-    for seed in seeds:
+    own_seeds = {name: variant.get('seeds', seeds) for name, variant in variants.items()}
+    for seed in dict.fromkeys(seed for several in own_seeds.values() for seed in several):
         for setting, common in settings.items():
             for variant, own in variants.items():
+                if seed not in own_seeds[variant]:
+                    continue
                 try:
                     runs.append(_make_run(config, setting, common, variant, own, seed))
                 except UserError as error:
@@ -159,6 +157,12 @@ def _make_grid(name: str, content: Any) -> Grid:
                     raise UserError(f'{where} {variant!r}: {error}') from error
     _refuse_twins(runs)
     return Grid(name, tuple(runs), baseline)
+
+
+def _check_seeds(seeds: Any, what: str) -> None:
+    are = isinstance(seeds, tuple | list) and seeds and all(type(seed) is int for seed in seeds)
+    if not are or len(set(seeds)) < len(seeds):
+        raise UserError(f'{what} is {seeds!r}; it must be different whole numbers, e.g. (0, 1, 2)')
 
 
 def _with_keys(value: Any, keys: tuple[str, ...], what: str) -> Mapping[str, Any]:
@@ -180,6 +184,8 @@ def _entries(content: Mapping[str, Any], key: str) -> dict[str, Mapping[str, Any
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UserError(f'{what}: names become folders: letters, digits and _ . + = - only')
         _with_keys(entry, _VARIANT_KEYS if key == 'variants' else _ENTRY_KEYS, what)
+        if 'seeds' in entry:
+            _check_seeds(entry['seeds'], f"{what}: 'seeds'")
         source = entry.get('attack_source', '')
         if source and source not in list(entries)[: list(entries).index(name)]:
             raise UserError(f"{what}: 'attack_source' is {source!r}, which is no variant before it")

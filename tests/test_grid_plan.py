@@ -28,6 +28,16 @@ def plan(folder: Path, **content) -> grid_plan.Grid:
     return grid_plan.read_grid(str(write_grid(folder / 'plan.py', **content)))
 
 
+def test_a_variant_may_have_seeds_of_its_own(tmp_path):
+    path = write_grid(
+        tmp_path / 'own.py',
+        seeds=(0, 1),
+        variants={'full': {}, 'part': {'argument': ',single_task', 'seeds': (0,)}},
+    )
+    runs = [(run.variant, run.seed) for run in grid_plan.read_grid(str(path)).runs]
+    assert runs == [('full', 0), ('part', 0), ('full', 1)]
+
+
 def test_runs_are_settings_by_variants_by_seeds():
     made = grid_plan.read_grid(DEMO)
     assert [run.folder for run in made.runs] == [
@@ -77,7 +87,8 @@ CHANGE = lambda field, value: {'variants': {'v': {'changes': {field: value}}}}
         ({'seeds': 3}, "'seeds' is 3"),
         ({'seeds': (0, 0.5)}, 'whole numbers'),
         ({'seeds': (-1,)}, 'config.seed is -1'),
-        ({'seeds': (0, 1, 0)}, 'demo_speech/full/seed0 and demo_speech/full/seed0 would share'),
+        ({'seeds': (0, 1, 0)}, 'different whole numbers'),
+        ({'variants': {'full': {'seeds': ()}}}, "variant 'full': 'seeds' is ()"),
         ({'variants': {'Full': {}, 'full': {'argument': 'emodb'}}, 'settings': {'s': {}}}, 'share'),
         ({'variants': {'a': {}, 'b': {}}}, 'a/seed0 and demo_speech/b/seed0 are the same run'),
         (

@@ -4,7 +4,7 @@ python -m ser_jax.grid --config=configs/grids/demo.py
 
 Runs are settings × variants × seeds. A run's config is that of
 `--config=CONFIG:<argument of the setting>,<argument of the variant>`, then the changes of the setting, those
-of the variant, and the seed.
+of the variant, and the seed. A variant may have 'seeds' of its own.
 """
 
 

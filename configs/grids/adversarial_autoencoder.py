@@ -1,0 +1,22 @@
+"""What each part of the adversarial autoencoder is worth on EMO-DB: one left out at a time; three seeds for the ends.
+
+python -m ser_jax.grid --config=configs/grids/adversarial_autoencoder.py     (needs emodb, nemo, ravdess and librispeech prepared)
+"""
+
+
+def get_grid() -> dict:
+    """The ablation; nothing is selected on the tested speakers, every other one trains for as many steps."""
+    return {
+        'config': 'configs/adversarial_autoencoder.py',
+        'settings': {'emodb': {'argument': 'emodb,no_validation', 'changes': {'final': False}}},
+        'variants': {
+            'full': {'argument': 'auxiliary', 'seeds': (0, 1, 2)},
+            'single_task': {'argument': 'single_task', 'seeds': (0, 1, 2)},
+            'no_autoencoder': {'argument': 'auxiliary,no_autoencoder'},
+            'no_adversary': {'argument': 'auxiliary,no_adversary'},
+            'no_gender': {'argument': 'auxiliary,no_gender'},
+            'no_speaker': {'argument': 'auxiliary,no_speaker'},
+            'no_auxiliary': {},
+        },
+        'baseline': 'single_task',
+    }
