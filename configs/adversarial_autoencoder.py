@@ -5,7 +5,8 @@ python -m ser_jax.main --config=configs/adversarial_autoencoder.py:emodb,auxilia
 python -m ser_jax.main --config=configs/adversarial_autoencoder.py:emodb,single_task    (the same encoder, the emotion only)
 
 Published: an adversarial autoencoder whose latent code feeds classifiers of emotion, speaker and gender, trained together on
-speech with and without emotion labels. Not known, and ours: everything else (features, sizes, prior, order, rates).
+speech with and without emotion labels. Ours, as we did not have the paper's full text: everything else (features, sizes,
+prior, order, rates).
 """
 
 import ml_collections
@@ -27,7 +28,8 @@ OPTIONS = {
         'model.adversary': False,
     },
     # Speech with speakers and genders, whose emotions are not used.
-    'auxiliary': {'unlabelled': ('nemo', 'ravdess', 'librispeech')},
+    # Half of a batch: as many labelled utterances a step as without.
+    'auxiliary': {'unlabelled': ('nemo', 'ravdess', 'librispeech'), 'batch_size': 32},
     'functionals': {'model.input': 'functionals'},  # of the log-mel: quick to learn from
     'gaussian': {'adversary.prior': 'gaussian'},  # one component instead of one an emotion
     'no_validation': {'validation': False},

@@ -43,7 +43,15 @@ CORPORA = {
         for corpus in ('emodb', 'ravdess')
     },
     # Sessions 1-3 train, 4 is for every choice, 5 is tested (Zhang et al. 2019).
-    'iemocap': {'protocol': 'session_split("1 2 3", "4", "5")'},
+    # The published rate; length and crops are a guess for a GPU, untried.
+    'iemocap': {
+        'protocol': 'session_split("1 2 3", "4", "5")',
+        'optimiser.learning_rate': 1e-4,
+        'crop_frames': 400,
+        'batch_size': 32,
+        'steps': 4000,
+        'eval_every': 200,
+    },
 }
 
 

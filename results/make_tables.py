@@ -146,23 +146,27 @@ def make_task_table(runs: list[dict]) -> str:
     """The table of runs that report several tasks, or one each: a column a task, runs of one task a row together.
 
     Raises:
-        CardError: see `make_table`.
+        CardError: see `make_table`; or the networks of a row have other seeds.
     """
     systems = {}
     for run in runs:
-        words = [word for word in run['system'].split(',') if word not in run['tasks']]
-        how = 'one network for all' if len(run['tasks']) > 1 else 'a network a task'
-        key = (run['corpus'], run['protocol'], ','.join(words), how)
-        systems.setdefault(key, {}).setdefault(tuple(run['tasks']), []).append(run)
+        tasks = tuple(run['tasks'])
+        words = [word for word in run['system'].split(',') if word not in tasks]
+        how = f'one network for {", ".join(tasks)}' if len(tasks) > 1 else 'a network a task'
+        key = (*_where(run), ','.join(words), how)
+        systems.setdefault(key, {}).setdefault(tasks, []).append(run)
     names = list(dict.fromkeys(task for run in runs for task in run['tasks']))
     head = ('system', 'corpus', 'protocol', 'seeds', *names, 'time', 'hardware', 'command')
     lines = [head, ['---'] * len(head)]
     for (*_, system, how), parts in systems.items():
         cells, seconds = dict.fromkeys(names, 'not run'), 0
         everything = [run for seeds in parts.values() for run in seeds]
+        if len({tuple(run['seed'] for run in seeds) for seeds in parts.values()}) > 1:
+            raise CardError(f'{system}, {how}: its networks have other seeds')
         for tasks, seeds in parts.items():
             for task in tasks:
-                results = _seeds_of_one_system(seeds, f'clean_{task}')
+                name = 'clean' if task == 'emotion' else f'clean_{task}'
+                results = _seeds_of_one_system(seeds, name)
                 cells[task] = '{} [{}], n = {}'.format(*_rate(results), results[0]['n'])
             seconds += statistics.mean(run['cost']['train_seconds'] for run in seeds)
         first = everything[0]
@@ -170,7 +174,7 @@ def make_task_table(runs: list[dict]) -> str:
             (
                 f'{system}, {how}',
                 *_where(first),
-                ', '.join(map(str, sorted({run['seed'] for run in everything}))),
+                ', '.join(str(run['seed']) for run in next(iter(parts.values()))),
                 *cells.values(),
                 _duration([seconds]),
                 '; '.join(dict.fromkeys(run['device'] for run in everything)),
@@ -202,8 +206,8 @@ def fill(readme: str, results: Path) -> str:
             table = '\n\n**'.join(table.split('\n\n**')[:2]).rstrip() + '\n'
         else:
             runs = read_runs(group)
-            of_emotion = all('clean' in run['conditions'] for run in runs)
-            table = (make_table if of_emotion else make_task_table)(runs)
+            of_tasks = any(set(run.get('tasks', ('emotion',))) != {'emotion'} for run in runs)
+            table = (make_task_table if of_tasks else make_table)(runs)
         return f'{match[1]}{table}{match[3]}'
 
     return MARKED.sub(renew, readme)

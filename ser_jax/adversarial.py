@@ -37,7 +37,7 @@ def adversarial(
     - `generator`: the encoder, so that codes pass for draws (the non-saturating loss of Goodfellow et al. 2014);
     - `supervised`: encoder and heads, Σ weight × loss over the tasks whose label is there.
 
-    The running statistics of the encoder are those of the last phase but the discriminator's.
+    Only `supervised` updates the encoder's running statistics, so that they are as smooth with few phases as with many.
 
     Args:
         model: `models.adversarial_autoencoder.Model`.
@@ -53,13 +53,13 @@ def adversarial(
     Returns:
         As many phases as there are optimisers.
     """
-    game = Game(model, prior, separation, gradient_penalty, axis_name)
+    adversary = Adversary(model, prior, separation, gradient_penalty, axis_name)
     losses_of = {
         'reconstruction': functools.partial(
             _reconstruction, model=model, clean_target=clean_target, axis_name=axis_name
         ),
-        'discriminator': game.discriminator,
-        'generator': game.generator,
+        'discriminator': adversary.discriminator,
+        'generator': adversary.generator,
         'supervised': functools.partial(
             _supervised,
             model=model,
@@ -93,23 +93,23 @@ def _apply(model, params, model_state, rngs, *arguments, method=None):
 
 def _encode(model, params, model_state, batch, rngs):
     x = normalise(batch['log_mel'], model_state['constants'])
-    return _apply(model, params, model_state, rngs, x, batch['length'], method='encode')
+    return _apply(model, params, model_state, rngs, x, batch['length'], method='encode')[0]
 
 
 def _reconstruction(params, model_state, batch, rngs, *, model, clean_target, axis_name):
-    code, new_state = _encode(model, params, model_state, batch, rngs)
+    code = _encode(model, params, model_state, batch, rngs)
     frames = batch['log_mel'].shape[1]
-    said = model.apply({'params': params}, code, frames, method='decode')
+    output = model.apply({'params': params}, code, frames, method='decode')
     target = batch['clean_log_mel'] if clean_target else batch['log_mel']
     target = normalise(target, model_state['constants'])
-    if said.ndim == 2:
-        values = losses.squared_error(said, functionals(target, batch['length'])).mean(-1)
+    if output.ndim == 2:
+        values = losses.squared_error(output, functionals(target, batch['length'])).mean(-1)
         weights = jnp.ones_like(values)
     else:
-        values = losses.squared_error(said, target).mean(-1)
+        values = losses.squared_error(output, target).mean(-1)
         weights = layers.frames_mask(batch['length'], frames)
     loss = losses.masked_mean(values, weights, axis_name)
-    return loss, ({'loss_reconstruction': jax.lax.psum(loss, axis_name)}, new_state)
+    return loss, ({'loss_reconstruction': jax.lax.psum(loss, axis_name)}, model_state)
 
 
 def _supervised(params, model_state, batch, rngs, *, model, tasks, label_smoothing, axis_name):
@@ -121,8 +121,8 @@ def _supervised(params, model_state, batch, rngs, *, model, tasks, label_smoothi
     return loss, (jax.lax.psum(metrics, axis_name), new_state)
 
 
-class Game:
-    """The game between encoder and discriminator. For the arguments see `adversarial`."""
+class Adversary:
+    """Prior, and the losses of discriminator and generator. For the arguments see `adversarial`."""
 
     def __init__(self, model, prior, separation, gradient_penalty, axis_name):
         self._model, self._mixture, self._separation = model, prior == 'mixture', separation
@@ -137,37 +137,42 @@ class Game:
             dimensions: D, of a code.
 
         Returns:
-            (draws [B, D]; what the discriminator is told [B, K]: the emotion, zeros where it is not known or the
-            prior has one component).
+            (draws [B, D]; the discriminator's condition: the emotion [B, K], zeros where it is not known; [B, 0] where
+            the prior has one component).
         """
         emotion, known = batch['emotion'], batch['emotion_mask'][:, None]
         count = emotion.shape[-1]
         keys = layers.example_keys(rng, len(emotion), self._axis)
         draws = jax.vmap(lambda key: jax.random.normal(key, (dimensions,)))(keys)
         if not self._mixture:
-            return draws, jnp.zeros_like(emotion)
+            return draws, emotion[:, :0]
         shares = jnp.where(known, emotion, 1.0 / count)  # soft where utterances are mixed
         choose = lambda key, share: jax.random.categorical(jax.random.fold_in(key, 1), share)
         component = jax.vmap(choose)(keys, jnp.log(shares + 1e-9))
         means = self._separation * jnp.eye(count, dimensions)
         return draws + means[component], jnp.where(known, emotion, 0.0)
 
-    def _judge(self, params, code, told):
-        return self._model.apply({'params': params}, code, told, method='discriminate')
+    def _logits(self, params, code, condition):
+        return self._model.apply({'params': params}, code, condition, method='discriminate')
 
     def _mean(self, values):
         return losses.masked_mean(values, jnp.ones_like(values), self._axis)
 
     def discriminator(self, params, model_state, batch, rngs):
         """Loss of the discriminator; log 2 for a coin."""
-        code, _ = _encode(self._model, params, model_state, batch, rngs)
-        draws, told = self.draw(rngs['sample'], batch, code.shape[-1])
-        real, fake = self._judge(params, draws, told), self._judge(params, code, told)
-        slope = jax.grad(lambda z: self._judge(params, z, told).sum())(draws)
+        code = _encode(self._model, params, model_state, batch, rngs)
+        draws, condition = self.draw(rngs['sample'], batch, code.shape[-1])
+        logits = lambda z: self._logits(params, z, condition)
+        real, fake = logits(draws), logits(code)
+        slope = jax.grad(lambda z: logits(z).sum())(draws)
         penalty = 0.5 * self._penalty * self._mean(jnp.sum(slope**2, axis=-1))
         loss = 0.5 * self._mean(jax.nn.softplus(-real) + jax.nn.softplus(fake))
         right = 0.5 * self._mean((real > 0).astype(jnp.float32) + (fake <= 0))
-        shares = {'loss_discriminator': loss, 'discriminator_accuracy': right}
+        shares = {
+            'loss_discriminator': loss,
+            'gradient_penalty': penalty,
+            'discriminator_accuracy': right,
+        }
         everybody = lambda x: jax.lax.all_gather(x, self._axis, tiled=True)
         codes = everybody(code)
         metrics = jax.lax.psum(shares, self._axis) | {
@@ -179,10 +184,10 @@ class Game:
 
     def generator(self, params, model_state, batch, rngs):
         """Loss of the encoder against the discriminator."""
-        code, new_state = _encode(self._model, params, model_state, batch, rngs)
-        _, told = self.draw(rngs['sample'], batch, code.shape[-1])
-        loss = self._mean(jax.nn.softplus(-self._judge(params, code, told)))
-        return loss, ({'loss_generator': jax.lax.psum(loss, self._axis)}, new_state)
+        code = _encode(self._model, params, model_state, batch, rngs)
+        _, condition = self.draw(rngs['sample'], batch, code.shape[-1])
+        loss = self._mean(jax.nn.softplus(-self._logits(params, code, condition)))
+        return loss, ({'loss_generator': jax.lax.psum(loss, self._axis)}, model_state)
 
 
 def mmd(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -46,6 +46,8 @@ def draw_codes(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     codes = _codes(experiment, variables, fold.train)
     emotions = index['emotion'][fold.train]
     means = {name: codes[emotions == code].mean(0) for code, name in _present(metadata, emotions)}
+    if len(means) < 2:
+        return
     first, last = _farthest(means)
     shares = np.linspace(0, 1, _STEPS)[:, None]
     path = (1 - shares) * means[first] + shares * means[last]

@@ -103,7 +103,7 @@ class CrossCorpus:
         if len(present) < 2:
             raise UserError(
                 f'{experiment.corpus.name} and {name} share {len(present)} of the classes '
-                f'{", ".join(task.classes)}: nothing to tell apart'
+                f'{", ".join(task.classes)} of {task.name}: nothing to tell apart'
             )
         leaks.check_folds(
             corpus.index,
@@ -112,7 +112,7 @@ class CrossCorpus:
         )
         if jax.process_index() == 0:
             print(
-                f'{experiment.corpus.name} -> {name}: {", ".join(present)} are shared; {len(rows)} of '
+                f'{experiment.corpus.name} -> {name}, {task.name}: {", ".join(present)} are shared; {len(rows)} of '
                 f'{len(corpus)} utterances are tested',
                 file=sys.stderr,
             )

@@ -200,6 +200,7 @@ def codes_figure(codes, labels, title: str, path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    codes = np.pad(codes, [(0, max(0, 2 - len(codes))), (0, max(0, 2 - codes.shape[1]))], 'edge')
     centred = codes - codes.mean(0)
     _, sizes, axes_of = np.linalg.svd(centred, full_matrices=False)
     points, shares = centred @ axes_of[:2].T, sizes**2 / max((sizes**2).sum(), 1e-12)
@@ -213,7 +214,7 @@ def codes_figure(codes, labels, title: str, path) -> None:
             colour = _COLOURS[number % len(_COLOURS)]
             if len(kinds) > len(_COLOURS):
                 colour = colormaps['turbo'](number / (len(kinds) - 1))
-            own = points[names == kind]
+            own = points[: len(names)][names == kind]
             axes.scatter(
                 *own.T, s=14, color=colour, marker=_MARKERS[number % len(_MARKERS)], label=kind
             )

@@ -91,7 +91,6 @@ def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
                 f'{run.setting}/{run.variant}: its seeds differ in {field}: delete those that are '
                 'out of date and start again'
             )
-    recalls = results[0].get('recall', dict.fromkeys(card['labels'], 0)).values()  # None: absent
     uar = [result['uar'] for result in results]
     bounds = [result.get('uar_ci95', (None, None)) for result in results]
     low, high = (_mean(side) for side in zip(*bounds))
@@ -107,7 +106,7 @@ def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
         'folds': card['n_folds'],
         'n': results[0]['n'],
         'seeds': [run.seed for run, _ in runs],
-        'chance': 1 / sum(recall is not None for recall in recalls),
+        'chance': _chance(results[0], card),
         'uar': _mean(uar),
         'uar_std': statistics.stdev(uar) if len(uar) > 1 else None,
         'uar_low': low,
@@ -136,6 +135,14 @@ def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
             )
         ),
     }
+
+
+def _chance(result: Mapping, card: Mapping) -> float:
+    """The UAR of guessing; of a validation, whose UAR is the mean over the tasks, the mean, too."""
+    if 'recall' in result:
+        return 1 / sum(recall is not None for recall in result['recall'].values())
+    counts = [len(classes) for classes in card.get('tasks', {'emotion': card['labels']}).values()]
+    return statistics.mean(1 / count for count in counts)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

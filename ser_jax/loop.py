@@ -232,12 +232,12 @@ def _patient(history: list[dict], patience: int) -> bool:
 
 
 def _refuse_diverged(state: TrainState) -> None:
-    for opt_state in state.opt_state.values():
+    for phase, opt_state in state.opt_state.items():
         in_a_row, _ = optimiser.skipped_steps(opt_state)
         if in_a_row > _MAX_SKIPPED:
             raise UserError(
-                f'training diverged: no finite gradient in the last {int(in_a_row)} steps; '
-                'lower config.optimiser.learning_rate'
+                f'training diverged: no finite gradient of the phase {phase} in the last {int(in_a_row)} steps; '
+                'lower its learning rate'
             )
 
 

@@ -24,13 +24,20 @@ def make_model(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> nn
         The module, for batches spread over `sharding.AXIS`.
 
     Raises:
-        UserError: no such network, or attributes that cannot be.
+        UserError: no such network, attributes that cannot be, or another objective than its own.
     """
     settings = config.model.to_dict()
     model_class = _model_class(settings.pop('name'))
     problem = model_class.problem(settings, FrontEnd(**config.data.front_end))
     if problem:
         raise UserError(f'config.model: {problem}')
+    objective = getattr(model_class, 'objective', 'multitask')
+    if config.objective != objective:
+        raise UserError(
+            f'config.objective is {config.objective!r}, but the network {config.model.name} is trained by {objective!r}'
+        )
+    if objective == 'adversarial' and config.adversary.prior == 'mixture':
+        settings['conditions'] = sum(len(t.classes) for t in tasks if t.name == 'emotion')
     return model_class(
         heads={task.name: task.outputs for task in tasks if task.kind != 'reconstruction'},
         reconstruction=any(task.kind == 'reconstruction' for task in tasks),

@@ -151,9 +151,9 @@ def task_losses(
             weights = layers.frames_mask(batch['length'], values.shape[1])
         elif task.target == 'emotion':
             values = losses.cross_entropy(output, batch['emotion'], label_smoothing)
-            weights = batch['emotion_mask'] * (
-                batch['emotion'] @ constants['class_weights']['emotion']
-            )
+            weights = batch['emotion_mask']
+            if task.name in constants['class_weights']:  # reported
+                weights = weights * (batch['emotion'] @ constants['class_weights']['emotion'])
         else:
             labels = batch[task.target]
             if task.name in constants['trained_classes']:

@@ -77,7 +77,20 @@ def _check(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> None:
         raise UserError(
             f"config.adversary.prior is {config.adversary.prior!r}; it must be 'gaussian' or 'mixture'"
         )
-    if config.adversary.prior == 'mixture' and 'emotion' not in {task.name for task in tasks}:
+    emotions = next((len(task.classes) for task in tasks if task.name == 'emotion'), 0)
+    mixture = config.model.adversary and config.adversary.prior == 'mixture'
+    if mixture and emotions > config.model.code_features:
+        raise UserError(
+            f'config.model.code_features is {config.model.code_features}; a mixture of {emotions} emotions needs at '
+            'least as many'
+        )
+    weight = config.tasks.reconstruction.weight if 'reconstruction' in config.tasks else 0
+    if weight not in (0, 1):
+        raise UserError(
+            f'config.tasks.reconstruction.weight is {weight}; it must be 0 or 1: the weight of this phase is '
+            'config.optimisers.reconstruction.learning_rate'
+        )
+    if mixture and not emotions:
         raise UserError(
             "config.adversary.prior 'mixture' has a component an emotion: it needs that task"
         )

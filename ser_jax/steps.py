@@ -98,7 +98,7 @@ def make_train_step(phases: tuple[Phase, ...], axis_name: str) -> Callable:
 
     Returns:
         The step, for augmented batches; its metrics are global scalars: 'loss', 'loss_<task>',
-        'gradient_norm'.
+        'gradient_norm', with several phases 'gradient_norm_<phase>'.
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]):
@@ -121,7 +121,8 @@ def make_train_step(phases: tuple[Phase, ...], axis_name: str) -> Callable:
                 gradients, opt_state[phase.name], chosen
             )
             params = {**params, **optax.apply_updates(chosen, updates)}
-            metrics |= new | {'gradient_norm': optax.tree.norm(gradients)}
+            norm = 'gradient_norm' if len(phases) == 1 else f'gradient_norm_{phase.name}'
+            metrics |= new | {norm: optax.tree.norm(gradients)}
         # The optimiser skips a gradient that is not finite; running statistics must not keep it either.
         model_state = jax.tree.map(
             lambda new, old: jnp.where(jnp.isfinite(new).all(), new, old),

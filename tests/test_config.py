@@ -5,7 +5,8 @@ import pytest
 
 from configs import end_to_end
 from ser_jax.calls import parse_call
-from ser_jax.config import apply_options, base_config, check_config
+from ser_jax.config import apply_options, base_config
+from ser_jax.config_check import check_config
 from ser_jax.errors import UserError
 
 PRESETS = {'fast': {'steps': 7, 'optimiser.clip': 2.0}, 'slow': {'steps': 9}}

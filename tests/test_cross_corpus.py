@@ -41,7 +41,9 @@ def tested(beeps, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('cross') / 'run'
     result = run(*command(beeps, workdir, *ADAPTED))
     assert result.returncode == 0, result.stderr
-    assert 'neutral, happy, sad, angry are shared; 16 of 16 utterances' in result.stderr
+    assert (
+        'hums, emotion: neutral, happy, sad, angry are shared; 16 of 16 utterances' in result.stderr
+    )
     assert 'cross_csv_corpus_hums' in result.stdout
     return workdir
 

@@ -331,18 +331,20 @@ def test_runs_of_several_tasks_have_a_column_each(make_tables):
     def run(seed, *tasks, **changes):
         made = card(seed, tasks={task: LABELS for task in tasks}, **changes)
         clean = made['conditions'].pop('clean')
-        made['conditions'] |= {f'clean_{task}': clean for task in tasks}
+        names = ('clean' if task == 'emotion' else f'clean_{task}' for task in tasks)
+        made['conditions'] |= dict.fromkeys(names, clean)
         return made | {'command': 'python'}
 
     runs = [
         *(run(seed, 'arousal', 'valence', system='net') for seed in range(2)),
         *(run(seed, 'valence', system='net,valence') for seed in range(2)),
         run(0, 'arousal', system='net,arousal,small'),
+        run(0, 'arousal', 'valence', 'emotion', system='net,with_emotion'),
     ]
     lines = make_tables.make_task_table(runs).splitlines()
     rows = [dict(zip(lines[0].split(' | '), line.split(' | '))) for line in lines[2:5]]
     names = [
-        '| net, one network for all',
+        '| net, one network for arousal, valence',
         '| net, a network a task',
         '| net,small, a network a task',
     ]
@@ -353,6 +355,16 @@ def test_runs_of_several_tasks_have_a_column_each(make_tables):
     assert (rows[1]['arousal'], rows[2]['valence']) == ('not run', 'not run')
     assert rows[1]['valence'].startswith(expected)
     assert rows[2]['arousal'].startswith(f'{uar[0]:.1f} [')
+    last = dict(zip(lines[0].split(' | '), lines[5].split(' | ')))
+    assert last['emotion'] == last['valence'] == rows[2]['arousal']
+    with pytest.raises(make_tables.CardError, match='other seeds'):
+        make_tables.make_task_table(
+            [
+                *runs,
+                run(0, 'valence', system='net,valence,small'),
+                run(1, 'valence', system='net,valence,small'),
+            ]
+        )
 
 
 def test_a_changed_card_or_readme_is_noticed(make_tables, results):

@@ -17,7 +17,7 @@ LEVELS = {
     for level, names in {
         -2: '__init__ models.__init__ errors',
         -1: 'features workdir metrics models.convolution models.recurrent',
-        0: 'models.layers losses audio pipeline calls config checkpoints sharding writer figures '
+        0: 'models.layers losses audio pipeline calls config config_check checkpoints sharding writer figures '
         'console optimiser cost environment front_end comparison',
         0.3: 'mel models.encoder',
         0.6: 'augmentations grid_figure grid_matrix',

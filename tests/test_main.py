@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, metrics, run
 
-from ser_jax.config import check_config
+from ser_jax.config_check import check_config
 from ser_jax.errors import UserError
 
 CONFIG = '--config=configs/mtl_aug.py'

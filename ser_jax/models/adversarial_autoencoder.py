@@ -1,10 +1,11 @@
 """Multitask semi-supervised adversarial autoencoder (after Latif et al. 2022, arXiv 1907.06078; Makhzani et al. 2016, arXiv 1511.05644).
 
-The paper's features, sizes and prior are not publicly known; these are our own
+We did not have the paper's full text: features, sizes and prior are our own
 (configs/adversarial_autoencoder.py).
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -103,7 +104,7 @@ class Decoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """A code and which component of the prior it should lie in → the logit of "drawn from the prior".
+    """A code and a condition (which component of the prior it should lie in) → the logit of "drawn from the prior".
 
     Attributes:
         features: width of both hidden layers.
@@ -112,17 +113,17 @@ class Discriminator(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, code: jax.Array, component: jax.Array) -> jax.Array:
+    def __call__(self, code: jax.Array, condition: jax.Array) -> jax.Array:
         """Judges codes.
 
         Args:
             code: [B, D].
-            component: [B, K], one-hot, zeros where it is not known.
+            condition: [B, K], one-hot, zeros where it is not known.
 
         Returns:
             Logits [B]; 0 before training: a coin.
         """
-        x = jnp.concatenate([code, component], axis=-1)
+        x = jnp.concatenate([code, condition], axis=-1)
         for layer in range(2):
             x = nn.leaky_relu(nn.Dense(self.features, name=f'hidden_{layer}')(x), 0.2)
         return nn.Dense(1, kernel_init=nn.initializers.zeros, name='out')(x)[:, 0]
@@ -154,7 +155,8 @@ class Model(nn.Module):
     Attributes:
         heads: number of outputs of every task.
         reconstruction: whether there is a decoder.
-        adversary: whether there is a discriminator; it is told the emotion where there is such a head.
+        adversary: whether there is a discriminator.
+        conditions: width of what the discriminator is told beside the code: the emotions under a mixture prior, else 0.
         input: 'log_mel', or 'functionals' of it, which are cheap to learn from.
         code_features: D.
         embedding_features: width of the hidden layer before the code and of the heads.
@@ -164,9 +166,12 @@ class Model(nn.Module):
         axis_name: mapped axis the batch is spread over, or None.
     """
 
+    objective: ClassVar[str] = 'adversarial'
+
     heads: Mapping[str, int]
     reconstruction: bool = True
     adversary: bool = True
+    conditions: int = 0
     input: str = 'log_mel'
     code_features: int = 64
     embedding_features: int = 64
@@ -218,7 +223,7 @@ class Model(nn.Module):
             if self.reconstruction:
                 self.decode(code, log_mel.shape[1])
             if self.adversary:
-                self.discriminate(code, jnp.zeros((len(code), self.heads.get('emotion', 0))))
+                self.discriminate(code, jnp.zeros((len(code), self.conditions)))
         heads = {task: head(code) for task, head in zip(self.heads, self.task_heads)}
         return {**heads, 'code': code}
 
@@ -230,6 +235,6 @@ class Model(nn.Module):
         """Codes → normalised log-mel [B, T, F], or functionals [B, 4F]."""
         return self.decoder(code, None if self.input == 'functionals' else frames)
 
-    def discriminate(self, code: jax.Array, component: jax.Array) -> jax.Array:
-        """Codes [B, D] and components [B, K] → logits [B] of "drawn from the prior"."""
-        return self.discriminator(code, component)
+    def discriminate(self, code: jax.Array, condition: jax.Array) -> jax.Array:
+        """Codes [B, D] and conditions [B, K] → logits [B] of "drawn from the prior"."""
+        return self.discriminator(code, condition)

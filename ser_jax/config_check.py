@@ -1,0 +1,174 @@
+"""What no config may say."""
+
+import ml_collections
+
+from ser_jax.errors import UserError
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _are_texts(values: tuple) -> bool:
+    return all(isinstance(value, str) and value for value in values)
+
+
+_PHASES = ('reconstruction', 'discriminator', 'generator')  # with optimisers of their own
+_OPTIMISER_RULES = (
+    ('learning_rate', lambda x: x > 0, 'above 0'),
+    ('warmup', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+    ('beta1', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+    ('weight_decay', lambda x: x >= 0, 'at least 0'),
+    ('clip', lambda x: x > 0, 'above 0'),
+    ('average', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+)
+# What each field must be, where its type does not say it: (field, test, in words).
+_RULES = (
+    *(
+        (field, _are_texts, "texts, e.g. ('name',)")
+        for field in (
+            'conditions',
+            'test_corpora',
+            'labelled',
+            'unlabelled',
+            'noise_types',
+            'labels',
+            'augmentations',
+        )
+    ),
+    ('seed', lambda x: x >= 0, 'a whole number from 0'),
+    ('steps', lambda x: x >= 1, 'at least 1'),
+    ('eval_every', lambda x: x >= 1, 'at least 1'),
+    ('patience', lambda x: x >= 1, 'at least 1'),
+    ('parallel_runs', lambda x: x >= 1, 'at least 1'),
+    ('batch_size', lambda x: x >= 1, 'at least 1'),
+    ('eval_batch_size', lambda x: x >= 1, 'at least 1'),
+    ('crop_frames', lambda x: x >= 16, 'at least 16'),
+    ('label_smoothing', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+    ('adversarial_epsilon', lambda x: 0 <= x <= 10, 'from 0 to 10'),
+    ('clean_share', lambda x: 0 <= x <= 1, 'from 0 to 1'),
+    ('few_shot', lambda x: all(type(k) is int and k >= 0 for k in x), 'whole numbers from 0'),
+    (
+        'few_shot_speakers',
+        lambda x: all(type(s) in (int, float) and 0 <= s < 1 for s in x),
+        'shares from 0 to below 1',
+    ),
+    ('few_shot_steps', lambda x: x >= 1, 'at least 1'),
+    ('few_shot_learning_rate', lambda x: x > 0, 'above 0'),
+    ('labelled_share', lambda x: 0 < x <= 1, 'above 0, at most 1'),
+    ('unlabelled_share', lambda x: 0 < x < 1, 'between 0 and 1'),
+    ('representation', lambda x: x in ('log_mel', 'waveform'), "'log_mel' or 'waveform'"),
+    ('parallelism', lambda x: x in ('jit', 'pmap'), "'jit' or 'pmap'"),
+    ('reconstruction_target', lambda x: x in ('clean', 'augmented'), "'clean' or 'augmented'"),
+    ('labels', lambda x: len(set(x)) == len(x) != 1, 'at least two different emotions, or ()'),
+    ('objective', lambda x: x in ('multitask', 'adversarial'), "'multitask' or 'adversarial'"),
+    (
+        'model.channels',
+        lambda x: x and all(_is_size(c) for c in x),
+        'one or more whole numbers from 1',
+    ),
+    *(
+        (f'model.{field}', _is_size, 'a whole number from 1')
+        for field in (
+            'frame_features',
+            'blstm_features',
+            'embedding_features',
+            'decoder_channels',
+            'filters',
+            'width',
+            'pool_channels',
+            'frame_samples',
+            'hop_samples',
+            'gru_features',
+            'gru_layers',
+            'code_features',
+            'decoder_features',
+            'discriminator_features',
+            'bands',
+        )
+    ),
+    ('adversary.separation', lambda x: x >= 0, 'at least 0'),
+    ('adversary.gradient_penalty', lambda x: x >= 0, 'at least 0'),
+    *(
+        (f'{optimiser}.{field}', test, words)
+        for optimiser in ('optimiser', *(f'optimisers.{name}' for name in _PHASES))
+        for field, test, words in _OPTIMISER_RULES
+    ),
+    ('model.dropout', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+    ('model.map_dropout', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+)
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Refuses values that would only fail later, or never say that they make no sense.
+
+    Raises:
+        UserError: such a value, and what it must be.
+    """
+    for field, test, words in _RULES:
+        value = config
+        for name in field.split('.'):
+            value = value.get(name) if hasattr(value, 'get') else None
+        if value is not None and not test(value):  # fields of a network are its own
+            raise UserError(f'config.{field} is {value!r}; it must be {words}')
+    if config.corpus != config.settings_of:
+        raise UserError(
+            f'config.corpus is {config.corpus!r}, but the settings are those of {config.settings_of}: '
+            f'name the corpus behind the colon, --config=FILE.py:{config.corpus}'
+        )
+    if not config.validation and not config.report_test:
+        raise UserError(
+            'with config.validation and config.report_test both False nothing is reported'
+        )
+    for field in ('labelled', 'unlabelled', 'noise_corpus', 'test_corpora'):
+        names = config[field] if isinstance(config[field], tuple) else (config[field],)
+        if config.corpus in names:
+            raise UserError(f'config.{field}: {config.corpus} is the labelled corpus already')
+    twice = set(config.labelled) & set(config.unlabelled)
+    if twice:
+        raise UserError(f'{min(twice)} is both in config.labelled and in config.unlabelled')
+    for field in ('conditions', 'test_corpora'):
+        if config[field] and not config.report_test:
+            raise UserError(f'config.{field} are tested: they need config.report_test')
+    if config.test_corpora and not config.final:
+        raise UserError(
+            'config.test_corpora are tested with the final model: they need config.final'
+        )
+    for field, used, user in (
+        ('target_statistics', config.test_corpora, 'config.test_corpora'),
+        ('few_shot', config.test_corpora, 'config.test_corpora'),
+        ('few_shot_speakers', config.test_corpora, 'config.test_corpora'),
+        ('noise_corpus', 'noise(' in ' '.join(config.augmentations), 'augmentation noise(…)'),
+        ('noise_types', config.noise_corpus, 'config.noise_corpus'),
+    ):
+        if config[field] and not used:
+            raise UserError(f'config.{field} is set, but there is no {user} to use it')
+    n_unlabelled = round(config.unlabelled_share * config.batch_size)
+    any_unlabelled = config.unlabelled or config.labelled_share < 1
+    if any_unlabelled and not 0 < n_unlabelled < config.batch_size:
+        raise UserError(
+            f'config.unlabelled_share = {config.unlabelled_share} of {config.batch_size} utterances '
+            f'makes {n_unlabelled} unlabelled ones a batch: there must be some of either kind'
+        )
+    of_log_mels = config.augmentations or any(
+        task.kind == 'reconstruction' for task in config.tasks.values()
+    )
+    if config.representation == 'waveform' and of_log_mels:
+        raise UserError(
+            "augmentations and reconstruction work on log-mels, but config.representation is 'waveform'"
+        )
+    if not config.reported or len(set(config.reported)) < len(config.reported):
+        raise UserError(
+            f'config.reported is {config.reported!r}; it must be one or more different tasks'
+        )
+    for name in config.reported:
+        task = config.tasks.get(name)
+        if task is None or task.kind == 'reconstruction' or task.weight <= 0:
+            raise UserError(
+                f'config.reported needs a classification or regression {name!r} with a weight above 0 in config.tasks'
+            )
+    for name, task in config.tasks.items():
+        if (name == 'emotion') != (task.target == 'emotion'):
+            raise UserError(
+                f"config.tasks.{name}.target is {task.target!r}: the task 'emotion', and no other, has the target 'emotion'"
+            )
