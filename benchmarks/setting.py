@@ -84,4 +84,5 @@ def make_constants(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
         'mean': np.full(BANDS, -6.0, np.float32),
         'std': np.full(BANDS, 2.0, np.float32),
         'class_weights': {'emotion': np.linspace(0.7, 1.3, setting.classes).astype(np.float32)},
+        'trained_classes': {},
     }

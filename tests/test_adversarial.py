@@ -37,9 +37,12 @@ def get_config(argument):
     return module.get_config(argument)
 
 
-@pytest.fixture(scope='module')
-def experiment(beeps):
+@pytest.fixture(
+    scope='module', params=['functionals', pytest.param('log_mel', marks=pytest.mark.slow)]
+)
+def experiment(request, beeps):
     config = get_config('csv_corpus/beeps,smoke')
+    config.model.input = request.param
     config.data.data_dir = beeps['data_dir']
     config.unlabelled = ('csv_corpus/hums',)
     return build_experiment(config)
@@ -86,7 +89,7 @@ def test_a_phase_changes_the_subtrees_it_names_and_no_other(experiment, started,
         (a != b).any()
         for a, b in zip(*(jax.tree.leaves(s.model_state['batch_stats']) for s in (after, state)))
     )
-    assert moved == (name == 'supervised')
+    assert moved == (name == 'supervised' and experiment.model.input == 'log_mel')
 
 
 def test_at_first_the_discriminator_tosses_a_coin(experiment, started):

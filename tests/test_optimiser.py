@@ -9,7 +9,14 @@ import optax
 from ser_jax import optimiser
 
 CONFIG = ml_collections.ConfigDict(
-    {'learning_rate': 0.1, 'warmup': 0.2, 'weight_decay': 0.0, 'clip': 1e9, 'average': 0.9}
+    {
+        'learning_rate': 0.1,
+        'warmup': 0.2,
+        'beta1': 0.9,
+        'weight_decay': 0.0,
+        'clip': 1e9,
+        'average': 0.9,
+    }
 )
 
 

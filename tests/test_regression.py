@@ -194,7 +194,6 @@ def test_two_devices_give_the_same_losses(records, tmp_path):
 
 
 def test_only_ratings_are_regressed(records, tmp_path):
-    changes = ("--config.tasks.arousal.target='gender'",)
-    result = run(*command(records, tmp_path / 'run', *changes))
+    result = run(*command(records, tmp_path / 'run', '--config.tasks.arousal.target=gender'))
     assert result.returncode == 1
     assert 'a regression predicts a rating' in result.stderr
