@@ -100,6 +100,7 @@ def test_recordings_get_all_tasks(finished, beeps):
             assert row[task] == ('low', 'middle', 'high')[int(np.argmax(shares))]
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_same_losses(records, tmp_path):
     found = []
     for devices in (1, 2):
