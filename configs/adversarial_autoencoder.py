@@ -3,6 +3,7 @@
 python -m ser_jax.main --config=configs/adversarial_autoencoder.py                      (synthetic speech)
 python -m ser_jax.main --config=configs/adversarial_autoencoder.py:emodb,auxiliary      (with speech of three other corpora)
 python -m ser_jax.main --config=configs/adversarial_autoencoder.py:emodb,single_task    (the same encoder, the emotion only)
+python -m ser_jax.main --config=configs/adversarial_autoencoder.py:demo_speech,dimensions       (ratings beside the emotion)
 
 Published: an adversarial autoencoder whose latent code feeds classifiers of emotion, speaker and gender, trained together on
 speech with and without emotion labels. Ours, as we did not have the paper's full text: everything else (features, sizes,
@@ -13,6 +14,7 @@ import ml_collections
 
 from ser_jax.config import SMOKE, apply_options, base_config
 
+_DIMENSIONS = ('arousal', 'valence', 'dominance')
 _PHASES = ('reconstruction', 'discriminator', 'generator', 'supervised')
 
 OPTIONS = {
@@ -26,6 +28,11 @@ OPTIONS = {
         'tasks.speaker.weight': 0.0,
         'tasks.gender.weight': 0.0,
         'model.adversary': False,
+    },
+    # Ratings of these, too, where the corpus has them, by the concordance correlation coefficient.
+    'dimensions': {
+        **{f'tasks.{name}.weight': 1.0 for name in _DIMENSIONS},
+        'reported': ('emotion', *_DIMENSIONS),
     },
     # Speech with speakers and genders, whose emotions are not used.
     # Half of a batch: as many labelled utterances a step as without.
@@ -79,6 +86,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
             'speaker': {'kind': 'classification', 'target': 'speaker', 'weight': 0.1},
             'gender': {'kind': 'classification', 'target': 'gender', 'weight': 0.1},
             'reconstruction': {'kind': 'reconstruction', 'target': 'log_mel', 'weight': 1.0},
+            **{name: {'kind': 'regression', 'target': name, 'weight': 0.0} for name in _DIMENSIONS},
         }
     )
     config.adversary = ml_collections.ConfigDict(

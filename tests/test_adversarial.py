@@ -234,6 +234,11 @@ def test_labels_missing_in_every_combination(experiment, started):
         (',no_autoencoder', adversarial.PHASES[1:], {'emotion', 'speaker', 'gender'}),
         (',no_speaker,no_gender', adversarial.PHASES, {'emotion', 'reconstruction'}),
         (',single_task', ('supervised',), {'emotion'}),
+        (
+            ',single_task,dimensions',
+            ('supervised',),
+            {'emotion', 'arousal', 'valence', 'dominance'},
+        ),
     ],
 )
 def test_what_the_options_leave(options, phases, tasks):
@@ -356,6 +361,15 @@ def test_tested_on_the_gender_alone(beeps, tmp_path):
     assert result.returncode == 0, result.stderr
     card = json.loads((tmp_path / 'run' / 'results.json').read_text())
     assert list(card['conditions']) == ['clean_gender']
+
+
+@pytest.mark.slow
+def test_ratings_beside_the_emotion(beeps, tmp_path):
+    result = run(*command(beeps, tmp_path / 'run', options='smoke,functionals,dimensions'))
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / 'run' / 'results.json').read_text())['conditions']
+    assert set(results) == {'clean', 'clean_arousal', 'clean_valence', 'clean_dominance'}
+    assert all(np.isfinite(results[f'clean_{name}']['ccc']) for name in ('arousal', 'valence'))
 
 
 @pytest.mark.slow

@@ -96,9 +96,8 @@ def test_every_condition_is_in_the_card_and_has_its_predictions(tested):
 def test_next_to_nothing_changes_next_to_nothing(tested):
     clean = probabilities(tested, 'clean')
     np.testing.assert_allclose(probabilities(tested, 'fgsm_0'), clean, atol=1e-4)
-    np.testing.assert_allclose(
-        probabilities(tested, 'gain_0'), clean, atol=1e-3
-    )  # from the waveform
+    # Made anew from the waveform, by the front end that made the records: clean takes the same path.
+    np.testing.assert_array_equal(probabilities(tested, 'gain_0'), clean)
     assert np.abs(probabilities(tested, 'noise_white_0db') - clean).max() > 0.01
     near, far = (
         np.abs(probabilities(tested, f'noise_white_{snr}db') - clean).mean() for snr in (60, 0)
