@@ -29,7 +29,7 @@ OPTIONS = {
         'tasks.gender.weight': 0.0,
         'model.adversary': False,
     },
-    # Ratings of these, too, where the corpus has them, by the concordance correlation coefficient.
+    # Ratings of these, too, of a corpus that has them, by the concordance correlation coefficient.
     'dimensions': {
         **{f'tasks.{name}.weight': 1.0 for name in _DIMENSIONS},
         'reported': ('emotion', *_DIMENSIONS),
@@ -77,7 +77,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
             'blstm_features': 64,
             'dropout': 0.3,
             'map_dropout': 0.1,
-            'bands': 80,
         }
     )
     config.tasks = ml_collections.ConfigDict(

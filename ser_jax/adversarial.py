@@ -128,7 +128,7 @@ class Adversary:
         self._model, self._mixture, self._separation = model, prior == 'mixture', separation
         self._penalty, self._axis = gradient_penalty, axis_name
 
-    def draw(self, rng: jax.Array, batch: dict, dimensions: int) -> tuple[jax.Array, jax.Array]:
+    def draw(self, rng: jax.Array, batch: dict, dimensions: int) -> jax.Array:
         """Draws from the prior, one for each utterance, from the component of its emotion where that is known.
 
         Args:
@@ -137,20 +137,24 @@ class Adversary:
             dimensions: D, of a code.
 
         Returns:
-            (draws [B, D]; the discriminator's condition: the emotion [B, K], zeros where it is not known; [B, 0] where
-            the prior has one component).
+            Draws [B, D].
         """
         emotion, known = batch['emotion'], batch['emotion_mask'][:, None]
         count = emotion.shape[-1]
         keys = layers.example_keys(rng, len(emotion), self._axis)
         draws = jax.vmap(lambda key: jax.random.normal(key, (dimensions,)))(keys)
         if not self._mixture:
-            return draws, emotion[:, :0]
+            return draws
         shares = jnp.where(known, emotion, 1.0 / count)  # soft where utterances are mixed
         choose = lambda key, share: jax.random.categorical(jax.random.fold_in(key, 1), share)
         component = jax.vmap(choose)(keys, jnp.log(shares + 1e-9))
         means = self._separation * jnp.eye(count, dimensions)
-        return draws + means[component], jnp.where(known, emotion, 0.0)
+        return draws + means[component]
+
+    def condition(self, batch: dict) -> jax.Array:
+        """What the discriminator is told: the emotion [B, K], zeros where it is not known; [B, 0] if the prior has one component."""
+        emotion = jnp.where(batch['emotion_mask'][:, None], batch['emotion'], 0.0)
+        return emotion if self._mixture else emotion[:, :0]
 
     def _logits(self, params, code, condition):
         return self._model.apply({'params': params}, code, condition, method='discriminate')
@@ -161,7 +165,7 @@ class Adversary:
     def discriminator(self, params, model_state, batch, rngs):
         """Loss of the discriminator; log 2 for a coin."""
         code = _encode(self._model, params, model_state, batch, rngs)
-        draws, condition = self.draw(rngs['sample'], batch, code.shape[-1])
+        draws, condition = self.draw(rngs['sample'], batch, code.shape[-1]), self.condition(batch)
         logits = lambda z: self._logits(params, z, condition)
         real, fake = logits(draws), logits(code)
         slope = jax.grad(lambda z: logits(z).sum())(draws)
@@ -176,16 +180,16 @@ class Adversary:
         everybody = lambda x: jax.lax.all_gather(x, self._axis, tiled=True)
         codes = everybody(code)
         metrics = jax.lax.psum(shares, self._axis) | {
-            'code_mean': jnp.abs(codes.mean(0)).mean(),
+            'code_offset': jnp.abs(codes.mean(0)).mean(),
             'code_std': codes.std(0).mean(),
-            'code_mmd': mmd(codes, everybody(draws)),
+            'code_mmd': mmd(codes, everybody(draws)),  # whatever the emotion of either
         }
         return loss + penalty, (metrics, model_state)
 
     def generator(self, params, model_state, batch, rngs):
         """Loss of the encoder against the discriminator."""
         code = _encode(self._model, params, model_state, batch, rngs)
-        _, condition = self.draw(rngs['sample'], batch, code.shape[-1])
+        condition = self.condition(batch)
         loss = self._mean(jax.nn.softplus(-self._logits(params, code, condition)))
         return loss, ({'loss_generator': jax.lax.psum(loss, self._axis)}, model_state)
 

@@ -53,9 +53,10 @@ class SourceRun:
             list(experiment.labels),
             experiment.protocol,
             {task.name: task.kind for task in experiment.reported},
+            {task.name: list(task.classes) for task in experiment.reported},
         )
         kinds = {name: stored['tasks'][name]['kind'] for name in stored['reported']}
-        theirs = (card['corpus_hash'], card['labels'], card['protocol'], kinds)
+        theirs = (card['corpus_hash'], card['labels'], card['protocol'], kinds, card['tasks'])
         if theirs != mine:
             raise UserError(
                 f'config.attack_source: the run in {self._workdir} has another corpus, protocol, set of classes or tasks'

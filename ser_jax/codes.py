@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from ser_jax import data, figures, loop
+from ser_jax.corpora import GENDERS
 from ser_jax.experiment import Experiment
 from ser_jax.folds import Fold
 from ser_jax.objectives import normalise
@@ -34,13 +35,14 @@ def draw_codes(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     speech = 'SYNTHETIC' if metadata['synthetic'] else 'real'
     heading = f'{experiment.corpus.name} ({speech} speech), {fold.name}'
     emotions = np.array([*metadata['vocabulary'], 'unknown'])[index['emotion'][fold.test]]
-    genders = np.array(['female', 'male', 'unknown'])[index['gender'][fold.test]]
-    figures.codes_figure(
-        _codes(experiment, variables, fold.test),
-        {'emotion': emotions, 'speaker': index['speaker'][fold.test], 'gender': genders},
-        f'Codes of test speakers: {heading}',
-        workdir / 'report' / 'codes.png',
-    )
+    genders = np.array([*GENDERS, 'unknown'])[index['gender'][fold.test]]
+    if len(fold.test) > 1 and experiment.model.code_features > 1:
+        figures.codes_figure(
+            _codes(experiment, variables, fold.test),
+            {'emotion': emotions, 'speaker': index['speaker'][fold.test], 'gender': genders},
+            f'Codes of test speakers: {heading}',
+            workdir / 'report' / 'codes.png',
+        )
     if not experiment.model.reconstruction or experiment.model.input == 'functionals':
         return
     codes = _codes(experiment, variables, fold.train)
@@ -48,7 +50,7 @@ def draw_codes(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     means = {name: codes[emotions == code].mean(0) for code, name in _present(metadata, emotions)}
     if len(means) < 2:
         return
-    first, last = _farthest(means)
+    first, last = farthest(means)
     shares = np.linspace(0, 1, _STEPS)[:, None]
     path = (1 - shares) * means[first] + shares * means[last]
     apply = functools.partial(experiment.model.apply, method='decode')
@@ -67,7 +69,7 @@ def _present(metadata: dict, emotions: np.ndarray) -> list[tuple[int, str]]:
     return [(int(code), metadata['vocabulary'][code]) for code in codes]
 
 
-def _farthest(means: dict[str, np.ndarray]) -> tuple[str, str]:
+def farthest(means: dict[str, np.ndarray]) -> tuple[str, str]:
     """The two emotions whose mean codes are farthest apart."""
     names = sorted(means)
     pairs = [(a, b) for a in names for b in names if a < b]

@@ -176,7 +176,7 @@ class Tester:
         return self._source.fingerprint if name.startswith('transfer_') else ''
 
     def predict(self, name: str, variables: dict, fold: Fold) -> tuple[dict[str, np.ndarray], dict]:
-        """Class probabilities of a fold's test utterances under a condition.
+        """What the model says of a fold's test utterances under a condition.
 
         Args:
             name: `clean`, or of `conditions`.
@@ -184,7 +184,7 @@ class Tester:
             fold: the fold.
 
         Returns:
-            (reported task -> float32 [N, K]; what else there is to say, numbers by name).
+            (reported task -> probabilities float32 [N, K] or ratings [N, 1]; what else there is to say, numbers by name).
         """
         experiment, rows = self._experiment, fold.test
         if name == 'clean':

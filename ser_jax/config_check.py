@@ -13,7 +13,6 @@ def _are_texts(values: tuple) -> bool:
     return all(isinstance(value, str) and value for value in values)
 
 
-_PHASES = ('reconstruction', 'discriminator', 'generator')  # with optimisers of their own
 _OPTIMISER_RULES = (
     ('learning_rate', lambda x: x > 0, 'above 0'),
     ('warmup', lambda x: 0 <= x < 1, 'from 0 to below 1'),
@@ -84,14 +83,16 @@ _RULES = (
             'code_features',
             'decoder_features',
             'discriminator_features',
-            'bands',
         )
     ),
     ('adversary.separation', lambda x: x >= 0, 'at least 0'),
     ('adversary.gradient_penalty', lambda x: x >= 0, 'at least 0'),
     *(
         (f'{optimiser}.{field}', test, words)
-        for optimiser in ('optimiser', *(f'optimisers.{name}' for name in _PHASES))
+        for optimiser in (
+            'optimiser',
+            *(f'optimisers.{name}' for name in ('reconstruction', 'discriminator', 'generator')),
+        )
         for field, test, words in _OPTIMISER_RULES
     ),
     ('model.dropout', lambda x: 0 <= x < 1, 'from 0 to below 1'),

@@ -31,6 +31,7 @@ from ser_jax.sources import (
     emotions_of,
     open_by_name,
     open_noise,
+    refuse_sides_without_labels,
     rows_that_join,
     rows_with_labels,
 )
@@ -230,6 +231,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         validation=config.validation,
     )
     folds = select_folds(all_folds, config.folds)
+    refuse_sides_without_labels(corpus, folds, reported)
     if not folds and (config.conditions or not config.test_corpora):
         raise UserError(
             f'{protocol} tests nobody: set config.test_corpora, and no config.conditions'

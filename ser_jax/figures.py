@@ -191,7 +191,7 @@ def codes_figure(codes, labels, title: str, path) -> None:
     """Draws codes on their two main axes, once for every kind of label.
 
     Args:
-        codes: float [N, D].
+        codes: float [N, D], N and D at least 2.
         labels: heading -> str [N].
         title: heading of the whole.
         path: PNG file to write, whole or not at all; its folder is made.
@@ -200,7 +200,6 @@ def codes_figure(codes, labels, title: str, path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    codes = np.pad(codes, [(0, max(0, 2 - len(codes))), (0, max(0, 2 - codes.shape[1]))], 'edge')
     centred = codes - codes.mean(0)
     _, sizes, axes_of = np.linalg.svd(centred, full_matrices=False)
     points, shares = centred @ axes_of[:2].T, sizes**2 / max((sizes**2).sum(), 1e-12)
@@ -214,7 +213,7 @@ def codes_figure(codes, labels, title: str, path) -> None:
             colour = _COLOURS[number % len(_COLOURS)]
             if len(kinds) > len(_COLOURS):
                 colour = colormaps['turbo'](number / (len(kinds) - 1))
-            own = points[: len(names)][names == kind]
+            own = points[names == kind]
             axes.scatter(
                 *own.T, s=14, color=colour, marker=_MARKERS[number % len(_MARKERS)], label=kind
             )
@@ -223,7 +222,7 @@ def codes_figure(codes, labels, title: str, path) -> None:
         axes.spines[['top', 'right']].set_visible(False)
         if len(kinds) <= 12:
             axes.legend(frameon=False, fontsize=7)
-    grid[0].set_ylabel(f'second ({100 * shares[1:2].sum():.0f} %)', size=8)
+    grid[0].set_ylabel(f'second ({100 * shares[1]:.0f} %)', size=8)
     figure.suptitle(title, x=0.01, ha='left', size=11)
     save_figure(figure, path)
 

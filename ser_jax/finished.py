@@ -9,6 +9,7 @@ import numpy as np
 
 from ser_jax import metrics
 from ser_jax.errors import UserError
+from ser_jax.labels import level_of
 from ser_jax.predictions import Predictions, read_predictions
 
 # What is read from a card.
@@ -27,7 +28,8 @@ class Runs:
         labels: the K class names.
         label: true class, int [N].
         speaker: str [N], '' = unknown.
-        probabilities: float64 [R, N, K].
+        probabilities: float64 [R, N, K]; of predicted ratings 1 for the class that each falls into.
+        ratings: predicted ratings, float64 [R, N]; NaN where classes were predicted.
     """
 
     cards: list[dict]
@@ -35,6 +37,14 @@ class Runs:
     label: np.ndarray
     speaker: np.ndarray
     probabilities: np.ndarray
+    ratings: np.ndarray
+
+    def averaged(self, chosen: slice = slice(None)) -> np.ndarray:
+        """What some of the runs say together, [1, N, K]: the mean of their probabilities, or the class of their mean rating."""
+        ratings = self.ratings[chosen].mean(0)
+        if np.isnan(ratings).any():
+            return self.probabilities[chosen].mean(0, keepdims=True)
+        return np.eye(len(self.labels))[level_of(ratings)][None]
 
     def confusions(self, probabilities) -> np.ndarray:
         """Counts per speaker, int [R, S, K, K], of probabilities [R, N, K] for these utterances."""
@@ -132,7 +142,8 @@ def read_runs(workdirs: Sequence, cards: Sequence[dict], condition: str) -> Runs
         if difference:
             raise UserError(f'cannot pair {workdirs[0]} with {workdir}: {difference}')
     probabilities = np.stack([found.probabilities for found, _ in read]).astype(float)
-    return Runs(list(cards), labels, first.label, first.speaker, probabilities)
+    ratings = np.stack([found.predicted_rating for found, _ in read]).astype(float)
+    return Runs(list(cards), labels, first.label, first.speaker, probabilities, ratings)
 
 
 def _read_sorted(path):

@@ -150,6 +150,10 @@ def _make_grid(name: str, content: Any) -> Grid:
             for variant, own in variants.items():
                 if seed not in own_seeds[variant]:
                     continue
+                if seed not in own_seeds[own.get('attack_source', variant)]:
+                    raise UserError(
+                        f"variant {variant!r}: 'attack_source' {own['attack_source']!r} has no seed {seed}"
+                    )
                 try:
                     runs.append(_make_run(config, setting, common, variant, own, seed))
                 except UserError as error:

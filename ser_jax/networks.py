@@ -28,7 +28,8 @@ def make_model(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> nn
     """
     settings = config.model.to_dict()
     model_class = _model_class(settings.pop('name'))
-    problem = model_class.problem(settings, FrontEnd(**config.data.front_end))
+    front_end = FrontEnd(**config.data.front_end)
+    problem = model_class.problem(settings, front_end)
     if problem:
         raise UserError(f'config.model: {problem}')
     objective = getattr(model_class, 'objective', 'multitask')
@@ -36,8 +37,10 @@ def make_model(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> nn
         raise UserError(
             f'config.objective is {config.objective!r}, but the network {config.model.name} is trained by {objective!r}'
         )
-    if objective == 'adversarial' and config.adversary.prior == 'mixture':
-        settings['conditions'] = sum(len(t.classes) for t in tasks if t.name == 'emotion')
+    if objective == 'adversarial':
+        settings['bands'] = front_end.n_mels
+        if config.adversary.prior == 'mixture':
+            settings['conditions'] = sum(len(t.classes) for t in tasks if t.name == 'emotion')
     return model_class(
         heads={task.name: task.outputs for task in tasks if task.kind != 'reconstruction'},
         reconstruction=any(task.kind == 'reconstruction' for task in tasks),

@@ -68,7 +68,7 @@ def over_seeds(workdirs: Sequence, condition: str = 'clean', replicates: int = 1
     """
     runs = read_runs(workdirs, read_seeds(workdirs), condition)
     each = runs.confusions(runs.probabilities)
-    averaged = runs.confusions(runs.probabilities.mean(0, keepdims=True))
+    averaged = runs.confusions(runs.averaged())
     result = _context(runs, condition, replicates) | {'a': _side(workdirs, runs.cards, each)}
     for name, confusions in (('mean_over_seeds', each), ('averaged_posterior', averaged)):
         drawn, result['redrawn'] = comparison.bootstrap_uar(confusions, replicates)
@@ -91,7 +91,7 @@ def compare_runs(
     Returns:
         What the numbers were computed on; `a` and `b` (`system`, `seeds`, `uar_by_seed`, `uar_std`,
         …); for each of `mean_over_seeds` (the UAR of each seed, then the mean) and
-        `averaged_posterior` (the mean of the probabilities over the seeds, then the UAR; with one
+        `averaged_posterior` (the mean of the probabilities over the seeds, or of the ratings, then the UAR; with one
         seed a side the same) `uar_a`, `uar_b`, `difference`, `ci95` and `p`; `redrawn`, `p_exact`,
         `smallest_p`; `warnings` of what the cards do not share. None = undefined.
 
@@ -101,9 +101,9 @@ def compare_runs(
     workdirs, split = [*workdirs_a, *workdirs_b], len(workdirs_a)
     cards = [*read_seeds(workdirs_a), *read_seeds(workdirs_b)]
     runs = read_runs(workdirs, cards, condition)
-    sides = runs.probabilities[:split], runs.probabilities[split:]
-    each = [runs.confusions(side) for side in sides]
-    averaged = [runs.confusions(side.mean(0, keepdims=True)) for side in sides]
+    sides = slice(split), slice(split, None)
+    each = [runs.confusions(runs.probabilities[side]) for side in sides]
+    averaged = [runs.confusions(runs.averaged(side)) for side in sides]
     result = _context(runs, condition, replicates) | {
         'a': _side(workdirs_a, cards[:split], each[0]),
         'b': _side(workdirs_b, cards[split:], each[1]),

@@ -73,6 +73,10 @@ def _check(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> None:
         )
     if config.adversarial_epsilon:
         raise UserError("config.adversarial_epsilon needs config.objective 'multitask'")
+    if config.model.adversary and config.batch_size < 2:
+        raise UserError(
+            f'config.batch_size is {config.batch_size}; codes are compared with a prior over at least 2 utterances'
+        )
     if config.adversary.prior not in ('gaussian', 'mixture'):
         raise UserError(
             f"config.adversary.prior is {config.adversary.prior!r}; it must be 'gaussian' or 'mixture'"

@@ -1,4 +1,4 @@
-"""A trained model made ready for recordings: waveforms in, class probabilities out."""
+"""A trained model made ready for recordings: waveforms in, answers out."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from ser_jax.networks import stored_model
 from ser_jax.steps import answers, network_input
 from ser_jax.tasks import Task
 
-# Longer recordings are cut into overlapping windows, whose probabilities are averaged.
+# Longer recordings are cut into overlapping windows, whose answers are averaged.
 WINDOW_SECONDS = 10.0
 _BATCH = 16
 

@@ -10,6 +10,7 @@ from ser_jax import data
 from ser_jax.corpora import Corpus, noise_type, open_corpus
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
+from ser_jax.folds import Fold
 from ser_jax.labels import labels_of
 from ser_jax.tasks import Task
 
@@ -63,7 +64,7 @@ def emotions_of(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str,
 
 
 def rows_with_labels(corpus: Corpus, tasks: tuple[Task, ...]) -> np.ndarray:
-    """The rows of a corpus with a label of at least one of some classification tasks.
+    """The rows of a corpus with a label of at least one of some tasks that are reported.
 
     Raises:
         UserError: a task has no label at all.
@@ -76,6 +77,27 @@ def rows_with_labels(corpus: Corpus, tasks: tuple[Task, ...]) -> np.ndarray:
                 f'{corpus.name} has no label for the task {task.name}: none of {", ".join(task.classes)}'
             )
     return everything[(labels >= 0).any(0)]
+
+
+def refuse_sides_without_labels(corpus: Corpus, folds: list[Fold], tasks: tuple[Task, ...]) -> None:
+    """Refuses folds that nothing can be said of: a side that validates or is tested without any label of a task.
+
+    Args:
+        corpus: whose rows they are.
+        folds: to train.
+        tasks: that are reported.
+
+    Raises:
+        UserError: which fold, side and task.
+    """
+    for fold in folds:
+        for side, rows in (('validation', fold.validation), ('test', fold.test)):
+            for task in tasks if len(rows) else ():
+                if (labels_of(corpus, rows, task.target, task.classes) < 0).all():
+                    raise UserError(
+                        f'{fold.name} of {corpus.name}: no {side} utterance has a label of the task {task.name}; '
+                        'take it out of config.reported, or split otherwise (config.protocol, config.folds)'
+                    )
 
 
 def rows_that_join(corpus: Corpus, tasks: tuple[Task, ...], name: str) -> np.ndarray:
@@ -97,13 +119,14 @@ def rows_that_join(corpus: Corpus, tasks: tuple[Task, ...], name: str) -> np.nda
     for task in tasks:
         numbers = labels_of(corpus, everything, task.target, task.classes)
         rows |= set(np.flatnonzero(numbers >= 0))
-        shared += [label for k, label in enumerate(task.classes) if (numbers == k).any()]
-    if len(shared) < 2:  # one class alone would make the corpus tell the class
-        classes = [label for task in tasks for label in task.classes]
-        raise UserError(
-            f'config.labelled: {corpus.name} has {len(shared) or "none"} of the classes {", ".join(classes)}; as '
-            'config.unlabelled it may join without labels'
-        )
+        found = [label for k, label in enumerate(task.classes) if (numbers == k).any()]
+        shared += found
+        # One class alone would make the corpus tell the class.
+        if len(found) == 1 or (task is tasks[-1] and not shared):
+            raise UserError(
+                f'config.labelled: {corpus.name} has {len(found) or "none"} of the classes {", ".join(task.classes)}; as '
+                'config.unlabelled it may join without labels'
+            )
     if jax.process_index() == 0:
         print(
             f'{corpus.name} joins {name}: {", ".join(shared)} are shared; {len(rows)} of '

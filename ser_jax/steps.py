@@ -97,7 +97,7 @@ def make_train_step(phases: tuple[Phase, ...], axis_name: str) -> Callable:
         axis_name: the devices' axis.
 
     Returns:
-        The step, for augmented batches; its metrics are global scalars: 'loss', 'loss_<task>',
+        The step, for augmented batches; its metrics are global scalars: what the losses of the phases tell, and
         'gradient_norm', with several phases 'gradient_norm_<phase>'.
     """
 

@@ -89,6 +89,15 @@ CHANGE = lambda field, value: {'variants': {'v': {'changes': {field: value}}}}
         ({'seeds': (-1,)}, 'config.seed is -1'),
         ({'seeds': (0, 1, 0)}, 'different whole numbers'),
         ({'variants': {'full': {'seeds': ()}}}, "variant 'full': 'seeds' is ()"),
+        (
+            {
+                'variants': {
+                    'a': {},
+                    'b': {'seeds': (0, 1), 'attack_source': 'a', 'argument': 'emodb'},
+                }
+            },
+            "variant 'b': 'attack_source' 'a' has no seed 1",
+        ),
         ({'variants': {'Full': {}, 'full': {'argument': 'emodb'}}, 'settings': {'s': {}}}, 'share'),
         ({'variants': {'a': {}, 'b': {}}}, 'a/seed0 and demo_speech/b/seed0 are the same run'),
         (

@@ -11,6 +11,7 @@ from conftest import metrics as rows_of
 from conftest import run
 
 from ser_jax import comparison, losses, metrics
+from ser_jax.finished import Runs
 from ser_jax.labels import level_of, rating_scale
 from ser_jax.predictions import Predictions, read_predictions, write_predictions
 
@@ -108,6 +109,14 @@ def test_predictions_keep_their_ratings(tmp_path):
     assert read.rated
     np.testing.assert_array_equal(read.predicted_rating, written.predicted_rating)
     np.testing.assert_array_equal(read.rating, written.rating)
+
+
+def test_seeds_together_say_the_class_of_their_mean_rating():
+    ratings = np.array([[1.5, 3.0, 4.2], [3.1, 3.6, 4.6]])
+    classes = np.eye(3)[level_of(ratings)]
+    runs = Runs([], ['low', 'middle', 'high'], np.zeros(3), np.array(['a'] * 3), classes, ratings)
+    assert runs.averaged().argmax(-1).tolist() == [[1, 1, 2]]  # votes would be tied in the first
+    assert runs.averaged(slice(1)).argmax(-1).tolist() == [[0, 1, 2]]
 
 
 def command(data_dir, workdir, *more):

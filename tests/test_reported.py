@@ -3,12 +3,14 @@
 import csv
 import json
 import re
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
 import pytest
 from conftest import metrics, run, write_beeps
 
+from ser_jax.attention import chosen_rows
 from ser_jax.corpora import EMOTIONS, EMOTIONS_OF, open_corpus
 from ser_jax.labels import class_names, labels_of
 from ser_jax.predictions import read_predictions
@@ -65,7 +67,18 @@ def test_every_task_has_its_results(finished):
             assert (finished / 'report' / f'{picture}_{task}.png').stat().st_size > 0
 
 
-def test_attention_is_drawn_for_an_utterance_of_every_class(finished):
+def test_attention_is_drawn_of_an_utterance_of_every_class():
+    labels = np.array([1, 1, 0, 1, -1, 2])
+    experiment = SimpleNamespace(
+        reported=[None],
+        labels_of=lambda task, rows: labels[rows],
+        corpus=SimpleNamespace(index={'duration': np.array([3.0, 1.0, 9.0, 2.0, 5.0, 4.0])}),
+    )
+    fold = SimpleNamespace(test=np.arange(6))
+    assert chosen_rows(experiment, fold).tolist() == [2, 3, 5]  # of the second class the middle one
+
+
+def test_attention_is_drawn(finished):
     image = matplotlib.image.imread(finished / 'report' / 'attention.png')
     assert image.shape[1] > image.shape[0] > 500
 

@@ -1,6 +1,7 @@
 """The corpora that a config names: labelled ones that join, types of noise, and what is refused."""
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from ser_jax import conditions
 from ser_jax.corpora import open_corpus
 from ser_jax.errors import UserError
 from ser_jax.experiment import build_experiment
+from ser_jax.folds import Fold
+from ser_jax.sources import refuse_sides_without_labels, rows_that_join
+from ser_jax.tasks import Task
 
 TYPES = ('Rain', 'Dog bark', 'Clock tick')
 
@@ -70,6 +74,41 @@ def test_a_share_of_its_labels_joins(beeps):
     batches = experiment.train_batches(rows)
     assert len(batches.labelled) == round(0.25 * (len(rows) + 16))
     assert len(batches.labelled) + len(batches.unlabelled) == len(rows) + 16
+
+
+class Rated(SimpleNamespace):
+    """A corpus of four utterances with ratings alone."""
+
+    def __len__(self):
+        return 4
+
+
+def rated(**ratings):
+    """The corpus, and a task a dimension."""
+    levels = ('low', 'middle', 'high')
+    tasks = tuple(Task(name, 'classification', name, 1.0, levels) for name in ratings)
+    index = {name: np.array(values) for name, values in ratings.items()}
+    return Rated(name='rated', index=index), tasks
+
+
+def test_a_side_without_a_label_is_refused_before_training():
+    corpus, tasks = rated(arousal=[1.0, 3.0, 5.0, 3.0], valence=[1.0, 3.0, np.nan, 5.0])
+    rows = lambda *chosen: np.array(chosen, int)
+    fold = lambda *sides: [Fold('fold_01', *sides, ())]
+    refuse_sides_without_labels(corpus, fold(rows(2), rows(0), rows(1, 2)), tasks)
+    refuse_sides_without_labels(corpus, fold(rows(0, 1, 2, 3), rows(), rows()), tasks)
+    with pytest.raises(UserError, match=r'fold_01 of rated: no test utterance .* valence'):
+        refuse_sides_without_labels(corpus, fold(rows(0), rows(1), rows(2)), tasks)
+    with pytest.raises(UserError, match=r'no validation utterance .* valence'):
+        refuse_sides_without_labels(corpus, fold(rows(0), rows(2), rows(1)), tasks)
+
+
+def test_a_corpus_with_one_class_of_a_task_does_not_join():
+    corpus, tasks = rated(arousal=[1.0, 3.0, 5.0, 3.0], valence=[np.nan] * 4)
+    np.testing.assert_array_equal(rows_that_join(corpus, tasks, 'mine'), np.arange(4))
+    corpus, tasks = rated(arousal=[5.0] * 4, valence=[1.0] * 4)
+    with pytest.raises(UserError, match='rated has 1 of the classes low, middle, high'):
+        rows_that_join(corpus, tasks, 'mine')
 
 
 @pytest.mark.parametrize(('types', 'rows'), [((), [0, 1, 2]), (('clock_tick',), [2])])

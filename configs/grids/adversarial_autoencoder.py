@@ -1,7 +1,19 @@
 """What each part of the adversarial autoencoder is worth on EMO-DB: one left out at a time; three seeds for the ends.
 
-python -m ser_jax.grid --config=configs/grids/adversarial_autoencoder.py     (needs emodb, nemo, ravdess and librispeech prepared)
+python -m ser_jax.grid --config=configs/grids/adversarial_autoencoder.py     (needs emodb, nemo, ravdess, librispeech and esc10 prepared)
 """
+
+_TESTED = {
+    'conditions': (
+        "noise('rain', 5)",
+        "noise('rain', 20)",
+        'reverberation(0.8)',
+        'random_sign(0.03)',
+        'fgsm(0.03)',
+        'pgd(0.03, 20)',
+    ),
+    'test_noise_corpus': 'esc10',
+}
 
 
 def get_grid() -> dict:
@@ -11,10 +23,15 @@ def get_grid() -> dict:
     """
     return {
         'config': 'configs/adversarial_autoencoder.py',
-        'settings': {'emodb': {'argument': 'emodb,no_validation', 'changes': {'final': False}}},
+        'settings': {
+            'emodb': {
+                'argument': 'emodb,no_validation',
+                'changes': {'final': False, 'parallel_runs': 2},
+            }
+        },
         'variants': {
-            'full': {'argument': 'auxiliary', 'seeds': (0, 1, 2)},
-            'single_task': {'argument': 'single_task', 'seeds': (0, 1, 2)},
+            'full': {'argument': 'auxiliary', 'seeds': (0, 1, 2), 'changes': _TESTED},
+            'single_task': {'argument': 'single_task', 'seeds': (0, 1, 2), 'changes': _TESTED},
             'no_autoencoder': {'argument': 'auxiliary,no_autoencoder'},
             'no_adversary': {'argument': 'auxiliary,no_adversary'},
             'no_gender': {'argument': 'auxiliary,no_gender'},

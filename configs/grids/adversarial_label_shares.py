@@ -11,7 +11,7 @@ def get_grid() -> dict:
         'settings': {
             f'emodb_{100 * share:g}': {
                 'argument': 'emodb,no_validation',
-                'changes': {'labelled_share': share, 'final': False},
+                'changes': {'labelled_share': share, 'final': False, 'parallel_runs': 2},
             }
             for share in (0.1, 0.25, 0.5, 1.0)
         },

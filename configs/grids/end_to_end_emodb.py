@@ -11,7 +11,7 @@ _SINGLE = {
 
 
 def get_grid() -> dict:
-    """One seed, all ten speakers (a fold takes three minutes of one core); the baseline is the whole system."""
+    """One seed, all ten speakers (a fold takes four minutes of one core, with two networks); the baseline is the whole system."""
     return {
         'config': 'configs/end_to_end.py',
         'settings': {

@@ -164,6 +164,7 @@ class Model(nn.Module):
         channels, frame_features, blstm_features, map_dropout: see `LogMelEncoder`.
         dropout: in the encoder.
         axis_name: mapped axis the batch is spread over, or None.
+        bands: F, what the decoder draws.
     """
 
     objective: ClassVar[str] = 'adversarial'
@@ -190,8 +191,6 @@ class Model(nn.Module):
         """What is wrong with the attributes for inputs of a front end, or ''."""
         if settings['input'] not in ('log_mel', 'functionals'):
             return f"input is {settings['input']!r}; it must be 'log_mel' or 'functionals'"
-        if settings['bands'] != front_end.n_mels:
-            return f'{settings["bands"]} bands, but the front end has {front_end.n_mels}'
         return LogMelEncoder.problem(settings, front_end)
 
     def setup(self):

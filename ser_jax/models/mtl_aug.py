@@ -19,7 +19,7 @@ class Model(nn.Module):
     """Log-mel → convolutional blocks → BLSTM (`LogMelEncoder`) → attention pooling → heads; decoder.
 
     Attributes:
-        heads: number of classes of every classification head. 'emotion' reads the utterance embedding;
+        heads: number of outputs of every head. 'emotion' reads the utterance embedding;
             any other head pools the BLSTM's states with attention of its own, so that the embedding need
             not hold what emotion should ignore.
         reconstruction: whether the decoder exists at all.

@@ -1,0 +1,27 @@
+"""The adversarial autoencoder and its single task, trained on EMO-DB and tested on Urdu speech, which neither has heard; three seeds.
+
+python -m ser_jax.grid --config=configs/grids/adversarial_cross_corpus.py     (needs emodb, nemo, ravdess, librispeech and urdu prepared)
+"""
+
+
+def get_grid() -> dict:
+    """One model a run; nEMO and RAVDESS train the whole system without their emotions, and cannot be tested."""
+    return {
+        'config': 'configs/adversarial_autoencoder.py',
+        'settings': {
+            'emodb': {
+                'argument': 'emodb,no_validation',
+                'changes': {
+                    'protocol': 'whole_corpus()',
+                    'test_corpora': ('urdu',),
+                    'target_statistics': True,
+                },
+            }
+        },
+        'variants': {
+            'full': {'argument': 'auxiliary'},
+            'single_task': {'argument': 'single_task'},
+        },
+        'seeds': (0, 1, 2),
+        'baseline': 'single_task',
+    }
