@@ -16,7 +16,8 @@ def labels_of(corpus: Corpus, rows: np.ndarray, field: str, names: tuple[str, ..
         rows: [N] rows of its index.
         field: of the records: 'emotion', 'gender', a text field, or a dimension ('arousal', 'valence', 'dominance'),
             whose three classes are those of `level_of`; or 'arousal_of_emotion', 'valence_of_emotion': see `EMOTIONS_OF`.
-        names: the classes.
+        names: the classes. An emotion that is none of them may count as another by the corpus' own usage (`merged`
+            in its metadata: excited as happy in IEMOCAP).
 
     Returns:
         int [N]: positions in `names`, −1 where the label is missing or another class.
@@ -29,9 +30,10 @@ def labels_of(corpus: Corpus, rows: np.ndarray, field: str, names: tuple[str, ..
     if field in DIMENSIONS:
         return level_of(values)
     stored = {'emotion': corpus.metadata['vocabulary'], 'gender': GENDERS}.get(field)
-    if (
-        stored is not None
-    ):  # the field holds class numbers of its own; a last −1 maps missing to missing
+    if stored is not None:
+        # The field holds class numbers of its own; a last −1 maps missing to missing.
+        merged = corpus.metadata.get('merged', {}) if field == 'emotion' else {}
+        stored = [name if name in names else merged.get(name, name) for name in stored]
         numbers = [names.index(name) if name in names else -1 for name in stored]
         return np.array([*numbers, -1])[values]
     numbers = {name: number for number, name in enumerate(names)}

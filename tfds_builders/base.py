@@ -5,7 +5,7 @@ import hashlib
 import inspect
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -79,6 +79,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
 
     # Classes of the default task, its protocol, and published folds as lists of test speakers.
     LABELS: Sequence[str] = ()
+    # Emotions that count as another one where the task does not name them: 'excited' as 'happy', say.
+    MERGED: Mapping[str, str] = {}
     PROTOCOL: str | None = 'leave_one_speaker_out()'
     FOLDS: Sequence[Sequence[str]] | None = None
     SYNTHETIC = False
@@ -246,6 +248,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             'synthetic': self.SYNTHETIC,
             'vocabulary': list(self.names),
             **self.task(listing, self.names),
+            'merged': dict(self.MERGED),
             'front_end': front_end,
             'corpus_hash': corpus_hash(index, self.names, front_end),
             'builder_hash': self.code_hash(),

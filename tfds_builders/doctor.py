@@ -96,8 +96,9 @@ def examine(
         f'by emotion: {_counts(good, named)}',
     ]
     if named and builder.LABELS:
-        chosen = [item for item in good if item.emotion in builder.LABELS]
-        wanted = [item for item in named if item.emotion in builder.LABELS]
+        in_task = lambda item: builder.MERGED.get(item.emotion, item.emotion) in builder.LABELS
+        chosen = [item for item in good if in_task(item)]
+        wanted = [item for item in named if in_task(item)]
         lines.append(f'default task ({", ".join(builder.LABELS)}): {len(chosen)} of {len(wanted)}')
     speakers = {item.speaker for item in good} - {''}
     lines.append(f'speakers: {len(speakers)}')

@@ -3,6 +3,8 @@
 import pathlib
 from collections.abc import Iterable, Mapping
 
+from ser_jax.errors import UserError
+
 # The first ending wins where a recording lies there twice.
 LOSSLESS = ('.wav', '.flac')
 
@@ -27,6 +29,20 @@ def audio_files(
             if path.suffix.lower() == ending and not path.name.startswith('.') and path.is_file():
                 found[path.relative_to(folder).with_suffix('').as_posix()] = path
     return dict(sorted(found.items()))
+
+
+def read_text(path: pathlib.Path) -> str:
+    """A file of labels as text.
+
+    Raises:
+        UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except OSError as error:
+        raise UserError(f'cannot read {path}: {error.strerror}') from error
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path} is not text in UTF-8 (byte {error.start})') from error
 
 
 def file_notes(files: Mapping[str, pathlib.Path], found: Iterable[str], where: str) -> list[str]:

@@ -1,0 +1,111 @@
+"""IEMOCAP (Busso et al. 2008): English, 10 actors in 5 dyadic sessions, emotions and dimensions, 10039 turns; licensed."""
+
+import dataclasses
+import pathlib
+import re
+
+from ser_jax.errors import UserError
+from tfds_builders.base import CorpusBuilder, Listing
+from tfds_builders.folders import audio_files, file_notes, read_text
+from tfds_builders.utterance import Utterance
+
+_EMOTIONS = {
+    'ang': 'angry',
+    'hap': 'happy',
+    'sad': 'sad',
+    'neu': 'neutral',
+    'exc': 'excited',
+    'fru': 'frustrated',
+    'fea': 'fearful',
+    'sur': 'surprised',
+    'dis': 'disgusted',
+    'oth': 'other',
+    'xxx': '',  # the raters did not agree
+}
+# [start - end] TAB turn TAB emotion TAB [valence, activation, dominance]
+_NUMBER = r'(\d+(?:\.\d+)?)'
+_TURN = re.compile(
+    rf'\[{_NUMBER} - {_NUMBER}\]\s+((Ses0([1-5])[FM]_\w+)_([FM])\w+)\s+([a-z]{{3}})\s+'
+    rf'\[{_NUMBER}, {_NUMBER}, {_NUMBER}\]\s*'
+)
+_LABELS = 'Session*/dialog/EmoEvaluation/*.txt'
+
+
+class Builder(CorpusBuilder):
+    """Builder of IEMOCAP: `Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav`.
+
+    Labels are the turn lines of `Session1/dialog/EmoEvaluation/Ses01F_impro01.txt`; the lines of single raters and the
+    self-evaluations below them are not read. The last letter of a turn is the speaker: `Ses01F_impro01_M003` is the man of session 1.
+    """
+
+    LABELS = ('angry', 'happy', 'neutral', 'sad')
+    MERGED = {'excited': 'happy'}  # noqa: RUF012 (as TFDS declares its attributes)
+    PROTOCOL = 'leave_one_session_out()'
+    PUBLISHED = 10039
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        'ask for a licence at https://sail.usc.edu/iemocap and unpack IEMOCAP_full_release.tar.gz (it holds '
+        'IEMOCAP_full_release/Session1/ to Session5/)'
+    )
+
+    @classmethod
+    def list_utterances(cls, folder: pathlib.Path) -> Listing:
+        """Lists the turns of the label files whose recording is there.
+
+        Raises:
+            UserError: no label file, one that cannot be read, or no recording.
+        """
+        release = folder / 'IEMOCAP_full_release'
+        release = release if release.is_dir() else folder
+        texts = sorted(path for path in release.glob(_LABELS) if not path.name.startswith('.'))
+        turns = {}
+        for path in texts:
+            for turn in _turns(path):
+                if turn.id in turns:
+                    raise UserError(f'{path}: {turn.id} has labels already')
+                turns[turn.id] = turn
+        files = audio_files(release, 'Session*/sentences/wav/*/*')
+        found = [
+            dataclasses.replace(turn, path=str(files[turn.id]))
+            for turn in turns.values()
+            if turn.id in files
+        ]
+        if not found:
+            raise UserError(
+                f'no IEMOCAP turn in {folder}: expected {release}/Session1/dialog/EmoEvaluation/Ses01F_impro01.txt, '
+                f'{release}/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav and so on'
+            )
+        notes = file_notes(files, turns.keys() & files.keys(), 'the labelled turns of IEMOCAP')
+        names = tuple(path.relative_to(folder).as_posix() for path in texts)
+        return Listing(found, list(turns.values()), tuple(notes), names, cls.PUBLISHED)
+
+
+def _turns(path: pathlib.Path) -> list[Utterance]:
+    """The turns of a label file, in its order."""
+    turns = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.startswith('['):
+            continue
+        match = _TURN.fullmatch(line)
+        if not match:
+            raise UserError(
+                f'{path}, line {number}: a turn must read [start - end], turn, emotion, [valence, activation, dominance]'
+            )
+        _, _, name, dialog, session, letter, code, *ratings = match.groups()
+        if code not in _EMOTIONS:
+            raise UserError(f'{path}, line {number}: IEMOCAP has no emotion {code!r}')
+        valence, arousal, dominance = map(float, ratings)
+        turns.append(
+            Utterance(
+                id=f'Session{session}/sentences/wav/{dialog}/{name}',
+                emotion=_EMOTIONS[code],
+                arousal=arousal,
+                valence=valence,
+                dominance=dominance,
+                speaker=f'iemocap/{session}{letter}',
+                session=session,
+                script=dialog.partition('_')[2],
+                language='en',
+                gender={'F': 'female', 'M': 'male'}[letter],
+            )
+        )
+    return turns
