@@ -50,7 +50,9 @@ def parse_call(text: str) -> tuple[str, tuple]:
     Raises:
         UserError: the text is not such a call.
     """
-    problem = UserError(f'{text!r} is not of the form name(literal, …), e.g. speed(0.9, 1.1)')
+    problem = UserError(
+        f"{text!r} is not of the form name(number or 'text', …), e.g. speed(0.9, 1.1) or noise('rain', 5)"
+    )
     try:
         node = ast.parse(text.strip(), mode='eval').body
         if isinstance(node, ast.Name):

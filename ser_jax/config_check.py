@@ -154,6 +154,12 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     of_log_mels = config.augmentations or any(
         task.kind == 'reconstruction' for task in config.tasks.values()
     )
+    if config.adversarial_epsilon and (
+        config.representation != 'log_mel' or 'emotion' not in config.reported
+    ):
+        raise UserError(
+            'config.adversarial_epsilon attacks the emotion on log-mels: it needs that task and that representation'
+        )
     if config.representation == 'waveform' and of_log_mels:
         raise UserError(
             "augmentations and reconstruction work on log-mels, but config.representation is 'waveform'"

@@ -135,8 +135,12 @@ def _validation(result):
 
 def _validation_line(result):
     n_folds = len(result['folds'])
-    over = f'mean over {n_folds} fold{"s" * (n_folds != 1)}'
-    return f'validation UAR  {_percent(result["uar"])} %   {over}, at the checkpoint it selected'
+    tasks = any(name.startswith(('uar_', 'ccc_')) for name in result)
+    over = f'mean over {"tasks and " * tasks}{n_folds} fold{"s" * (n_folds != 1)}'
+    rates = f'validation UAR  {_percent(result["uar"])} %'
+    if 'ccc' in result:  # that, or the mean of both, selects
+        rates += f', CCC {result["ccc"]:.3f}'
+    return f'{rates}   {over}, at the checkpoint it selected'
 
 
 def _footer(card):

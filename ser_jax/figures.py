@@ -134,6 +134,7 @@ def _scale_levels(axes, heading: str, series: dict) -> None:
     elif 'epsilon' in heading and any(level > 0 for level in levels):
         # Epsilons are chosen by factors; 0 is drawn too.
         axes.set_xscale('symlog', linthresh=min(level for level in levels if level > 0))
+        axes.set_xticks(sorted(set(levels)), [f'{level:g}' for level in sorted(set(levels))])
     if any(series):
         axes.legend(frameon=False, fontsize=8)
     axes.set_xlabel(heading)

@@ -128,7 +128,8 @@ def read_runs(workdirs: Sequence, cards: Sequence[dict], condition: str) -> Runs
     for workdir, card in zip(workdirs, cards):
         if condition not in card['conditions']:
             there = ', '.join(card['conditions']) or 'no other either: no test speaker was read'
-            raise UserError(f'{workdir} has no condition {condition}; it has {there}')
+            how = ' (--condition names one)' if card['conditions'] else ''
+            raise UserError(f'{workdir} has no condition {condition}; it has {there}{how}')
         # A cross-corpus condition names the corpus that is tested; the card the one that trained.
         if card['corpus'] != cards[0]['corpus'] and not condition.startswith('cross_'):
             raise UserError(

@@ -116,6 +116,8 @@ def _call_get_grid(path: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, 'get_grid'):
+            raise UserError('it has no get_grid(): no grid file; see configs/grids/demo.py')
         return module.get_grid()
     except UserError:
         raise

@@ -107,13 +107,17 @@ def session_split(utterances: Utterances, train: str, validation: str, test: str
     """
     sides = [str(side).split() for side in (train, validation, test)]
     named = [name for side in sides for name in side]
-    sessions = np.asarray(utterances.index['session']).astype(str)[utterances.rows]
-    unknown = sorted(set(named) - set(sessions) | {name for name in named if named.count(name) > 1})
-    if unknown:
-        there = ', '.join(sorted(set(sessions) - {''})) or 'none'
-        raise UserError(
-            f'session_split: {unknown[0]!r} is no session of the corpus or named twice; there are: {there}'
-        )
+    everywhere = np.asarray(utterances.index['session']).astype(str)
+    sessions = everywhere[utterances.rows]
+    twice = [name for name in named if named.count(name) > 1]
+    if twice:
+        raise UserError(f'session_split: session {twice[0]!r} is named twice')
+    for name in named:
+        if name not in everywhere:
+            there = ', '.join(sorted(set(everywhere) - {''})) or 'none at all'
+            raise UserError(f'session_split: {name!r} is no session of the corpus; it has {there}')
+        if name not in sessions:
+            raise UserError(f'session_split: no utterance of session {name!r} has a label to use')
     return [tuple(utterances.rows[np.isin(sessions, side)] for side in sides)]
 
 

@@ -76,7 +76,9 @@ def _show(options):
         if wanted != 'clean':
             if wanted not in there:
                 names = ', '.join(there) or 'none'
-                raise UserError(f'{workdir} has no condition {wanted}; it has {names}')
+                raise UserError(
+                    f'{workdir} has no condition {wanted}; it has {names} (--condition names one)'
+                )
             card['conditions'] = {wanted: there[wanted]}
     tables = [console.print_table(card) for card in cards]
     if len(cards) == 1:

@@ -57,8 +57,8 @@ def emotions_of(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str,
         )
     if not labels and 'emotion' in config.reported:
         raise UserError(
-            f'corpus {corpus.name} has no emotion labels: it can only join another corpus, as '
-            'config.unlabelled or config.noise_corpus'
+            f'corpus {corpus.name} has no emotion labels: it can join another corpus, as config.unlabelled or '
+            'config.noise_corpus, or be tested on other tasks'
         )
     return labels
 
@@ -67,15 +67,20 @@ def rows_with_labels(corpus: Corpus, tasks: tuple[Task, ...]) -> np.ndarray:
     """The rows of a corpus with a label of at least one of some tasks that are reported.
 
     Raises:
-        UserError: a task has no label at all.
+        UserError: there is nothing to tell apart in a task.
     """
     everything = np.arange(len(corpus))
     labels = np.array([labels_of(corpus, everything, t.target, t.classes) for t in tasks])
+    poor = []
     for task, found in zip(tasks, labels):
-        if not (found >= 0).any():
-            raise UserError(
-                f'{corpus.name} has no label for the task {task.name}: none of {", ".join(task.classes)}'
-            )
+        values = corpus.index[task.target] if task.kind == 'regression' else found
+        if len(np.unique(values[found >= 0])) < 2:
+            poor.append(task.name)
+    if poor:
+        raise UserError(
+            f'{corpus.name} has no labels, or all of one class, for {", ".join(poor)}: leave that out of the tasks and of '
+            'config.reported'
+        )
     return everything[(labels >= 0).any(0)]
 
 

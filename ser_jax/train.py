@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from ser_jax import evaluation, loop
 from ser_jax import workdir as workdirs
 from ser_jax.conditions import Tester, parse_conditions
+from ser_jax.config_check import check_config
 from ser_jax.corpora import prepared_hash
 from ser_jax.cross_corpus import CrossCorpus
 from ser_jax.errors import UserError
@@ -39,6 +40,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     Raises:
         UserError: a config that cannot be run, or a workdir of another one.
     """
+    check_config(config)
     workdir = Path(workdir).expanduser().absolute()
     workdirs.check_workdir(workdir, config)
     card = workdirs.read_card(workdir)

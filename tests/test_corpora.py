@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -26,6 +27,14 @@ def mine(tmp_path):
         rows.append(f'{number}.wav,{emotion},s{number}')
     (folder / 'metadata.csv').write_text('\n'.join(rows))
     return folder
+
+
+def test_records_of_another_kind_are_told_from_none(tmp_path, beeps, monkeypatch):
+    monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
+    records = tmp_path / 'records'
+    shutil.copytree(f'{beeps["data_dir"]}/csv_corpus/beeps', records / 'csv_corpus/beeps')
+    with pytest.raises(UserError, match=r'prepared as log_mel only.*--representation=waveform'):
+        open_corpus('csv_corpus/beeps', data_dir=records, representation='waveform')
 
 
 def test_vocabulary_is_the_designs():

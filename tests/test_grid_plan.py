@@ -135,7 +135,7 @@ def test_mistakes_in_a_grid_file_are_one_line(tmp_path, capsys, content, message
     [
         ('def get_grid(:', 'line 1: invalid syntax'),
         ('def get_grid():\n    return {nothing}', "line 2: NameError: name 'nothing'"),
-        ('', 'get_grid'),
+        ('', 'no grid file; see configs/grids/demo.py'),
         ('def get_grid():\n    return 3', 'the grid is 3'),
     ],
 )

@@ -213,8 +213,11 @@ def test_session_split():
     assert fold.test_speakers == ('emodb/15', 'emodb/16')
     (fold,) = split(index, 'session_split("0 1", "2", "4")', validation=False)
     assert set(index['session'][fold.train].tolist()) == {'0', '1', '2'}
-    with pytest.raises(UserError, match="'2' is no session of the corpus or named twice"):
+    with pytest.raises(UserError, match="session '2' is named twice"):
         split(index, 'session_split("0 2", "2", "4")')
+    rows = np.flatnonzero(index['session'] != '4')
+    with pytest.raises(UserError, match="no utterance of session '4' has a label"):
+        make_folds(index, 'session_split("0 1", "2", "4")', rows=rows)
 
 
 def test_select_folds():

@@ -237,7 +237,7 @@ def change(field, value):
         (None, {'labels': ['angry', 'happy', 'bored']},
          'cannot pair {a} with {b}: their classes are angry happy sad and angry happy bored'),
         (change('id', 'wav/006'), {}, '{b}/predictions/clean.csv holds wav/006 twice'),
-        (None, {'conditions': ['noise']}, '{b} has no condition clean; it has noise'),
+        (None, {'conditions': ['noise']}, '{b} has no condition clean; it has noise (--condition names one)'),
     ],
 )  # fmt: skip
 def test_what_cannot_be_paired(tmp_path, capsys, edit, fields, message):
@@ -424,7 +424,8 @@ def test_conditions_and_validation(tmp_path, capsys):
     out, _ = shown(capsys, f'--workdir={folder}', '--condition=noise_rain_5db')
     assert 'condition noise_rain_5db' in out
     line = refused(capsys, f'--workdir={folder}', '--condition=fog')
-    assert line == f'{folder} has no condition fog; it has clean, noise_rain_5db'
+    there = 'it has clean, noise_rain_5db (--condition names one)'
+    assert line == f'{folder} has no condition fog; {there}'
     folds = [{'fold': 'fold_01', 'validation_speakers': ['c/01'], 'n': 60, 'uar': 0.8}]
     seeds = []
     for seed, uar in enumerate((0.8, 0.9)):

@@ -133,6 +133,7 @@ def test_two_devices_give_the_same_losses(records, tmp_path):
         ("--config.reported=('emotion',)", "regression 'emotion'"),
         ('--config.reported=()', 'one or more'),
         ('--config.representation=words', 'representation'),
+        ('--config.adversarial_epsilon=0.1', 'attacks the emotion on log-mels'),
         ('--config.tasks.arousal.target=emotion', "target is 'emotion'"),
     ],
 )

@@ -1,6 +1,7 @@
 """The corpora that a config names: labelled ones that join, types of noise, and what is refused."""
 
 import csv
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from ser_jax.corpora import open_corpus
 from ser_jax.errors import UserError
 from ser_jax.experiment import build_experiment
 from ser_jax.folds import Fold
-from ser_jax.sources import refuse_sides_without_labels, rows_that_join
+from ser_jax.sources import refuse_sides_without_labels, rows_that_join, rows_with_labels
 from ser_jax.tasks import Task
 
 TYPES = ('Rain', 'Dog bark', 'Clock tick')
@@ -101,6 +102,14 @@ def test_a_side_without_a_label_is_refused_before_training():
         refuse_sides_without_labels(corpus, fold(rows(0), rows(1), rows(2)), tasks)
     with pytest.raises(UserError, match=r'no validation utterance .* valence'):
         refuse_sides_without_labels(corpus, fold(rows(0), rows(2), rows(1)), tasks)
+
+
+def test_a_task_of_one_class_is_refused():
+    corpus, (task,) = rated(arousal=[3.0, 3.5, 3.5, np.nan])
+    with pytest.raises(UserError, match='all of one class, for arousal: leave'):
+        rows_with_labels(corpus, (task,))
+    regression = dataclasses.replace(task, kind='regression')
+    np.testing.assert_array_equal(rows_with_labels(corpus, (regression,)), [0, 1, 2])
 
 
 def test_a_corpus_with_one_class_of_a_task_does_not_join():

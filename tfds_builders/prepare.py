@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from ser_jax.corpora import (
     DEFAULT_DATA_DIR,
     METADATA_FILE,
+    REPRESENTATIONS,
     corpus_folder,
     default_manual_dir,
     expand,
@@ -73,14 +74,28 @@ def list_corpus(name: str, folder: pathlib.Path | None, **options):
     return builder_class(name).list_utterances(folder, **options)
 
 
-def not_preparable(name: str) -> UserError:
-    """The one line that says where a missing corpus comes from and where to put it."""
+def not_preparable(name: str, representation: str = 'log_mel', prepared: str = '') -> UserError:
+    """The one line that says where a missing corpus comes from and where to put it.
+
+    Args:
+        name: the corpus.
+        representation: that is missing.
+        prepared: one that is there, or ''.
+    """
+    command = f'python -m tfds_builders.build {name} --manual_dir=FOLDER'
+    if representation != 'log_mel':
+        command += f' --representation={representation}'
+    if prepared:
+        return UserError(
+            f'{name} is prepared as {prepared} only, but its {representation} records are needed: run {command}, where FOLDER '
+            'holds the recordings'
+        )
     place = name.removeprefix('csv_corpus/')
     wanted = default_manual_dir(name)
     put = f'put it in {wanted}' if wanted else f'set SER_JAX_MANUAL_DIR to the folder above {place}'
     return UserError(
         f'{name} is not prepared and not here: {builder_class(name).MANUAL_DOWNLOAD_INSTRUCTIONS}; then {put}, '
-        f'or run python -m tfds_builders.build {name} --manual_dir=FOLDER'
+        f'or run {command}'
     )
 
 
@@ -137,7 +152,7 @@ def prepare(
                 shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
                 try:
                     if folder is None and builder_class(name).NEEDS_FOLDER:
-                        folder = _download(name, root, log)
+                        folder = _download(name, representation, root, log)
                     _build(name, folder, scratch, target, settings, log)
                 finally:
                     shutil.rmtree(scratch, ignore_errors=True)
@@ -151,14 +166,22 @@ def prepare(
     return target
 
 
-def _download(name: str, root: pathlib.Path, log: Callable[[str], None]) -> pathlib.Path:
+def _download(
+    name: str, representation: str, root: pathlib.Path, log: Callable[[str], None]
+) -> pathlib.Path:
     """The folder of a corpus that may be had without asking."""
     builder_type = builder_class(name)
+    others = [
+        other
+        for other in REPRESENTATIONS
+        if is_prepared(corpus_folder(name, data_dir=root, representation=other))
+    ]
+    missing = not_preparable(name, representation, *others[:1])
     if not builder_type.DOWNLOAD:
-        raise not_preparable(name)
+        raise missing
     from tfds_builders import downloads
 
-    return downloads.fetch(builder_type, root / 'downloads', not_preparable(name), log)
+    return downloads.fetch(builder_type, root / 'downloads', missing, log)
 
 
 def _build(
