@@ -88,6 +88,14 @@ def test_bad_csv(tmp_path, text, words):
     )
 
 
+def test_a_column_that_nothing_reads_is_told(tmp_path):
+    text = 'file,emotion,speaker,arousel,mood\na.wav,happy,x,3,\n'
+    folder = write_csv(tmp_path / 'mine', text, ['a.wav'])
+    _, out, _ = call(tmp_path, build, 'csv_corpus/mine', f'--manual_dir={folder}')
+    assert "note: column 'arousel' is not used; did you mean 'arousal'?\n" in out
+    assert "note: column 'mood' is not used\n" in out
+
+
 def test_csv_not_utf8(tmp_path):
     folder = write_csv(tmp_path / 'bad', '')
     (folder / 'metadata.csv').write_bytes('file,emotion,speaker\nä.wav,,\n'.encode('latin-1'))

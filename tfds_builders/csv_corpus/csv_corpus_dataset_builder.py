@@ -1,6 +1,7 @@
 """csv_corpus/<name>: anyone's own recordings, a folder of audio and a metadata.csv."""
 
 import csv
+import difflib
 import math
 import os
 import pathlib
@@ -14,6 +15,7 @@ from tfds_builders.utterance import Utterance
 TABLE = 'metadata.csv'
 _NEEDED = ('file', 'emotion', 'speaker')
 _DIMENSIONS = ('arousal', 'valence', 'dominance')
+_COLUMNS = (*_NEEDED, 'gender', 'session', 'script', 'language', *_DIMENSIONS)
 # Above this many speakers, leaving out one at a time takes too many folds.
 _MOST_FOLDS = 12
 _GENDERS = {'f': 'female', 'w': 'female', 'm': 'male', '': '', **{name: name for name in GENDERS}}
@@ -54,6 +56,17 @@ def read_table(path: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
+def _unused_columns(row: dict[str, str]) -> list[str]:
+    """A sentence for each column that nothing reads, with what it may have been meant to be."""
+    notes = []
+    for name in row.keys() - {*_COLUMNS, ''}:
+        near = difflib.get_close_matches(name, _COLUMNS, 1)
+        notes.append(
+            f'column {name!r} is not used' + ''.join(f'; did you mean {n!r}?' for n in near)
+        )
+    return sorted(notes)
+
+
 class Builder(CorpusBuilder):
     """Builder of csv corpora; emotion and speaker may be blank (noise, speech without labels)."""
 
@@ -82,7 +95,8 @@ class Builder(CorpusBuilder):
         path = folder / TABLE
         mapping = {label.lower(): emotion for label, emotion in (map or {}).items()}
         utterances, lines, unknown = [], {}, {}
-        for line, row in read_table(path):
+        rows = read_table(path)
+        for line, row in rows:
             where = f'{path} line {line}'
             item = cls._utterance(folder, row, where, name)
             label = mapping.get(row['emotion'].lower(), row['emotion'])
@@ -96,7 +110,7 @@ class Builder(CorpusBuilder):
             utterances.append(Utterance(**{**item.__dict__, 'emotion': label}))
         if unknown:
             raise cls._unknown_labels(path, unknown, name)
-        notes = []
+        notes = _unused_columns(rows[0][1])
         speakers = sum(not item.speaker for item in utterances)
         if speakers:
             notes.append(f'{speakers} utterances have no speaker: they cannot be split by speaker')
