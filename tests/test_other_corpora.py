@@ -1,4 +1,4 @@
-"""nEMO, URDU, LibriSpeech and ESC-10: small made-up trees of the owners' layouts, and the real ones where they are."""
+"""nEMO, URDU, CREMA-D, LibriSpeech, ESC-10, DEMAND and MUSAN: small made-up trees of the owners' layouts, and the real ones where they are."""
 
 import os
 import re
@@ -121,7 +121,46 @@ def test_esc10(tmp_path):
     assert corpus.metadata['published'] == 400
 
 
-@pytest.mark.parametrize('name', ['nemo', 'urdu', 'librispeech', 'esc10'])
+def test_crema_d(tmp_path):
+    names = '1001_DFA_ANG_XX', '1040_ITH_SAD_X', '1002_IEO_NEU_HI', '1003_IEO_JOY_HI'
+    folder = _write(tmp_path / 'crema_d', *(f'AudioWAV/{name}.wav' for name in names))
+    (folder / 'VideoDemographics.csv').write_text(
+        'ActorID,Age,Sex,Race\n1001,51,Male,Caucasian\n1002,21,Female,Caucasian\n'
+    )
+    corpus = _open('crema_d', folder, tmp_path)
+    assert corpus.index['id'].tolist() == sorted(f'AudioWAV/{name}' for name in names[:3])
+    assert [EMOTIONS[code] for code in corpus.index['emotion']] == ['angry', 'neutral', 'sad']
+    assert corpus.index['speaker'].tolist() == ['crema_d/1001', 'crema_d/1002', 'crema_d/1040']
+    assert corpus.index['script'].tolist() == ['DFA', 'IEO', 'ITH']
+    assert corpus.index['gender'].tolist() == [1, 0, -1]
+    assert (corpus.metadata['published'], corpus.metadata['missing']) == (7442, 7439)
+    assert any('1003_IEO_JOY_HI' in note for note in corpus.metadata['notes'])
+    table = folder / 'VideoDemographics.csv'
+    table.write_text('Actor,Sex\n1001,Male\n')
+    failed(call(tmp_path, build, 'crema_d', f'--manual_dir={folder}'), "'ActorID'")
+
+
+def test_demand(tmp_path):
+    folder = _write(tmp_path / 'demand', 'TBUS/ch01.wav', 'TBUS/ch02.wav', 'DKITCHEN/ch01.flac')
+    corpus = _open('demand', folder, tmp_path)
+    assert corpus.index['id'].tolist() == ['DKITCHEN/ch01', 'TBUS/ch01']
+    assert corpus.index['script'].tolist() == ['dkitchen', 'tbus']
+    assert (corpus.metadata['published'], corpus.metadata['missing']) == (18, 16)
+
+
+@pytest.mark.parametrize('top', ['', 'musan/'])
+def test_musan(tmp_path, top):
+    names = 'noise/free-sound/noise-free-sound-0000.wav', 'speech/us-gov/speech-us-gov-0001.wav'
+    folder = _write(tmp_path / 'musan', *(top + name for name in names))
+    corpus = _open('musan', folder, tmp_path)
+    assert corpus.index['id'].tolist() == [name.removesuffix('.wav') for name in names]
+    assert corpus.index['script'].tolist() == ['noise', 'speech']
+    assert (corpus.metadata['published'], corpus.metadata['missing']) == (930 + 426, 1354)
+
+
+@pytest.mark.parametrize(
+    'name', ['nemo', 'urdu', 'crema_d', 'librispeech', 'esc10', 'demand', 'musan']
+)
 def test_an_empty_folder_is_refused(tmp_path, name):
     (tmp_path / name).mkdir()
     failed(call(tmp_path, build, name, f'--manual_dir={tmp_path / name}'), str(tmp_path / name))

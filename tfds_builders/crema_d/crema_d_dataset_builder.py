@@ -1,0 +1,81 @@
+"""CREMA-D (Cao et al., IEEE TAFFC 2014): English, 91 actors, 12 sentences, 6 emotions, 7442 utterances."""
+
+import csv
+import pathlib
+import re
+
+from ser_jax.errors import UserError
+from tfds_builders.base import CorpusBuilder, Listing
+from tfds_builders.folders import audio_files, file_notes, read_text
+from tfds_builders.utterance import Utterance
+
+_EMOTIONS = {
+    'ANG': 'angry',
+    'DIS': 'disgusted',
+    'FEA': 'fearful',
+    'HAP': 'happy',
+    'NEU': 'neutral',
+    'SAD': 'sad',
+}
+_NAME = re.compile(rf'AudioWAV/(\d{{4}})_([A-Z]{{3}})_({"|".join(_EMOTIONS)})_(LO|MD|HI|XX?)')
+_TABLE = 'VideoDemographics.csv'
+_GENDERS = {'Female': 'female', 'Male': 'male'}
+
+
+class Builder(CorpusBuilder):
+    """Builder of CREMA-D: `AudioWAV/1001_DFA_ANG_XX.wav` = actor, sentence, emotion, intensity.
+
+    The emotion is the one that was acted; what raters heard is not read.
+    """
+
+    LABELS = tuple(_EMOTIONS.values())
+    PROTOCOL = 'speaker_folds(5)'
+    PUBLISHED = 7442
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        'download https://github.com/CheyneyComputerScience/CREMA-D (git lfs; it holds AudioWAV/ and '
+        f'{_TABLE})'
+    )
+
+    @classmethod
+    def list_utterances(cls, folder: pathlib.Path) -> Listing:
+        """Lists `AudioWAV/*.wav` (or flac).
+
+        Raises:
+            UserError: there is none, or the table of actors cannot be read.
+        """
+        files = audio_files(folder, 'AudioWAV/*')
+        names = {name: match for name in files if (match := _NAME.fullmatch(name))}
+        if not names:
+            raise UserError(
+                f'no CREMA-D utterance in {folder}: expected {folder}/AudioWAV/1001_DFA_ANG_XX.wav and so on'
+            )
+        notes, genders = file_notes(files, names, 'CREMA-D'), {}
+        if (folder / _TABLE).is_file():
+            genders = _read_genders(folder / _TABLE)
+        else:
+            notes.append(f'no {_TABLE}: genders are unknown')
+        utterances = [_utterance(match, files[name], genders) for name, match in names.items()]
+        label_files = (_TABLE,) if genders else ()
+        return Listing(utterances, (), tuple(notes), label_files, cls.PUBLISHED)
+
+
+def _read_genders(path: pathlib.Path) -> dict[str, str]:
+    """Actor -> gender."""
+    table = csv.DictReader(read_text(path).splitlines())
+    absent = [name for name in ('ActorID', 'Sex') if name not in (table.fieldnames or ())]
+    if absent:
+        raise UserError(f'{path} has no column {absent[0]!r}')
+    return {row['ActorID']: _GENDERS.get(row['Sex'], '') for row in table}
+
+
+def _utterance(match: re.Match, path: pathlib.Path, genders: dict[str, str]) -> Utterance:
+    actor, sentence, emotion, _ = match.groups()
+    return Utterance(
+        id=match[0],
+        path=str(path),
+        emotion=_EMOTIONS[emotion],
+        speaker=f'crema_d/{actor}',
+        script=sentence,
+        language='en',
+        gender=genders.get(actor, ''),
+    )

@@ -1,0 +1,44 @@
+"""MUSAN (Snyder et al. 2015, arXiv 1510.08484): noise, music and speech, 2016 recordings, 109 hours."""
+
+import pathlib
+
+from ser_jax.errors import UserError
+from tfds_builders.base import CorpusBuilder, Listing
+from tfds_builders.folders import audio_files
+from tfds_builders.utterance import Utterance
+
+_PARTS = {'music': 660, 'noise': 930, 'speech': 426}
+
+
+class Builder(CorpusBuilder):
+    """Builder of MUSAN: `noise/free-sound/noise-free-sound-0000.wav`. The part is the record's `script`: the type of noise.
+
+    Takes the parts that are there.
+    """
+
+    PROTOCOL = None
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        'download musan.tar.gz from https://www.openslr.org/17 and unpack it (it holds musan/music/, musan/noise/, '
+        'musan/speech/)'
+    )
+
+    @classmethod
+    def list_utterances(cls, folder: pathlib.Path) -> Listing:
+        """Lists the recordings of every part that is there.
+
+        Raises:
+            UserError: none is.
+        """
+        top = folder / 'musan' if (folder / 'musan').is_dir() else folder
+        parts = [part for part in _PARTS if (top / part).is_dir()]
+        utterances = [
+            Utterance(id=name, path=str(path), script=part)
+            for part in parts
+            for name, path in audio_files(top, f'{part}/*/*').items()
+        ]
+        if not utterances:
+            raise UserError(
+                f'no MUSAN recording in {folder}: expected {top}/noise/free-sound/noise-free-sound-0000.wav and so on'
+            )
+        expected = sum(_PARTS[part] for part in parts)
+        return Listing(utterances, (), (f'parts: {", ".join(parts)}',), (), expected)
