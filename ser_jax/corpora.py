@@ -134,9 +134,9 @@ def corpus_folder(
 
 
 def default_manual_dir(name: str) -> pathlib.Path | None:
-    """`$SER_JAX_MANUAL_DIR/<corpus>` (of csv_corpus/<name>: `$SER_JAX_MANUAL_DIR/<name>`); None where unset."""
+    """`$SER_JAX_MANUAL_DIR/<corpus>` (of csv_corpus/<name> and folder/<name>: `$SER_JAX_MANUAL_DIR/<name>`); None where unset."""
     root = os.environ.get('SER_JAX_MANUAL_DIR')
-    return expand(root) / name.removeprefix('csv_corpus/') if root else None
+    return expand(root) / name.rpartition('/')[2] if root else None
 
 
 def file_sha256(path: str | os.PathLike) -> str:
@@ -185,7 +185,7 @@ def open_corpus(
     """Opens a corpus; prepares it first where it is missing and can be prepared.
 
     Args:
-        name: 'demo_speech', 'emodb', 'ravdess', ..., or 'csv_corpus/<name>'.
+        name: 'demo_speech', 'emodb', 'ravdess', ..., 'csv_corpus/<name>' or 'folder/<name>'.
         data_dir: root of the prepared corpora; None = `~/.cache/ser_jax/records`.
         manual_dir: folder with the corpus as its owner distributes it; None = `$SER_JAX_MANUAL_DIR/<corpus>`.
         representation: 'log_mel' or 'waveform'.

@@ -97,7 +97,7 @@ def test_other_front_end_names_both(tmp_path, mine):
     [
         (
             'emo-db',
-            "unknown corpus 'emo-db': one of csv_corpus/<name>, demo_speech, emodb, esc10",
+            "unknown corpus 'emo-db': one of crema_d, csv_corpus/<name>, demand, demo_speech, emodb, esc10, folder/<name>",
         ),
         ('csv_corpus/none', 'csv_corpus/none is not prepared and not here: it needs a folder'),
         ('csv_corpus/', 'unknown corpus'),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 
 import pytest
 import soundfile
@@ -156,6 +157,36 @@ def test_musan(tmp_path, top):
     assert corpus.index['id'].tolist() == [name.removesuffix('.wav') for name in names]
     assert corpus.index['script'].tolist() == ['noise', 'speech']
     assert (corpus.metadata['published'], corpus.metadata['missing']) == (930 + 426, 1354)
+
+
+def test_a_folder_of_recordings(tmp_path):
+    names = 'a.wav', 'a.flac', 'street/b.ogg', 'street/._b.ogg', 'deep/deeper/c.flac', 'notes.txt'
+    folder = _write(tmp_path / 'mine', *(name for name in names if not name.endswith('txt')))
+    (folder / 'notes.txt').write_text('no recording')
+    (folder / 'broken.mp3').write_bytes(b'no recording either')
+    corpus = _open('folder/mine', folder, tmp_path)
+    assert corpus.index['id'].tolist() == ['a', 'deep/deeper/c', 'street/b']
+    assert corpus.index['script'].tolist() == ['', 'deeper', 'street']
+    assert set(corpus.index['speaker']) == {''}
+    assert [problem['id'] for problem in corpus.metadata['skipped']] == ['broken']
+    assert corpus.metadata['protocol'] is None
+    (tmp_path / 'empty').mkdir()
+    failed(
+        call(tmp_path, build, 'folder/none', f'--manual_dir={tmp_path / "empty"}'), 'no recording'
+    )
+
+
+def test_a_folder_joins_training_unlabelled(beeps, tmp_path):
+    folder = _write(tmp_path / 'mine', *(f'{number}.wav' for number in range(4)))
+    shutil.copytree(beeps['data_dir'], tmp_path / 'records')
+    _open('folder/mine', folder, tmp_path)
+    config = get_config('csv_corpus/beeps,smoke')
+    config.data.data_dir = str(tmp_path / 'records')
+    config.unlabelled = ('folder/mine',)
+    experiment = build_experiment(config)
+    batches = experiment.train_batches(experiment.folds[0].train)
+    assert len(batches.unlabelled) == 4
+    assert (batches[0]['emotion'][-batches.n_unlabelled :] == -1).all()
 
 
 @pytest.mark.parametrize(

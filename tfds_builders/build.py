@@ -50,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog='python -m tfds_builders.build', description='Prepares a corpus for ser_jax.'
     )
-    result.add_argument('name', help='a folder here, e.g. emodb, or csv_corpus/<name>')
+    result.add_argument(
+        'name', help='a folder here, e.g. emodb, or csv_corpus/<name>, folder/<name>'
+    )
     result.add_argument('--manual_dir', help='the corpus; default $SER_JAX_MANUAL_DIR/<corpus>')
     result.add_argument('--data_dir', help=f'prepared corpora; default {DEFAULT_DATA_DIR}')
     result.add_argument('--representation', choices=(*REPRESENTATIONS, 'both'), default='log_mel')

@@ -117,7 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog='python -m tfds_builders.doctor',
         description='Says what of a corpus is there, without building anything.',
     )
-    parser.add_argument('name', help='a folder here, e.g. emodb, or csv_corpus/<name>')
+    parser.add_argument(
+        'name', help='a folder here, e.g. emodb, or csv_corpus/<name>, folder/<name>'
+    )
     parser.add_argument('--manual_dir', help='the corpus; default $SER_JAX_MANUAL_DIR/<corpus>')
     parser.add_argument('--all', action='store_true', help='list every missing name')
     parser.add_argument('--workers', type=int, help='processes; default: one a core')

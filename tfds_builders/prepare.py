@@ -25,7 +25,8 @@ from ser_jax.corpora import (
 from ser_jax.errors import UserError
 from ser_jax.features import DEFAULT_FRONT_END, FrontEnd
 
-_CSV_NAME = re.compile(r'csv_corpus/[A-Za-z0-9][A-Za-z0-9_.-]*')
+_NAMED = ('csv_corpus', 'folder')  # corpora of the user's own, which have a name behind these
+_OWN_NAME = re.compile(rf'({"|".join(_NAMED)})/[A-Za-z0-9][A-Za-z0-9_.-]*')
 # More names than this are counted, not listed.
 _LISTED = 10
 
@@ -34,7 +35,7 @@ def corpus_names() -> list[str]:
     """The corpora there are builders for: the folders of this package."""
     here = pathlib.Path(__file__).parent
     names = sorted(path.parent.name for path in here.glob('*/*_dataset_builder.py'))
-    return ['csv_corpus/<name>' if name == 'csv_corpus' else name for name in names]
+    return [f'{name}/<name>' if name in _NAMED else name for name in names]
 
 
 def builder_class(name: str):
@@ -43,7 +44,7 @@ def builder_class(name: str):
     Raises:
         UserError: there is no such corpus; lists those there are.
     """
-    if name not in corpus_names() and not _CSV_NAME.fullmatch(name):
+    if name not in corpus_names() and not _OWN_NAME.fullmatch(name):
         raise UserError(f'unknown corpus {name!r}: one of {", ".join(corpus_names())}')
     package = name.split('/')[0]
     return importlib.import_module(f'tfds_builders.{package}.{package}_dataset_builder').Builder
@@ -90,7 +91,7 @@ def not_preparable(name: str, representation: str = 'log_mel', prepared: str = '
             f'{name} is prepared as {prepared} only, but its {representation} records are needed: run {command}, where FOLDER '
             'holds the recordings'
         )
-    place = name.removeprefix('csv_corpus/')
+    place = name.rpartition('/')[2]
     wanted = default_manual_dir(name)
     put = f'put it in {wanted}' if wanted else f'set SER_JAX_MANUAL_DIR to the folder above {place}'
     return UserError(
