@@ -96,6 +96,13 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     return np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)
 
 
+def file_rate(path: str | os.PathLike) -> int:
+    """Samples per second of a file that `read_audio` reads."""
+    import soundfile
+
+    return soundfile.info(path).samplerate
+
+
 def unusable(samples: np.ndarray, sample_rate: int = 16000) -> str | None:
     """Why int16 samples [S] cannot be an utterance: 'too short (0.02 s)', 'silent'; None where they can."""
     if len(samples) < MIN_SECONDS * sample_rate:

@@ -162,7 +162,9 @@ def test_commands_as_a_user_runs_them(tmp_path):
     assert result.returncode == 0, result.stderr
     result = run('tfds_builders.build', 'nosuch', f'--data_dir={tmp_path / "r"}')
     assert result.returncode == 1
-    assert result.stderr.startswith("error: unknown corpus 'nosuch': one of crema_d, csv_corpus/<name>, ")
+    assert result.stderr.startswith(
+        "error: unknown corpus 'nosuch': one of crema_d, csv_corpus/<name>, "
+    )
     assert result.stderr.count('\n') == 1
     assert not (tmp_path / 'r').exists()
 

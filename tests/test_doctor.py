@@ -3,13 +3,18 @@
 import contextlib
 import functools
 import http.server
+import json
+import os
 import pathlib
+import re
 import threading
 import zipfile
 
+import numpy as np
 import pytest
+import soundfile
 from conftest import ROOT
-from trees import call, failed, spoil, write_emodb
+from trees import beep, call, failed, spoil, write_emodb
 
 from ser_jax.errors import UserError
 from tfds_builders import build, doctor, downloads
@@ -29,6 +34,20 @@ def test_doctor(tmp_path):
     assert call(tmp_path, doctor, *flags, '--all')[1].count('wav/') >= 527
     spoil(folder)
     assert 'unusable 4' in call(tmp_path, doctor, *flags)[1]
+    status, out, _ = call(tmp_path, doctor, *flags, '--json')
+    found = json.loads(out)
+    assert (status, found['well'], found['missing'], len(found['missing_names'])) == (
+        1,
+        False,
+        527,
+        527,
+    )
+    assert {problem['reason'].split()[0] for problem in found['unusable']} == {
+        *('empty', 'silent', 'too', 'truncated')
+    }
+    assert found['emotions']['angry'] == [1, 127]
+    assert found['task'] == [4, 339]
+    assert found['speakers'] == {'emodb/03': 1, 'emodb/09': 1, 'emodb/11': 1, 'emodb/16': 1}
     status, out, _ = call(tmp_path, doctor, 'demo_speech')
     assert status == 0
     assert 'synthesised' in out
@@ -43,6 +62,86 @@ def test_doctor_is_content_with_a_whole_corpus(tmp_path):
     assert 'found 535 of 535 published utterances, missing 0' in out
     counts = 'angry 127 of 127, bored 81 of 81, disgusted 46 of 46, fearful 69 of 69'
     assert f'{counts}, happy 71 of 71, neutral 79 of 79, sad 62 of 62' in out
+
+
+def test_faults_that_leave_a_recording_usable_are_notes(tmp_path):
+    folder = write_emodb(tmp_path / 'emodb')
+    loud, moved = 4 * beep(0.5), beep(0.5) / 3 + 0.1
+    soundfile.write(folder / 'wav/03a01Fa.wav', np.clip(loud, -1, 1), 16000, subtype='PCM_16')
+    soundfile.write(folder / 'wav/03a01Nc.wav', moved, 16000, subtype='PCM_16')
+    soundfile.write(folder / 'wav/03a01Wa.wav', beep(0.5), 22050, subtype='PCM_16')
+    (folder / 'wav/._03a01Fa.wav').write_bytes(b'x')
+    _, out, _ = call(tmp_path, doctor, 'emodb', f'--manual_dir={folder}')
+    assert 'found 8 of 535 published utterances, missing 527, unusable 0' in out
+    notes = [line for line in out.splitlines() if line.startswith('note: ')]
+    for text in (
+        '1 recordings have more than 0.1% of their samples at the limit (clipped): wav/03a01Fa',
+        '1 recordings have an offset of more than 1% of full scale: wav/03a01Nc',
+        '1 files are not at the 16000 Hz that the owner distributes: wav/03a01Wa',
+        '1 files named ._… (left by macOS) are passed over',
+    ):
+        assert f'note: {text}' in notes
+    assert '16000 Hz 7, 22050 Hz 1' in out
+
+
+def test_a_copy_that_holds_everything_twice(tmp_path):
+    for top in ('', 'audio_speech_actors_01-24/'):
+        path = tmp_path / f'ravdess/{top}Actor_01/03-01-06-01-02-01-01.wav'
+        path.parent.mkdir(parents=True)
+        soundfile.write(path, beep(), 48000)
+    _, out, _ = call(tmp_path, doctor, 'ravdess', f'--manual_dir={tmp_path / "ravdess"}')
+    assert 'found 1 of 1440' in out
+    assert 'this looks like the copy on Kaggle' in out
+
+
+REAL = os.environ.get('SER_JAX_MANUAL_DIR')
+
+
+@pytest.mark.parametrize(
+    ('name', 'first', 'faults'),
+    [
+        ('emodb', 'found 362 of 535 published utterances, missing 173, unusable 0', ()),
+        (
+            'ravdess',
+            'found 1440 of 1440 published utterances, missing 0, unusable 0',
+            (
+                r'1440 files are recoded \(flac\)',
+                '1440 files are not at the 48000 Hz .*',
+                'identical audio: Actor_07/03-01-03-01-02-01-07 = Actor_07/03-01-03-01-02-02-07',
+            ),
+        ),
+        (
+            'urdu',
+            'found 400 of 400 published utterances, missing 0, unusable 0',
+            (
+                r'400 files are recoded \(flac\)',
+                r'18 recordings have more than 0.1% .* \(clipped\): .*',  # 19 before they were resampled
+                '156 recordings have an offset .*',
+                '400 files are not at the 44100 Hz .*',
+            ),
+        ),
+        (
+            'nemo',
+            'found 1265 of 4481 published utterances, missing 3216, unusable 0',
+            (
+                r'1265 files are recoded \(flac\)',
+                'speaker ids are padded with blanks, .*',
+                '1265 files are not at the 24000 Hz .*',
+            ),
+        ),
+    ],
+)
+def test_faults_of_real_corpora(tmp_path, name, first, faults):
+    """Those that the owners or collectors name, and no other."""
+    if not REAL or not os.path.isdir(os.path.join(REAL, name)):
+        pytest.skip(f'real audio: set SER_JAX_MANUAL_DIR to a folder with {name}/')
+    _, out, _ = call(tmp_path, doctor, name, f'--manual_dir={REAL}/{name}')
+    assert first in out
+    notes = [line.removeprefix('note: ') for line in out.splitlines() if line.startswith('note: ')]
+    wanted = sorted(faults)
+    assert len(notes) == len(wanted), notes
+    for fault in wanted:
+        assert any(re.fullmatch(fault, note) for note in notes), (fault, notes)
 
 
 def test_zip_members_cannot_leave_the_folder(tmp_path):

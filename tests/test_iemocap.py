@@ -119,7 +119,12 @@ def test_doctor_says_what_is_there(tree, tmp_path):
     status, out, _ = call(tmp_path, doctor, 'iemocap', f'--manual_dir={tree}')
     assert status == 1  # not the whole corpus
     assert 'found 60 of 10039 published utterances, missing 9979, unusable 0' in out
-    assert 'angry 10, excited 10, happy 10, neutral 10, no label 10, sad 10' in out
+    counts = 'no label 10 of 2507, angry 10 of 1103, disgusted 0 of 2, excited 10 of 1041'
+    assert counts in out
+    assert 'default task (angry, happy, neutral, sad): 50 of 5531' in out
+    assert 'sessions: 5: 1 12, 2 12, 3 12, 4 12, 5 12' in out
+    assert 'rated: arousal 60, valence 60, dominance 60' in out
+    assert '20 files named ._… (left by macOS) are passed over' in out
     assert 'speakers: 10' in out
 
 

@@ -89,7 +89,8 @@ def test_doctor_says_what_is_there(tree, tmp_path):
     status, out, _ = call(tmp_path, doctor, 'msp_improv', f'--manual_dir={tree}')
     assert status == 1  # not the whole corpus
     assert 'found 72 of 8438 published utterances, missing 8366, unusable 0' in out
-    assert 'angry 12, happy 12, neutral 12, no label 12, other 12, sad 12' in out
+    assert 'no label 12, angry 12, happy 12, neutral 12, other 12, sad 12' in out
+    assert 'rated: arousal 72, valence 60, dominance 72' in out
     assert 'speakers: 12' in out
 
 

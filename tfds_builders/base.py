@@ -84,6 +84,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
     PROTOCOL: str | None = 'leave_one_speaker_out()'
     FOLDS: Sequence[Sequence[str]] | None = None
     SYNTHETIC = False
+    # Utterances of each emotion that the owner published ('' = no label), where they are not known by name; and their sample rate.
+    COUNTS: Mapping[str, int] = {}
+    SAMPLE_RATE: int | None = None
     # How an utterance's samples are had; importable by name, for it runs in other processes.
     LOAD: Callable[[Utterance, int], np.ndarray] = staticmethod(utterance.load_file)
     NEEDS_FOLDER = True

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ser_jax.audio import AudioError, read_audio, unusable
+from ser_jax.audio import AudioError, file_rate, read_audio, unusable
 from ser_jax.features import FrontEnd, log_mel
 
 
@@ -99,12 +99,42 @@ def record(
     return Recording(utterance.id, samples, log_mel(samples, front_end, mel), _digest(samples))
 
 
-def audio_sha256(
+@dataclasses.dataclass(frozen=True)
+class Audio:
+    """What an utterance's audio is like, for the doctor.
+
+    Attributes:
+        id: of the utterance.
+        sha256: what its record would say.
+        seconds: how long it is.
+        sample_rate: of the file, Hz; 0 where there is none.
+        clipped: share of the samples that are as large as 16 bits can be.
+        offset: size of the samples' mean, 1 = full scale.
+    """
+
+    id: str
+    sha256: str
+    seconds: float
+    sample_rate: int
+    clipped: float
+    offset: float
+
+
+def listen(
     utterance: Utterance, load: Callable[[Utterance, int], np.ndarray], sample_rate: int
-) -> str | Problem:
-    """What a record would say of an utterance's audio: its SHA-256, or the problem with it (doctor's unit of work)."""
+) -> Audio | Problem:
+    """The doctor's unit of work: what an utterance's audio is like, or the problem with it."""
     samples = _samples(utterance, load, sample_rate)
-    return samples if isinstance(samples, Problem) else _digest(samples)
+    if isinstance(samples, Problem):
+        return samples
+    return Audio(
+        utterance.id,
+        _digest(samples),
+        len(samples) / sample_rate,
+        file_rate(utterance.path) if utterance.path else 0,
+        float(np.mean(np.abs(samples.astype(np.int32)) >= 32767)),
+        float(abs(samples.mean()) / 32768),
+    )
 
 
 def _samples(utterance: Utterance, load: Callable, sample_rate: int) -> np.ndarray | Problem:

@@ -31,6 +31,8 @@ class Builder(CorpusBuilder):
     LABELS = tuple(_EMOTIONS.values())
     PROTOCOL = 'speaker_folds(5)'
     PUBLISHED = 7442
+    COUNTS = dict.fromkeys(_EMOTIONS.values(), 1271) | {'neutral': 1087}
+    SAMPLE_RATE = 16000
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'download https://github.com/CheyneyComputerScience/CREMA-D (git lfs; it holds AudioWAV/ and '
         f'{_TABLE})'

@@ -30,6 +30,7 @@ def _published() -> dict[str, str]:
 class Builder(CorpusBuilder):
     """Builder of EMO-DB: `wav/03a01Fa.wav` = speaker 03, text a01, emotion F, version a."""
 
+    SAMPLE_RATE = 16000
     LABELS = ('angry', 'happy', 'neutral', 'sad')
     PROTOCOL = 'leave_one_speaker_out()'
     DOWNLOAD = 'http://emodb.bilderbar.info/download/download.zip'

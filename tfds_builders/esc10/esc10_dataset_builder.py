@@ -25,6 +25,7 @@ class Builder(CorpusBuilder):
     """Builder of ESC-10: `002 - Rain/1-17367-A.ogg`. The type, such as `rain` or `baby_cry`, is the record's `script`."""
 
     PROTOCOL = None
+    SAMPLE_RATE = 44100
     PUBLISHED = 400
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'download ESC-10 from https://github.com/karolpiczak/ESC-10 (commit 553c8f1; it holds the folders '

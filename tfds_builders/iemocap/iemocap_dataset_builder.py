@@ -42,6 +42,20 @@ class Builder(CorpusBuilder):
     MERGED = {'excited': 'happy'}  # noqa: RUF012 (as TFDS declares its attributes)
     PROTOCOL = 'leave_one_session_out()'
     PUBLISHED = 10039
+    COUNTS = {  # noqa: RUF012
+        'angry': 1103,
+        'happy': 595,
+        'excited': 1041,
+        'sad': 1084,
+        'neutral': 1708,
+        'frustrated': 1849,
+        'fearful': 40,
+        'surprised': 107,
+        'disgusted': 2,
+        'other': 3,
+        '': 2507,
+    }
+    SAMPLE_RATE = 16000
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'ask for a licence at https://sail.usc.edu/iemocap and unpack IEMOCAP_full_release.tar.gz (it holds '
         'IEMOCAP_full_release/Session1/ to Session5/)'

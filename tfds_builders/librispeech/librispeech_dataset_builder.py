@@ -28,6 +28,7 @@ class Builder(CorpusBuilder):
     """
 
     PROTOCOL = None
+    SAMPLE_RATE = 16000
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'download one or more parts (train-clean-100.tar.gz, …) from https://www.openslr.org/12 and unpack '
         'them into one folder LibriSpeech/ (it holds SPEAKERS.TXT and train-clean-100/)'

@@ -26,6 +26,15 @@ class Builder(CorpusBuilder):
 
     LABELS = tuple(_EMOTIONS.values())
     PUBLISHED = 4481
+    COUNTS = {  # noqa: RUF012
+        'neutral': 809,
+        'sad': 769,
+        'happy': 749,
+        'angry': 749,
+        'fearful': 736,
+        'surprised': 669,
+    }
+    SAMPLE_RATE = 24000
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'download https://github.com/amu-cai/nEMO (it holds data.tsv and the folder samples/)'
     )
@@ -37,7 +46,8 @@ class Builder(CorpusBuilder):
         Raises:
             UserError: no table, one without its columns or with a label of its own, or no recording.
         """
-        rows = _read(folder / _TABLE)
+        table = _read(folder / _TABLE)
+        rows = [_utterance(row, folder / _TABLE) for row in table]
         files = audio_files(folder, 'samples/*')
         wanted = {row.id: row for row in rows}
         found = [
@@ -50,10 +60,12 @@ class Builder(CorpusBuilder):
                 f'no nEMO utterance in {folder}: expected {folder}/samples/WR0_surprised_70.wav and so on'
             )
         notes = file_notes(files, wanted.keys() & files.keys(), 'nEMO')
+        if any(row['speaker_id'] != row['speaker_id'].strip() for row in table):
+            notes.append('speaker ids are padded with blanks, as published; they are stripped')
         return Listing(found, rows, tuple(notes), (_TABLE,), cls.PUBLISHED)
 
 
-def _read(path: pathlib.Path) -> list[Utterance]:
+def _read(path: pathlib.Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise UserError(f'no {_TABLE} in {path.parent}: it holds the labels of nEMO')
     with path.open(encoding='utf-8', newline='') as file:
@@ -66,7 +78,7 @@ def _read(path: pathlib.Path) -> list[Utterance]:
     for line, row in enumerate(rows, 2):
         if not all(row[name] for name in needed):
             raise UserError(f'{path}, line {line}: {", ".join(needed)} must all be there')
-    return [_utterance(row, path) for row in rows]
+    return rows
 
 
 def _utterance(row: dict[str, str], path: pathlib.Path) -> Utterance:

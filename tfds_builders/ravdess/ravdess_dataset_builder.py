@@ -50,6 +50,7 @@ class Builder(CorpusBuilder):
     LABELS = tuple(_EMOTIONS.values())
     PROTOCOL = 'published_folds()'
     FOLDS = tuple(tuple(f'ravdess/{actor}' for actor in fold) for fold in _FOLDS)
+    SAMPLE_RATE = 48000
     DOWNLOAD = 'https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip'
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f'download {DOWNLOAD} and unpack it (it holds the folders Actor_01/ to Actor_24/)'
@@ -71,6 +72,10 @@ class Builder(CorpusBuilder):
                 f'{folder}/Actor_01/03-01-01-01-01-01-01.wav and so on'
             )
         notes = file_notes(files, found, 'RAVDESS speech')
+        if any(folder.glob('audio_speech_actors_*/Actor_*')):
+            notes.append(
+                'this looks like the copy on Kaggle, which holds every actor twice; the inner folder is passed over'
+            )
         utterances = [cls._utterance(name, path) for name, path in found.items()]
         return Listing(utterances, [cls._utterance(name) for name in published], tuple(notes))
 

@@ -26,6 +26,7 @@ class Builder(CorpusBuilder):
 
     LABELS = tuple(_EMOTIONS.values())
     PROTOCOL = None
+    SAMPLE_RATE = 44100
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'download https://github.com/siddiquelatif/URDU-Dataset (it holds the folders Angry/ Happy/ '
         'Neutral/ Sad/)'
