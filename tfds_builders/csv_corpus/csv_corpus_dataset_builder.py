@@ -1,6 +1,5 @@
-"""csv_corpus/<name>: anyone's own recordings, a folder of audio and a metadata.csv."""
+"""csv_corpus/<name>: anyone's own recordings, a folder of audio and a metadata.csv (or another table, see `tables`)."""
 
-import csv
 import difflib
 import math
 import os
@@ -10,50 +9,14 @@ from collections.abc import Sequence
 from ser_jax.corpora import EMOTIONS, GENDERS
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
+from tfds_builders.csv_corpus.tables import NEEDED, TABLE, read_folder
 from tfds_builders.utterance import Utterance
 
-TABLE = 'metadata.csv'
-_NEEDED = ('file', 'emotion', 'speaker')
 _DIMENSIONS = ('arousal', 'valence', 'dominance')
-_COLUMNS = (*_NEEDED, 'gender', 'session', 'script', 'language', *_DIMENSIONS)
+_COLUMNS = (*NEEDED, 'gender', 'session', 'script', 'language', *_DIMENSIONS)
 # Above this many speakers, leaving out one at a time takes too many folds.
 _MOST_FOLDS = 12
 _GENDERS = {'f': 'female', 'w': 'female', 'm': 'male', '': '', **{name: name for name in GENDERS}}
-
-
-def read_table(path: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
-    """Reads a csv table (comma, semicolon or tab).
-
-    Returns:
-        (line number, column -> text without surrounding blanks) of every row that is not empty.
-
-    Raises:
-        UserError: missing, not UTF-8, without a needed column, or empty.
-    """
-    if not path.is_file():
-        raise UserError(f'{path} is missing: a csv corpus needs it, columns {", ".join(_NEEDED)}')
-    try:
-        with path.open(encoding='utf-8-sig', newline='') as file:
-            head = file.readline()
-            file.seek(0)
-            delimiter = max(',;\t', key=head.count)
-            reader = csv.reader(file, delimiter=delimiter)
-            columns = [name.strip().lower() for name in next(reader, [])]
-            rows = []
-            for cells in reader:
-                cells = [cell.strip() for cell in cells] + [''] * (len(columns) - len(cells))
-                if any(cells):
-                    rows.append((reader.line_num, dict(zip(columns, cells))))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f'{path} cannot be read as UTF-8 csv ({error})') from error
-    lacking = [name for name in _NEEDED if name not in columns]
-    if lacking:
-        raise UserError(
-            f'{path} lacks the column {" and ".join(lacking)}; it has {", ".join(columns) or "none"}'
-        )
-    if not rows:
-        raise UserError(f'{path} has no rows')
-    return rows
 
 
 def _unused_columns(row: dict[str, str]) -> list[str]:
@@ -84,7 +47,7 @@ class Builder(CorpusBuilder):
         """Reads the table; files are looked at later, one by one.
 
         Args:
-            folder: with metadata.csv.
+            folder: with the table.
             name: of the corpus, prefixes its speakers.
             map: label -> emotion ('' = none), whatever the case of the label.
             own_labels: keep labels as they are, in a vocabulary of their own.
@@ -92,32 +55,30 @@ class Builder(CorpusBuilder):
         Raises:
             UserError: table or cell that cannot be used, with its line.
         """
-        path = folder / TABLE
         mapping = {label.lower(): emotion for label, emotion in (map or {}).items()}
-        utterances, lines, unknown = [], {}, {}
-        rows = read_table(path)
-        for line, row in rows:
-            where = f'{path} line {line}'
+        rows, files = read_folder(folder)
+        utterances, seen, unknown = [], {}, {}
+        for where, row in rows:
             item = cls._utterance(folder, row, where, name)
             label = mapping.get(row['emotion'].lower(), row['emotion'])
             if not own_labels:
                 label = label.lower()
                 if label and label not in EMOTIONS:
-                    unknown.setdefault(label, line)
-            if item.id in lines:
-                raise UserError(f'{where}: {item.id} is in line {lines[item.id]} already')
-            lines[item.id] = line
+                    unknown.setdefault(label, where.rpartition(' ')[2])
+            if item.id in seen:
+                raise UserError(f'{where}: {item.id!r} is in line {seen[item.id]} already')
+            seen[item.id] = where.rpartition(' ')[2]
             utterances.append(Utterance(**{**item.__dict__, 'emotion': label}))
         if unknown:
-            raise cls._unknown_labels(path, unknown, name)
-        notes = _unused_columns(rows[0][1])
+            raise cls._unknown_labels(folder / files[0], unknown, name)
+        notes = _unused_columns(rows[0].cells)
         speakers = sum(not item.speaker for item in utterances)
         if speakers:
             notes.append(f'{speakers} utterances have no speaker: they cannot be split by speaker')
-        return Listing(utterances, notes=tuple(notes), label_files=(TABLE,))
+        return Listing(utterances, notes=tuple(notes), label_files=files)
 
     @staticmethod
-    def _unknown_labels(path: pathlib.Path, unknown: dict[str, int], name: str) -> UserError:
+    def _unknown_labels(path: pathlib.Path, unknown: dict[str, str], name: str) -> UserError:
         labels = ', '.join(f'{label!r} (line {line})' for label, line in unknown.items())
         label = next(iter(unknown))
         return UserError(
@@ -133,8 +94,10 @@ class Builder(CorpusBuilder):
         file = os.path.normpath(row['file'].replace('\\', '/'))
         if not row['file']:
             raise UserError(f'{where}: no file named')
+        if any(ord(character) < ord(' ') for character in file):
+            raise UserError(f'{where}: file {row["file"]!r} holds line breaks or the like')
         if os.path.isabs(file) or file.split(os.sep)[0] == '..':
-            raise UserError(f'{where}: {row["file"]} lies outside {folder}; name files inside it')
+            raise UserError(f'{where}: {row["file"]!r} lies outside {folder}; name files inside it')
         gender = row.get('gender', '').lower()
         if gender not in _GENDERS:
             raise UserError(f'{where}: gender {row["gender"]!r} is not female or male')

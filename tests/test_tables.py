@@ -1,0 +1,178 @@
+"""Tables of recordings other than a plain metadata.csv: audformat, EmoBox manifests, hostile and random ones."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trees import beep, call, check_rows, failed, write_csv
+
+from ser_jax.corpora import EMOTIONS, open_corpus
+from ser_jax.errors import UserError
+from tfds_builders import build
+from tfds_builders.csv_corpus.csv_corpus_dataset_builder import Builder
+
+
+def write(folder, files=(), **texts):
+    """A folder of beeps and text files, named by keyword: `db_files_csv` is db.files.csv."""
+    for number, name in enumerate(files):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, beep(hertz=200 + 10 * number), 16000)
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (folder / name.replace('_', '.')).write_text(text, encoding='utf-8')
+    return folder
+
+
+def opened(folder, tmp_path, *flags):
+    status, _, err = call(tmp_path, build, 'csv_corpus/x', f'--manual_dir={folder}', *flags)
+    assert status == 0, err
+    corpus = open_corpus('csv_corpus/x', data_dir=tmp_path / 'records')
+    check_rows(corpus)
+    return corpus
+
+
+def test_the_tables_of_an_audformat_database_are_joined(tmp_path):
+    folder = write(
+        tmp_path / 'x',
+        ('wav/03a01Fa.wav', 'wav/08a01Na.wav'),
+        db_files_csv='file,duration,speaker,language\nwav/03a01Fa.wav,0 days 00:00:01.9,3,de\nwav/08a01Na.wav,0 days 00:00:01.5,8,de\n',
+        db_emotion_csv='file,emotion,emotion.confidence\nwav/03a01Fa.wav,happiness,0.9\nwav/08a01Na.wav,neutral,1\n',
+        db_speaker_csv='speaker,age,gender\n3,31,male\n8,34,female\n',
+    )
+    corpus = opened(folder, tmp_path, '--map', 'happiness=happy')
+    assert corpus.index['id'].tolist() == ['wav/03a01Fa', 'wav/08a01Na']
+    assert [EMOTIONS[code] for code in corpus.index['emotion']] == ['happy', 'neutral']
+    assert corpus.index['speaker'].tolist() == ['csv_corpus/x/3', 'csv_corpus/x/8']
+    assert corpus.index['language'].tolist() == ['de', 'de']
+    assert any("'emotion.confidence' is not used" in note for note in corpus.metadata['notes'])
+    assert set(corpus.metadata['label_files']) == {
+        'db.emotion.csv',
+        'db.files.csv',
+        'db.speaker.csv',
+    }
+
+
+def test_a_segmented_table(tmp_path):
+    text = 'file,start,end,emotion\na.wav,0 days 00:00:00,0 days 00:00:01,happy\nb.wav,{},NaT,sad\n'
+    folder = write(tmp_path / 'x', ('a.wav', 'b.wav'), db_x_csv=text.format('0 days'))
+    assert len(opened(folder, tmp_path)) == 2
+    other = write(tmp_path / 'y', ('a.wav', 'b.wav'), db_x_csv=text.format('0 days 00:00:01.5'))
+    failed(
+        call(tmp_path / 'z', build, 'csv_corpus/y', f'--manual_dir={other}'), 'line 3', 'segments'
+    )
+
+
+@pytest.mark.parametrize('downloads', [False, True])
+def test_an_emobox_manifest(tmp_path, downloads):
+    files = ('f2/gio-f2-b2.wav', 'm1/neu-m1-n1.wav')
+    top = 'downloads/emovo/' if downloads else ''
+    lines = [
+        json.dumps(
+            {
+                'key': f'emovo-{name[3:-4]}',
+                'dataset': 'emovo',
+                'wav': f'downloads/emovo/{name}',
+                'type': 'raw',
+                'sample_rate': 48000,
+                'length': 2.0,
+                'task': 'category',
+                'emo': name[3:6],
+                'channel': 1,
+            }
+        )
+        for name in files
+    ]
+    folder = write(
+        tmp_path / 'x', [top + name for name in files], emovo_jsonl='\n'.join(lines) + '\n'
+    )
+    (folder / 'label_map.json').write_text('{"gio": "Happy", "neu": "Neutral"}')
+    corpus = opened(folder, tmp_path)
+    assert corpus.index['id'].tolist() == [top + name.removesuffix('.wav') for name in files]
+    assert [EMOTIONS[code] for code in corpus.index['emotion']] == ['happy', 'neutral']
+    assert set(corpus.index['speaker']) == {''}
+    assert np.isnan(corpus.index['arousal']).all()
+
+
+@pytest.mark.parametrize(
+    ('texts', 'words'),
+    [
+        ({'a_jsonl': '{"wav": "a.wav"\n'}, ('line 1', 'JSON')),
+        ({'a_jsonl': '{"wav": "a.wav", "emo": "happy"}\n[1]\n'}, ('line 2', 'no JSON object')),
+        ({'a_jsonl': '{"emo": "happy"}\n'}, ('line 1', '"wav"')),
+        ({'a_jsonl': '\n'}, ('no rows',)),
+        ({'a_jsonl': '{"wav": "../a.wav", "emo": "happy"}'}, ('line 1', 'outside')),
+        ({'a_jsonl': '{"wav": "/etc/passwd", "emo": "happy"}'}, ('line 1', 'outside')),
+        ({'a_jsonl': '{}', 'b_jsonl': '{}'}, ('2 jsonl manifests',)),
+        ({'db_x_csv': 'speaker,age\n1,2\n'}, ('none of db.x.csv has the column file',)),
+        (
+            {'metadata_csv': 'file,emotion,speaker,emotion\na.wav,happy,x,sad\n'},
+            ("'emotion' twice",),
+        ),
+        ({'metadata_csv': 'file,emotion,speaker\na\0.wav,happy,x\n'}, ('NUL',)),
+        (
+            {'metadata_csv': 'file,emotion,speaker' + ',x' * 2000 + '\na.wav,happy,x\n'},
+            ('2003 columns',),
+        ),
+        (
+            {'metadata_csv': 'file,emotion,speaker\n' + 'a' * 200_000 + ',happy,x\n'},
+            ('line 2', 'csv'),
+        ),
+        (
+            {'metadata_csv': 'file,emotion,speaker\n"..\n/a.wav",happy,x\n'},
+            ('line 3', 'line breaks'),
+        ),
+        ({'metadata_csv': 'file,emotion,speaker\n=cmd|calc!A0,"=1+1",x\n'}, ("'=1+1'",)),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else '',
+)
+def test_bad_and_hostile_tables_are_one_clear_line(tmp_path, texts, words):
+    folder = write(tmp_path / 'bad', ('a.wav',), **texts)
+    failed(
+        call(tmp_path, build, 'csv_corpus/bad', f'--manual_dir={folder}'), *words, tmp_path=tmp_path
+    )
+
+
+def test_tables_in_other_encodings(tmp_path):
+    text = 'file,emotion,speaker\nä.wav,happy,ä\n'
+    for encoding in ('utf-16', 'latin-1', 'utf-32'):
+        folder = write_csv(tmp_path / encoding, '', ['a.wav'])
+        (folder / 'metadata.csv').write_bytes(text.encode(encoding))
+        failed(call(tmp_path, build, 'csv_corpus/x', f'--manual_dir={folder}'), 'UTF-8')
+
+
+CELL = st.text(st.characters(exclude_categories=('Cs',)), max_size=12)
+CSV = st.lists(st.lists(CELL, max_size=5).map(','.join), max_size=5).map('\n'.join)
+OBJECT = st.recursive(
+    st.none() | st.booleans() | st.floats() | CELL,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(CELL, inner, max_size=2),
+    max_leaves=4,
+)
+FIELD = st.sampled_from(['wav', 'emo', 'dataset', 'spk', 'gender', 'session'])
+JSONL = st.lists(
+    st.one_of(CELL, st.dictionaries(FIELD, OBJECT, max_size=4).map(json.dumps)), max_size=4
+).map('\n'.join)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    name=st.sampled_from(['metadata.csv', 'db.x.csv', 'x.jsonl']),
+    text=st.one_of(CSV, CSV.map(lambda t: 'file,emotion,speaker,arousal\n' + t), JSONL),
+)
+def test_any_text_gives_rows_or_one_clear_line(tmp_path_factory, name, text):
+    folder = tmp_path_factory.getbasetemp() / 'fuzzed_tables'
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / name).write_bytes(text.encode())
+    try:
+        listing = Builder.list_utterances(folder)
+    except UserError as refused:
+        said = str(refused)
+    else:
+        said = ''
+        assert listing.utterances
+        assert all(item.path.startswith(str(folder)) for item in listing.utterances)
+    assert '\n' not in said
