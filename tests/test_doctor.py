@@ -3,10 +3,12 @@
 import contextlib
 import functools
 import http.server
+import io
 import json
 import os
 import pathlib
 import re
+import tarfile
 import threading
 import zipfile
 
@@ -19,6 +21,7 @@ from trees import beep, call, failed, spoil, write_emodb
 from ser_jax.errors import UserError
 from tfds_builders import build, doctor, downloads
 from tfds_builders.emodb.emodb_dataset_builder import Builder as EmoDB
+from tfds_builders.urdu.urdu_dataset_builder import Builder as URDU
 
 
 def test_doctor(tmp_path):
@@ -154,8 +157,31 @@ def test_zip_members_cannot_leave_the_folder(tmp_path):
             downloads.unpack(archive, tmp_path / 'unpacked')
         assert sorted(path.name for path in tmp_path.iterdir()) == ['bad.zip']
     (tmp_path / 'bad.zip').write_bytes(b'<html>')
-    with pytest.raises(UserError, match='not a whole zip'):
+    with pytest.raises(UserError, match='not a whole zip or tar'):
         downloads.unpack(tmp_path / 'bad.zip', tmp_path / 'unpacked')
+
+
+@pytest.mark.parametrize('kind', ['outside', 'symbolic', 'hard', 'device', 'cut'])
+def test_tar_members_cannot_leave_the_folder(tmp_path, kind):
+    archive = tmp_path / 'bad.tar.gz'
+    with tarfile.open(archive, 'w:gz') as file:
+        member = tarfile.TarInfo('../outside.wav' if kind == 'outside' else 'wav/a.wav')
+        if kind in ('symbolic', 'hard'):
+            member.type = tarfile.SYMTYPE if kind == 'symbolic' else tarfile.LNKTYPE
+            member.linkname = '/etc/passwd'
+        elif kind == 'device':
+            member.type = tarfile.CHRTYPE
+        else:
+            member.size = 4000
+        file.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(4000)))
+    if kind == 'cut':
+        archive.write_bytes(archive.read_bytes()[:2000])
+    message = {'outside': 'points outside', 'cut': 'not a whole zip or tar'}.get(
+        kind, 'no plain file'
+    )
+    with pytest.raises(UserError, match=message):
+        downloads.unpack(archive, tmp_path / 'unpacked')
+    assert [path.name for path in tmp_path.iterdir()] == ['bad.tar.gz']
 
 
 @contextlib.contextmanager
@@ -184,3 +210,18 @@ def test_download(tmp_path, monkeypatch):
     assert '8 of 535' in out
     # Nothing listens there any more: what was unpacked is used again.
     assert call(tmp_path, build, 'emodb')[0] == 0
+
+
+def test_download_of_a_tar_that_holds_one_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
+    for name in ('Angry/SM1_F10_A010', 'Sad/SF10_F2_S02'):
+        path = tmp_path / f'owner/{name}.wav'
+        path.parent.mkdir(parents=True)
+        soundfile.write(path, beep(), 44100)
+    with tarfile.open(tmp_path / 'master.tar.gz', 'w:gz') as file:
+        file.add(tmp_path / 'owner', 'URDU-Dataset-master')
+    with served(tmp_path) as address:
+        monkeypatch.setattr(URDU, 'DOWNLOAD', f'{address}/master.tar.gz')
+        status, out, err = call(tmp_path, build, 'urdu')
+    assert status == 0, err
+    assert ' of 400 published utterances' in out

@@ -90,8 +90,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
     # How an utterance's samples are had; importable by name, for it runs in other processes.
     LOAD: Callable[[Utterance, int], np.ndarray] = staticmethod(utterance.load_file)
     NEEDS_FOLDER = True
-    # A public zip of the corpus, where it may be had without asking.
+    # A public zip or tar of the corpus, where it may be had without asking, and whether it holds one folder with all the rest.
     DOWNLOAD: str | None = None
+    PACKED_IN_FOLDER = False
     # Where a person gets it and what the folder must look like: one line, for error messages and TFDS.
     MANUAL_DOWNLOAD_INSTRUCTIONS = ''
 

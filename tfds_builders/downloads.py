@@ -1,10 +1,12 @@
-"""Public zip files: fetched by TFDS' download manager, unpacked by us (TFDS' own unpacking needs TensorFlow)."""
+"""Public archives: fetched by TFDS' download manager, unpacked by us (TFDS' own unpacking needs TensorFlow)."""
 
 import pathlib
 import shutil
 import socket
+import tarfile
 import urllib.parse
 import zipfile
+import zlib
 from collections.abc import Callable
 
 import tensorflow_datasets as tfds
@@ -13,28 +15,58 @@ from ser_jax.errors import UserError
 
 
 def unpack(archive: pathlib.Path, folder: pathlib.Path):
-    """Unpacks a zip below `folder`, all or nothing.
+    """Unpacks a zip or tar below `folder`, all or nothing.
 
     Raises:
-        UserError: not a zip, damaged, or a member that would land outside `folder`.
+        UserError: neither, damaged, or a member that would land outside `folder` or is no plain file (a link, a device).
     """
     partial = folder.with_name(folder.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        with zipfile.ZipFile(archive) as file:
-            for member in file.infolist():
-                path = pathlib.PurePosixPath(member.filename.replace('\\', '/'))
-                if path.is_absolute() or '..' in path.parts or ':' in path.parts[0]:
-                    raise UserError(f'{archive}: member {member.filename!r} points outside')
-            file.extractall(partial)
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise UserError(f'{archive} is not a whole zip file ({error}): delete it') from error
+        if tarfile.is_tarfile(archive):
+            _untar(archive, partial)
+        else:
+            _unzip(archive, partial)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError) as error:
+        raise UserError(f'{archive} is not a whole zip or tar file ({error}): delete it') from error
     else:
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unzip(archive: pathlib.Path, folder: pathlib.Path):
+    with zipfile.ZipFile(archive) as file:
+        for member in file.infolist():
+            _check_member(archive, member.filename)
+        # Links are written as the plain files that hold their targets: nothing is followed.
+        file.extractall(folder)
+
+
+def _untar(archive: pathlib.Path, folder: pathlib.Path):
+    with tarfile.open(archive) as file:
+        for member in file:
+            _check_member(archive, member.name)
+            if not (member.isfile() or member.isdir()):
+                raise UserError(f'{archive}: member {member.name!r} is no plain file')
+            file.extract(member, folder, filter='data')
+
+
+def _check_member(archive: pathlib.Path, name: str):
+    path = pathlib.PurePosixPath(name.replace('\\', '/'))
+    if path.is_absolute() or '..' in path.parts or ':' in next(iter(path.parts), ''):
+        raise UserError(f'{archive}: member {name!r} points outside')
+
+
+def top_folder(folder: pathlib.Path) -> pathlib.Path:
+    """Where an archive's content begins: below the single folders that it may be packed in."""
+    while True:
+        there = [path for path in folder.iterdir() if not path.name.startswith('.')]
+        if len(there) != 1 or not there[0].is_dir():
+            return folder
+        folder = there[0]
 
 
 def _reachable(address: str) -> bool:
@@ -59,11 +91,11 @@ def fetch(
         log: takes the line that says what is being done.
 
     Returns:
-        The unpacked folder.
+        The folder that holds the corpus.
     """
     unpacked = folder / 'unpacked' / builder_type.name
     if unpacked.is_dir():
-        return unpacked
+        return _corpus_in(unpacked, builder_type)
     address = urllib.parse.urlsplit(builder_type.DOWNLOAD)
     try:  # TFDS tries for minutes where there is no network; one look tells
         port = address.port or {'http': 80, 'https': 443}[address.scheme]
@@ -81,4 +113,8 @@ def fetch(
     except Exception as error:  # requests, urllib3, promise and TFDS all have their own
         raise failure from error
     unpack(pathlib.Path(archive), unpacked)
-    return unpacked
+    return _corpus_in(unpacked, builder_type)
+
+
+def _corpus_in(unpacked: pathlib.Path, builder_type) -> pathlib.Path:
+    return top_folder(unpacked) if builder_type.PACKED_IN_FOLDER else unpacked

@@ -17,6 +17,7 @@ class Builder(CorpusBuilder):
     """
 
     PROTOCOL = None
+    DOWNLOAD = 'https://www.openslr.org/resources/17/musan.tar.gz'
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'download musan.tar.gz from https://www.openslr.org/17 and unpack it (it holds musan/music/, musan/noise/, '
         'musan/speech/)'

@@ -35,6 +35,8 @@ class Builder(CorpusBuilder):
         'surprised': 669,
     }
     SAMPLE_RATE = 24000
+    DOWNLOAD = 'https://github.com/amu-cai/nEMO/archive/refs/heads/main.zip'
+    PACKED_IN_FOLDER = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'download https://github.com/amu-cai/nEMO (it holds data.tsv and the folder samples/)'
     )

@@ -27,6 +27,8 @@ class Builder(CorpusBuilder):
     LABELS = tuple(_EMOTIONS.values())
     PROTOCOL = None
     SAMPLE_RATE = 44100
+    DOWNLOAD = 'https://github.com/siddiquelatif/URDU-Dataset/archive/refs/heads/master.zip'
+    PACKED_IN_FOLDER = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'download https://github.com/siddiquelatif/URDU-Dataset (it holds the folders Angry/ Happy/ '
         'Neutral/ Sad/)'
