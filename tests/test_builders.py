@@ -40,6 +40,23 @@ def test_emodb_records(tmp_path, monkeypatch, per_shard):
     assert metadata['synthetic'] is False
 
 
+def test_the_number_of_shards_is_the_users(tmp_path):
+    folder = write_emodb(tmp_path / 'emodb')
+    flags = ('emodb', f'--manual_dir={folder}')
+    assert call(tmp_path, build, *flags)[0] == 0
+    before = open_corpus('emodb', data_dir=tmp_path / 'records')
+    arrays = [before.source()[row] for row in range(len(before))]
+    for number in (3, 12):  # more than there are utterances: some stay empty
+        assert call(tmp_path, build, *flags, f'--num_shards={number}')[0] == 0
+        corpus = open_corpus('emodb', data_dir=tmp_path / 'records')
+        assert len(list(corpus.path.glob('*array_record*'))) == number
+        assert corpus.metadata['corpus_hash'] == before.metadata['corpus_hash']
+        for row, array in enumerate(arrays):
+            np.testing.assert_array_equal(corpus.source()[row], array)
+    assert 'prepared already' in call(tmp_path, build, *flags)[1]
+    failed(call(tmp_path, build, *flags, '--num_shards=0'), '--num_shards=0: expected 1 or more')
+
+
 def test_both_representations_agree(tmp_path):
     folder = write_emodb(tmp_path / 'emodb')
     status, _, _ = call(tmp_path, build, 'emodb', f'--manual_dir={folder}', '--representation=both')

@@ -134,6 +134,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         options: dict | None = None,
         strict: bool = False,
         workers: int | None = None,
+        num_shards: int | None = None,
         extra: dict | None = None,
         **kwargs,
     ):
@@ -143,6 +144,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         options: of the corpus (csv_corpus: map, own_labels).
         strict: whether the first unusable file stops the build.
         workers: processes; None = as many as pay.
+        num_shards: files the records are spread over; None = one a thousand utterances.
         extra: joined to metadata.json.
         **kwargs: TFDS' own (data_dir, config, version).
         """
@@ -151,6 +153,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         self.options = options or {}
         self.strict = strict
         self.workers = workers
+        self.num_shards = num_shards
         self.extra = extra or {}
         self.names = self.vocabulary(listing, **self.options) if listing else EMOTIONS
         self.rows: list[dict] = []
@@ -193,7 +196,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         )
         # The shards are written one after the other, so that they can share one stream.
         pairs = zip(items, recordings)
-        shards = max(1, -(-len(items) // UTTERANCES_PER_SHARD))
+        shards = self.num_shards or max(1, -(-len(items) // UTTERANCES_PER_SHARD))
         bounds = [round(len(items) * k / shards) for k in range(shards + 1)]
         sizes = [bounds[k + 1] - bounds[k] for k in range(shards)]
         return {SPLIT: [lambda size=size: self._shard(pairs, size) for size in sizes]}

@@ -28,13 +28,15 @@ def parse_map(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def csv_options(flags: argparse.Namespace) -> dict:
-    """`--map` and `--own_labels` as the builder of csv corpora takes them; checks `--workers` too.
+    """`--map` and `--own_labels` as the builder of csv corpora takes them; checks `--workers` and `--num_shards` too.
 
     Raises:
         UserError: given for another corpus, or malformed.
     """
-    if flags.workers is not None and flags.workers < 1:
-        raise UserError(f'--workers={flags.workers}: expected 1 or more')
+    for name in ('workers', 'num_shards'):
+        value = getattr(flags, name, None)
+        if value is not None and value < 1:
+            raise UserError(f'--{name}={value}: expected 1 or more')
     options = {}
     if flags.map:
         options['map'] = parse_map(flags.map)
@@ -57,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--data_dir', help=f'prepared corpora; default {DEFAULT_DATA_DIR}')
     result.add_argument('--representation', choices=(*REPRESENTATIONS, 'both'), default='log_mel')
     result.add_argument('--strict', action='store_true', help='stop at the first unusable file')
+    result.add_argument(
+        '--num_shards', type=int, help='files of records; default: one a thousand utterances'
+    )
     result.add_argument('--workers', type=int, help='processes; default: one a core')
     result.add_argument(
         '--map', action='append', default=[], metavar='LABEL=EMOTION',
@@ -88,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options=options,
                 strict=flags.strict,
                 workers=flags.workers,
+                num_shards=flags.num_shards,
                 rebuild=True,
                 log=print,
             )

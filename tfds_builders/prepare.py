@@ -110,6 +110,7 @@ def prepare(
     options: dict | None = None,
     strict: bool = False,
     workers: int | None = None,
+    num_shards: int | None = None,
     rebuild: bool = False,
     log: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> pathlib.Path:
@@ -127,6 +128,7 @@ def prepare(
         options: of csv corpora: `map`, `own_labels`.
         strict: stop at the first unusable file.
         workers: processes; None = as many as pay.
+        num_shards: files the records are spread over; None = one a thousand utterances.
         rebuild: whether to build again where sources, options or code have changed since.
         log: takes the lines of the summary.
 
@@ -145,6 +147,7 @@ def prepare(
         'options': options or {},
         'strict': strict,
         'workers': workers,
+        'num_shards': num_shards,
         'config': representation,
     }
     try:
@@ -203,7 +206,9 @@ def _build(
     fingerprint = _fingerprint(
         listing, builder_type.code_hash(), settings['front_end'], settings['options']
     )
-    if is_prepared(target) and _metadata(target).get('fingerprint') == fingerprint:
+    shards = settings['num_shards'] or _shards(target)
+    same = is_prepared(target) and _metadata(target).get('fingerprint') == fingerprint
+    if same and shards == _shards(target):
         log(f'{name} ({settings["config"]}) is prepared already in {target}')
         return
     log(f'preparing {name} ({settings["config"]}): {len(listing.utterances)} utterances')
@@ -222,6 +227,11 @@ def _build(
     os.rename(builder.data_dir, target)
     for line in summary(name, _metadata(target), target):
         log(line)
+
+
+def _shards(folder: pathlib.Path) -> int:
+    """How many files of records there are."""
+    return len(list(folder.glob('*.array_record-*')))
 
 
 def summary(name: str, metadata: dict, folder: pathlib.Path) -> Iterator[str]:
