@@ -72,6 +72,7 @@ def test_memory(monkeypatch, tmp_path):
     assert json.loads(out.read_text())['megabytes'] > 100
 
 
+@pytest.mark.slow
 def test_profile_step(monkeypatch, capsys, tmp_path):
     out = tmp_path / 'profile.json'
     flags = ['--config=demo_speech,smoke', '--batch_size=2', '--steps=1', '--augmented']

@@ -47,7 +47,12 @@ def one_device(beeps, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ('devices', 'more'),
-    [(2, ()), (4, ()), (8, ()), (2, ('--config.parallelism=pmap',))],
+    [
+        (2, ()),
+        pytest.param(4, (), marks=pytest.mark.slow),
+        (8, ()),
+        (2, ('--config.parallelism=pmap',)),
+    ],
     ids=['2', '4', '8', 'pmap-2'],
 )
 def test_devices_give_the_same_losses(beeps, tmp_path, one_device, devices, more):
@@ -56,6 +61,7 @@ def test_devices_give_the_same_losses(beeps, tmp_path, one_device, devices, more
     np.testing.assert_allclose(losses(tmp_path / 'run'), one_device, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_adversarial_training_is_the_same_on_two_devices(beeps, tmp_path, one_device):
     found = []
     for devices in (1, 2):
@@ -115,7 +121,7 @@ def folds_command(beeps, workdir, runs):
     )
 
 
-@pytest.mark.parametrize('devices', [1, 2])
+@pytest.mark.parametrize('devices', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_folds_side_by_side_are_as_one_after_the_other(beeps, tmp_path, devices):
     """Three folds in two places: the third takes over from the first that ends."""
     for workdir, runs in (('alone', 1), ('together', 2)):
