@@ -1,9 +1,11 @@
 """Finding the audio files of a corpus."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping
 
 from ser_jax.errors import UserError
+from tfds_builders.utterance import Utterance
 
 # The first ending wins where a recording lies there twice.
 LOSSLESS = ('.wav', '.flac')
@@ -29,6 +31,22 @@ def audio_files(
             if path.suffix.lower() == ending and not path.name.startswith('.') and path.is_file():
                 found[path.relative_to(folder).with_suffix('').as_posix()] = path
     return dict(sorted(found.items()))
+
+
+def with_files(
+    utterances: Iterable[Utterance], files: Mapping[str, pathlib.Path]
+) -> list[Utterance]:
+    """Those utterances of a list of labels whose recording is there, with its path.
+
+    Args:
+        utterances: without paths.
+        files: of `audio_files`.
+    """
+    return [
+        dataclasses.replace(item, path=str(files[item.id]))
+        for item in utterances
+        if item.id in files
+    ]
 
 
 def read_text(path: pathlib.Path) -> str:

@@ -1,12 +1,11 @@
 """IEMOCAP (Busso et al. 2008): English, 10 actors in 5 dyadic sessions, emotions and dimensions, 10039 turns; licensed."""
 
-import dataclasses
 import pathlib
 import re
 
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.folders import audio_files, file_notes, read_text
+from tfds_builders.folders import audio_files, file_notes, read_text, with_files
 from tfds_builders.utterance import Utterance
 
 _EMOTIONS = {
@@ -78,11 +77,7 @@ class Builder(CorpusBuilder):
                     raise UserError(f'{path}: {turn.id} has labels already')
                 turns[turn.id] = turn
         files = audio_files(release, 'Session*/sentences/wav/*/*')
-        found = [
-            dataclasses.replace(turn, path=str(files[turn.id]))
-            for turn in turns.values()
-            if turn.id in files
-        ]
+        found = with_files(turns.values(), files)
         if not found:
             raise UserError(
                 f'no IEMOCAP turn in {folder}: expected {release}/Session1/dialog/EmoEvaluation/Ses01F_impro01.txt, '

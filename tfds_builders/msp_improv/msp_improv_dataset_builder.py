@@ -1,12 +1,11 @@
 """MSP-IMPROV (Busso et al. 2017): English, 12 actors in 6 dyadic sessions, emotions and dimensions, 8438 turns; licensed."""
 
-import dataclasses
 import pathlib
 import re
 
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.folders import audio_files, file_notes, read_text
+from tfds_builders.folders import audio_files, file_notes, read_text, with_files
 from tfds_builders.utterance import Utterance
 
 _EMOTIONS = {
@@ -59,11 +58,7 @@ class Builder(CorpusBuilder):
             )
         turns = _turns(texts[0])
         files = audio_files(folder, 'session*/*/*/*')
-        found = [
-            dataclasses.replace(turn, path=str(files[turn.id]))
-            for turn in turns.values()
-            if turn.id in files
-        ]
+        found = with_files(turns.values(), files)
         if not found:
             raise UserError(
                 f'no MSP-IMPROV turn in {folder}: expected {folder}/session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.wav and so on'

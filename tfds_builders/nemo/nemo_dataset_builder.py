@@ -1,13 +1,12 @@
 """nEMO (Christop, LREC-COLING 2024): Polish, 9 actors, 6 emotions, 4481 utterances."""
 
 import csv
-import dataclasses
 import pathlib
 
 from ser_jax.corpora import GENDERS
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.folders import audio_files, file_notes
+from tfds_builders.folders import audio_files, file_notes, with_files
 from tfds_builders.utterance import Utterance
 
 _EMOTIONS = {
@@ -52,11 +51,7 @@ class Builder(CorpusBuilder):
         rows = [_utterance(row, folder / _TABLE) for row in table]
         files = audio_files(folder, 'samples/*')
         wanted = {row.id: row for row in rows}
-        found = [
-            dataclasses.replace(row, path=str(files[name]))
-            for name, row in sorted(wanted.items())
-            if name in files
-        ]
+        found = with_files(sorted(wanted.values(), key=lambda row: row.id), files)
         if not found:
             raise UserError(
                 f'no nEMO utterance in {folder}: expected {folder}/samples/WR0_surprised_70.wav and so on'
