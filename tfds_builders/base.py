@@ -19,10 +19,10 @@ from ser_jax.corpora import (
     METADATA_FILE,
     RECORD_VERSION,
     SPLIT,
-    file_sha256,
 )
 from ser_jax.errors import UserError
 from ser_jax.features import DEFAULT_FRONT_END, FrontEnd, mel_matrix
+from tfds_builders import index as indexes
 from tfds_builders import pool, utterance
 from tfds_builders.utterance import Problem, Recording, Utterance
 
@@ -120,7 +120,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         """SHA-256 over the code that decides what records hold: this corpus' modules, this one, the front end."""
         folder = pathlib.Path(inspect.getfile(cls)).parent
         files = [*sorted(folder.glob('*.py')), pathlib.Path(__file__)]
-        files += [pathlib.Path(m.__file__) for m in (utterance, ser_jax.features, ser_jax.audio)]
+        files += [
+            pathlib.Path(m.__file__) for m in (indexes, utterance, ser_jax.features, ser_jax.audio)
+        ]
         digest = hashlib.sha256()
         for file in files:
             digest.update(file.read_bytes())
@@ -241,7 +243,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             )
         # TFDS renames the folder into place after this returns.
         folder = pathlib.Path(self.data_dir)
-        index = build_index(self.rows)
+        index = indexes.build_index(self.rows)
         np.savez(folder / INDEX_FILE, **index)
         text = json.dumps(self._metadata(index), indent=1, ensure_ascii=False)
         (folder / METADATA_FILE).write_text(text + '\n', encoding='utf-8')
@@ -257,47 +259,13 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             **self.task(listing, self.names),
             'merged': dict(self.MERGED),
             'front_end': front_end,
-            'corpus_hash': corpus_hash(index, self.names, front_end),
+            'corpus_hash': indexes.corpus_hash(index, self.names, front_end),
             'builder_hash': self.code_hash(),
             'utterances': len(index['id']),
             'published': max(len(listing.published), listing.n_published) or None,
             'missing': listing.n_missing,
             'skipped': [dataclasses.asdict(problem) for problem in self.skipped],
-            'notes': [*listing.notes, *duplicate_notes(index)],
+            'notes': [*listing.notes, *indexes.duplicate_notes(index)],
             'options': self.options,
             **self.extra,
         }
-
-
-def build_index(rows: list[dict]) -> dict[str, np.ndarray]:
-    """Index rows -> one array a field, [N, ...]; texts as fixed-width unicode, readable without pickle."""
-    index = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        dtype = np.int32 if name in ('emotion', 'gender') else None
-        index[name] = np.array(values, dtype=dtype)
-    return index
-
-
-def corpus_hash(index: dict[str, np.ndarray], vocabulary: Sequence[str], front_end: dict) -> str:
-    """SHA-256 of what a corpus holds: audio, labels, vocabulary and front end, whatever the machine or folder."""
-    digest = hashlib.sha256(json.dumps([list(vocabulary), front_end], sort_keys=True).encode())
-    for name in sorted(index):
-        if not name.startswith('log_mel'):  # sums may differ in the last bit between machines
-            digest.update(f'{name}={index[name].tolist()!r};'.encode())
-    return digest.hexdigest()
-
-
-def duplicate_notes(index: dict[str, np.ndarray]) -> list[str]:
-    """A sentence for each recording that occurs under several ids."""
-    by_audio: dict[str, list[str]] = {}
-    for name, digest in zip(index['id'].tolist(), index['audio_sha256'].tolist()):
-        by_audio.setdefault(digest, []).append(name)
-    return [
-        f'identical audio: {" = ".join(names)}' for names in by_audio.values() if len(names) > 1
-    ]
-
-
-def label_hashes(folder: pathlib.Path | None, listing: Listing) -> dict[str, str]:
-    """SHA-256 of the files the labels came from, to notice later edits."""
-    return {name: file_sha256(folder / name) for name in listing.label_files} if folder else {}

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tfds_builders import pool, prepare
-from tfds_builders.base import Listing, duplicate_notes
+from tfds_builders.base import Listing
+from tfds_builders.index import duplicate_notes
 from tfds_builders.utterance import Audio, Problem, Utterance, listen
 
 # Above these the owner's own recordings are worth a note: share of samples at the limit, mean of the samples.

@@ -199,7 +199,7 @@ def _build(
     """Builds into `scratch` and moves the result to `target`, unless the same is there already."""
     import tensorflow_datasets as tfds
 
-    from tfds_builders.base import label_hashes
+    from tfds_builders.index import label_hashes
 
     builder_type = builder_class(name)
     listing = list_corpus(name, folder, **settings['options'])
@@ -215,7 +215,7 @@ def _build(
     extra = {
         'name': name,
         'fingerprint': fingerprint,
-        'label_files': label_hashes(folder, listing),
+        'label_files': label_hashes(folder, listing.label_files),
     }
     builder = builder_type(listing=listing, extra=extra, data_dir=scratch, **settings)
     tfds.disable_progress_bar()
