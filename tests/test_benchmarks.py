@@ -15,6 +15,7 @@ from conftest import ROOT, run, simulated
 
 from benchmarks import (
     accelerator,
+    build,
     end_to_end_step,
     flops,
     front_end,
@@ -55,6 +56,17 @@ def test_front_end(monkeypatch, tmp_path):
     assert {'librosa', 'records (NumPy)', 'JAX, batches'} <= set(
         json.loads(out.read_text())['times_real_time']
     )
+
+
+def test_build(monkeypatch, tmp_path, beeps):
+    monkeypatch.setenv('SER_JAX_MANUAL_DIR', beeps['manual_dir'])
+    out = tmp_path / 'build.json'
+    flags = ['csv_corpus/beeps', '--hours=0.01', f'--folder={tmp_path}', f'--out={out}']
+    _run(build, monkeypatch, *flags)
+    rows = json.loads(out.read_text())['rows']
+    assert set(rows) == {'csv_corpus/beeps', 'made up'}
+    assert rows['made up']['hours'] == pytest.approx(0.01)
+    assert rows['made up']['megabytes'] > 50
 
 
 @pytest.mark.slow
