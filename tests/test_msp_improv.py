@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import run
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trees import beep, call, check_rows, failed
 
@@ -141,7 +141,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lines=st.lists(LINES, max_size=4))
 def test_any_text_gives_turns_or_a_clear_error(tmp_path_factory, lines):
     folder = tmp_path_factory.getbasetemp() / 'fuzzed_msp_improv'

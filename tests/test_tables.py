@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trees import beep, call, check_rows, failed, write_csv
 
@@ -156,7 +156,7 @@ JSONL = st.lists(
 ).map('\n'.join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(['metadata.csv', 'db.x.csv', 'x.jsonl']),
     text=st.one_of(CSV, CSV.map(lambda t: 'file,emotion,speaker,arousal\n' + t), JSONL),
