@@ -40,6 +40,15 @@ def test_emodb_records(tmp_path, monkeypatch, per_shard):
     assert metadata['synthetic'] is False
 
 
+def test_long_recordings_make_more_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, 'BYTES_PER_SHARD', 50_000)
+    folder = write_emodb(tmp_path / 'emodb')
+    size = sum(path.stat().st_size for path in folder.rglob('*.wav'))
+    corpus = open_corpus('emodb', data_dir=tmp_path / 'records', manual_dir=folder)
+    assert len(list(corpus.path.glob('*array_record*'))) == -(-size // 50_000) > 1
+    check_rows(corpus)
+
+
 def test_the_number_of_shards_is_the_users(tmp_path):
     folder = write_emodb(tmp_path / 'emodb')
     flags = ('emodb', f'--manual_dir={folder}')

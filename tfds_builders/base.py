@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -26,7 +27,9 @@ from tfds_builders import index as indexes
 from tfds_builders import pool, utterance
 from tfds_builders.utterance import Problem, Recording, Utterance
 
+# The records of a shard are in memory until it is written.
 UTTERANCES_PER_SHARD = 1000
+BYTES_PER_SHARD = 2**28  # of audio files
 _DIMENSIONS = ('arousal', 'valence', 'dominance')
 _TEXTS = ('speaker', 'session', 'script', 'language')
 
@@ -146,7 +149,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         options: of the corpus (csv_corpus: map, own_labels).
         strict: whether the first unusable file stops the build.
         workers: processes; None = as many as pay.
-        num_shards: files the records are spread over; None = one a thousand utterances.
+        num_shards: files the records are spread over; None = one a thousand utterances or 256 MB of audio.
         extra: joined to metadata.json.
         **kwargs: TFDS' own (data_dir, config, version).
         """
@@ -198,7 +201,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         )
         # The shards are written one after the other, so that they can share one stream.
         pairs = zip(items, recordings)
-        shards = self.num_shards or max(1, -(-len(items) // UTTERANCES_PER_SHARD))
+        shards = self.num_shards or _usual_shards(items)
         bounds = [round(len(items) * k / shards) for k in range(shards + 1)]
         sizes = [bounds[k + 1] - bounds[k] for k in range(shards)]
         return {SPLIT: [lambda size=size: self._shard(pairs, size) for size in sizes]}
@@ -269,3 +272,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             'options': self.options,
             **self.extra,
         }
+
+
+def _usual_shards(items: Sequence[Utterance]) -> int:
+    size = sum(os.path.getsize(item.path) for item in items if os.path.isfile(item.path))
+    return max(1, -(-len(items) // UTTERANCES_PER_SHARD), -(-size // BYTES_PER_SHARD))

@@ -60,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--representation', choices=(*REPRESENTATIONS, 'both'), default='log_mel')
     result.add_argument('--strict', action='store_true', help='stop at the first unusable file')
     result.add_argument(
-        '--num_shards', type=int, help='files of records; default: one a thousand utterances'
+        '--num_shards',
+        type=int,
+        help='files of records; default: one a thousand utterances or 256 MB of audio',
     )
     result.add_argument('--workers', type=int, help='processes; default: one a core')
     result.add_argument(

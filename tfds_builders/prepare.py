@@ -128,7 +128,7 @@ def prepare(
         options: of csv corpora: `map`, `own_labels`.
         strict: stop at the first unusable file.
         workers: processes; None = as many as pay.
-        num_shards: files the records are spread over; None = one a thousand utterances.
+        num_shards: files the records are spread over; None = see `CorpusBuilder`.
         rebuild: whether to build again where sources, options or code have changed since.
         log: takes the lines of the summary.
 
