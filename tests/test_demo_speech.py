@@ -11,7 +11,7 @@ from conftest import ROOT
 from trees import check_rows
 
 from ser_jax.corpora import open_corpus
-from tfds_builders import prepare
+from tfds_builders import catalogue
 from tfds_builders.demo_speech import synthesiser, voices
 
 
@@ -51,7 +51,7 @@ def test_demo_speech_is_the_same_each_time_and_speech_like():
 
 
 def test_demo_corpus_listing():
-    listing = prepare.list_corpus('demo_speech', None)
+    listing = catalogue.list_corpus('demo_speech', None)
     assert len(listing.utterances) == 384
     assert len({item.id for item in listing.utterances}) == 384
     ratings = np.array([[i.arousal, i.valence, i.dominance] for i in listing.utterances])
@@ -59,7 +59,7 @@ def test_demo_corpus_listing():
     assert ratings.max() <= 5
     emotions = np.array([item.emotion for item in listing.utterances])
     assert ratings[emotions == 'angry', 0].mean() > ratings[emotions == 'sad', 0].mean() + 1
-    assert prepare.builder_class('demo_speech').SYNTHETIC
+    assert catalogue.builder_class('demo_speech').SYNTHETIC
 
 
 @pytest.mark.slow

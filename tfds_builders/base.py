@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import inspect
+import itertools
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import tensorflow_datasets as tfds
 import ser_jax.audio
 import ser_jax.features
 from ser_jax.corpora import (
+    DIMENSIONS,
     EMOTIONS,
     GENDERS,
     INDEX_FILE,
@@ -24,14 +26,13 @@ from ser_jax.corpora import (
 from ser_jax.errors import UserError
 from ser_jax.features import DEFAULT_FRONT_END, FrontEnd, mel_matrix
 from tfds_builders import index as indexes
-from tfds_builders import pool, utterance
-from tfds_builders.utterance import Problem, Recording, Utterance
+from tfds_builders import pool, shards, utterance
+from tfds_builders.shards import TEXTS, Shard, record_of, take_rows
+from tfds_builders.utterance import Problem, Utterance
 
 # The records of a shard are in memory until it is written.
 UTTERANCES_PER_SHARD = 1000
 BYTES_PER_SHARD = 2**28  # of audio files
-_DIMENSIONS = ('arousal', 'valence', 'dominance')
-_TEXTS = ('speaker', 'session', 'script', 'language')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         folder = pathlib.Path(inspect.getfile(cls)).parent
         files = [*sorted(folder.glob('*.py')), pathlib.Path(__file__)]
         files += [
-            pathlib.Path(m.__file__) for m in (indexes, utterance, ser_jax.features, ser_jax.audio)
+            pathlib.Path(m.__file__)
+            for m in (indexes, shards, utterance, ser_jax.features, ser_jax.audio)
         ]
         digest = hashlib.sha256()
         for file in files:
@@ -165,24 +167,29 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         self.skipped: list[Problem] = []
         super().__init__(file_format='array_record', **kwargs)
 
+    @property
+    def representation(self) -> str:
+        """'log_mel' or 'waveform'."""
+        return self.builder_config.name
+
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features
         # Arrays are stored as bytes: read back 40 times faster than as lists of numbers.
-        if self.builder_config.name == 'log_mel':
+        if self.representation == 'log_mel':
             shape, dtype = (None, self.front_end.n_mels), np.float32
         else:
             shape, dtype = (None,), np.int16
         fields = {
             'id': features.Text(),
-            self.builder_config.name: features.Tensor(shape=shape, dtype=dtype, encoding='bytes'),
+            self.representation: features.Tensor(shape=shape, dtype=dtype, encoding='bytes'),
             'emotion': features.ClassLabel(names=list(self.names)),
             'gender': features.ClassLabel(names=list(GENDERS)),
             'duration': np.float32,
             'frames': np.int32,
             'audio_sha256': features.Text(),
         }
-        fields |= {name: np.float32 for name in _DIMENSIONS}
-        fields |= {name: features.Text() for name in _TEXTS}
+        fields |= {name: np.float32 for name in DIMENSIONS}
+        fields |= {name: features.Text() for name in TEXTS}
         return self.dataset_info_from_configs(
             features=features.FeaturesDict(fields), disable_shuffling=True
         )
@@ -192,6 +199,13 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             folder = pathlib.Path(dl_manager.manual_dir) if self.NEEDS_FOLDER else None
             self.listing = self.list_utterances(folder)
         items = self.listing.utterances
+        count = self.num_shards or _usual_shards(items)
+        bounds = [round(len(items) * k / count) for k in range(count + 1)]
+        parts = [items[start:stop] for start, stop in itertools.pairwise(bounds)]
+        if self._on_beam:
+            settings = self.LOAD, self.front_end, tuple(self.names), self.representation
+            make = lambda number, part: Shard(number, tuple(part), *settings, str(self.data_dir))
+            return {SPLIT: [make(number, part) for number, part in enumerate(parts)]}
         recordings = pool.pool_map(
             utterance.record,
             items,
@@ -201,10 +215,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         )
         # The shards are written one after the other, so that they can share one stream.
         pairs = zip(items, recordings)
-        shards = self.num_shards or _usual_shards(items)
-        bounds = [round(len(items) * k / shards) for k in range(shards + 1)]
-        sizes = [bounds[k + 1] - bounds[k] for k in range(shards)]
-        return {SPLIT: [lambda size=size: self._shard(pairs, size) for size in sizes]}
+        return {SPLIT: [lambda part=part: self._shard(pairs, len(part)) for part in parts]}
 
     def _shard(self, pairs: Iterator, size: int) -> Iterator[tuple[str, dict]]:
         """Yields the records of the next `size` utterances and keeps their index rows."""
@@ -217,36 +228,27 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
                     )
                 self.skipped.append(recording)
                 continue
-            row = self._row(item, recording)
-            array = getattr(recording, self.builder_config.name)
-            yield item.id, {**row, self.builder_config.name: array}
-            log_mel = recording.log_mel.astype(np.float64)
-            sums = {'log_mel_sum': log_mel.sum(0), 'log_mel_squares': (log_mel**2).sum(0)}
-            self.rows.append(row | sums)
-
-    def _row(self, item: Utterance, recording: Recording) -> dict:
-        """Every field of a record but the arrays."""
-        return {
-            'id': item.id,
-            'emotion': self.names.index(item.emotion) if item.emotion else -1,
-            'gender': GENDERS.index(item.gender) if item.gender else -1,
-            'duration': np.float32(len(recording.waveform) / self.front_end.sample_rate),
-            'frames': np.int32(len(recording.log_mel)),
-            'audio_sha256': recording.audio_sha256,
-            **{name: np.float32(getattr(item, name)) for name in _DIMENSIONS},
-            **{name: getattr(item, name) for name in _TEXTS},
-        }
+            fields, row = record_of(item, recording, self.names, self.front_end.sample_rate)
+            yield item.id, {**fields, self.representation: getattr(recording, self.representation)}
+            self.rows.append(row)
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        self._on_beam = bool(download_config and download_config.beam_runner)
         super()._download_and_prepare(dl_manager, download_config)
-        if not self.rows:
+        # TFDS renames the folder into place after this returns.
+        folder = pathlib.Path(self.data_dir)
+        if self._on_beam:
+            count = len(self.info.splits[SPLIT].shard_lengths)
+            index, self.skipped = take_rows(folder, count)
+            for left in folder.glob('*.shard_infos.json'):  # by TFDS, on Beam only
+                left.unlink()
+        else:
+            index = indexes.build_index(self.rows) if self.rows else {}
+        if not index:
             raise UserError(
                 f'none of the {len(self.skipped)} utterances of {self.name} can be used; '
                 f'the first, {self.skipped[0].id}: {self.skipped[0].reason}'
             )
-        # TFDS renames the folder into place after this returns.
-        folder = pathlib.Path(self.data_dir)
-        index = indexes.build_index(self.rows)
         np.savez(folder / INDEX_FILE, **index)
         text = json.dumps(self._metadata(index), indent=1, ensure_ascii=False)
         (folder / METADATA_FILE).write_text(text + '\n', encoding='utf-8')
@@ -255,7 +257,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         listing = self.listing
         front_end = dataclasses.asdict(self.front_end)
         return {
-            'representation': self.builder_config.name,
+            'representation': self.representation,
             'record_version': RECORD_VERSION,
             'synthetic': self.SYNTHETIC,
             'vocabulary': list(self.names),

@@ -64,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         help='files of records; default: one a thousand utterances or 256 MB of audio',
     )
+    result.add_argument(
+        '--beam_runner', help='of Apache Beam, e.g. DirectRunner, DataflowRunner (extra [beam])'
+    )
+    result.add_argument(
+        '--beam_options', action='append', default=[], metavar='OPTION',
+        help='for the runner, e.g. --beam_options=--project=mine (repeatable)',
+    )  # fmt: skip
     result.add_argument('--workers', type=int, help='processes; default: one a core')
     result.add_argument(
         '--map', action='append', default=[], metavar='LABEL=EMOTION',
@@ -96,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 strict=flags.strict,
                 workers=flags.workers,
                 num_shards=flags.num_shards,
+                beam_runner=flags.beam_runner,
+                beam_options=flags.beam_options,
                 rebuild=True,
                 log=print,
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfds_builders import pool, prepare
+from tfds_builders import catalogue, pool
 from tfds_builders.base import Listing
 from tfds_builders.index import duplicate_notes
 from tfds_builders.utterance import Audio, Problem, Utterance, listen
@@ -85,13 +85,13 @@ def examine(
     Raises:
         UserError: no such corpus or folder, or nothing of the corpus in it.
     """
-    builder = prepare.builder_class(name)
+    builder = catalogue.builder_class(name)
     if not builder.NEEDS_FOLDER:
         return None
-    folder = prepare.find_folder(name, manual_dir)
+    folder = catalogue.find_folder(name, manual_dir)
     if folder is None:
-        raise prepare.not_preparable(name)
-    listing = prepare.list_corpus(name, folder, **(options or {}))
+        raise catalogue.not_preparable(name)
+    listing = catalogue.list_corpus(name, folder, **(options or {}))
     results = list(
         pool.pool_map(
             listen, listing.utterances, (builder.LOAD, 16000), workers=workers, description=name

@@ -3,101 +3,28 @@
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import io
 import json
 import os
 import pathlib
-import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ser_jax.corpora import (
     DEFAULT_DATA_DIR,
     METADATA_FILE,
     REPRESENTATIONS,
     corpus_folder,
-    default_manual_dir,
     expand,
     is_prepared,
 )
 from ser_jax.errors import UserError
 from ser_jax.features import DEFAULT_FRONT_END, FrontEnd
+from tfds_builders.catalogue import builder_class, find_folder, list_corpus, not_preparable
 
-_NAMED = ('csv_corpus', 'folder')  # corpora of the user's own, which have a name behind these
-_OWN_NAME = re.compile(rf'({"|".join(_NAMED)})/[A-Za-z0-9][A-Za-z0-9_.-]*')
 # More names than this are counted, not listed.
 _LISTED = 10
-
-
-def corpus_names() -> list[str]:
-    """The corpora there are builders for: the folders of this package."""
-    here = pathlib.Path(__file__).parent
-    names = sorted(path.parent.name for path in here.glob('*/*_dataset_builder.py'))
-    return [f'{name}/<name>' if name in _NAMED else name for name in names]
-
-
-def builder_class(name: str):
-    """The `Builder` of a corpus.
-
-    Raises:
-        UserError: there is no such corpus; lists those there are.
-    """
-    if name not in corpus_names() and not _OWN_NAME.fullmatch(name):
-        raise UserError(f'unknown corpus {name!r}: one of {", ".join(corpus_names())}')
-    package = name.split('/')[0]
-    return importlib.import_module(f'tfds_builders.{package}.{package}_dataset_builder').Builder
-
-
-def find_folder(name: str, manual_dir: str | os.PathLike | None) -> pathlib.Path | None:
-    """The folder a corpus is read from; None where none is named or needed.
-
-    Raises:
-        UserError: it was named but is not there.
-    """
-    if not builder_class(name).NEEDS_FOLDER:
-        return None
-    folder = expand(manual_dir) if manual_dir else default_manual_dir(name)
-    if folder is None:
-        return None
-    if not folder.is_dir():
-        if manual_dir:
-            raise UserError(f'manual_dir {folder} of {name} is not a folder')
-        return None
-    return folder
-
-
-def list_corpus(name: str, folder: pathlib.Path | None, **options):
-    """`Listing` of a corpus; csv corpora learn their name, which prefixes their speakers."""
-    if name.startswith('csv_corpus/'):
-        options['name'] = name
-    return builder_class(name).list_utterances(folder, **options)
-
-
-def not_preparable(name: str, representation: str = 'log_mel', prepared: str = '') -> UserError:
-    """The one line that says where a missing corpus comes from and where to put it.
-
-    Args:
-        name: the corpus.
-        representation: that is missing.
-        prepared: one that is there, or ''.
-    """
-    command = f'python -m tfds_builders.build {name} --manual_dir=FOLDER'
-    if representation != 'log_mel':
-        command += f' --representation={representation}'
-    if prepared:
-        return UserError(
-            f'{name} is prepared as {prepared} only, but its {representation} records are needed: run {command}, where FOLDER '
-            'holds the recordings'
-        )
-    place = name.rpartition('/')[2]
-    wanted = default_manual_dir(name)
-    put = f'put it in {wanted}' if wanted else f'set SER_JAX_MANUAL_DIR to the folder above {place}'
-    return UserError(
-        f'{name} is not prepared and not here: {builder_class(name).MANUAL_DOWNLOAD_INSTRUCTIONS}; then {put}, '
-        f'or run {command}'
-    )
 
 
 def prepare(
@@ -111,6 +38,8 @@ def prepare(
     strict: bool = False,
     workers: int | None = None,
     num_shards: int | None = None,
+    beam_runner: str | None = None,
+    beam_options: Sequence[str] = (),
     rebuild: bool = False,
     log: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> pathlib.Path:
@@ -129,6 +58,8 @@ def prepare(
         strict: stop at the first unusable file.
         workers: processes; None = as many as pay.
         num_shards: files the records are spread over; None = see `CorpusBuilder`.
+        beam_runner: of Apache Beam, such as 'DirectRunner'; None = without Beam.
+        beam_options: its options, such as '--project=mine'.
         rebuild: whether to build again where sources, options or code have changed since.
         log: takes the lines of the summary.
 
@@ -138,6 +69,9 @@ def prepare(
     Raises:
         UserError: see `ser_jax.corpora.open_corpus`; also an unwritable data_dir, strict mode's stop.
     """
+    beam = _beam_config(beam_runner, beam_options)
+    if beam and strict:
+        raise UserError('--strict needs to see the files in order: leave out --beam_runner')
     folder = find_folder(name, manual_dir)
     root = expand(data_dir or DEFAULT_DATA_DIR)
     target = corpus_folder(name, data_dir=root, representation=representation)
@@ -157,7 +91,7 @@ def prepare(
                 try:
                     if folder is None and builder_class(name).NEEDS_FOLDER:
                         folder = _download(name, representation, root, log)
-                    _build(name, folder, scratch, target, settings, log)
+                    _build(name, folder, scratch, target, settings, log, beam)
                 finally:
                     shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
@@ -168,6 +102,23 @@ def prepare(
             f'cannot write below {root} ({error.strerror or error}): name another data_dir'
         ) from error
     return target
+
+
+def _beam_config(runner: str | None, options: Sequence[str]) -> dict:
+    """Arguments of TFDS' DownloadConfig.
+
+    Raises:
+        UserError: Beam is not installed, or options without a runner.
+    """
+    if not runner:
+        if options:
+            raise UserError('--beam_options need a --beam_runner')
+        return {}
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError("--beam_runner needs Apache Beam: pip install 'ser_jax[beam]'") from error
+    return {'beam_runner': runner, 'beam_options': PipelineOptions(list(options))}
 
 
 def _download(
@@ -195,6 +146,7 @@ def _build(
     target: pathlib.Path,
     settings: dict,
     log: Callable[[str], None],
+    beam: dict,
 ):
     """Builds into `scratch` and moves the result to `target`, unless the same is there already."""
     import tensorflow_datasets as tfds
@@ -220,7 +172,10 @@ def _build(
     builder = builder_type(listing=listing, extra=extra, data_dir=scratch, **settings)
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS' own two lines, about unknown sizes
-        builder.download_and_prepare(download_dir=scratch / 'downloads')
+        builder.download_and_prepare(
+            download_dir=scratch / 'downloads',
+            download_config=tfds.download.DownloadConfig(**beam) if beam else None,
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         os.rename(target, scratch / 'replaced')
