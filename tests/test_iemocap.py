@@ -212,3 +212,6 @@ def test_all_systems_run_on_it(records, tmp_path, system, folds, conditions):
     assert sum(f['n'] for f in card['conditions'][conditions[0]]['folds']) == (
         50 if folds == 5 else 12
     )
+    shown = run('ser_jax.report', f'--workdir={tmp_path / "run"}', f'--condition={conditions[0]}')
+    assert shown.returncode == 0, shown.stderr
+    assert 'UAR' in shown.stdout

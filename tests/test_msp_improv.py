@@ -180,3 +180,6 @@ def test_all_systems_run_on_it(tree, tmp_path, system, conditions):
     assert card['n_folds'] == [6, 6]
     held_out = [fold['test_speakers'] for fold in card['conditions'][conditions[0]]['folds']]
     assert held_out == [[f'msp_improv/F0{n}', f'msp_improv/M0{n}'] for n in range(1, 7)]
+    shown = run('ser_jax.report', f'--workdir={tmp_path / "run"}', f'--condition={conditions[0]}')
+    assert shown.returncode == 0, shown.stderr
+    assert 'UAR' in shown.stdout
