@@ -2,7 +2,7 @@
 
 --workdir     a finished run of ser_jax.main, or several of one system with other seeds
 --against     the same of another system, tested on the same utterances: A minus B
---condition   of the test; default clean
+--condition   of the test; default clean, or clean_<first task> where the emotion is none
 --format      table or json; default table
 --replicates  of the bootstrap, and of the permutation where it is not exact; default 10000
 """
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     several = {'nargs': '+', 'action': 'extend', 'metavar': 'DIR'}
     parser.add_argument('--workdir', required=True, help='finished run(s) of system A', **several)
     parser.add_argument('--against', default=[], help='finished run(s) of system B', **several)
-    parser.add_argument('--condition', default='clean', help='of the test (default: clean)')
+    parser.add_argument(
+        '--condition', default='', help='of the test (default: clean, of the first task)'
+    )
     parser.add_argument('--format', default='table', choices=['table', 'json'])
     parser.add_argument('--replicates', type=int, default=10_000, help='default: 10000')
     words = sys.argv[1:] if arguments is None else arguments
@@ -58,12 +60,20 @@ def _split(word):
     return word.split('=', 1) if word.startswith(('--workdir=', '--against=')) else [word]
 
 
+def _usual_condition(workdir):
+    """`clean`, or that of the first task where the emotion is none."""
+    from ser_jax import finished
+
+    there = finished.read_card(workdir)['conditions']
+    clean = [name for name in there if name.startswith('clean')]
+    return clean[0] if clean and 'clean' not in clean else 'clean'
+
+
 def _compare(options):
     from ser_jax import paired  # after the flags: it is slower to import
 
-    result = paired.compare_runs(
-        options.workdir, options.against, options.condition, options.replicates
-    )
+    condition = options.condition or _usual_condition(options.workdir[0])
+    result = paired.compare_runs(options.workdir, options.against, condition, options.replicates)
     _write(options, result, comparison_table(result), result['warnings'])
 
 
@@ -73,7 +83,7 @@ def _show(options):
     cards = finished.read_seeds(options.workdir)
     for workdir, card in zip(options.workdir, cards):
         there, wanted = card['conditions'], options.condition
-        if wanted != 'clean':
+        if wanted not in ('', 'clean'):
             if wanted not in there:
                 names = ', '.join(there) or 'none'
                 raise UserError(
@@ -89,7 +99,8 @@ def _show(options):
         line = f'validation UAR  {_spread(*found.values())} %   mean over {len(uar)} seeds ± std'
         _write(options, {'cards': cards, 'over_seeds': found}, '\n'.join([*tables, line]), [])
     else:
-        result = paired.over_seeds(options.workdir, options.condition, options.replicates)
+        condition = options.condition or _usual_condition(options.workdir[0])
+        result = paired.over_seeds(options.workdir, condition, options.replicates)
         text = '\n'.join([*tables, seeds_table(result)])
         _write(options, {'cards': cards, 'over_seeds': result}, text, result['warnings'])
 

@@ -167,6 +167,17 @@ def test_table_says_what_a_number_needs(runs, capsys):
     assert err == 'warning: 3 seeds against 2: an averaged posterior gains with every seed\n'
 
 
+def test_runs_without_the_emotion_need_no_condition(tmp_path, capsys):
+    names = ('clean_arousal', 'clean_valence')
+    a, b = (lay(tmp_path / str(seed), predictions(seed), seed, conditions=names) for seed in (0, 1))
+    out, _ = shown(capsys, f'--workdir={a}', f'--against={b}')
+    assert 'condition clean_arousal' in out
+    out, _ = shown(capsys, f'--workdir={a}', b)
+    assert 'condition clean_arousal' in out
+    out, _ = shown(capsys, f'--workdir={a}', b, '--condition=clean_valence')
+    assert 'condition clean_valence' in out
+
+
 def test_single_seeds_are_one_row(runs, capsys):
     (a, *_), (b, *_) = runs
     out, err = shown(capsys, f'--workdir={a}', f'--against={b}', '--replicates=200')
