@@ -107,8 +107,9 @@ def test_other_front_end_names_both(tmp_path, mine):
 def test_missing_corpora_say_what_to_do(tmp_path, monkeypatch, name, words):
     monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
     with pytest.raises(UserError, match=words) as caught:
-        open_corpus(name, data_dir=tmp_path)
+        open_corpus(name, data_dir=tmp_path / 'records')
     assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'records').exists()
 
 
 @pytest.mark.parametrize('file', ['index.npz', 'metadata.json'])

@@ -75,6 +75,10 @@ def prepare(
     folder = find_folder(name, manual_dir)
     root = expand(data_dir or DEFAULT_DATA_DIR)
     target = corpus_folder(name, data_dir=root, representation=representation)
+    builder_type = builder_class(name)
+    absent = folder is None and builder_type.NEEDS_FOLDER
+    if absent and not builder_type.DOWNLOAD and not is_prepared(target):
+        raise _missing(name, representation, root)  # before anything is written
     scratch = root / '.building' / f'{name.replace("/", "-")}-{representation}'
     settings = {
         'front_end': front_end,
@@ -89,7 +93,7 @@ def prepare(
             if rebuild or not is_prepared(target):
                 shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
                 try:
-                    if folder is None and builder_class(name).NEEDS_FOLDER:
+                    if absent:
                         folder = _download(name, representation, root, log)
                     _build(name, folder, scratch, target, settings, log, beam)
                 finally:
@@ -125,18 +129,21 @@ def _download(
     name: str, representation: str, root: pathlib.Path, log: Callable[[str], None]
 ) -> pathlib.Path:
     """The folder of a corpus that may be had without asking."""
-    builder_type = builder_class(name)
-    others = [
-        other
-        for other in REPRESENTATIONS
-        if is_prepared(corpus_folder(name, data_dir=root, representation=other))
-    ]
-    missing = not_preparable(name, representation, *others[:1])
+    missing, builder_type = _missing(name, representation, root), builder_class(name)
     if not builder_type.DOWNLOAD:
         raise missing
     from tfds_builders import downloads
 
     return downloads.fetch(builder_type, root / 'downloads', missing, log)
+
+
+def _missing(name: str, representation: str, root: pathlib.Path) -> UserError:
+    others = [
+        other
+        for other in REPRESENTATIONS
+        if is_prepared(corpus_folder(name, data_dir=root, representation=other))
+    ]
+    return not_preparable(name, representation, *others[:1])
 
 
 def _build(
