@@ -1,4 +1,4 @@
-"""The codes of an autoencoder, to look at: a map of test utterances, and log-mels decoded between two emotions."""
+"""The codes of an autoencoder, to look at: a map of utterances, and log-mels decoded between two emotions."""
 
 import functools
 from pathlib import Path
@@ -18,7 +18,7 @@ _STEPS = 5  # log-mels between two emotions
 def draw_codes(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     """Draws `report/codes.png` and `report/path.png` with a fold's kept parameters; nothing for networks without codes.
 
-    The map shows the test utterances; the path leads from the mean code of one emotion's training utterances to that
+    The map shows the utterances that train, validate and test; the path leads from the mean code of one emotion's training utterances to that
     of another's.
 
     Args:
@@ -34,13 +34,19 @@ def draw_codes(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     index, metadata = experiment.corpus.index, experiment.corpus.metadata
     speech = 'SYNTHETIC' if metadata['synthetic'] else 'real'
     heading = f'{experiment.corpus.name} ({speech} speech), {fold.name}'
-    emotions = np.array([*metadata['vocabulary'], 'unknown'])[index['emotion'][fold.test]]
-    genders = np.array([*GENDERS, 'unknown'])[index['gender'][fold.test]]
-    if len(fold.test) > 1 and experiment.model.code_features > 1:
+    # Of all sides: the tested side is often a single speaker, whose gender and name would colour nothing.
+    sides = {side: getattr(fold, side) for side in ('train', 'validation', 'test')}
+    rows = np.concatenate(list(sides.values()))
+    if len(rows) > 1 and experiment.model.code_features > 1:
         figures.codes_figure(
-            _codes(experiment, variables, fold.test),
-            {'emotion': emotions, 'speaker': index['speaker'][fold.test], 'gender': genders},
-            f'Codes of test speakers: {heading}',
+            _codes(experiment, variables, rows),
+            {
+                'emotion': np.array([*metadata['vocabulary'], 'unknown'])[index['emotion'][rows]],
+                'speaker': index['speaker'][rows],
+                'gender': np.array([*GENDERS, 'unknown'])[index['gender'][rows]],
+                'side': np.repeat(list(sides), [len(some) for some in sides.values()]),
+            },
+            f'Codes: {heading}',
             workdir / 'report' / 'codes.png',
         )
     if not experiment.model.reconstruction or experiment.model.input == 'functionals':

@@ -154,8 +154,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     of_log_mels = config.augmentations or any(
         task.kind == 'reconstruction' for task in config.tasks.values()
     )
+    emotion = config.tasks.get('emotion')
     if config.adversarial_epsilon and (
-        config.representation != 'log_mel' or 'emotion' not in config.reported
+        config.representation != 'log_mel' or emotion is None or not emotion.weight
     ):
         raise UserError(
             'config.adversarial_epsilon attacks the emotion on log-mels: it needs that task and that representation'
