@@ -137,6 +137,7 @@ def test_two_devices_give_the_same_losses(records, tmp_path):
         ('--config.tasks.arousal.target=emotion', "target is 'emotion'"),
     ],
 )
+@pytest.mark.usefixtures('finished')  # which prepares the corpus: stderr then holds the error alone
 def test_what_cannot_be_is_refused(records, tmp_path, more, message):
     result = run(*command(records, tmp_path / 'run', '--config.conditions=()', more))
     assert result.returncode == 1, result.stdout
