@@ -37,9 +37,10 @@ def draw_codes(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     # Of all sides: the tested side is often a single speaker, whose gender and name would colour nothing.
     sides = {side: getattr(fold, side) for side in ('train', 'validation', 'test')}
     rows = np.concatenate(list(sides.values()))
+    codes = _codes(experiment, variables, rows)
     if len(rows) > 1 and experiment.model.code_features > 1:
         figures.codes_figure(
-            _codes(experiment, variables, rows),
+            codes,
             {
                 'emotion': np.array([*metadata['vocabulary'], 'unknown'])[index['emotion'][rows]],
                 'speaker': index['speaker'][rows],
@@ -51,7 +52,7 @@ def draw_codes(experiment: Experiment, fold: Fold, workdir: Path) -> None:
         )
     if not experiment.model.reconstruction or experiment.model.input == 'functionals':
         return
-    codes = _codes(experiment, variables, fold.train)
+    codes = codes[: len(fold.train)]
     emotions = index['emotion'][fold.train]
     means = {name: codes[emotions == code].mean(0) for code, name in _present(metadata, emotions)}
     if len(means) < 2:
