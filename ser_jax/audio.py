@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from ser_jax.errors import UserError
 MIN_SECONDS = 0.1
 # -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech.
 SILENCE_PEAK = 16
+
+_BLOCK = 1 << 20  # frames decoded at once
 
 AUDIO_ENDINGS = ('.wav', '.flac', '.ogg', '.mp3')
 
@@ -76,24 +79,39 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
             raise AudioError(path, 'empty file')
         if _truncated(path):
             raise AudioError(path, 'truncated (its header promises more)')
-        samples, rate = soundfile.read(path, dtype='float32', always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            pieces = [np.empty(0, np.int16), *_resampled(file, path, sample_rate)]
     except soundfile.LibsndfileError as error:
         reason = ' '.join(str(error.error_string).split()).rstrip('.')
         raise AudioError(path, f'cannot be decoded ({reason})') from error
     except OSError as error:
         raise AudioError(path, f'cannot be read ({error.strerror})') from error
+    samples = np.concatenate(pieces)
     if not len(samples):
         raise AudioError(path, 'no samples')
-    if not np.isfinite(samples).all():
-        raise AudioError(path, 'samples that are not finite')
-    mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-    if rate != sample_rate:
-        import soxr
+    return samples
 
-        mono = soxr.resample(mono, rate, sample_rate, quality='HQ')
-    if not len(mono):
-        raise AudioError(path, 'no samples')
-    return np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)
+
+def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarray]:
+    """The samples of an open file, int16, piece by piece: an hour of 48 kHz stereo would take 1.4 GB at once.
+
+    The pieces are, bit for bit, those of the resampled whole.
+    """
+    import soxr
+
+    other_rate = file.samplerate != sample_rate
+    if other_rate:
+        stream = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype='float32', quality='HQ')
+    while True:
+        block = file.read(_BLOCK, dtype='float32', always_2d=True)
+        if not np.isfinite(block).all():
+            raise AudioError(path, 'samples that are not finite')
+        mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        if other_rate:
+            mono = stream.resample_chunk(mono, last=not len(block))
+        yield np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)
+        if not len(block):
+            return
 
 
 def file_rate(path: str | os.PathLike) -> int:

@@ -125,3 +125,14 @@ def test_unusable():
     assert unusable(speech[:1599]).startswith('too short (0.10 s')
     assert unusable(np.zeros(16000, np.int16)) == 'silent'
     assert unusable(np.full(16000, -32768, np.int16)) is None
+
+
+def test_reading_piece_by_piece_is_reading_at_once(tmp_path, monkeypatch):
+    import soxr
+
+    monkeypatch.setattr('ser_jax.audio._BLOCK', 1 << 12)
+    stereo = np.random.default_rng(0).normal(0, 0.1, (30000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / 'a.wav', stereo, 44100, subtype='FLOAT')
+    whole = soxr.resample(stereo.mean(1), 44100, 16000, quality='HQ')
+    expected = np.rint(whole * 32768).astype(np.int16)
+    np.testing.assert_array_equal(read_audio(tmp_path / 'a.wav'), expected)
