@@ -109,9 +109,48 @@ def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarra
         mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
         if other_rate:
             mono = stream.resample_chunk(mono, last=not len(block))
-        yield np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)
+        yield _as_int16(mono)
         if not len(block):
             return
+
+
+def to_mono(waveform: np.ndarray, sample_rate: int, wanted_rate: int = 16000) -> np.ndarray:
+    """Samples at hand as `read_audio` gives those of a file.
+
+    Args:
+        waveform: [S] or [S, channels], int16 or floats in [-1, 1].
+        sample_rate: Hz.
+        wanted_rate: Hz.
+
+    Returns:
+        int16 [S'].
+
+    Raises:
+        UserError: no samples, of another shape or kind, or not finite.
+    """
+    waveform = np.asarray(waveform)
+    if waveform.ndim not in (1, 2) or not waveform.size:
+        raise UserError(f'a waveform is [samples] or [samples, channels], not {waveform.shape}')
+    if waveform.ndim == 2 and waveform.shape[1] > waveform.shape[0]:
+        raise UserError(
+            f'a waveform of several channels is [samples, channels], not {waveform.shape}'
+        )
+    if waveform.dtype != np.int16 and waveform.dtype.kind != 'f':
+        raise UserError(f'a waveform holds int16 or floats in [-1, 1], not {waveform.dtype}')
+    if not np.isfinite(waveform).all():
+        raise UserError('the waveform has samples that are not finite')
+    mono = waveform.reshape(len(waveform), -1).astype(np.float32).mean(axis=1)
+    if waveform.dtype == np.int16:
+        mono /= 32768
+    if sample_rate != wanted_rate:
+        import soxr
+
+        mono = soxr.resample(mono, sample_rate, wanted_rate, quality='HQ')
+    return _as_int16(mono)
+
+
+def _as_int16(samples: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
 
 def file_rate(path: str | os.PathLike) -> int:

@@ -137,6 +137,7 @@ def result_card(
     attack_checks: Sequence[Mapping] = (),
     tested_with: Mapping | None = None,
     n_labels: Mapping | None = None,
+    calibration: Mapping | None = None,
 ) -> dict:
     """The result card: everything that `results.json` says about a run.
 
@@ -162,6 +163,7 @@ def result_card(
         attack_checks: `conditions.checks(…)`; where there are any the card has them.
         tested_with: `reporting.tested_with(…)`; likewise.
         n_labels: utterances a fold whose labels were used, by side; likewise.
+        calibration: task -> `calibration.calibrate(…)`; likewise.
 
     Returns:
         The card, in plain Python values.
@@ -188,6 +190,8 @@ def result_card(
         card['validation'] = validation
     if attack_checks:
         card['attack_checks'] = attack_checks
+    if calibration:
+        card['calibration'] = calibration
     card['config'] = config
     if n_labels:
         card['n_labels'] = n_labels

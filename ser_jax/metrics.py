@@ -126,6 +126,30 @@ def ccc(targets, predictions) -> float:
     return float(_ratio(2 * covariance, spread))
 
 
+def expected_calibration_error(probabilities, labels, n_bins: int = 15) -> float:
+    """How far confidence is from accuracy (Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599, equation 5).
+
+    The confidence, the largest probability of a row, is cut into bins of equal width; the error is the mean over the
+    rows of |accuracy − mean confidence| of their bin.
+
+    Args:
+        probabilities: [N, K].
+        labels: true classes, int [N].
+        n_bins: number of bins.
+
+    Returns:
+        0–1; NaN without rows.
+    """
+    probabilities = np.asarray(probabilities, float)
+    if not len(probabilities):
+        return float('nan')
+    confidence = probabilities.max(1)
+    right = probabilities.argmax(1) == np.asarray(labels)
+    # A bin is open on the left: (0, 1/n], …
+    number = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    return float(np.abs(np.bincount(number, right - confidence, n_bins)).sum() / len(right))
+
+
 def confusion_by_speaker(labels, predictions, speakers, n_classes: int) -> np.ndarray:
     """One confusion matrix per speaker, speakers in sorted order.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ser_jax import pipeline
+from ser_jax import pipeline, screening
+from ser_jax.audio import MIN_SECONDS, to_mono
 from ser_jax.checkpoints import Checkpoints
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
@@ -22,59 +23,131 @@ _BATCH = 16
 
 
 @dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a model says of a recording, or of a window of it.
+
+    Attributes:
+        start, end: seconds.
+        flags: what speaks against the answer, see `screening.screen`.
+        said: task -> probabilities float32 [K], or the rating [1] of a regression; of several windows the mean over those
+            that nothing speaks against, or over all. None where there was too little to hear.
+        windows: of a recording longer than one.
+    """
+
+    start: float
+    end: float
+    flags: tuple[str, ...]
+    said: dict[str, np.ndarray] | None
+    windows: tuple['Answer', ...] = ()
+
+    def best(self, task: Task) -> str | float | None:
+        """The most probable class of a task, or its rating; None where what was heard does not allow to tell."""
+        if self.said is None or set(self.flags) & set(screening.UNANSWERED):
+            return None
+        if task.kind == 'regression':
+            return round(float(self.said[task.name][0]), 3)
+        return task.classes[self.said[task.name].argmax()]
+
+    def probabilities(self, task: Task) -> dict[str, float] | None:
+        """Class -> probability."""
+        return self.said and dict(zip(task.classes, map(float, self.said[task.name])))
+
+
+@dataclasses.dataclass(frozen=True)
 class Predictor:
     """The final model of a run.
 
     Attributes:
         tasks: what it tells: classifications and regressions.
         synthetic: whether it was trained on made-up speech and says nothing about real one.
-        front_end: of the features; `front_end.sample_rate` is what waveforms must have.
+        calibrated: whether its probabilities are, by a temperature fitted on validation speakers.
+        front_end: of the features; `front_end.sample_rate` is what `compute` must get.
         compute: (waveform float32 [B, S], samples int32 [B]) -> {task: probabilities [B, K] or ratings [B, 1]}.
     """
 
     tasks: tuple[Task, ...]
     synthetic: bool
+    calibrated: bool
     front_end: FrontEnd
     compute: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
 
-    def predict(self, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """What the model says of recordings; of several windows the mean.
+    def predict(self, waveform: np.ndarray, sample_rate: int) -> Answer:
+        """What the model says of a recording.
+
+        Args:
+            waveform: [S] or [S, channels], floats in [-1, 1] or int16.
+            sample_rate: Hz.
+
+        Returns:
+            The answer.
+
+        Raises:
+            UserError: no samples, of another kind, or not finite.
+        """
+        return self.predict_batch([to_mono(waveform, sample_rate, self.front_end.sample_rate)])[0]
+
+    def predict_batch(self, waveforms: Sequence[np.ndarray]) -> list[Answer]:
+        """What the model says of recordings, each cut into windows where it is long.
 
         Args:
             waveforms: N arrays int16 [S] at `front_end.sample_rate`, see `audio.read_audio`.
 
         Returns:
-            Task -> probabilities float32 [N, K], or the ratings [N, 1] of a regression.
+            N answers.
         """
-        pieces, owners = [], []
-        for owner, waveform in enumerate(waveforms):
-            windows = _windows(waveform, int(WINDOW_SECONDS * self.front_end.sample_rate))
-            pieces += windows
-            owners += [owner] * len(windows)
-        samples = np.array([len(piece) for piece in pieces], np.int32)
+        rate = self.front_end.sample_rate
+        cut = [_windows(waveform, int(WINDOW_SECONDS * rate)) for waveform in waveforms]
+        pieces = [piece for windows in cut for _, piece in windows]
+        said = iter(self._said(pieces))
+        answers = []
+        for windows in cut:
+            heard = [
+                Answer(
+                    start / rate,
+                    (start + len(piece)) / rate,
+                    screening.screen(piece, rate),
+                    next(said),
+                )
+                for start, piece in windows
+            ]
+            answers.append(heard[0] if len(heard) == 1 else _merged(heard))
+        return answers
+
+    def _said(self, pieces: list[np.ndarray]) -> list[dict[str, np.ndarray] | None]:
+        """What the network says of each piece; None of those it cannot take."""
+        least = int(MIN_SECONDS * self.front_end.sample_rate)
+        usable = [piece for piece in pieces if len(piece) >= least]
+        samples = np.array([len(piece) for piece in usable], np.int32)
         frames = np.array([self.front_end.frames(length) for length in samples], np.int32)
-        result = {task.name: np.zeros((len(waveforms), task.outputs)) for task in self.tasks}
-        n_windows = np.bincount(owners, minlength=len(waveforms))[:, None]
+        found = [{} for _ in usable]
         for longest, positions in pipeline.buckets(frames, _BATCH):
             # The most samples that `longest` frames may stand for.
             batch = np.zeros((_BATCH, longest * self.front_end.hop_length - 1), np.float32)
             for row, position in zip(batch, positions):
-                row[: len(pieces[position])] = pieces[position] / np.float32(32768)
-            found = jax.device_get(self.compute(batch, samples[positions]))
-            # A last batch repeats its last piece, which must count once.
-            for position in np.unique(positions):
-                row = int(np.argmax(positions == position))
-                for name, said in found.items():
-                    result[name][owners[position]] += said[row]
-        return {name: (sums / n_windows).astype(np.float32) for name, sums in result.items()}
+                row[: len(usable[position])] = usable[position] / np.float32(32768)
+            rows = jax.device_get(self.compute(batch, samples[positions]))
+            for row, position in enumerate(positions):  # a last batch repeats its last piece
+                found[position] = {name: said[row] for name, said in rows.items()}
+        found = iter(found)
+        return [next(found) if len(piece) >= least else None for piece in pieces]
 
 
-def _windows(waveform: np.ndarray, window: int) -> list[np.ndarray]:
-    """The waveform itself, or equally spaced windows that overlap by at least a half."""
+def _merged(windows: list[Answer]) -> Answer:
+    """The answer for a whole recording."""
+    good = [one for one in windows if not set(one.flags) & set(screening.UNANSWERED)] or windows
+    said = {name: np.mean([one.said[name] for one in good], axis=0) for name in good[0].said}
+    # Silence between two sentences speaks against nothing; clipping anywhere does.
+    flags = {flag for one in good for flag in one.flags}
+    order = [flag for flag in screening.FLAGS if flag in flags]
+    return Answer(0.0, windows[-1].end, tuple(order), said, tuple(windows))
+
+
+def _windows(waveform: np.ndarray, window: int) -> list[tuple[int, np.ndarray]]:
+    """(first sample, samples) of the waveform itself, or of equally spaced windows that overlap by at least a half."""
     if len(waveform) <= window:
-        return [waveform]
+        return [(0, waveform)]
     starts = np.linspace(0, len(waveform) - window, 1 + -(-2 * (len(waveform) - window) // window))
-    return [waveform[start : start + window] for start in starts.astype(int)]
+    return [(start, waveform[start : start + window]) for start in starts.astype(int).tolist()]
 
 
 def load(workdir: str | Path) -> Predictor:
@@ -108,6 +181,11 @@ def load(workdir: str | Path) -> Predictor:
         for name, classes in card['tasks'].items()
     )
     front_end = FrontEnd(**config['data']['front_end'])
+    temperatures = {
+        name: of_task['temperature']
+        for name, of_task in card.get('calibration', {}).items()
+        if 'temperature' in of_task
+    }
     model = stored_model(config, {task.name: task.outputs for task in tasks})
     seen = front_end if config['representation'] == 'log_mel' else None  # by the network
 
@@ -119,6 +197,7 @@ def load(workdir: str | Path) -> Predictor:
             1 + samples // seen.hop_length if seen else samples,
             train=False,
         )
+        outputs |= {name: outputs[name] / value for name, value in temperatures.items()}
         return answers(outputs, tasks, variables['constants'])
 
-    return Predictor(tasks, card['synthetic'], front_end, compute)
+    return Predictor(tasks, card['synthetic'], bool(temperatures), front_end, compute)

@@ -12,6 +12,7 @@ import numpy as np
 from ser_jax import conditions, evaluation, figures
 from ser_jax import workdir as workdirs
 from ser_jax.attention import draw_attention
+from ser_jax.calibration import calibrate
 from ser_jax.codes import draw_codes
 from ser_jax.conditions import Tester
 from ser_jax.corpora import prepared_hash
@@ -91,6 +92,7 @@ def report(
         attack_checks=conditions.checks(tester.conditions, rates),
         tested_with=tested_with(config),
         n_labels=_n_labels(summaries) if config.labelled_share < 1 else None,
+        calibration=_calibration(experiment, workdir) if pooled else None,
     )
     if pooled:
         draw_attention(experiment, experiment.folds[0], workdir)
@@ -132,6 +134,23 @@ def _pooled(folds: list[str], workdir: Path, result: str) -> Predictions:
     """Predictions of all folds."""
     files = [workdirs.predictions_file(workdir, name, result) for name in folds]
     return pool([read_predictions(file)[0] for file in files])
+
+
+def _calibration(experiment: Experiment, workdir: Path) -> dict[str, dict[str, float]]:
+    """`calibration.calibrate(…)` of every reported classification."""
+
+    def read(side, task):
+        name = workdirs.result_name(side, task.name)
+        names = [fold.name for fold in experiment.folds]
+        files = {fold: workdirs.predictions_file(workdir, fold, name) for fold in names}
+        return {fold: read_predictions(file)[0] for fold, file in files.items()}
+
+    validated = all(len(fold.validation) for fold in experiment.folds)
+    return {
+        task.name: calibrate(read('clean', task), read('validation', task) if validated else {})
+        for task in experiment.reported
+        if task.kind == 'classification'
+    }
 
 
 def _facts(folds: list[str], workdir: Path, condition: str) -> dict[str, float]:

@@ -22,7 +22,6 @@ from ser_jax.folds import Fold
 from ser_jax.labels import level_of
 from ser_jax.predictions import Predictions, write_predictions
 from ser_jax.reporting import report, tested_with
-from ser_jax.tasks import Task
 from ser_jax.writer import MetricLog
 
 
@@ -152,7 +151,7 @@ def _predict_fold(
     workdir: Path,
     anew: bool = False,
 ) -> None:
-    """Predicts a fold's test utterances with its kept parameters, under every condition not yet there (or `anew`)."""
+    """Predicts with a fold's kept parameters what is not yet there (or `anew`): its test utterances, under every condition, and its validation utterances."""
 
     def files(name):
         results = [workdirs.result_name(name, task.name) for task in experiment.reported]
@@ -164,9 +163,15 @@ def _predict_fold(
         for name in ('clean', *tester.conditions)
         if anew or not workdirs.is_made(*files(name), tester.made_with(name))
     ]
-    if not names:
+    to_validate = files('validation')[0] if len(fold.validation) else []
+    if not anew and all(path.exists() for path in to_validate):
+        to_validate = []
+    if not names and not to_validate:
         return
     variables = loop.restore_best(experiment, workdir / 'checkpoints' / fold.name)
+    if to_validate:
+        answers = loop.predict(experiment, variables, experiment.utterances(fold.validation))
+        _write_answers(experiment, fold.name, fold.validation, answers, to_validate)
     said = time.monotonic()
     for number, name in enumerate(names, 1):
         if jax.process_index() == 0 and time.monotonic() - said > 5:
@@ -184,30 +189,37 @@ def _predict_fold(
         evaluation.write_json(
             told, {'made_with': tester.made_with(name), 'n': len(fold.test), **facts}
         )
-        for task, path in zip(experiment.reported, paths):
-            predictions = _predictions(experiment, task, fold, answers[task.name])
-            write_predictions(path, predictions, task.classes)
+        _write_answers(experiment, fold.name, fold.test, answers, paths)
     multihost_utils.sync_global_devices(f'predictions {fold.name}')
 
 
-def _predictions(
-    experiment: Experiment, task: Task, fold: Fold, answers: np.ndarray
-) -> Predictions:
-    """What was said of those test utterances that have a label of the task."""
-    labels = experiment.labels_of(task, fold.test)
-    rows, answers, labels = fold.test[labels >= 0], answers[labels >= 0], labels[labels >= 0]
-    index, ratings = experiment.corpus.index, {}
-    if task.kind == 'regression':
-        ratings = {'rating': index[task.target][rows], 'predicted_rating': answers[:, 0]}
-        answers = np.eye(len(task.classes))[level_of(answers[:, 0])]
-    return Predictions(
-        id=index['id'][rows],
-        fold=[fold.name] * len(rows),
-        speaker=index['speaker'][rows],
-        label=labels,
-        probabilities=answers,
-        **ratings,
-    )
+def _write_answers(
+    experiment: Experiment,
+    fold: str,
+    rows: np.ndarray,
+    answers: dict[str, np.ndarray],
+    paths: list[Path],
+) -> None:
+    """Writes what was said of some rows of the corpus, for every reported task of those that have a label of it."""
+    if jax.process_index() > 0:
+        return
+    index = experiment.corpus.index
+    for task, path in zip(experiment.reported, paths):
+        labels, ratings = experiment.labels_of(task, rows), {}
+        labelled = labels >= 0
+        known, said = rows[labelled], answers[task.name][labelled]
+        if task.kind == 'regression':
+            ratings = {'rating': index[task.target][known], 'predicted_rating': said[:, 0]}
+            said = np.eye(len(task.classes))[level_of(said[:, 0])]
+        predictions = Predictions(
+            id=index['id'][known],
+            fold=[fold] * len(known),
+            speaker=index['speaker'][known],
+            label=labels[labelled],
+            probabilities=said,
+            **ratings,
+        )
+        write_predictions(path, predictions, task.classes)
 
 
 def _predict_corpora(

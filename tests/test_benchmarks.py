@@ -192,3 +192,11 @@ def test_the_readme_cites_the_measured_baselines(path):
 def test_the_end_to_end_network_in_pytorch_is_the_same():
     losses = end_to_end_step.same_losses(end_to_end_step.make_batch(2, 0.1))
     assert losses[0][0] > losses[-1][0]  # and it learns
+
+
+def test_screening(beeps, capsys, monkeypatch):
+    from benchmarks import screening
+
+    monkeypatch.setattr(sys, 'argv', ['screening', f'{beeps["manual_dir"]}/hums'])
+    screening.main()
+    assert re.search(r'^hums +16 ', capsys.readouterr().out, re.MULTILINE)

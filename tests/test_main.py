@@ -259,7 +259,8 @@ def test_a_run_leaves_everything_it_promises(beeps, tmp_path):
     assert list(workdir.rglob('events.out.tfevents.*'))
     assert {row['fold'] for row in metrics(workdir)} == {'fold_01', 'final'}
     kept = sorted(p.name for p in (workdir / 'checkpoints' / 'fold_01').iterdir())
-    assert kept == ['best', 'clean.csv', 'clean.json', 'cost.json', 'summary.json']
+    files = ['best', 'clean.csv', 'clean.json', 'cost.json', 'summary.json', 'validation.csv']
+    assert kept == files
     card = json.loads((workdir / 'results.json').read_text())
     assert card['corpus'] == 'csv_corpus/beeps'
     assert card['cost']['train_seconds'] > 0

@@ -1,15 +1,22 @@
 """Recordings through a trained model."""
 
+import csv
+import glob
+import io
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+import ser_jax
 from configs.mtl_aug import get_config
-from ser_jax import loop, predict, train
+from ser_jax import loop, predict, screening, train
 from ser_jax.audio import read_audio
+from ser_jax.calibration import tempered
 from ser_jax.errors import UserError
 from ser_jax.experiment import build_experiment
 from ser_jax.predictor import WINDOW_SECONDS, load
@@ -32,8 +39,6 @@ def finished(beeps, tmp_path_factory):
 
 
 def _files(beeps, n=6):
-    from pathlib import Path
-
     return sorted(Path(beeps['manual_dir'], 'beeps').glob('*.wav'))[:n]
 
 
@@ -42,26 +47,92 @@ def test_equals_the_prediction_from_records(finished, beeps):
     rows = np.arange(len(experiment.corpus))
     variables = loop.restore_best(experiment, workdir / 'checkpoints' / 'final')
     expected = loop.predict(experiment, variables, experiment.utterances(rows))['emotion']
-    by_id = dict(zip(experiment.corpus.index['id'], expected))
+    card = json.loads((workdir / 'results.json').read_text())
+    calibrated = tempered(expected, card['calibration']['emotion']['temperature'])
+    by_id = dict(zip(experiment.corpus.index['id'], calibrated))
     files = _files(beeps)
     assert np.ptp(expected, axis=0).max() > 0.02, 'they all say the same'
-    ours = load(workdir).predict([read_audio(path) for path in files])['emotion']
+    answers = load(workdir).predict_batch([read_audio(path) for path in files])
+    ours = [answer.said['emotion'] for answer in answers]
     np.testing.assert_allclose(ours, [by_id[path.stem] for path in files], atol=1e-3)
 
 
-def test_long_recordings_are_cut_into_windows(finished):
+def _noise(seconds, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 3000, int(16000 * seconds)).astype(np.int16)
+
+
+def test_long_recordings_are_cut_into_windows(finished, tones_are_speech):
     predictor = load(finished[0])
-    rng = np.random.default_rng(0)
-    short = rng.normal(0, 3000, int(16000 * WINDOW_SECONDS)).astype(np.int16)
+    short = _noise(WINDOW_SECONDS)
     long = np.tile(short, 3)[: int(2.3 * len(short))]
     starts = np.linspace(0, len(long) - len(short), 4).astype(int)
-    pieces = [long[start : start + len(short)] for start in starts]
-    expected = predictor.predict(pieces)['emotion'].mean(axis=0)
-    np.testing.assert_allclose(predictor.predict([short, long])['emotion'][1], expected, atol=1e-5)
+    expected = predictor.predict_batch([long[start : start + len(short)] for start in starts])
+    first, answer = predictor.predict_batch([short, long])
+    assert not first.windows
+    assert [window.start for window in answer.windows] == pytest.approx(starts / 16000)
+    assert (answer.start, answer.end) == (0, 23)
+    for window, one in zip(answer.windows, expected, strict=True):
+        np.testing.assert_allclose(window.said['emotion'], one.said['emotion'], atol=1e-5)
+    mean = np.mean([one.said['emotion'] for one in expected], axis=0)
+    np.testing.assert_allclose(answer.said['emotion'], mean, atol=1e-5)
+
+
+def test_windows_without_speech_do_not_count(finished, tones_are_speech):
+    predictor = load(finished[0])
+    speech = _noise(WINDOW_SECONDS)
+    answer = predictor.predict_batch([np.concatenate([speech, np.zeros_like(speech)])])[0]
+    assert [window.flags for window in answer.windows] == [(), (), ('silent',)]
+    expected = np.mean([window.said['emotion'] for window in answer.windows[:2]], axis=0)
+    np.testing.assert_allclose(answer.said['emotion'], expected, atol=1e-6)
+    assert answer.flags == ()
+    assert answer.best(predictor.tasks[0])
+
+
+def test_probabilities_have_the_stored_temperature(finished, beeps, tmp_path):
+    waveforms = [read_audio(path) for path in _files(beeps)]
+    said = lambda: np.stack(
+        [one.said['emotion'] for one in load(tmp_path / 'run').predict_batch(waveforms)]
+    )
+    shutil.copytree(finished[0], tmp_path / 'run')
+    card = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert load(tmp_path / 'run').calibrated
+    temperature = card['calibration']['emotion'].pop('temperature')
+    calibrated = said()
+    (tmp_path / 'run' / 'results.json').write_text(json.dumps(card))
+    assert not load(tmp_path / 'run').calibrated
+    np.testing.assert_allclose(calibrated, tempered(said(), temperature), atol=1e-5)
+
+
+def test_from_python(finished, beeps, tones_are_speech):
+    path = _files(beeps)[0]
+    predictor = ser_jax.load(finished[0])
+    expected = predictor.predict_batch([read_audio(path)])[0].said['emotion']
+    floats, rate = soundfile.read(path)
+    for waveform in (floats, np.stack([floats, floats], 1), (floats * 32768).astype(np.int16)):
+        answer = predictor.predict(waveform, rate)
+        np.testing.assert_allclose(answer.said['emotion'], expected, atol=1e-5)
+    emotion = predictor.tasks[0]
+    assert answer.best(emotion) == max(
+        answer.probabilities(emotion), key=answer.probabilities(emotion).get
+    )
+    with pytest.raises(UserError, match='not finite'):
+        predictor.predict(np.full(16000, np.nan), 16000)
+    with pytest.raises(UserError, match='int64'):
+        predictor.predict(np.zeros(16000, np.int64), 16000)
+    with pytest.raises(UserError, match='channels'):
+        predictor.predict(np.zeros((2, 16000)), 16000)
+
+
+@pytest.fixture
+def tones_are_speech(monkeypatch):
+    """The corpus of these tests is one of beeps."""
+    monkeypatch.setattr(screening, 'VOICED_SHARE', -1)
+    monkeypatch.setattr(screening, 'TONALITY_SPREAD', -1)
 
 
 @pytest.mark.parametrize('form', ['table', 'csv', 'json'])
-def test_command(finished, beeps, tmp_path, capsys, form):
+def test_command(finished, beeps, tmp_path, capsys, form, tones_are_speech):
     files = _files(beeps, 2)
     stereo = tmp_path / 'stereo.flac'
     soundfile.write(stereo, np.random.default_rng(0).normal(0, 0.1, (30000, 2)), 44100)
@@ -80,6 +151,58 @@ def test_command(finished, beeps, tmp_path, capsys, form):
         for line in map(json.loads, lines):
             assert sum(line['probabilities'].values()) == pytest.approx(1, abs=1e-4)
             assert line['emotion'] == max(line['probabilities'], key=line['probabilities'].get)
+
+
+@pytest.mark.parametrize('form', ['table', 'csv', 'json'])
+def test_command_flags_what_it_cannot_label(finished, tmp_path, capsys, form):
+    tone = np.sin(np.arange(25 * 16000) * 0.2)
+    sounds = {'long': 0.1 * tone, 'short': 0.1 * tone[:3200], 'tiny': tone[:800], 'loud': 3 * tone}
+    for name, sound in sounds.items():
+        soundfile.write(tmp_path / f'{name}.wav', np.clip(sound, -1, 1), 16000)
+    soundfile.write(tmp_path / 'mute.wav', np.zeros(16000), 16000)
+    flags = f'--workdir={finished[0]}', f'--format={form}', '--windows'
+    assert predict.main([*flags, str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    rows = out.splitlines()[form != 'json' :]
+    for name, flag in {
+        'long': 'non_speech', 'short': 'too_short', 'tiny': 'too_short', 'mute': 'silent',
+        'loud': 'clipped',
+    }.items():  # fmt: skip
+        assert any(f'{name}.wav' in row and flag in row for row in rows), out
+        assert f'{name}.wav: ' in err
+    if form == 'json':
+        rows = {Path(row['file']).stem: row for row in map(json.loads, rows)}
+        assert {row['emotion'] for row in rows.values()} == {None}
+        assert rows['tiny']['probabilities'] is None
+        assert sum(rows['short']['probabilities'].values()) == pytest.approx(1)
+        assert [window['start'] for window in rows['long']['windows']] == [0, 5, 10, 15]
+    else:
+        assert len(rows) == 5 + 2 * 4  # the windows of the two long ones
+    if form == 'csv':
+        table = list(csv.DictReader(out.splitlines()))
+        assert {row['emotion'] for row in table} == {''}
+
+
+def test_patterns_and_lists(finished, beeps, tmp_path, capsys, monkeypatch):
+    files = _files(beeps, 3)
+    monkeypatch.setattr(sys, 'stdin', io.StringIO(f'{files[0]}\n\n{files[1]}\n'))
+    pattern = f'{glob.escape(str(files[2].parent))}/*{files[2].stem[2:]}.wav'
+    found = list(predict.find_files(predict._listed(['-', pattern])))
+    assert found[:2] == files[:2]
+    assert files[2] in found[2:]
+    with pytest.raises(UserError, match='nothing matches'):
+        list(predict.find_files([f'{tmp_path}/*.wav']))
+
+
+def test_portions_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, '_CHUNK_BYTES', 100)
+    monkeypatch.setattr(predict, '_CHUNK', 3)
+    sizes = [60, 60, 10, 10, 10, 10, 500, 1]
+    files = [tmp_path / str(k) for k in range(len(sizes))]
+    for file, size in zip(files, sizes):
+        file.write_bytes(bytes(size))
+    found = [[int(path.name) for path in chunk] for chunk in predict._chunks(files)]
+    assert found == [[0], [1, 2, 3], [4, 5], [6], [7]]
 
 
 def test_nothing_to_predict_with(beeps, tmp_path):
