@@ -36,7 +36,7 @@ setup(
         'tqdm',
     ],
     extras_require={
-        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff==0.17.5'],
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'nbclient', 'ipykernel', 'ruff==0.17.5'],
         'cuda': ['jax[cuda13]'],
         'tpu': ['jax[tpu]'],
         'beam': ['apache-beam'],
