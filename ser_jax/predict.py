@@ -23,11 +23,28 @@ _CHUNK = 64  # files decoded before they are predicted: bounds the memory
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 where a file could not be used."""
     parser = argparse.ArgumentParser(
-        prog='python -m ser_jax.predict', description=__doc__.partition(':')[0]
+        prog='python -m ser_jax.predict',
+        description=__doc__.partition(':')[0],
+        epilog='Exit status 1 where a file could not be used; the others are told all the same.',
     )
-    parser.add_argument('--workdir', required=True, help='of a finished run')
-    parser.add_argument('--format', default='table', choices=['table', 'csv', 'json'])
-    parser.add_argument('paths', nargs='+', metavar='FILE_OR_FOLDER', help='wav, flac, ogg, mp3')
+    parser.add_argument(
+        '--workdir',
+        required=True,
+        metavar='DIR',
+        help='of a finished run of ser_jax.main, whose final model is used',
+    )
+    parser.add_argument(
+        '--format',
+        default='table',
+        choices=['table', 'csv', 'json'],
+        help='json: an object a line; default table',
+    )
+    parser.add_argument(
+        'paths',
+        nargs='+',
+        metavar='FILE_OR_FOLDER',
+        help='wav, flac, ogg or mp3 of any rate, channels and length; of a folder all below it',
+    )
     options = parser.parse_args(arguments)
     os.environ.setdefault(
         'JAX_COMPILATION_CACHE_DIR', str(Path('~/.cache/ser_jax/compiled').expanduser())
