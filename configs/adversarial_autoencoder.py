@@ -18,28 +18,30 @@ _DIMENSIONS = ('arousal', 'valence', 'dominance')
 _PHASES = ('reconstruction', 'discriminator', 'generator', 'supervised')
 
 OPTIONS = {
-    # Ablations.
-    'no_autoencoder': {'tasks.reconstruction.weight': 0.0},
-    'no_adversary': {'model.adversary': False},
-    'no_speaker': {'tasks.speaker.weight': 0.0},
-    'no_gender': {'tasks.gender.weight': 0.0},
+    'no_autoencoder': {'tasks.reconstruction.weight': 0.0},  # without decoder and reconstruction
+    'no_adversary': {'model.adversary': False},  # without discriminator and prior
+    'no_speaker': {'tasks.speaker.weight': 0.0},  # without the speaker task
+    'no_gender': {'tasks.gender.weight': 0.0},  # without the gender task
+    # The same encoder, the emotion only.
     'single_task': {
         'tasks.reconstruction.weight': 0.0,
         'tasks.speaker.weight': 0.0,
         'tasks.gender.weight': 0.0,
         'model.adversary': False,
     },
-    # Ratings of these, too, of a corpus that has them, by the concordance correlation coefficient.
+    # Ratings of arousal, valence and dominance, too, of a corpus that has them.
     'dimensions': {
         **{f'tasks.{name}.weight': 1.0 for name in _DIMENSIONS},
         'reported': ('emotion', *_DIMENSIONS),
     },
-    # Speech with speakers and genders, whose emotions are not used.
-    # Half of a batch: as many labelled utterances a step as without.
+    # nEMO, RAVDESS and LibriSpeech join without their emotions, as half of a batch twice as large.
     'auxiliary': {'unlabelled': ('nemo', 'ravdess', 'librispeech'), 'batch_size': 32},
-    'functionals': {'model.input': 'functionals'},  # of the log-mel: quick to learn from
-    'gaussian': {'adversary.prior': 'gaussian'},  # one component instead of one an emotion
+    # Sees mean and spread of the log-mel instead of its frames: quick to learn from.
+    'functionals': {'model.input': 'functionals'},
+    'gaussian': {'adversary.prior': 'gaussian'},  # a prior of one component, not one an emotion
+    # Every speaker that is not tested trains; nothing is selected, the last parameters are tested.
     'no_validation': {'validation': False},
+    # Everything shrunk to seconds, to see whether it runs.
     'smoke': {
         **SMOKE,
         'crop_frames': 64,
@@ -68,18 +70,18 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     config.objective = 'adversarial'
     config.model = ml_collections.ConfigDict(
         {
-            'name': 'adversarial_autoencoder',
-            'input': 'log_mel',  # or 'functionals'
-            'adversary': True,
-            'code_features': 64,
-            'embedding_features': 64,
-            'decoder_features': 256,
-            'discriminator_features': 128,
-            'channels': (24, 32, 64),
-            'frame_features': 128,
-            'blstm_features': 64,
-            'dropout': 0.3,
-            'map_dropout': 0.1,
+            'name': 'adversarial_autoencoder',  # file in ser_jax/models/
+            'input': 'log_mel',  # what it sees; 'functionals': mean and spread of the log-mel
+            'adversary': True,  # whether there is a discriminator; config.phases must agree
+            'code_features': 64,  # width of an utterance's code
+            'embedding_features': 64,  # width of the hidden layer before the code, and of the heads
+            'decoder_features': 256,  # width of the decoder's hidden layers
+            'discriminator_features': 128,  # width of the discriminator's hidden layers
+            'channels': (24, 32, 64),  # of the convolutional blocks; each halves the mel bands
+            'frame_features': 128,  # width of a step of 40 ms, into the BLSTM
+            'blstm_features': 64,  # cells of the BLSTM, per direction
+            'dropout': 0.3,  # share dropped in the encoder
+            'map_dropout': 0.1,  # share dropped of whole feature maps
         }
     )
     config.tasks = ml_collections.ConfigDict(
@@ -93,9 +95,9 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     )
     config.adversary = ml_collections.ConfigDict(
         {
-            'prior': 'mixture',  # a Gaussian an emotion; or 'gaussian'
+            'prior': 'mixture',  # what codes are held to: a Gaussian an emotion; or 'gaussian', one for all
             'separation': 3.0,  # of the mixture's means from the origin, in standard deviations
-            'gradient_penalty': 1.0,  # R1, on the discriminator
+            'gradient_penalty': 1.0,  # weight of the penalty R1 on the discriminator
         }
     )
     # A phase's weight is its learning rate: Adam does not feel the scale of a loss. With three to ten times these, and five
@@ -118,5 +120,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     config = apply_options(config, argument, OPTIONS, CORPORA)
     off = ['reconstruction'] * (not config.tasks.reconstruction.weight)
     off += ['discriminator', 'generator'] * (not config.model.adversary)
-    config.phases = tuple(name for name in _PHASES if name not in off)  # in the order of a step
+    config.phases = tuple(
+        name for name in _PHASES if name not in off
+    )  # updates of a step, in order; supervised takes config.optimiser
     return config

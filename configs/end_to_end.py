@@ -14,13 +14,15 @@ _DIMENSIONS = ('arousal', 'valence', 'dominance')
 _TASKS = (*_DIMENSIONS, 'emotion')
 
 OPTIONS = {
-    # The tasks: those named, or without any the dimensions.
+    # Learns this task (several may be named); without any, the dimensions that the corpus has.
     **{task: {} for task in _TASKS},
-    'with_emotion': {},  # beside the dimensions
-    # Ratings themselves, by the concordance correlation coefficient, not three classes of them.
+    'with_emotion': {},  # learns the emotion beside the dimensions
+    # Learns the ratings themselves, by the concordance correlation coefficient, not three classes of them.
     'regression': {f'tasks.{name}.kind': 'regression' for name in _DIMENSIONS},
-    'no_attention': {'model.attention': False},  # the last state instead
+    'no_attention': {'model.attention': False},  # the last state instead of attention over time
+    # Every speaker that is not tested trains; nothing is selected, the last parameters are tested.
     'no_validation': {'validation': False},
+    # Everything shrunk to seconds, to see whether it runs.
     'smoke': {
         **SMOKE,
         'crop_frames': 32,
@@ -62,16 +64,16 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     config.representation = 'waveform'
     config.model = ml_collections.ConfigDict(
         {
-            'name': 'end_to_end',
-            'attention': True,
-            'filters': 40,
-            'width': 40,  # samples
-            'pool_channels': 10,
-            'frame_samples': 640,  # 40 ms
-            'hop_samples': 160,
-            'gru_features': 128,
-            'gru_layers': 2,
-            'dropout': 0.1,
+            'name': 'end_to_end',  # file in ser_jax/models/
+            'attention': True,  # states averaged with learned weights; False: the last state
+            'filters': 40,  # of each of the two shared convolutions
+            'width': 40,  # of both convolutions, in samples and in pairs of samples
+            'pool_channels': 10,  # neighbouring channels of which the largest value remains
+            'frame_samples': 640,  # samples of a frame, even; 640 are 40 ms
+            'hop_samples': 160,  # samples between the beginnings of two frames, even
+            'gru_features': 128,  # cells of a recurrent layer
+            'gru_layers': 2,  # recurrent layers of every task
+            'dropout': 0.1,  # share dropped of the frame vectors
         }
     )
     config.tasks = ml_collections.ConfigDict(

@@ -10,19 +10,23 @@ import ml_collections
 from ser_jax.config import SMOKE, apply_options, base_config
 
 OPTIONS = {
+    # Emotion only: no augmentation, no auxiliary task.
     'single_task': {
         'augmentations': (),
         'tasks.augmentation_type.weight': 0.0,
         'tasks.reconstruction.weight': 0.0,
     },
+    # Augmentation as plain data, no auxiliary task.
     'augment_only': {
         'tasks.augmentation_type.weight': 0.0,
         'tasks.reconstruction.weight': 0.0,
     },
-    'no_reconstruction': {'tasks.reconstruction.weight': 0.0},
+    'no_reconstruction': {'tasks.reconstruction.weight': 0.0},  # emotion and augmentation type
+    # Emotion and reconstruction, with augmentation.
     'no_augmentation_type': {'tasks.augmentation_type.weight': 0.0},
     # Every speaker that is not tested trains; nothing is selected, the last parameters are tested.
     'no_validation': {'validation': False},
+    # Everything shrunk to seconds, to see whether it runs.
     'smoke': {
         **SMOKE,
         'crop_frames': 64,
@@ -77,14 +81,14 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     config.system = 'mtl_aug'
     config.model = ml_collections.ConfigDict(
         {
-            'name': 'mtl_aug',
-            'channels': (24, 32, 64),  # of the convolutional blocks
-            'frame_features': 128,  # per 40 ms, into the BLSTM
-            'blstm_features': 64,  # per direction
-            'embedding_features': 64,
-            'decoder_channels': 16,
-            'dropout': 0.3,
-            'map_dropout': 0.1,  # of whole feature maps
+            'name': 'mtl_aug',  # file in ser_jax/models/
+            'channels': (24, 32, 64),  # of the convolutional blocks; each halves the mel bands
+            'frame_features': 128,  # width of a step of 40 ms, into the BLSTM
+            'blstm_features': 64,  # cells of the BLSTM, per direction
+            'embedding_features': 64,  # width of the vector that stands for an utterance
+            'decoder_channels': 16,  # of the convolution that reconstructs
+            'dropout': 0.3,  # share dropped of steps, pooled vector and embedding
+            'map_dropout': 0.1,  # share dropped of whole feature maps
         }
     )
     config.tasks = ml_collections.ConfigDict(

@@ -20,7 +20,7 @@ def draw_attention(experiment: Experiment, fold: Fold, workdir: Path) -> None:
         fold: whose test utterances are drawn.
         workdir: of the finished run.
     """
-    if not experiment.config.model.get('attention') or experiment.front_end:
+    if not getattr(experiment.model, 'attention', False) or experiment.front_end:
         return
     variables = jax.device_get(loop.restore_best(experiment, workdir / 'checkpoints' / fold.name))
     if jax.process_index():

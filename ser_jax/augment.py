@@ -3,13 +3,14 @@
 Everything here works on raw natural-log mel [B, T, F] (not normalised), is a pure function of the key, and
 gives every example the same draw on any number of devices. An operation is a function
 `name(keys, batch, *arguments) -> changed fields` applied to the whole batch; `augment` then keeps its
-result for the utterances that drew it. Adding an augmentation = adding one function.
+result for the utterances that drew it.
 
 What must not tell the type: every utterance is cropped to the length that the fastest speed would leave
 it, and every utterance, clean ones too, gets a background at a random level far below the speech, so
 that neither length nor digital silence (or its absence) is a clue.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,18 +38,6 @@ class Operation(NamedTuple):
     calls: tuple[tuple[str, tuple], ...]
 
 
-# What the arguments of an operation must be, in words too.
-_RULES = {
-    'speed': (lambda lowest, highest: 0.5 <= lowest <= highest <= 2, '0.5 ≤ lowest ≤ highest ≤ 2'),
-    'mixup': (lambda alpha: alpha > 0, 'alpha must be above 0'),
-    'spec_mask': (
-        lambda masks, time_share, band_share: (
-            type(masks) is int and masks >= 1 and 0 <= time_share <= 1 and 0 <= band_share <= 1
-        ),
-        'a whole number of masks from 1, and shares from 0 to 1',
-    ),
-    'noise': (lambda lowest, highest: lowest <= highest, 'lowest ≤ highest SNR, in dB'),
-}
 # Speed reads the source anew and mixup the clean mixture: what came before them would be lost.
 _ORDER = {'speed': 0, 'mixup': 1}
 
@@ -75,12 +64,12 @@ def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
                     f'augmentation {name!r} in {text!r} does not exist; there are '
                     f'{", ".join(augmentations.OPERATIONS)}'
                 )
-            if len(arguments) != len(augmentations.OPERATIONS[name]):
+            test, words = augmentations.OPERATIONS[name]
+            names = list(inspect.signature(test).parameters)
+            if len(arguments) != len(names):
                 raise UserError(
-                    f'augmentation {name!r} in {text!r} takes {len(augmentations.OPERATIONS[name])} numbers: '
-                    f'{name}({", ".join(augmentations.OPERATIONS[name])})'
+                    f'augmentation {name!r} in {text!r} takes {len(names)} numbers: {name}({", ".join(names)})'
                 )
-            test, words = _RULES[name]
             numbers = all(type(argument) in (int, float) for argument in arguments)
             if not numbers or not test(*arguments):
                 raise UserError(f'augmentation {name!r} in {text!r}: {words}')

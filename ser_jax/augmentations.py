@@ -2,7 +2,7 @@
 
 An operation is a function `name(keys, batch, *arguments) -> changed fields`, applied to the whole batch
 as if every utterance had drawn it; `augment.augment` keeps its result for those that did. Adding an
-augmentation = adding one function here and its name to `OPERATIONS`.
+augmentation = adding one function here and its line in `OPERATIONS`.
 
 The batch holds, beside the fields of `augment.augment`: 'source' [B, T_in, F] and 'source_length' [B],
 what the host delivered; 'texture' and 'background' [B, T, F], see `mel.noise_texture` and
@@ -26,12 +26,20 @@ from ser_jax.models.layers import frames_mask
 _BACKGROUND_DB = (30.0, 60.0)
 _DB = np.log(10.0) / 10.0
 
-# The operations: name -> names of its arguments.
+# The operations: name -> (test of its arguments, which numbers they must be).
 OPERATIONS = {
-    'speed': ('lowest', 'highest'),
-    'mixup': ('alpha',),
-    'spec_mask': ('masks', 'time_share', 'band_share'),
-    'noise': ('lowest_snr', 'highest_snr'),
+    'speed': (lambda lowest, highest: 0.5 <= lowest <= highest <= 2, '0.5 ≤ lowest ≤ highest ≤ 2'),
+    'mixup': (lambda alpha: alpha > 0, 'alpha must be above 0'),
+    'spec_mask': (
+        lambda masks, time_share, band_share: (
+            type(masks) is int and masks >= 1 and 0 <= time_share <= 1 and 0 <= band_share <= 1
+        ),
+        'a whole number of masks from 1, and shares from 0 to 1',
+    ),
+    'noise': (
+        lambda lowest_snr, highest_snr: lowest_snr <= highest_snr,
+        'lowest ≤ highest SNR, in dB',
+    ),
 }
 
 

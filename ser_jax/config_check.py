@@ -22,7 +22,7 @@ _OPTIMISER_RULES = (
     ('average', lambda x: 0 <= x < 1, 'from 0 to below 1'),
 )
 # What each field must be, where its type does not say it: (field, test, in words).
-_RULES = (
+RULES = (
     *(
         (field, _are_texts, "texts, e.g. ('name',)")
         for field in (
@@ -106,7 +106,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     Raises:
         UserError: such a value, and what it must be.
     """
-    for field, test, words in _RULES:
+    for field, test, words in RULES:
         value = config
         for name in field.split('.'):
             value = value.get(name) if hasattr(value, 'get') else None

@@ -1,10 +1,30 @@
 """Trains and evaluates a system: python -m ser_jax.main --config=FILE.py[:CORPUS[,OPTION...]]
 
---config      e.g. configs/mtl_aug.py, configs/mtl_aug.py:emodb, configs/mtl_aug.py:ravdess,single_task
---config.X    changes a field of it, e.g. --config.seed=1 --config.optimiser.learning_rate=3e-4
+python -m ser_jax.main --config=configs/mtl_aug.py                          synthetic speech, two minutes
+python -m ser_jax.main --config=configs/mtl_aug.py:demo_speech,smoke        the same in seconds: does it run?
+python -m ser_jax.main --config=configs/mtl_aug.py:emodb,single_task --config.seed=1
+python -m ser_jax.main --config=configs/mtl_aug.py:emodb '--config.folds=(1, 4)' --workdir=runs/two_folds
+
+--config      a config file; behind the colon a corpus, and options that set several fields at once. An
+              option that does not exist is answered with those that do: --config=FILE.py:demo_speech,help
+--config.X    changes field X of the config, e.g. --config.optimiser.learning_rate=3e-4, or with quotes
+              "--config.labels=('angry', 'sad')". All fields and options: configs/README.md
 --workdir     the run's folder; default runs/<config>-<corpus>-<options>-seed<k>. The same folder
               again resumes the run, or, when it is complete, prints its results
 --mode        train (and evaluate), or evaluate a finished run again; default train
+
+A corpus that is not prepared is prepared first: from the folder $SER_JAX_MANUAL_DIR/<corpus>, else
+downloaded, where its owner lets everybody.
+
+The workdir holds results.json (numbers and all they depend on), predictions/, report/ (figures),
+metrics.jsonl and events/ (curves), checkpoints/, config.json and command.txt.
+
+Other commands, each with --help:
+python -m ser_jax.predict         what a trained model says of recordings
+python -m ser_jax.report          shows finished runs, or compares two systems
+python -m ser_jax.grid            many runs, and their table
+python -m tfds_builders.doctor    is a corpus complete and readable?
+python -m tfds_builders.build     prepares a corpus
 """
 
 import os

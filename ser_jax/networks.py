@@ -1,6 +1,8 @@
 """Networks, built from configs or from what the folders of finished runs say."""
 
+import dataclasses
 import importlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +28,13 @@ def make_model(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> nn
     Raises:
         UserError: no such network, attributes that cannot be, or another objective than its own.
     """
-    settings = config.model.to_dict()
-    model_class = _model_class(settings.pop('name'))
+    model_class, settings = _class_and_settings(config.model.to_dict())
+    unused = sorted(set(config.model) - {'name', *settings})
+    if unused:
+        warnings.warn(
+            f'the network {config.model.name} does not use config.model.{", ".join(unused)}',
+            stacklevel=2,
+        )
     front_end = FrontEnd(**config.data.front_end)
     problem = model_class.problem(settings, front_end)
     if problem:
@@ -49,13 +56,20 @@ def make_model(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> nn
     )
 
 
-def _model_class(name: str) -> type[nn.Module]:
+def _class_and_settings(settings: Mapping[str, Any]) -> tuple[type[nn.Module], dict[str, Any]]:
+    """The network that `config.model` names, and those of its settings that are attributes of it.
+
+    The others are another network's: so that naming one is all it takes to exchange them.
+    """
+    name = settings['name']
     try:
-        return importlib.import_module(f'ser_jax.models.{name}').Model
+        model_class = importlib.import_module(f'ser_jax.models.{name}').Model
     except (ModuleNotFoundError, AttributeError) as error:
         raise UserError(
             f'config.model.name is {name!r}: no ser_jax/models/{name}.py with a Model'
         ) from error
+    known = {field.name for field in dataclasses.fields(model_class)} - {'name'}
+    return model_class, {key: value for key, value in settings.items() if key in known}
 
 
 def stored_model(config: Mapping[str, Any], heads: Mapping[str, int]) -> nn.Module:
@@ -68,5 +82,6 @@ def stored_model(config: Mapping[str, Any], heads: Mapping[str, int]) -> nn.Modu
     Returns:
         The module, for its stored parameters.
     """
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config['model'].items()}
-    return _model_class(settings.pop('name'))(heads=dict(heads), reconstruction=False, **settings)
+    stored = {k: tuple(v) if isinstance(v, list) else v for k, v in config['model'].items()}
+    model_class, settings = _class_and_settings(stored)
+    return model_class(heads=dict(heads), reconstruction=False, **settings)

@@ -3,10 +3,6 @@
 --workdir     of a finished run of ser_jax.main, whose final model is used
 --format      table, csv, or json (one object a line); default table
 --windows     also what is said of each window of 10 s of a long recording
-
-Files of any rate, width and number of channels that libsndfile decodes, folders of them, patterns ('**/*.wav'), or - for
-a list of paths on standard input. A recording that is too short, silent or no speech by the sound of it gets a flag
-instead of a label.
 """
 
 import argparse
@@ -30,14 +26,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 where a file could not be used."""
     parser = argparse.ArgumentParser(
         prog='python -m ser_jax.predict',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage='python -m ser_jax.predict --workdir=DIR [--format=FORMAT] [--windows] FILE_OR_FOLDER...',
+        description=__doc__.partition(':')[0],
+        epilog='A recording that is too short, silent or no speech by the sound of it gets a flag instead of a label. '
+        'Exit status 1 where a file could not be used; the others are told all the same.',
     )
-    parser.add_argument('--workdir', required=True, help='of a finished run')
-    parser.add_argument('--format', default='table', choices=['table', 'csv', 'json'])
-    parser.add_argument('--windows', action='store_true', help='what is said of each window, too')
-    parser.add_argument('paths', nargs='+', metavar='FILE_OR_FOLDER', help='or a pattern, or -')
+    parser.add_argument(
+        '--workdir',
+        required=True,
+        metavar='DIR',
+        help='of a finished run of ser_jax.main, whose final model is used',
+    )
+    parser.add_argument(
+        '--format',
+        default='table',
+        choices=['table', 'csv', 'json'],
+        help='json: an object a line; default table',
+    )
+    parser.add_argument(
+        '--windows',
+        action='store_true',
+        help='also what is said of each window of 10 s of a long recording',
+    )
+    parser.add_argument(
+        'paths',
+        nargs='+',
+        metavar='FILE_OR_FOLDER',
+        help='wav, flac, ogg or mp3 of any rate, channels and length; of a folder all below it; a '
+        "pattern such as '**/*.wav'; or - for a list on standard input",
+    )
     options = parser.parse_args(arguments)
     os.environ.setdefault(
         'JAX_COMPILATION_CACHE_DIR', str(Path('~/.cache/ser_jax/compiled').expanduser())

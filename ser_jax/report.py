@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='python -m ser_jax.report',
         description=__doc__.partition(':')[0],
+        epilog='Several folders on a side are seeds of one system. With --against: A minus B, paired by '
+        'utterance, whole speakers drawn (interval) and swapped (p).',
         allow_abbrev=False,
     )
     several = {'nargs': '+', 'action': 'extend', 'metavar': 'DIR'}
@@ -42,8 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--condition', default='', help='of the test (default: clean, of the first task)'
     )
-    parser.add_argument('--format', default='table', choices=['table', 'json'])
-    parser.add_argument('--replicates', type=int, default=10_000, help='default: 10000')
+    parser.add_argument(
+        '--format', default='table', choices=['table', 'json'], help='default: table'
+    )
+    parser.add_argument(
+        '--replicates', type=int, default=10_000, help='of the bootstrap (default: 10000)'
+    )
     words = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args([part for word in words for part in _split(word)])
     try:

@@ -18,10 +18,10 @@ class Task:
 
     Attributes:
         name: names the head, the loss and the metrics.
-        kind: one of `KINDS`.
+        kind: 'classification', 'regression' or 'reconstruction' (`KINDS`).
         target: what is predicted: a label of the records ('emotion', 'gender', 'speaker', …),
             'augmentation_type', a rated dimension for regression, or 'log_mel' for reconstruction.
-        weight: of its loss in the sum.
+        weight: of its loss in the sum, from 0; 0 leaves the task and its head out.
         classes: class names in the order of the outputs; of a regression those that ratings fall into; empty
             for reconstruction.
     """

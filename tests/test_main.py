@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -55,8 +56,34 @@ def test_a_wrong_command_line(arguments, message):
 def test_help(flag):
     result = run('ser_jax.main', flag)
     assert result.returncode == 0
-    assert '--config' in result.stdout
-    assert '--workdir' in result.stdout
+    assert len(result.stdout.splitlines()) <= 40
+    for word in ('--config.X', '--workdir', '--mode', 'configs/README.md', 'results.json'):
+        assert word in result.stdout
+    for command in re.findall(r'^python -m (\S+)', result.stdout, re.MULTILINE):
+        assert importlib.util.find_spec(command), command
+
+
+def test_help_of_the_options_behind_the_colon():
+    refused(run('ser_jax.main', f'{CONFIG}:demo_speech,help'), 'no_validation, single_task', code=2)
+
+
+@pytest.mark.parametrize(
+    ('module', 'words'),
+    [
+        ('ser_jax.predict', ('--workdir', 'FILE_OR_FOLDER', 'json')),
+        ('ser_jax.report', ('--workdir', '--against', '--condition')),
+        ('ser_jax.grid', ('--config', '--list', 'configs/grids/demo.py')),
+        ('tfds_builders.build', ('--manual_dir', 'emodb', 'csv_corpus/<name>')),
+        ('tfds_builders.doctor', ('--manual_dir', 'emodb', '--all')),
+    ],
+)
+def test_help_of_the_other_commands_comes_without_slow_imports(module, words):
+    result = run(module, '--help', PYTHONPROFILEIMPORTTIME='1')
+    assert result.returncode == 0
+    for word in words:
+        assert word in result.stdout
+    for slow in ('jax', 'tensorflow_datasets', 'matplotlib.pyplot'):
+        assert not re.search(rf'\| +{slow}$', result.stderr, re.MULTILINE), slow
 
 
 @pytest.mark.parametrize(
@@ -209,7 +236,7 @@ def test_a_workdir_of_another_config(beeps, tmp_path):
     assert (workdir / 'config.json').read_text() == before
 
 
-CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
+CONFIGS = sorted({*(ROOT / 'configs').glob('*.py')} - {ROOT / 'configs' / 'make_reference.py'})
 
 
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)

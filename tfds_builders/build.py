@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ser_jax.corpora import DEFAULT_DATA_DIR, REPRESENTATIONS
 from ser_jax.errors import UserError
+from tfds_builders.catalogue import corpus_names
 
 
 def parse_map(pairs: Sequence[str]) -> dict[str, str]:
@@ -50,14 +51,28 @@ def csv_options(flags: argparse.Namespace) -> dict:
 def parser() -> argparse.ArgumentParser:
     """The command's flags."""
     result = argparse.ArgumentParser(
-        prog='python -m tfds_builders.build', description='Prepares a corpus for ser_jax.'
+        prog='python -m tfds_builders.build',
+        description='Prepares a corpus for ser_jax.',
+        epilog=f'Corpora: {", ".join(corpus_names())}. tfds_builders/<name>/README.md says where to get one, '
+        'under which licence, and what its folder looks like.',
     )
     result.add_argument(
-        'name', help='a folder here, e.g. emodb, or csv_corpus/<name>, folder/<name>'
+        'name', help='of the corpus, e.g. emodb; csv_corpus/<name> for recordings of your own'
     )
-    result.add_argument('--manual_dir', help='the corpus; default $SER_JAX_MANUAL_DIR/<corpus>')
-    result.add_argument('--data_dir', help=f'prepared corpora; default {DEFAULT_DATA_DIR}')
-    result.add_argument('--representation', choices=(*REPRESENTATIONS, 'both'), default='log_mel')
+    result.add_argument(
+        '--manual_dir',
+        help='folder with the corpus as its owner delivers it; default $SER_JAX_MANUAL_DIR/<corpus>, '
+        'else it is downloaded, where its owner lets everybody',
+    )
+    result.add_argument(
+        '--data_dir', help=f'where prepared corpora lie; default {DEFAULT_DATA_DIR}'
+    )
+    result.add_argument(
+        '--representation',
+        choices=(*REPRESENTATIONS, 'both'),
+        default='log_mel',
+        help='waveform: for end_to_end, and to mix in noise at test time; default log_mel',
+    )
     result.add_argument('--strict', action='store_true', help='stop at the first unusable file')
     result.add_argument(
         '--num_shards',

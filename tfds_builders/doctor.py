@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ser_jax.errors import UserError
+from tfds_builders.catalogue import corpus_names
 
 if TYPE_CHECKING:
     from tfds_builders.examination import Examination
@@ -73,11 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='python -m tfds_builders.doctor',
         description='Says what of a corpus is there, without building anything.',
+        epilog=f'Exit status 0 where all that was published is there and can be used, else 1. Corpora: '
+        f'{", ".join(corpus_names())}.',
     )
     parser.add_argument(
-        'name', help='a folder here, e.g. emodb, or csv_corpus/<name>, folder/<name>'
+        'name', help='of the corpus, e.g. emodb; csv_corpus/<name> for recordings of your own'
     )
-    parser.add_argument('--manual_dir', help='the corpus; default $SER_JAX_MANUAL_DIR/<corpus>')
+    parser.add_argument(
+        '--manual_dir',
+        help='folder with the corpus as its owner delivers it; default $SER_JAX_MANUAL_DIR/<corpus>',
+    )
     parser.add_argument(
         '--all', action='store_true', help='list every missing name, and every speaker'
     )

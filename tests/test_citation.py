@@ -1,0 +1,40 @@
+"""CITATION.cff: what the Citation File Format 1.2.0 demands, and nothing that setup.py and the README do not say."""
+
+import ast
+
+import yaml
+from conftest import ROOT
+
+CITATION = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))
+README = ' '.join((ROOT / 'README.md').read_text(encoding='utf-8').split())
+
+
+def setup_argument(name):
+    """What setup.py passes to `setup`."""
+    tree = ast.parse((ROOT / 'setup.py').read_text(encoding='utf-8'))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    (call,) = [node for node in calls if ast.unparse(node.func) == 'setup']
+    (value,) = [keyword.value for keyword in call.keywords if keyword.arg == name]
+    return ast.literal_eval(value)
+
+
+def test_the_software_is_that_of_setup_py():
+    assert CITATION['cff-version'] == '1.2.0'
+    assert {'message', 'title', 'authors'} <= set(CITATION)
+    assert CITATION['version'] == setup_argument('version')
+    assert CITATION['license'] == setup_argument('license')
+    assert setup_argument('name') in CITATION['title']
+
+
+def test_the_papers_are_those_of_the_readme():
+    cited = set()
+    for paper in CITATION['references']:
+        assert {'type', 'title', 'authors', 'year'} <= set(paper)
+        assert paper['title'] in README
+        (number,) = [identifier['value'] for identifier in paper['identifiers']]
+        assert paper['url'] == f'https://arxiv.org/abs/{number.removeprefix("arXiv:")}'
+        assert paper['url'] in README
+        for author in paper['authors']:
+            assert author.get('family-names', author.get('name')).split()[0] in README
+        cited.add(paper['url'])
+    assert len(cited) == 3

@@ -1,0 +1,98 @@
+"""configs/README.md: every field of every config, with what it does, as the configs themselves say."""
+
+import ast
+import importlib.util
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from ser_jax import grid_plan
+
+README = (ROOT / 'configs' / 'README.md').read_text(encoding='utf-8')
+
+
+@pytest.fixture
+def make_reference(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    path = ROOT / 'configs' / 'make_reference.py'
+    spec = importlib.util.spec_from_file_location('make_reference', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows(section):
+    """First cell -> the others, of the tables of a section of the reference."""
+    text = next(part for part in README.split('\n## ') if part.startswith(section))
+    cells = [line.strip('| ').split(' | ') for line in text.splitlines() if line.startswith('| `')]
+    return {row[0].strip('`'): row[1:] for row in cells}
+
+
+def test_the_reference_is_current(make_reference, capsys):
+    assert make_reference.main(['--check']) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize('system', ['mtl_aug', 'end_to_end', 'adversarial_autoencoder'])
+def test_every_field_and_option_is_described(make_reference, system):
+    config = make_reference.importlib.import_module(f'configs.{system}')
+    shared = {k: v for part in README.split('\n## ')[1:] for k, v in rows(part).items()}
+    table = shared | rows(f'[`{system}.py`]')
+    for field in make_reference.flat(config.get_config().to_dict()):
+        own_name = re.sub(r'^(tasks|optimisers)\.\w+', r'\1.NAME', field)
+        default, must, does = table[own_name]
+        assert own_name == field or f'{field.split(".")[1]}: `' in default
+        assert must.strip()
+        assert 10 <= len(does) <= 240, f'{field}: {does}'
+    for option in config.OPTIONS:
+        assert len(table[option][0]) >= 10, option
+
+
+def test_every_key_of_a_grid_file_is_described():
+    text = README.partition('\n## Grid files')[2]
+    for key in (*grid_plan._KEYS, *grid_plan._VARIANT_KEYS):
+        assert f'`{key}`' in text or f"'{key}'" in text, key
+
+
+def test_a_changed_comment_is_found_and_written(make_reference, tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    (tmp_path / 'ser_jax').mkdir()
+    text = (ROOT / 'ser_jax' / 'config.py').read_text(encoding='utf-8')
+    assert '# of initial parameters,' in text
+    text = text.replace('# of initial parameters,', '# of whatever is drawn:')
+    (tmp_path / 'ser_jax' / 'config.py').write_text(text, encoding='utf-8')
+    monkeypatch.setattr(make_reference, 'HERE', tmp_path / 'configs')
+    assert make_reference.main(['--check']) == 1
+    assert 'make_reference.py' in capsys.readouterr().err
+    assert make_reference.main([]) == 0
+    assert 'Of whatever is drawn:' in (tmp_path / 'configs' / 'README.md').read_text()
+    assert make_reference.main(['--check']) == 0
+
+
+FLAGS = README.partition('<!-- fields -->\n```\n')[2].partition('```')[0].splitlines()
+READ = """
+import functools, sys
+from ser_jax import config_check, main
+main.parse_flags(['main', '--config=configs/mtl_aug.py', *sys.argv[1:]])
+config = main._CONFIG.value
+config_check.check_config(config)
+print(functools.reduce(getattr, sys.argv[1].removeprefix('--config.').partition('=')[0].split('.'), config))
+"""
+
+
+@pytest.mark.parametrize('line', FLAGS)
+def test_the_flags_shown_are_read(line):
+    (word,) = shlex.split(line)  # as the shell reads it
+    result = subprocess.run(
+        [sys.executable, '-c', READ, word], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    read, written = result.stdout.strip(), word.partition('=')[2]
+    try:
+        assert ast.literal_eval(read) == ast.literal_eval(written)
+    except (SyntaxError, ValueError):  # a text
+        assert read == written
