@@ -16,6 +16,7 @@ from ser_jax.codes import draw_codes
 from ser_jax.conditions import Tester
 from ser_jax.corpora import prepared_hash
 from ser_jax.cross_corpus import CrossCorpus
+from ser_jax.embedding import write_embedding
 from ser_jax.environment import joined
 from ser_jax.experiment import Experiment
 from ser_jax.predictions import Predictions, pool, read_predictions, write_predictions
@@ -95,6 +96,7 @@ def report(
     if pooled:
         draw_attention(experiment, experiment.folds[0], workdir)
         draw_codes(experiment, experiment.folds[0], workdir)
+        write_embedding(experiment, experiment.folds[0], workdir)
     if jax.process_index() == 0:
         for name, predictions in pooled.items():
             path = workdir / 'predictions' / f'{name}.csv'
