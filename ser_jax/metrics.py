@@ -5,6 +5,8 @@ class) and works on any number of them at once: on one fold, on every speaker, o
 bootstrap resamples.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 
@@ -182,3 +184,41 @@ def ccc_of_sums(sums) -> np.ndarray:
     covariance = tp / n - t * p / n**2
     spread = tt / n - (t / n) ** 2 + pp / n - (p / n) ** 2 + (t / n - p / n) ** 2
     return _ratio(2 * covariance, spread)
+
+
+class ConfidenceBins(NamedTuple):
+    """Utterances by the confidence of their answers; bins that hold none are left out.
+
+    Attributes:
+        lower: end of the bin.
+        confidence: mean inside it.
+        accuracy: share that is right.
+        share: of all utterances.
+    """
+
+    lower: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    share: np.ndarray
+
+
+def confidence_bins(confidence, right, bins: int = 10) -> ConfidenceBins:
+    """How often answers are right that are said with so much confidence, in bins of equal width (Guo et al. 2017).
+
+    The expected calibration error is the sum of share · |confidence − accuracy|.
+
+    Args:
+        confidence: probability of what was said, float [N], 0–1.
+        right: whether it was right, bool [N].
+        bins: how many.
+
+    Returns:
+        Arrays of the bins that hold anything, in their order.
+    """
+    confidence = np.asarray(confidence, float)
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(number, minlength=bins)
+    there = count > 0
+    mean = lambda values: np.bincount(number, values, bins)[there] / count[there]
+    said, hits = mean(confidence), mean(np.asarray(right, float))
+    return ConfidenceBins(np.flatnonzero(there) / bins, said, hits, count[there] / count.sum())
