@@ -91,7 +91,7 @@ def speakers(heading: str, predictions: Predictions, labels: Sequence[str]):
             )
         )
     per_column = -(-len(rows) // min(3, -(-len(rows) // 12)))
-    head = ('speaker', 'UAR, 0 to 100 %', '%', 'accuracy %', 'n')
+    head = ('speaker', 'UAR, 0 to 100\u00a0%', '%', 'accuracy\u00a0%', 'n')
     tables = [
         table(head, rows[start : start + per_column], texts=2)
         for start in range(0, len(rows), per_column)
@@ -188,7 +188,7 @@ def _corruptions(title, points):
         (name, _bar(rate), percent(rate), interval(bounds))
         for name, rate, bounds in sorted(points, key=lambda point: point[1])
     ]
-    head = ('corruption', '0 to 100 %', 'UAR %', '95 % interval')
+    head = ('corruption', '0 to 100\u00a0%', 'UAR\u00a0%', '95\u00a0% interval')
     return figure(title, table(head, rows, texts=2))
 
 
@@ -254,7 +254,10 @@ def embedding_map(rows: Sequence[Mapping[str, str]]) -> list:
     """
     if not rows:
         return []
-    rows = rows[:: -(-len(rows) // _MOST_POINTS)]
+    total = len(rows)
+    if total > _MOST_POINTS:
+        drawn = np.random.default_rng(0).choice(total, _MOST_POINTS, replace=False)
+        rows = [rows[number] for number in sorted(drawn)]
     places = [(float(row['x']), float(row['y'])) for row in rows]
     # Both axes have one scale: distances are to be compared.
     spans = [(min(axis), max(axis)) for axis in zip(*places)]
@@ -281,6 +284,7 @@ def embedding_map(rows: Sequence[Mapping[str, str]]) -> list:
         picture = svg.chart(series, x, y, f'Map of {len(rows)} utterances by {field}')
         names = svg.legend(series) if len(names) <= _MOST_NAMES else None
         note = 'Strong: test; pale: training and validation.'
-        note += '' if names is not None else ' Colours repeat: so many speakers there are.'
+        note += '' if names is not None else ' Colours repeat: there are more speakers.'
+        note += f' Drawn: {len(rows)} of {total}, at random.' if len(rows) < total else ''
         found.append(figure(f'By {field}', picture, names, note=note))
     return found

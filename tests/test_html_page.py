@@ -325,3 +325,52 @@ def test_axes_have_round_ticks_inside(values):
 def test_a_logarithmic_axis():
     axis = Axis('epsilon', 0.001, 0.1, logarithmic=True)
     assert [axis.share(value) for value in (0, 0.001, 0.01, 0.1)] == pytest.approx([0, 0, 0.5, 1])
+
+
+def test_a_run_without_a_test_shows_its_validation(tmp_path):
+    fold = {'fold': 'fold_01', 'validation_speakers': ['c/00'], 'n': 12, 'uar': 0.515}
+    validation = {'uar': 0.515, 'folds': [fold]}
+    runs = [
+        lay(tmp_path / str(seed), predictions(seed), seed, conditions=(), validation=validation)
+        for seed in range(2)
+    ]
+    path = tmp_path / 'page.html'
+    for some in (runs[:1], runs):
+        write_page(path, some)
+        page = read(path)
+        assert page.headings == ['Runs'] * (len(some) > 1)
+        assert page.words.count('51.5 %') == len(some)
+        assert page.words.count('validation UAR; no test speaker was read') == len(some)
+
+
+def test_ratings_have_no_calibration(tmp_path):
+    one = predictions(0)
+    rng = np.random.default_rng(0)
+    rating = rng.uniform(1, 5, len(one.id))
+    said = rating + rng.normal(0, 0.3, len(one.id))
+    rated = Predictions(one.id, one.fold, one.speaker, one.label, one.probabilities, rating, said)
+    tasks = {'tasks': {'arousal': ['angry', 'happy', 'sad']}}
+    folder = lay(tmp_path / 'run', rated, conditions=('clean_arousal',), **tasks)
+    path = tmp_path / 'page.html'
+    write_page(path, [folder])
+    page = read(path)
+    assert page.headings == ['Confusion matrices', 'Speakers', 'Hardest utterances']
+    ccc = json.loads((tmp_path / 'run' / 'results.json').read_text())['conditions']['clean_arousal']
+    assert f'{ccc["ccc"]:.3f}' in page.words
+    assert one.id[np.argmax(np.abs(rated.predicted_rating - rated.rating))] in page.words
+
+
+def test_a_large_corpus_makes_no_large_page(tmp_path):
+    folder = tmp_path / 'run'
+    lay(folder, predictions(0, n_speakers=200, each=60))
+    rng = np.random.default_rng(0)
+    (folder / 'report').mkdir()
+    with (folder / 'report' / 'embedding.csv').open('w') as file:
+        table = csv.writer(file)
+        table.writerow(['id', 'side', 'emotion', 'speaker', 'gender', 'x', 'y'])
+        for number, (x, y) in enumerate(rng.normal(size=(30_000, 2))):
+            table.writerow([number, 'train', number % 4, number % 200, 'male', x, y])
+    path = tmp_path / 'page.html'
+    write_page(path, [folder])
+    assert 'Map of utterances' in read(path).headings
+    assert path.stat().st_size < 2_000_000
