@@ -12,7 +12,10 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=find_packages(include=['ser_jax*', 'tfds_builders*']),
-    package_data={'tfds_builders': ['*/*.md', '*/*.bib', '*/*.sha256', '*/*.txt']},
+    package_data={
+        'ser_jax': ['report.css'],
+        'tfds_builders': ['*/*.md', '*/*.bib', '*/*.sha256', '*/*.txt'],
+    },
     install_requires=[
         'absl-py',
         'array_record>=0.8',

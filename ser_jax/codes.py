@@ -6,11 +6,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ser_jax import data, figures, loop
+from ser_jax import figures, loop
 from ser_jax.corpora import GENDERS
+from ser_jax.embedding import represent
 from ser_jax.experiment import Experiment
 from ser_jax.folds import Fold
-from ser_jax.objectives import normalise
 
 _STEPS = 5  # log-mels between two emotions
 
@@ -37,7 +37,7 @@ def draw_codes(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     # Of all sides: the tested side is often a single speaker, whose gender and name would colour nothing.
     sides = {side: getattr(fold, side) for side in ('train', 'validation', 'test')}
     rows = np.concatenate(list(sides.values()))
-    codes = _codes(experiment, variables, rows)
+    codes = represent(experiment, variables, rows)
     if len(rows) > 1 and experiment.model.code_features > 1:
         figures.codes_figure(
             codes,
@@ -81,20 +81,3 @@ def farthest(means: dict[str, np.ndarray]) -> tuple[str, str]:
     names = sorted(means)
     pairs = [(a, b) for a in names for b in names if a < b]
     return max(pairs, key=lambda pair: float(np.sum((means[pair[0]] - means[pair[1]]) ** 2)))
-
-
-def _codes(experiment: Experiment, variables: dict, rows: np.ndarray) -> np.ndarray:
-    """Codes of some rows of the corpus, float32 [N, D]."""
-    model, size = experiment.model, experiment.config.eval_batch_size
-
-    @jax.jit
-    def encode(log_mel, length):
-        stored = {'params': variables['params'], 'batch_stats': variables['batch_stats']}
-        x = normalise(log_mel, variables['constants'])
-        return model.apply(stored, x, length, train=False, method='encode')
-
-    utterances = experiment.utterances(rows)
-    codes = np.zeros((len(rows), model.code_features), np.float32)
-    for positions, batch in data.evaluation_batches(utterances, size, slice(None)):
-        codes[positions] = encode(batch['log_mel'], batch['length'])
-    return codes

@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
 from ser_jax.features import log_mel_of_signal, mel_matrix
 from ser_jax.folds import Fold
+
+_NUMBER = r'-?\d[\d.]*(?:e[+-]?\d+)?'  # as names of results have them
 
 
 def parse_conditions(texts: tuple[str, ...]) -> dict[str, Corruption | Attack]:
@@ -50,6 +52,26 @@ def parse_conditions(texts: tuple[str, ...]) -> dict[str, Corruption | Attack]:
             raise UserError(f'config.conditions has {text!r} twice')
         conditions[key] = parsed
     return conditions
+
+
+def named_conditions(names: Iterable[str]) -> dict[str, Corruption | Attack]:
+    """The conditions behind names of results, as `parse_conditions` has them; names of anything else are left out."""
+    found = {}
+    for name in names:
+        call = name.removeprefix('transfer_')
+        noise = re.fullmatch(rf'noise_(?:babble(\d+)|(\w+))_({_NUMBER})db', call)
+        kinds = [
+            kind for kind in (*ATTACKS, *CORRUPTIONS) if re.fullmatch(rf'{kind}(_{_NUMBER})*', call)
+        ]
+        if noise:
+            voices, what, snr = noise.groups()
+            kind = 'babble' if voices else 'noise'
+            found[name] = Corruption(kind, (int(voices) if voices else what, float(snr)))
+        elif kinds:
+            words = call.removeprefix(kinds[0]).split('_')[1:]
+            made = Attack if kinds[0] in ATTACKS else Corruption
+            found[name] = made(kinds[0], tuple(map(float, words)))
+    return found
 
 
 def checks(conditions: Mapping[str, Corruption | Attack], rates: Mapping[str, float]) -> list[dict]:
@@ -88,7 +110,7 @@ def panels(
             where = 'waveform' if '_waveform' in name else 'standardised log-mel'
             heading, x = f'epsilon, {where}', condition.arguments[0]
             words = zip(('steps', 'starts'), condition.arguments[1:])
-            how = ''.join(f', {number} {word}' for word, number in words if number > 1)
+            how = ''.join(f', {number:g} {word}' for word, number in words if number > 1)
             series = name.partition(condition.name)[0] + condition.name + how
         elif condition.name in ('noise', 'babble'):
             heading, x = 'SNR, dB', condition.arguments[1]

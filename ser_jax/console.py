@@ -144,6 +144,14 @@ def _validation_line(result):
 
 
 def _footer(card):
+    lines = []
+    for name, text in facts(card):
+        lines += textwrap.wrap(f'{name:<12}{text}', _WIDTH, subsequent_indent=' ' * 12)
+    return lines
+
+
+def facts(card: Mapping) -> list[tuple[str, str]]:
+    """What stands below the rates of a result card: leak check, labels, cost, device, model, as (name, text)."""
     leaks, cost = card['leak_check'], card['cost']
     checked = (
         f'passed: no speaker, audio or id on two sides; {leaks["scripts"]} scripts spoken on both'
@@ -165,16 +173,13 @@ def _footer(card):
     used = ''
     if labels:
         used = f'a fold trains with {labels["train"]:.0f} and selects with {labels["validation"]:.0f}, on average'
-    lines = []
-    for name, text in (
+    return [
         ('leak check', checked),
         *([('labels', used)] if used else []),
         ('cost', spent),
         ('device', card['device']),
         ('model', model),
-    ):
-        lines += textwrap.wrap(f'{name:<12}{text}', _WIDTH, subsequent_indent=' ' * 12)
-    return lines
+    ]
 
 
 def _short(commit):

@@ -163,7 +163,7 @@ def result_card(
         attack_checks: `conditions.checks(…)`; where there are any the card has them.
         tested_with: `reporting.tested_with(…)`; likewise.
         n_labels: utterances a fold whose labels were used, by side; likewise.
-        calibration: task -> `calibration.calibrate(…)`; likewise.
+        calibration: `clean`, … -> `calibration.calibrate(…)`; likewise.
 
     Returns:
         The card, in plain Python values.

@@ -61,10 +61,17 @@ def main(_: list[str]) -> None:
     try:
         import jax
 
-        from ser_jax import console, train  # slow to import: not before the flags are right
+        from ser_jax import (
+            console,
+            html_page,
+            train,
+        )  # slow to import: not before the flags are right
 
         run = train.train_and_evaluate if _MODE.value == 'train' else train.evaluate
         card = run(config, workdir)
+        if jax.process_index() == 0:
+            (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
+            html_page.write_page(workdir / 'report' / 'report.html', [workdir])
     except UserError as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
@@ -72,7 +79,6 @@ def main(_: list[str]) -> None:
             '\ninterrupted: the same command goes on from the last checkpoint, if there is one'
         )
     if jax.process_index() == 0:
-        (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
         print(f'{console.print_table(card)}\nEverything about this run: {workdir}')
 
 

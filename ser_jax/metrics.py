@@ -5,6 +5,8 @@ class) and works on any number of them at once: on one fold, on every speaker, o
 bootstrap resamples.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 
@@ -126,30 +128,6 @@ def ccc(targets, predictions) -> float:
     return float(_ratio(2 * covariance, spread))
 
 
-def expected_calibration_error(probabilities, labels, n_bins: int = 15) -> float:
-    """How far confidence is from accuracy (Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599, equation 5).
-
-    The confidence, the largest probability of a row, is cut into bins of equal width; the error is the mean over the
-    rows of |accuracy − mean confidence| of their bin.
-
-    Args:
-        probabilities: [N, K].
-        labels: true classes, int [N].
-        n_bins: number of bins.
-
-    Returns:
-        0–1; NaN without rows.
-    """
-    probabilities = np.asarray(probabilities, float)
-    if not len(probabilities):
-        return float('nan')
-    confidence = probabilities.max(1)
-    right = probabilities.argmax(1) == np.asarray(labels)
-    # A bin is open on the left: (0, 1/n], …
-    number = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
-    return float(np.abs(np.bincount(number, right - confidence, n_bins)).sum() / len(right))
-
-
 def confusion_by_speaker(labels, predictions, speakers, n_classes: int) -> np.ndarray:
     """One confusion matrix per speaker, speakers in sorted order.
 
@@ -206,3 +184,58 @@ def ccc_of_sums(sums) -> np.ndarray:
     covariance = tp / n - t * p / n**2
     spread = tt / n - (t / n) ** 2 + pp / n - (p / n) ** 2 + (t / n - p / n) ** 2
     return _ratio(2 * covariance, spread)
+
+
+class ConfidenceBins(NamedTuple):
+    """Utterances by the confidence of their answers; bins that hold none are left out.
+
+    Attributes:
+        lower: end of the bin.
+        confidence: mean inside it.
+        accuracy: share that is right.
+        share: of all utterances.
+    """
+
+    lower: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    share: np.ndarray
+
+
+def confidence_bins(confidence, right, bins: int = 10) -> ConfidenceBins:
+    """How often answers are right that are said with so much confidence, in bins of equal width (Guo et al. 2017).
+
+    The expected calibration error is the sum of share · |confidence − accuracy|.
+
+    Args:
+        confidence: probability of what was said, float [N], 0–1.
+        right: whether it was right, bool [N].
+        bins: how many.
+
+    Returns:
+        Arrays of the bins that hold anything, in their order.
+    """
+    confidence = np.asarray(confidence, float)
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(number, minlength=bins)
+    there = count > 0
+    mean = lambda values: np.bincount(number, values, bins)[there] / count[there]
+    said, hits = mean(confidence), mean(np.asarray(right, float))
+    return ConfidenceBins(np.flatnonzero(there) / bins, said, hits, count[there] / count.sum())
+
+
+def expected_calibration_error(probabilities, labels, bins: int = 10) -> float:
+    """How far confidence is from accuracy (Guo et al. 2017, arXiv 1706.04599, equation 5).
+
+    Args:
+        probabilities: [N, K], N >= 1.
+        labels: true classes, int [N].
+        bins: of equal width, see `confidence_bins`.
+
+    Returns:
+        0–1: the mean over the rows of |accuracy − mean confidence| of their bin.
+    """
+    probabilities = np.asarray(probabilities)
+    right = probabilities.argmax(1) == np.asarray(labels)
+    found = confidence_bins(probabilities.max(1), right, bins)
+    return float((found.share * np.abs(found.accuracy - found.confidence)).sum())

@@ -16,6 +16,7 @@ from ser_jax.features import FrontEnd
 from ser_jax.networks import stored_model
 from ser_jax.steps import answers, network_input
 from ser_jax.tasks import Task
+from ser_jax.workdir import result_name
 
 # Longer recordings are cut into overlapping windows, whose answers are averaged.
 WINDOW_SECONDS = 10.0
@@ -181,10 +182,10 @@ def load(workdir: str | Path) -> Predictor:
         for name, classes in card['tasks'].items()
     )
     front_end = FrontEnd(**config['data']['front_end'])
+    calibration = card.get('calibration', {})
+    own = {task.name: calibration.get(result_name('clean', task.name), {}) for task in tasks}
     temperatures = {
-        name: of_task['temperature']
-        for name, of_task in card.get('calibration', {}).items()
-        if 'temperature' in of_task
+        name: found['temperature'] for name, found in own.items() if 'temperature' in found
     }
     model = stored_model(config, {task.name: task.outputs for task in tasks})
     seen = front_end if config['representation'] == 'log_mel' else None  # by the network

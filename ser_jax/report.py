@@ -5,6 +5,8 @@
 --condition   of the test; default clean, or clean_<first task> where the emotion is none
 --format      table or json; default table
 --replicates  of the bootstrap, and of the permutation where it is not exact; default 10000
+--html        also writes one page with figures to that file; it needs nothing beside it
+--audio       the page also plays the hardest utterances: it then holds recordings of the corpus
 """
 
 import argparse
@@ -50,11 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--replicates', type=int, default=10_000, help='of the bootstrap (default: 10000)'
     )
+    parser.add_argument('--html', default='', metavar='FILE', help='write a page with figures')
+    parser.add_argument('--audio', action='store_true', help='the page holds recordings, too')
     words = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args([part for word in words for part in _split(word)])
     try:
         if options.replicates < 100:
             raise UserError(f'--replicates={options.replicates}: an interval takes 100 at least')
+        if options.audio and not options.html:
+            raise UserError('--audio puts recordings into the page of --html=FILE: name one')
         (_compare if options.against else _show)(options)
     except UserError as error:
         sys.exit(f'error: {error}')
@@ -112,6 +118,18 @@ def _show(options):
 
 
 def _write(options, content, table, warnings):
+    if options.html:
+        from ser_jax import html_page
+
+        result = content if options.against else content['over_seeds'] or {}
+        html_page.write_page(
+            options.html,
+            options.workdir,
+            options.against,
+            result=result if 'mean_over_seeds' in result else None,
+            text=table,
+            audio=options.audio,
+        )
     for line in warnings:
         print(f'warning: {line}', file=sys.stderr)
     print(json.dumps(content, indent=1, ensure_ascii=False) if options.format == 'json' else table)

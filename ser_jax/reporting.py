@@ -17,6 +17,7 @@ from ser_jax.codes import draw_codes
 from ser_jax.conditions import Tester
 from ser_jax.corpora import prepared_hash
 from ser_jax.cross_corpus import CrossCorpus
+from ser_jax.embedding import write_embedding
 from ser_jax.environment import joined
 from ser_jax.experiment import Experiment
 from ser_jax.predictions import Predictions, pool, read_predictions, write_predictions
@@ -97,6 +98,7 @@ def report(
     if pooled:
         draw_attention(experiment, experiment.folds[0], workdir)
         draw_codes(experiment, experiment.folds[0], workdir)
+        write_embedding(experiment, experiment.folds[0], workdir)
     if jax.process_index() == 0:
         for name, predictions in pooled.items():
             path = workdir / 'predictions' / f'{name}.csv'
@@ -137,20 +139,20 @@ def _pooled(folds: list[str], workdir: Path, result: str) -> Predictions:
 
 
 def _calibration(experiment: Experiment, workdir: Path) -> dict[str, dict[str, float]]:
-    """`calibration.calibrate(…)` of every reported classification."""
+    """`calibration.calibrate(…)` of every reported classification, named as the results of clean speech."""
 
-    def read(side, task):
-        name = workdirs.result_name(side, task.name)
+    def read(name):
         names = [fold.name for fold in experiment.folds]
         files = {fold: workdirs.predictions_file(workdir, fold, name) for fold in names}
         return {fold: read_predictions(file)[0] for fold, file in files.items()}
 
+    found = {}
     validated = all(len(fold.validation) for fold in experiment.folds)
-    return {
-        task.name: calibrate(read('clean', task), read('validation', task) if validated else {})
-        for task in experiment.reported
-        if task.kind == 'classification'
-    }
+    for task in experiment.reported:
+        if task.kind == 'classification':
+            clean, own = (workdirs.result_name(side, task.name) for side in ('clean', 'validation'))
+            found[clean] = calibrate(read(clean), read(own) if validated else {})
+    return found
 
 
 def _facts(folds: list[str], workdir: Path, condition: str) -> dict[str, float]:

@@ -291,6 +291,9 @@ def test_a_run_tells_how_the_game_goes(finished):
         assert all(np.isfinite(row[name]) for row in rows)
     for picture in ('codes', 'path'):
         assert (finished / 'report' / f'{picture}.png').stat().st_size > 10_000
+    map_of_utterances = (finished / 'report' / 'embedding.csv').read_text()
+    assert map_of_utterances.count('\n') == 1 + 48
+    assert 'Map of utterances' in (finished / 'report' / 'report.html').read_text()
 
 
 def test_the_path_leads_between_the_farthest_emotions():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import run
 
-from ser_jax.conditions import parse_conditions
+from ser_jax.conditions import named_conditions, parse_conditions
 from ser_jax.errors import UserError
 
 CONDITIONS = (
@@ -198,3 +198,31 @@ def test_what_cannot_be_is_refused_before_training(beeps, tmp_path, text, more, 
 def test_a_condition_named_twice_is_refused():
     with pytest.raises(UserError, match='twice'):
         parse_conditions(('gain(3)', 'gain(3.0)'))
+
+
+def test_names_of_results_tell_their_conditions():
+    texts = (
+        "noise('rain', -5)",
+        "noise('dog_bark', 2.5)",
+        'babble(3, 0)',
+        'telephone',
+        'mu_law',
+        'gain(-20)',
+        'reverberation(0.3)',
+        'fgsm(0.00001)',
+        'pgd(0.03, 40)',
+        'transfer_bim(0.1, 20)',
+        'random_sign_waveform(0.001)',
+        'pgd_waveform(0.001, 20, 3)',
+    )
+    parsed = parse_conditions(texts)
+    assert named_conditions(parsed) == parsed
+    others = (
+        'clean',
+        'clean_arousal',
+        'cross_emodb',
+        'noise_x_loud',
+        'fgsm_much',
+        'noise_a"<b_5db',
+    )
+    assert named_conditions(others) == {}

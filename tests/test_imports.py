@@ -16,9 +16,9 @@ LEVELS = {
     name: level
     for level, names in {
         -2: 'models.__init__ errors',
-        -1: 'features workdir metrics models.convolution models.recurrent',
+        -1: 'features workdir metrics markup models.convolution models.recurrent',
         0: 'models.layers losses audio pipeline calls config config_check checkpoints sharding writer figures '
-        'console optimiser cost environment front_end comparison',
+        'console optimiser cost environment front_end comparison svg',
         0.1: 'screening',
         0.3: 'mel models.encoder',
         0.6: 'augmentations grid_figure grid_matrix',
@@ -37,9 +37,11 @@ LEVELS = {
         4.3: 'attacker finished',
         4.4: 'paired',
         4.5: 'loop',
+        4.6: 'embedding',
         4.7: 'conditions cross_corpus attention codes',
-        4.8: 'reporting',
-        5: 'train predictor grid_rows',
+        4.8: 'reporting hardest html_figures',
+        4.9: 'html_card',
+        5: 'train predictor grid_rows html_page',
         5.1: '__init__',
         5.3: 'grid_table prediction_formats',
         5.5: 'grid_runs',

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn import metrics as oracle
+from sklearn.calibration import calibration_curve
 
 from ser_jax import metrics
 
@@ -94,3 +95,17 @@ def test_speakers_sum_to_the_pool():
     assert parts.shape == (22, 5, 5)
     np.testing.assert_array_equal(parts.sum(0), metrics.confusion_matrix(labels, predictions, 5))
     assert (parts[2:].sum((1, 2)) == 1).all()
+
+
+def test_confidence_bins_equal_scikit_learn():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.2, 1, 500)
+    right = rng.uniform(size=500) < confidence**2
+    bins = metrics.confidence_bins(confidence, right, 10)
+    accuracy, mean = calibration_curve(right, confidence, n_bins=10)
+    np.testing.assert_allclose(bins.accuracy, accuracy)
+    np.testing.assert_allclose(bins.confidence, mean)
+    np.testing.assert_allclose(bins.lower, np.arange(2, 10) / 10)
+    shares = [((confidence >= low) & (confidence < low + 0.1)).mean() for low in bins.lower]
+    np.testing.assert_allclose(bins.share, shares)
+    assert metrics.confidence_bins([1.0, 0.95], [True, False]).share.tolist() == [1.0]

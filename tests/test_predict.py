@@ -48,7 +48,7 @@ def test_equals_the_prediction_from_records(finished, beeps):
     variables = loop.restore_best(experiment, workdir / 'checkpoints' / 'final')
     expected = loop.predict(experiment, variables, experiment.utterances(rows))['emotion']
     card = json.loads((workdir / 'results.json').read_text())
-    calibrated = tempered(expected, card['calibration']['emotion']['temperature'])
+    calibrated = tempered(expected, card['calibration']['clean']['temperature'])
     by_id = dict(zip(experiment.corpus.index['id'], calibrated))
     files = _files(beeps)
     assert np.ptp(expected, axis=0).max() > 0.02, 'they all say the same'
@@ -97,7 +97,7 @@ def test_probabilities_have_the_stored_temperature(finished, beeps, tmp_path):
     shutil.copytree(finished[0], tmp_path / 'run')
     card = json.loads((tmp_path / 'run' / 'results.json').read_text())
     assert load(tmp_path / 'run').calibrated
-    temperature = card['calibration']['emotion'].pop('temperature')
+    temperature = card['calibration']['clean'].pop('temperature')
     calibrated = said()
     (tmp_path / 'run' / 'results.json').write_text(json.dumps(card))
     assert not load(tmp_path / 'run').calibrated

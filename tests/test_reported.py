@@ -83,6 +83,17 @@ def test_attention_is_drawn(finished):
     assert image.shape[1] > image.shape[0] > 500
 
 
+def test_the_page_shows_every_task(finished):
+    text = (finished / 'report' / 'report.html').read_text()
+    for task in TASKS:
+        assert text.count(f'<h3>clean_{task}</h3>') == 3  # confusions, speakers, calibration
+        assert f'<h2>Hardest utterances: clean_{task}</h2>' in text
+    ids = [
+        line.partition(',')[0] for line in (finished / 'report' / 'embedding.csv').open()
+    ]  # fmt: skip
+    assert len(set(ids)) == len(ids) == 1 + 384
+
+
 def test_conditions_reach_the_waveform(finished):
     for task in TASKS:
         clean = probabilities(finished, f'clean_{task}')
