@@ -18,7 +18,7 @@ LEVELS = {
         -2: '__init__ models.__init__ errors',
         -1: 'features workdir metrics models.convolution models.recurrent',
         0: 'models.layers losses audio pipeline calls config config_check checkpoints sharding writer figures '
-        'console optimiser cost environment front_end comparison',
+        'console optimiser cost environment front_end comparison exported',
         0.3: 'mel models.encoder',
         0.6: 'augmentations grid_figure grid_matrix',
         1: 'protocols augment attacks corruptions corpora grid_plan '
@@ -40,7 +40,7 @@ LEVELS = {
         4.8: 'reporting',
         5: 'train predictor grid_rows',
         5.3: 'grid_table',
-        5.5: 'grid_runs',
+        5.5: 'grid_runs artefact',
         6: 'main grid predict report export',
     }.items()
     for name in names.split()
