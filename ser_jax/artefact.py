@@ -24,6 +24,7 @@ from ser_jax.predictor import WINDOW_SECONDS, Predictor, load
 from ser_jax.tasks import Task
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+_LOCATIONS = 'jax_hlo_source_file_canonicalization_regex'
 _FILES = ('card.json', exported.EXAMPLE, 'run.py')  # and the model
 
 
@@ -147,10 +148,19 @@ def stablehlo(
         The file.
     """
     batch, length = jax.export.symbolic_shape('B, S')
-    return jax.export.export(jax.jit(from_samples(predictor, step, rest)), platforms=platforms)(
+    inputs = (
         jax.ShapeDtypeStruct((batch, length), jnp.float32),
         jax.ShapeDtypeStruct((batch,), jnp.int32),
-    ).serialize()
+    )
+    before = getattr(jax.config, _LOCATIONS)
+    jax.config.update(
+        _LOCATIONS, r'.*[/\\]'
+    )  # the program names the files that made it, not where they lie
+    try:
+        function = jax.jit(from_samples(predictor, step, rest))
+        return jax.export.export(function, platforms=platforms)(*inputs).serialize()
+    finally:
+        jax.config.update(_LOCATIONS, before)
 
 
 def _onnx(predictor: Predictor, step: int, rest: int) -> bytes:

@@ -91,16 +91,14 @@ def replay(folder):
     """
     card, run = load(folder)
     with np.load(Path(folder) / EXAMPLE, allow_pickle=False) as stored:
-        found = run(stored['waveform'], stored['samples'])
+        inputs = stored['waveform'], stored['samples']
         expected = {task: stored[f'output_{task}'] for task in card['outputs']}
-    told = {
-        task: (len(expected[task]), len(about['labels'])) for task, about in card['outputs'].items()
-    }
-    if not told or any(
-        {task: x.shape for task, x in of.items()} != told for of in (found, expected)
-    ):
+    labels = {task: len(about['labels']) for task, about in card['outputs'].items()}
+    shapes = {task: (len(inputs[1]), count) for task, count in labels.items()}
+    suits = lambda outputs: shapes == {task: said.shape for task, said in outputs.items()}
+    if not (labels and suits(expected) and suits(found := run(*inputs))):
         raise ValueError('the outputs are not those that card.json describes')
-    return {task: float(np.abs(found[task] - expected[task]).max()) for task in told}
+    return {task: float(np.abs(found[task] - expected[task]).max()) for task in shapes}
 
 
 if __name__ == '__main__':
