@@ -52,20 +52,10 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
     with jax.default_matmul_precision('highest'):
         model = convert(predictor, *padding(config['model'], predictor.front_end.hop_length))
         example = _example(predictor)
+    card = _card(workdir, config, predictor, form)
     temporary = out.with_name(f'{out.name}.{os.getpid()}.tmp')
     try:
-        temporary.mkdir(parents=True)
-        name = exported.MODELS[form]
-        (temporary / name).write_bytes(model)
-        np.savez(temporary / exported.EXAMPLE, **example)
-        card = _card(workdir, config, predictor, form)
-        card['sha256'] = {
-            file: hashlib.sha256((temporary / file).read_bytes()).hexdigest()
-            for file in (name, exported.EXAMPLE)
-        }
-        text = json.dumps(card, indent=1, ensure_ascii=False)
-        (temporary / 'card.json').write_text(text + '\n', encoding='utf-8')
-        shutil.copyfile(exported.__file__, temporary / 'run.py')
+        _fill(temporary, model, example, card)
         differences = exported.replay(temporary)
         if not all(difference <= exported.TOLERANCE for difference in differences.values()):
             raise ValueError(f'the artefact differs from the predictor: {differences}')
@@ -75,6 +65,19 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return differences
+
+
+def _fill(folder: Path, model: bytes, example: dict[str, np.ndarray], card: dict[str, Any]) -> None:
+    """Makes a folder with all the files of an export."""
+    folder.mkdir(parents=True)
+    name = exported.MODELS[card['format']]
+    (folder / name).write_bytes(model)
+    np.savez(folder / exported.EXAMPLE, **example)
+    digest = lambda file: hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    card = card | {'sha256': {file: digest(file) for file in (name, exported.EXAMPLE)}}
+    text = json.dumps(card, indent=1, ensure_ascii=False)
+    (folder / 'card.json').write_text(text + '\n', encoding='utf-8')
+    shutil.copyfile(exported.__file__, folder / 'run.py')
 
 
 def _refuse_other(out: Path) -> None:
