@@ -19,6 +19,7 @@ setup(
     install_requires=[
         'absl-py',
         'array_record>=0.8',
+        'flatbuffers',  # jax.export needs it and does not say so
         'flax>=0.12',
         'grain>=0.2.17',
         'importlib_resources',  # tensorflow-datasets needs it and does not say so
@@ -43,6 +44,7 @@ setup(
         'cuda': ['jax[cuda13]'],
         'tpu': ['jax[tpu]'],
         'beam': ['apache-beam'],
+        'onnx': ['jax2onnx>=0.17', 'onnxruntime'],
         'bench': ['torch==2.13.0', 'opensmile'],
     },
 )

@@ -16,11 +16,12 @@ python -m ser_jax.main --config=configs/mtl_aug.py:emodb '--config.folds=(1, 4)'
 A corpus that is not prepared is prepared first: from the folder $SER_JAX_MANUAL_DIR/<corpus>, else
 downloaded, where its owner lets everybody.
 
-The workdir holds results.json (numbers and all they depend on), predictions/, report/ (figures),
+The workdir holds results.json (numbers and all they depend on), predictions/, report/ (figures, report.html),
 metrics.jsonl and events/ (curves), checkpoints/, config.json and command.txt.
 
 Other commands, each with --help:
 python -m ser_jax.predict         what a trained model says of recordings
+python -m ser_jax.export          the trained model as one file, for other programs
 python -m ser_jax.report          shows finished runs, or compares two systems
 python -m ser_jax.grid            many runs, and their table
 python -m tfds_builders.doctor    is a corpus complete and readable?

@@ -18,7 +18,7 @@ LEVELS = {
         -2: 'models.__init__ errors',
         -1: 'features workdir metrics markup models.convolution models.recurrent',
         0: 'models.layers losses audio pipeline calls config config_check checkpoints sharding writer figures '
-        'console optimiser cost environment front_end comparison svg',
+        'console optimiser cost environment front_end comparison svg exported',
         0.1: 'screening',
         0.3: 'mel models.encoder',
         0.6: 'augmentations grid_figure grid_matrix',
@@ -44,7 +44,7 @@ LEVELS = {
         5: 'train predictor grid_rows html_page',
         5.1: '__init__',
         5.3: 'grid_table prediction_formats',
-        5.5: 'grid_runs',
+        5.5: 'grid_runs artefact',
         6: 'main grid predict report export',
     }.items()
     for name in names.split()

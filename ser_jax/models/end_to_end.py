@@ -23,7 +23,7 @@ def frames_of(length: jax.Array | int, frame: int, hop: int) -> jax.Array | int:
         length: samples.
         frame, hop: samples of a frame and between the beginnings of two.
     """
-    at_least = max if isinstance(length, int) else jnp.maximum
+    at_least = jnp.maximum if isinstance(length, jax.Array) else max  # symbolic sizes are no int
     return 1 + (at_least(length, frame) - frame) // hop
 
 

@@ -1,0 +1,84 @@
+"""Exports the final model of a run as one artefact, from raw samples to probabilities: python -m ser_jax.export --workdir=DIR --out=DIR
+
+--workdir     of a finished run of ser_jax.main
+--out         folder to make: model, card, a stored example, and run.py, which needs no ser_jax
+--format      stablehlo (any batch and length, for CPU, GPU and TPU) or onnx; default stablehlo
+--check=DIR   computes the stored example of an export again instead
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import logging
+
+from ser_jax.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 1 where an export does not compute what it should."""
+    parser = argparse.ArgumentParser(
+        prog='python -m ser_jax.export', description=__doc__.partition(':')[0], allow_abbrev=False
+    )
+    parser.add_argument('--workdir', help='of a finished run')
+    parser.add_argument('--out', help='folder to make')
+    parser.add_argument('--format', default='stablehlo', choices=['stablehlo', 'onnx'])
+    parser.add_argument('--check', metavar='DIR', help='an export, to be compared with its example')
+    options = parser.parse_args(arguments)
+    if options.check is None and None in (options.workdir, options.out):
+        parser.error('--workdir and --out, or --check')
+    if options.check is not None and (options.workdir, options.out) != (None, None):
+        parser.error('--check takes neither --workdir nor --out')
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is of no use here
+    try:
+        return _export(options) if options.check is None else _check(options.check)
+    except UserError as error:
+        sys.exit(f'error: {error}')
+
+
+def _export(options) -> int:
+    os.environ.setdefault(
+        'JAX_COMPILATION_CACHE_DIR', str(Path('~/.cache/ser_jax/compiled').expanduser())
+    )
+    from ser_jax.artefact import write_export  # after the flags: JAX is slow to import
+
+    differences = write_export(options.workdir, options.out, options.format)
+    print(json.loads((Path(options.out).expanduser() / 'card.json').read_text())['says'])
+    _tell(differences)
+    print(f'written to {options.out}: card.json says how it is used')
+    return 0
+
+
+def _check(folder: str) -> int:
+    from ser_jax import exported
+
+    try:
+        differences = exported.replay(Path(folder).expanduser())
+    except ImportError as error:
+        raise UserError(f'{folder} needs another package: {error}') from error
+    except Exception as error:  # files of others, in which anything may be wrong
+        reason = ascii(' '.join(str(error).split())[:300])[1:-1]
+        raise UserError(
+            f'{folder} is not a sound export ({type(error).__name__}: {reason})'
+        ) from error
+    _tell(differences)
+    sound = all(difference <= exported.TOLERANCE for difference in differences.values())
+    if not sound:
+        print(
+            f'error: {folder} differs from its example by more than {exported.TOLERANCE}',
+            file=sys.stderr,
+        )
+    return int(not sound)
+
+
+def _tell(differences: Mapping[str, float]) -> None:
+    for task, difference in differences.items():
+        # ascii: names come from the card, which may be another's.
+        print(f'{ascii(task)[1:-1]}: largest difference to the example {difference:.1e}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
