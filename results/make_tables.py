@@ -1,4 +1,4 @@
-"""Writes the README's tables from the result cards: `python results/make_tables.py [--check]`.
+"""Writes the tables of README.md and results/README.md from the result cards: `python results/make_tables.py [--check]`.
 
 A run behind a number of the README lies in `results/<group>/<run>/`: `results.json` (the card),
 `predictions/<condition>.csv`, `command.txt` (the command that made it). `<!-- table: GROUP -->` and
@@ -217,25 +217,25 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--check', action='store_true', help='write nothing, exit 1 on difference')
-    parser.add_argument('--readme', type=Path, default=ROOT / 'README.md')
+    parser.add_argument('--readme', type=Path, action='append', help='default: both')
     parser.add_argument('--results', type=Path, default=ROOT / 'results')
     options = parser.parse_args(arguments)
     sys.path.insert(0, str(ROOT))
     try:
-        old = options.readme.read_text(encoding='utf-8')
-        new = fill(old, options.results)
+        files = options.readme or [ROOT / 'README.md', ROOT / 'results' / 'README.md']
+        old = {file: file.read_text(encoding='utf-8') for file in files}
+        new = {file: fill(text, options.results) for file, text in old.items()}
     except (CardError, OSError) as error:
         print(f'make_tables: {error}', file=sys.stderr)
         return 1
-    if options.check:
-        if new != old:
-            print(
-                f'{options.readme} differs from the cards: run python results/make_tables.py',
-                file=sys.stderr,
-            )
-        return int(new != old)
-    options.readme.write_text(new, encoding='utf-8')
-    return 0
+    differing = [file for file in files if new[file] != old[file]]
+    for file in differing:
+        if options.check:
+            say = f'{file} differs from the cards: run python results/make_tables.py'
+            print(say, file=sys.stderr)
+        else:
+            file.write_text(new[file], encoding='utf-8')
+    return int(bool(differing) and options.check)
 
 
 if __name__ == '__main__':

@@ -78,7 +78,7 @@ def test_demo_speech_is_not_solved_by_loudness(tmp_path):
 
 def test_the_readme_cites_the_measured_baseline():
     measured = json.loads((ROOT / 'results' / 'demo_speech_baseline.json').read_text())
-    text = ' '.join((ROOT / 'README.md').read_text(encoding='utf-8').split())
+    text = ' '.join((ROOT / 'results' / 'README.md').read_text(encoding='utf-8').split())
     simple, rich = measured['uar_level_duration_pitch'], measured['uar_functionals']
     assert f'mean pitch reaches {100 * simple:.1f} %' in text
     assert f'the pitch contour {100 * rich:.1f} %' in text
