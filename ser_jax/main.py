@@ -7,6 +7,11 @@
 --mode        train (and evaluate), or evaluate a finished run again; default train
 """
 
+from ser_jax import stopping
+
+if __name__ == '__main__':
+    stopping.listen('the same command goes on from the last checkpoint')
+
 import os
 import shlex
 import sys
@@ -47,10 +52,6 @@ def main(_: list[str]) -> None:
         card = run(config, workdir)
     except UserError as error:
         sys.exit(f'error: {error}')
-    except KeyboardInterrupt:
-        sys.exit(
-            '\ninterrupted: the same command goes on from the last checkpoint, if there is one'
-        )
     if jax.process_index() == 0:
         (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
         print(f'{console.print_table(card)}\nEverything about this run: {workdir}')
@@ -108,4 +109,5 @@ def _raised_in(error: BaseException, file: str) -> bool:
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    with stopping.in_order():
+        app.run(main, flags_parser=parse_flags)

@@ -10,11 +10,14 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ser_jax import stopping
 from ser_jax.errors import UserError
 
 AXIS = 'data'  # the mesh axis over which batches are split
+_EXCHANGE_EVERY = 10
 
 
 def start_processes() -> None:
@@ -32,6 +35,22 @@ def start_processes() -> None:
                 'with JAX_COORDINATOR_ADDRESS set, JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers'
             ) from error
         jax.distributed.initialize(address, count, number)
+        stopping.listen_again()  # JAX takes SIGTERM, for a service that is not used here
+
+
+def any_process(wanted: bool, step: int) -> bool:
+    """Whether one of the processes wants something; all of them must ask, and get the same answer.
+
+    Args:
+        wanted: by this process.
+        step: of all of them. An exchange keeps the devices waiting: with several processes it takes place every
+            tenth step only, and the answer is no in between.
+    """
+    if jax.process_count() == 1:
+        return wanted
+    return step % _EXCHANGE_EVERY == 0 and bool(
+        multihost_utils.process_allgather(np.asarray(wanted)).any()
+    )
 
 
 def make_mesh() -> Mesh:

@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
     name: level
     for level, names in {
-        -2: '__init__ models.__init__ errors',
+        -2: '__init__ models.__init__ errors stopping',
         -1: 'features workdir metrics models.convolution models.recurrent',
         0: 'models.layers losses audio pipeline calls config config_check checkpoints sharding writer figures '
-        'console optimiser cost environment front_end comparison',
+        'console optimiser cost environment front_end comparison selection',
         0.3: 'mel models.encoder',
         0.6: 'augmentations grid_figure grid_matrix',
         1: 'protocols augment attacks corruptions corpora grid_plan '
@@ -46,7 +46,7 @@ LEVELS = {
     for name in names.split()
 }
 FORBIDDEN = {'tensorflow', 'clu', 'pickle', 'cloudpickle', 'dill'}
-FOR_BUILDERS = {'corpora', 'features', 'audio', 'errors'}
+FOR_BUILDERS = {'corpora', 'features', 'audio', 'errors', 'stopping'}
 LONGEST = 300
 PACKAGES = ('ser_jax', 'tfds_builders', 'configs')
 EVERYWHERE = (*PACKAGES, 'tests', 'results', 'benchmarks', 'colab', 'cloud')
