@@ -12,10 +12,14 @@
 Ends in table.md, table.csv and table.png in the grid's folder.
 """
 
+from ser_jax import stopping
+
+if __name__ == '__main__':
+    stopping.listen('the same command goes on from here', seconds=9.5)
+
 import argparse
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,9 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(grid, workdir, failures)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('\ninterrupted: the same command goes on from here', file=sys.stderr)
         return 1
 
 
@@ -120,5 +121,5 @@ def _report(grid: Grid, workdir: Path, failures: dict[str, str]) -> int:
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops the run as well
-    sys.exit(main())
+    with stopping.in_order():
+        sys.exit(main())

@@ -114,7 +114,8 @@ class FoldTraining:
         self._latest = Checkpoints(job.folder / 'latest')
         self._best = Checkpoints(job.folder / 'best')
         self.step = self._latest.step or 0
-        self._before, self._recent = [], []  # metrics since the last validation: before this start, in it
+        # Metrics since the last validation: before this start, and in it.
+        self._before, self._recent = [], []
         if self.step:
             self.state = self._latest.restore(self.state)
             self._before = _rows(self._latest.read_beside())

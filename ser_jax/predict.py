@@ -4,6 +4,11 @@
 --format      table, csv, or json (one object a line); default table
 """
 
+from ser_jax import stopping
+
+if __name__ == '__main__':
+    stopping.listen('the same command starts over')
+
 import argparse
 import concurrent.futures
 import csv
@@ -171,7 +176,8 @@ def _json(tasks):
 
 if __name__ == '__main__':
     try:
-        sys.exit(main())
+        with stopping.in_order():
+            sys.exit(main())
     except BrokenPipeError:  # `… | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

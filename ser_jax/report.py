@@ -7,6 +7,11 @@
 --replicates  of the bootstrap, and of the permutation where it is not exact; default 10000
 """
 
+from ser_jax import stopping
+
+if __name__ == '__main__':
+    stopping.listen('the same command starts over')
+
 import argparse
 import json
 import os
@@ -242,7 +247,8 @@ def _blocks(*blocks):
 
 if __name__ == '__main__':
     try:
-        sys.exit(main())
+        with stopping.in_order():
+            sys.exit(main())
     except BrokenPipeError:  # `… | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -177,9 +177,18 @@ def deferred() -> Iterator[Callable[[], bool]]:
         _listener.deferring = True
         return _listener.number is not None
 
+    before = _listener.deferring
     try:
         yield asked
     finally:
-        _listener.deferring = False
-    if _listener.number:
+        _listener.deferring = before
+    if _listener.number and not before:
         raise Stopped
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Around what must not be torn apart: a signal waits for the end of the block."""
+    with deferred() as asked:
+        asked()
+        yield
