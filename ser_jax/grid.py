@@ -27,6 +27,7 @@ from typing import NoReturn
 
 from ser_jax.errors import UserError
 from ser_jax.grid_plan import Grid, Run, read_grid
+from ser_jax.paths import local_path
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    workdir = Path(options.workdir or f'runs/grids/{grid.name}').expanduser()
     mine = list(enumerate(grid.runs, 1))[start - 1 :: step]
     try:
+        workdir = local_path(options.workdir or f'runs/grids/{grid.name}')
         grid_runs.check_grid(workdir, grid, write=not (options.list or options.table))
         if options.list:
             for number, run in mine:

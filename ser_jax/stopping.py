@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 
 _DEADLINE = 8.0  # seconds from the signal to the end of the process, come what may
-_UNHEARD = 2.0  # … where nothing is to be saved and the main thread does not even hear of it
+_IDLE = 2.0  # … where nothing is to be saved, and the main thread does not react
 _AGAIN = 0.5  # … from a second signal
 _HEARD = 0  # among the numbers of signals: the main thread has been told
 
@@ -42,7 +42,7 @@ class _Listener:
     def __init__(self):
         self.number: int | None = None
         self.how = ''
-        self.in_order = self.deferring = self.leaving = False
+        self.in_order = self.deferring = self.saving = self.leaving = False
         self._signals = 0
         self._seconds = _DEADLINE
         self._said = threading.Lock()
@@ -67,12 +67,16 @@ class _Listener:
         self._signals += 1
         if not self.in_order:
             self.leave()
-        with contextlib.suppress(OSError):
-            self._outbox.send(bytes([_HEARD]))
+        self.heard()
         # From here on what goes wrong elsewhere, because of the end, is of no interest.
         sys.unraisablehook = threading.excepthook = lambda _: None
         if not self.leaving and (self._signals > 1 or not self.deferring):
             raise Stopped
+
+    def heard(self) -> None:
+        """Tells the thread that the main one reacts."""
+        with contextlib.suppress(OSError):
+            self._outbox.send(bytes([_HEARD]))
 
     def _watch(self) -> None:
         """Runs in a thread: ends the process at the deadline."""
@@ -86,14 +90,13 @@ class _Listener:
             if byte not in (_HEARD, signal.SIGTERM, signal.SIGINT):
                 continue
             first = first or now
-            if byte == _HEARD:
-                end = first + self._seconds if signals < 2 else end
-                continue
-            signals, self.number = signals + 1, self.number or byte
+            reacts = self.saving or (byte == _HEARD and not self.deferring)
+            if byte != _HEARD:
+                signals, self.number = signals + 1, self.number or byte
             if signals > 1:
                 end = min(end, now + _AGAIN)
             else:
-                end = first + (self._seconds if self.deferring else _UNHEARD)
+                end = first + (self._seconds if reacts else _IDLE)
 
     def say(self) -> None:
         """Prints the line, once."""
@@ -166,23 +169,26 @@ def deferred() -> Iterator[Callable[[], bool]]:
     """Around work that wants to save something first.
 
     Yields:
-        A function that tells whether to end. From its first call on a signal waits for the next one, or for the end of
-        the block; a second signal does not.
+        A function that tells whether to end. A signal waits for its next call, or for the end of the block; a second
+        signal does not, and none waits long for the first call, before which there is nothing to save.
 
     Raises:
         Stopped: at the end of the block, where a signal has come.
     """
 
     def asked() -> bool:
-        _listener.deferring = True
+        _listener.saving = True
+        if _listener.number:
+            _listener.heard()
         return _listener.number is not None
 
-    before = _listener.deferring
+    before = _listener.deferring, _listener.saving
+    _listener.deferring = True
     try:
         yield asked
     finally:
-        _listener.deferring = before
-    if _listener.number and not before:
+        _listener.deferring, _listener.saving = before
+    if _listener.number and not _listener.deferring:
         raise Stopped
 
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
     name: level
     for level, names in {
-        -2: '__init__ models.__init__ errors stopping',
+        -3: 'errors',
+        -2: '__init__ models.__init__ paths stopping',
         -1: 'features workdir metrics models.convolution models.recurrent',
         0: 'models.layers losses audio pipeline calls config config_check checkpoints sharding writer figures '
         'console optimiser cost environment front_end comparison selection',
@@ -46,7 +47,7 @@ LEVELS = {
     for name in names.split()
 }
 FORBIDDEN = {'tensorflow', 'clu', 'pickle', 'cloudpickle', 'dill'}
-FOR_BUILDERS = {'corpora', 'features', 'audio', 'errors', 'stopping'}
+FOR_BUILDERS = {'corpora', 'features', 'audio', 'errors', 'paths', 'stopping'}
 LONGEST = 300
 PACKAGES = ('ser_jax', 'tfds_builders', 'configs')
 EVERYWHERE = (*PACKAGES, 'tests', 'results', 'benchmarks', 'colab', 'cloud')
