@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
     name: level
     for level, names in {
-        -3: 'errors',
-        -2: '__init__ models.__init__ paths stopping',
+        -3: '__init__ models.__init__ errors',
+        -2: 'paths stopping',
         -1: 'features workdir metrics models.convolution models.recurrent',
         0: 'models.layers losses audio pipeline calls config config_check checkpoints sharding writer figures '
         'console optimiser cost environment front_end comparison selection',
