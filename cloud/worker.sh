@@ -63,7 +63,7 @@ run() {
   shift
   echo $$ > "$running"
   export SER_JAX_PROCESSES=auto
-  exec "$python" -m ser_jax.main --workdir="$bucket/runs/$name" --config.data.data_dir="$records" "$@"
+  exec "$python" -m ser_jax.main "$@" --workdir="$bucket/runs/$name" --config.data.data_dir="$records"
 }
 
 stop() {
