@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What tpu.sh does on the workers of a TPU; the clone lies in ~/ser_jax, the bucket is mounted on ~/bucket.
+# What tpu.sh does on the workers of a TPU; the clone lies in ~/ser_jax, the bucket is mounted on ~/bucket, or $MOUNT.
 #
 #   worker.sh install BUCKET     installs ser_jax into ~/venv, mounts the bucket
 #   worker.sh prepare CORPUS     on one worker: prepares a corpus into the bucket, unless it is there
@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=$HOME/venv/bin/python
-bucket=$HOME/bucket
+bucket=${MOUNT:-$HOME/bucket}  # the same on every worker, as its user is
 records=$HOME/records
 running=$HOME/ser_jax.pid
 

@@ -65,7 +65,8 @@ esac
 """
 GCSFUSE = r"""#!/usr/bin/env bash
 echo "gcsfuse $*" >> "$FAKE/log"
-[[ -L ${!#} ]] || { rmdir "${!#}" && ln -s "$FAKE/${@: -2:1}" "${!#}"; }
+rmdir "${!#}" 2> /dev/null && ln -s "$FAKE/${@: -2:1}" "${!#}"
+until [[ -L ${!#} ]]; do sleep 0.1; done  # the other worker, which shares it, is at it
 """
 UV = r"""#!/usr/bin/env bash
 echo "uv $*" >> "$FAKE/log"
@@ -95,6 +96,7 @@ def fake(tmp_path, monkeypatch):
         'ZONE': 'here',
         'BUCKET': 'bucket',
         'NAME': 'rehearsal',
+        'MOUNT': str(cloud / 'mount'),  # workers on one machine have homes of their own, not a user
         'POLL': '0.2',
         # What tells jax.distributed.initialize() of the others; on a TPU its own metadata do.
         'SLURM_JOB_ID': str(os.getpid()),
