@@ -67,12 +67,12 @@ wait_for_it() {
 install() {
   local clone
   clone=$(mktemp -d)
-  git -C "$here/.." archive --format=tar.gz --output="$clone/ser_jax.tar.gz" HEAD || return 1
-  gcloud compute tpus tpu-vm scp "$clone/ser_jax.tar.gz" "$name:" --zone="$ZONE" --worker=all || return 1
+  git -C "$here/.." bundle create -q "$clone/ser_jax.bundle" HEAD || return 1  # with the commit, for the result card
+  gcloud compute tpus tpu-vm scp "$clone/ser_jax.bundle" "$name:" --zone="$ZONE" --worker=all || return 1
   rm -r "$clone"
   # The clone's own script does not exist yet over there.
   gcloud compute tpus tpu-vm ssh "$name" --zone="$ZONE" --worker=all \
-    --command='mkdir -p ser_jax && tar -xzf ser_jax.tar.gz -C ser_jax' || return 1
+    --command='rm -rf ser_jax && git clone -q ser_jax.bundle ser_jax' || return 1
   on_workers all bash ser_jax/cloud/worker.sh install "$BUCKET" || return 1
   for corpus in $corpora; do
     on_workers 0 bash ser_jax/cloud/worker.sh prepare "$corpus" || return 1

@@ -167,7 +167,9 @@ def test_a_job_from_the_request_to_the_deletion_with_a_preemption(fake, monkeypa
     assert not (fake / 'state').exists()
     collected = fake.parent / 'runs/rehearsal'
     card = json.loads((collected / 'results.json').read_text())
-    assert card['labels'] == sorted(EMOTIONS)
+    assert set(card['labels']) == set(EMOTIONS)
+    head = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
+    assert card['commit'].startswith(head.stdout.strip())
     steps = [json.loads(line)['step'] for line in (collected / 'metrics.jsonl').open()]
     assert steps == [15, 30, 45, 60]
 
