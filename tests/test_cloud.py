@@ -65,8 +65,10 @@ esac
 """
 GCSFUSE = r"""#!/usr/bin/env bash
 echo "gcsfuse $*" >> "$FAKE/log"
-rmdir "${!#}" 2> /dev/null && ln -s "$FAKE/${@: -2:1}" "${!#}"
-until [[ -L ${!#} ]]; do sleep 0.1; done  # the other worker, which shares it, is at it
+until [[ -L ${!#} ]]; do  # the other worker, which shares it, is at it as well
+  rmdir "${!#}"
+  ln -sT "$FAKE/${@: -2:1}" "${!#}"
+done 2> /dev/null
 """
 UV = r"""#!/usr/bin/env bash
 echo "uv $*" >> "$FAKE/log"
