@@ -13,12 +13,14 @@ import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from ser_jax.errors import UserError
 
 _MANIFEST = 'sha256.json'
+_BESIDE = 'beside.npz'
 
 
 class Checkpoints:
@@ -52,12 +54,13 @@ class Checkpoints:
         """Step of the checkpoint, or None if there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, tree) -> None:
+    def save(self, step: int, tree, beside: dict[str, np.ndarray] | None = None) -> None:
         """Writes `tree` as the checkpoint of `step`; the previous one goes only after that.
 
         Args:
             step: training steps made.
             tree: arrays, the same on every process.
+            beside: arrays of any shapes, for `read_beside`.
 
         Raises:
             RuntimeError: Orbax declined to save.
@@ -68,6 +71,8 @@ class Checkpoints:
             raise RuntimeError(f'Orbax did not save step {step} in {self.directory}')
         if jax.process_index() == 0:
             folder = self.directory / str(step)
+            if beside:
+                np.savez(folder / _BESIDE, **beside)
             temporary = folder / (_MANIFEST + '.tmp')
             temporary.write_text(json.dumps(_digests(folder)))
             os.replace(temporary, folder / _MANIFEST)
@@ -110,6 +115,14 @@ class Checkpoints:
                 stored.tree,
             )
         return self._manager.restore(step, args=ocp.args.StandardRestore(template))
+
+    def read_beside(self) -> dict[str, np.ndarray]:
+        """What was saved beside the checkpoint; `restore` tells whether it is damaged."""
+        path = self.directory / str(self.step) / _BESIDE
+        if not path.exists():
+            return {}
+        with np.load(path) as arrays:
+            return dict(arrays)
 
     def keep_newest(self) -> None:
         """Deletes all but the newest checkpoint: the fold is finished."""

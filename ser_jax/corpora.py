@@ -18,6 +18,7 @@ import numpy as np
 
 from ser_jax.errors import UserError
 from ser_jax.features import DEFAULT_FRONT_END, FrontEnd
+from ser_jax.paths import local_path
 
 # One vocabulary for all corpora; class codes of records are positions in it.
 EMOTIONS = (
@@ -113,11 +114,6 @@ class Corpus:
         return RecordSource(builder.as_data_source(SPLIT), self.representation)
 
 
-def expand(path: str | os.PathLike) -> pathlib.Path:
-    """The path with `~` expanded."""
-    return pathlib.Path(path).expanduser()
-
-
 def corpus_folder(
     name: str, *, data_dir: str | os.PathLike | None, representation: str
 ) -> pathlib.Path:
@@ -130,13 +126,13 @@ def corpus_folder(
         raise UserError(
             f'unknown representation {representation!r}: one of {", ".join(REPRESENTATIONS)}'
         )
-    return expand(data_dir or DEFAULT_DATA_DIR) / name / representation / RECORD_VERSION
+    return local_path(data_dir or DEFAULT_DATA_DIR) / name / representation / RECORD_VERSION
 
 
 def default_manual_dir(name: str) -> pathlib.Path | None:
     """`$SER_JAX_MANUAL_DIR/<corpus>` (of csv_corpus/<name> and folder/<name>: `$SER_JAX_MANUAL_DIR/<name>`); None where unset."""
     root = os.environ.get('SER_JAX_MANUAL_DIR')
-    return expand(root) / name.rpartition('/')[2] if root else None
+    return local_path(root) / name.rpartition('/')[2] if root else None
 
 
 def file_sha256(path: str | os.PathLike) -> str:
@@ -244,7 +240,7 @@ def _check_front_end(corpus: Corpus, front_end: FrontEnd):
 
 def _warn_if_stale(corpus: Corpus, manual_dir: str | os.PathLike | None):
     """Warns where the list of labels (a csv corpus' metadata.csv) was edited after the corpus was prepared."""
-    folder = expand(manual_dir) if manual_dir else default_manual_dir(corpus.name)
+    folder = local_path(manual_dir) if manual_dir else default_manual_dir(corpus.name)
     for file, digest in corpus.metadata.get('label_files', {}).items():
         if (
             folder is not None

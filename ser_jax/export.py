@@ -6,6 +6,11 @@
 --check=DIR   computes the stored example of an export again instead
 """
 
+from ser_jax import stopping
+
+if __name__ == '__main__':
+    stopping.listen('nothing is left behind; the same command starts over')
+
 import argparse
 import json
 import os
@@ -81,4 +86,5 @@ def _tell(differences: Mapping[str, float]) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    with stopping.in_order():
+        sys.exit(main())

@@ -12,10 +12,14 @@
 Ends in table.md, table.csv and table.png in the grid's folder.
 """
 
+from ser_jax import stopping
+
+if __name__ == '__main__':
+    stopping.listen('the same command goes on from here', seconds=9.5)
+
 import argparse
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +27,7 @@ from typing import NoReturn
 
 from ser_jax.errors import UserError
 from ser_jax.grid_plan import Grid, Run, read_grid
+from ser_jax.paths import local_path
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    workdir = Path(options.workdir or f'runs/grids/{grid.name}').expanduser()
     mine = list(enumerate(grid.runs, 1))[start - 1 :: step]
     try:
+        workdir = local_path(options.workdir or f'runs/grids/{grid.name}')
         grid_runs.check_grid(workdir, grid, write=not (options.list or options.table))
         if options.list:
             for number, run in mine:
@@ -57,9 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(grid, workdir, failures)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('\ninterrupted: the same command goes on from here', file=sys.stderr)
         return 1
 
 
@@ -120,5 +122,5 @@ def _report(grid: Grid, workdir: Path, failures: dict[str, str]) -> int:
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops the run as well
-    sys.exit(main())
+    with stopping.in_order():
+        sys.exit(main())

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ser_jax import train
+from ser_jax import stopping, train
 from ser_jax.conditions import parse_conditions
 from ser_jax.console import duration
 from ser_jax.errors import UserError
 from ser_jax.grid_plan import Grid, Run
 from ser_jax.workdir import as_json, compared, read_card, write_atomically
 
-_GRACE = 10.0  # seconds that an interrupted run gets to end by itself
+_GRACE = 9.0  # seconds that a run which was told to stop gets to end by itself: it takes 8 at most
 
 
 def check_conditions(grid: Grid) -> None:
@@ -148,7 +148,7 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
         What went wrong, with the last line that the run said; '' = nothing.
 
     Raises:
-        KeyboardInterrupt: after the run, which is interrupted as well, has ended.
+        KeyboardInterrupt: after the run, which gets the same signal, has ended.
         UserError: the log cannot be written.
     """
     try:
@@ -178,7 +178,7 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
                     show(last)
             code = process.wait()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(stopping.requested() or signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE)
                 file.write(process.stderr.read())  # its last words

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ser_jax import cost, data, metrics, optimiser, sharding
+from ser_jax import cost, data, metrics, optimiser, sharding, stopping
 from ser_jax.checkpoints import Checkpoints
 from ser_jax.environment import environment
 from ser_jax.errors import UserError
@@ -18,6 +18,7 @@ from ser_jax.experiment import Experiment
 from ser_jax.folds import Fold
 from ser_jax.labels import level_of
 from ser_jax.pipeline import prefetch
+from ser_jax.selection import best_row, is_patient
 from ser_jax.steps import TrainState, inference_variables
 from ser_jax.writer import MetricLog, Progress
 
@@ -60,6 +61,7 @@ def train_folds(
 
     Raises:
         UserError: training diverged, or a damaged checkpoint.
+        stopping.Stopped: on a signal, after a checkpoint of the last step made.
     """
     placement, jobs = experiment.placement, iter(jobs)
     start = lambda job: FoldTraining(experiment, job, log)
@@ -68,12 +70,16 @@ def train_folds(
         for run in runs:
             run.meter.resume(len(runs))
         state = placement.pack([run.state for run in runs])
-        while not any(run.done for run in runs):
-            batch = placement.to_devices([run.next_batch() for run in runs])
-            state, step_metrics = experiment.train_step(state, batch)
-            for number, run in enumerate(runs):
-                mine = functools.partial(placement.run_of, number=number)
-                run.after_step(mine, state, step_metrics)
+        mine = [functools.partial(placement.run_of, number=number) for number in range(len(runs))]
+        with stopping.deferred() as asked_to_stop:
+            while not any(run.done for run in runs):
+                batch = placement.to_devices([run.next_batch() for run in runs])
+                state, step_metrics = experiment.train_step(state, batch)
+                for run, part in zip(runs, mine):
+                    run.after_step(part, state, step_metrics)
+                if sharding.any_process(asked_to_stop(), runs[0].step):
+                    steps = [run.save(part, state) for run, part in zip(runs, mine)]
+                    stopping.stop(f'the same command goes on from {", ".join(steps)}')
         for number, run in enumerate(runs):
             run.state = placement.run_of(state, number)
             run.meter.pause()
@@ -92,6 +98,7 @@ class FoldTraining:
 
     Attributes:
         job: the fold.
+        step: steps made.
         state: at the step where it begins, or goes on.
         done: whether it has ended: the last step, or patience.
         meter: of what it costs.
@@ -106,26 +113,29 @@ class FoldTraining:
         self._n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self._latest = Checkpoints(job.folder / 'latest')
         self._best = Checkpoints(job.folder / 'best')
-        self._step = self._latest.step or 0
-        if self._step:
+        self.step = self._latest.step or 0
+        # Metrics since the last validation: before this start, and in it.
+        self._before, self._recent = [], []
+        if self.step:
             self.state = self._latest.restore(self.state)
-        log.forget(fold.name, after=self._step)
-        self._history = [row for row in log.rows(fold.name) if row['step'] <= self._step]
-        if self._step and (not self._history or self._history[-1]['step'] != self._step):
+            self._before = _rows(self._latest.read_beside())
+        log.forget(fold.name, after=self.step)
+        self._history = [row for row in log.rows(fold.name) if row['step'] <= self.step]
+        validated = self._history[-1]['step'] if self._history else 0
+        if validated != self.step - len(self._before):
             raise UserError(
-                f'metrics.jsonl lacks step {self._step} of {fold.name}: delete {job.folder} to train it anew'
+                f'metrics.jsonl lacks step {self.step} of {fold.name}: delete {job.folder} to train it anew'
             )
-        self._recent = []
         self._progress = Progress(job.title, job.stop, config.batch_size)
         self._validation = experiment.utterances(fold.validation) if len(fold.validation) else None
-        if self._step:
-            self._progress.say(f'goes on from step {self._step}')
+        if self.step:
+            self._progress.say(f'goes on from step {self.step}')
         self._progress.say('compiling (programs are kept for the next run)')
-        self.done = self._step == job.stop or not _patient(self._history, config.patience)
+        self.done = self.step == job.stop or not is_patient(self._history, config.patience)
         batches = experiment.train_batches(fold.train)
-        stop = self._step if self.done else job.stop
+        stop = self.step if self.done else job.stop
         self._n_labels = len(batches.labelled)
-        self._batches = self.meter.batches(prefetch(batches, self._step, stop))
+        self._batches = self.meter.batches(prefetch(batches, self.step, stop))
         self.meter.pause()
 
     def next_batch(self) -> dict[str, np.ndarray]:
@@ -140,28 +150,39 @@ class FoldTraining:
             state: after the step, as packed by the placement.
             step_metrics: of the step.
         """
-        config, self._step = self._experiment.config, self._step + 1
+        config, self.step = self._experiment.config, self.step + 1
         self._recent.append(step_metrics)
         if self._progress.due():
-            self._progress.line(self._step, {'loss': float(mine(step_metrics)['loss'])})
-        if self._step % config.eval_every == 0 or self._step == self.job.stop:
+            self._progress.line(self.step, {'loss': float(mine(step_metrics)['loss'])})
+        if self.step % config.eval_every == 0 or self.step == self.job.stop:
             state = mine(state)
-            row = {'fold': self.job.fold.name, 'step': self._step}
-            row |= _mean([mine(step) for step in jax.device_get(self._recent)])
+            row = {'fold': self.job.fold.name, 'step': self.step}
+            row |= _mean(self._since_validation(mine))
             row |= _validate(self._experiment, state, self._validation)
-            self._recent, self._history = [], [*self._history, row]
-            self._progress.line(self._step, row)
+            self._before, self._recent, self._history = [], [], [*self._history, row]
+            self._progress.line(self.step, row)
             self._log.write(row)
-            if row is _best(self._history):
-                self._best.save(self._step, inference_variables(state))
+            if row is best_row(self._history):
+                self._best.save(self.step, inference_variables(state))
             self.meter.save()
-            self._latest.save(self._step, state)
-            impatient = not _patient(self._history, config.patience)
-            self.done = impatient or self._step == self.job.stop
+            self._latest.save(self.step, state)
+            impatient = not is_patient(self._history, config.patience)
+            self.done = impatient or self.step == self.job.stop
+
+    def save(self, mine: Callable, state: TrainState) -> str:
+        """Saves what a later start needs to go on from this very step, which it returns by name."""
+        rows = self._since_validation(mine)
+        beside = {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
+        self.meter.save()
+        self._latest.save(self.step, mine(state), beside)
+        return f'step {self.step} of {self.job.fold.name}'
+
+    def _since_validation(self, mine: Callable) -> list[dict[str, np.ndarray]]:
+        return [*self._before, *(mine(step) for step in jax.device_get(self._recent))]
 
     def summary(self) -> dict[str, Any]:
         """See `train_folds`; only the kept parameters stay on disk."""
-        kept = _best(self._history)
+        kept = best_row(self._history)
         self._best.keep_newest()
         return {
             'steps': kept['step'],
@@ -172,6 +193,10 @@ class FoldTraining:
             'n_labels': {'train': self._n_labels, 'validation': len(self.job.fold.validation)},
             'cost': self.meter.total(),
         }
+
+
+def _rows(columns: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    return [dict(zip(columns, values)) for values in zip(*columns.values())]
 
 
 def _mean(recent: list[dict[str, np.ndarray]]) -> dict[str, float]:
@@ -212,23 +237,6 @@ def _validate(experiment: Experiment, state: TrainState, validation) -> dict[str
         whole['validation_score'] = float(np.mean(scores))
     whole['validation_loss'] = float(np.mean(losses))
     return whole | rates | concordances if len(rates) > 1 else whole
-
-
-def _best(history: list[dict]) -> dict:
-    """The row of the parameters to keep: the last one without validation.
-
-    Else that of the highest validation UAR, where ratings are predicted of the highest mean over the tasks of UAR or
-    CCC; then of the lowest loss.
-    """
-    if 'validation_uar' not in history[-1]:
-        return history[-1]
-    score = 'validation_score' if 'validation_score' in history[-1] else 'validation_uar'
-    return max(history, key=lambda row: (row[score], -row['validation_loss']))
-
-
-def _patient(history: list[dict], patience: int) -> bool:
-    """Whether training goes on: the best row is among the last `patience`."""
-    return not history or _best(history) in history[-patience:]
 
 
 def _refuse_diverged(state: TrainState) -> None:

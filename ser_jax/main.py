@@ -28,6 +28,11 @@ python -m tfds_builders.doctor    is a corpus complete and readable?
 python -m tfds_builders.build     prepares a corpus
 """
 
+from ser_jax import stopping
+
+if __name__ == '__main__':
+    stopping.listen('the same command goes on from the last checkpoint')
+
 import os
 import shlex
 import sys
@@ -75,10 +80,6 @@ def main(_: list[str]) -> None:
             html_page.write_page(workdir / 'report' / 'report.html', [workdir])
     except UserError as error:
         sys.exit(f'error: {error}')
-    except KeyboardInterrupt:
-        sys.exit(
-            '\ninterrupted: the same command goes on from the last checkpoint, if there is one'
-        )
     if jax.process_index() == 0:
         print(f'{console.print_table(card)}\nEverything about this run: {workdir}')
 
@@ -135,4 +136,5 @@ def _raised_in(error: BaseException, file: str) -> bool:
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    with stopping.in_order():
+        app.run(main, flags_parser=parse_flags)

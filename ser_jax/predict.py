@@ -5,6 +5,11 @@
 --windows     also what is said of each window of 10 s of a long recording
 """
 
+from ser_jax import stopping
+
+if __name__ == '__main__':
+    stopping.listen('the same command starts over')
+
 import argparse
 import concurrent.futures
 import glob
@@ -195,7 +200,8 @@ def find_files(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 if __name__ == '__main__':
     try:
-        sys.exit(main())
+        with stopping.in_order():
+            sys.exit(main())
     except BrokenPipeError:  # `… | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

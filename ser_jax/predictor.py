@@ -14,6 +14,7 @@ from ser_jax.checkpoints import Checkpoints
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
 from ser_jax.networks import stored_model
+from ser_jax.paths import local_path
 from ser_jax.steps import answers, network_input
 from ser_jax.tasks import Task
 from ser_jax.workdir import result_name
@@ -163,7 +164,7 @@ def load(workdir: str | Path) -> Predictor:
     Raises:
         UserError: no finished run, no final model, or a damaged one.
     """
-    workdir = Path(workdir).expanduser().absolute()
+    workdir = local_path(workdir).absolute()
     try:
         config = json.loads((workdir / 'config.json').read_text())
         card = json.loads((workdir / 'results.json').read_text())

@@ -9,6 +9,11 @@
 --audio       the page also plays the hardest utterances: it then holds recordings of the corpus
 """
 
+from ser_jax import stopping
+
+if __name__ == '__main__':
+    stopping.listen('the same command starts over')
+
 import argparse
 import json
 import os
@@ -266,7 +271,8 @@ def _blocks(*blocks):
 
 if __name__ == '__main__':
     try:
-        sys.exit(main())
+        with stopping.in_order():
+            sys.exit(main())
     except BrokenPipeError:  # `… | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -10,21 +10,30 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ser_jax import stopping
 from ser_jax.errors import UserError
 
 AXIS = 'data'  # the mesh axis over which batches are split
+_EXCHANGE_EVERY = 10
 
 
 def start_processes() -> None:
     """Joins the other processes of a multi-host run, when the environment describes one.
 
-    Must run before any device is touched. Reads JAX_COORDINATOR_ADDRESS (host:port),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID; without the first of them there is one process.
+    Must run before any device is touched. With SER_JAX_PROCESSES=auto, and where TPU_WORKER_HOSTNAMES names several
+    hosts, JAX asks the platform who they are (TPU slices, Slurm, Open MPI). Else reads JAX_COORDINATOR_ADDRESS
+    (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID; without the first of them there is one process.
+
+    Raises:
+        UserError: SER_JAX_PROCESSES=auto on no such platform, or an incomplete JAX_COORDINATOR_ADDRESS.
     """
     address = os.environ.get('JAX_COORDINATOR_ADDRESS')
-    if address and not jax.distributed.is_initialized():
+    if jax.distributed.is_initialized():
+        return
+    if address:
         try:
             count, number = (int(os.environ[n]) for n in ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'))
         except (KeyError, ValueError) as error:
@@ -32,6 +41,34 @@ def start_processes() -> None:
                 'with JAX_COORDINATOR_ADDRESS set, JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers'
             ) from error
         jax.distributed.initialize(address, count, number)
+    elif _platform_knows():
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise UserError(
+                f'SER_JAX_PROCESSES=auto, but JAX finds no other processes here: {error}'
+            ) from error
+    stopping.listen_again()  # JAX takes SIGTERM, for a service that is not used here
+
+
+def _platform_knows() -> bool:
+    hosts = os.environ.get('TPU_WORKER_HOSTNAMES', '')
+    return os.environ.get('SER_JAX_PROCESSES') == 'auto' or ',' in hosts
+
+
+def any_process(wanted: bool, step: int) -> bool:
+    """Whether one of the processes wants something; all of them must ask, and get the same answer.
+
+    Args:
+        wanted: by this process.
+        step: of all of them. An exchange keeps the devices waiting: with several processes it takes place every
+            tenth step only, and the answer is no in between.
+    """
+    if jax.process_count() == 1:
+        return wanted
+    return step % _EXCHANGE_EVERY == 0 and bool(
+        multihost_utils.process_allgather(np.asarray(wanted)).any()
+    )
 
 
 def make_mesh() -> Mesh:

@@ -20,6 +20,7 @@ from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment, build_experiment
 from ser_jax.folds import Fold
 from ser_jax.labels import level_of
+from ser_jax.paths import local_path
 from ser_jax.predictions import Predictions, write_predictions
 from ser_jax.reporting import report, tested_with
 from ser_jax.writer import MetricLog
@@ -40,7 +41,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
         UserError: a config that cannot be run, or a workdir of another one.
     """
     check_config(config)
-    workdir = Path(workdir).expanduser().absolute()
+    workdir = local_path(workdir).absolute()
     workdirs.check_workdir(workdir, config)
     card = workdirs.read_card(workdir)
     if card and not needs_testing(config, card):
@@ -103,7 +104,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     Raises:
         UserError: the run is not there, not finished, or another config's.
     """
-    workdir = Path(workdir).expanduser().absolute()
+    workdir = local_path(workdir).absolute()
     workdirs.check_workdir(workdir, config)
     if not (workdir / 'config.json').exists():
         raise UserError(f'there is no run in {workdir}: run it with --mode=train first')

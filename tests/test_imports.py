@@ -15,10 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
     name: level
     for level, names in {
-        -2: 'models.__init__ errors',
+        -3: 'models.__init__ errors',
+        -2: 'paths stopping',
         -1: 'features workdir metrics markup models.convolution models.recurrent',
         0: 'models.layers losses audio pipeline calls config config_check checkpoints sharding writer figures '
-        'console optimiser cost environment front_end comparison svg exported',
+        'console optimiser cost environment front_end comparison selection svg exported',
         0.1: 'screening',
         0.3: 'mel models.encoder',
         0.6: 'augmentations grid_figure grid_matrix',
@@ -50,7 +51,7 @@ LEVELS = {
     for name in names.split()
 }
 FORBIDDEN = {'tensorflow', 'clu', 'pickle', 'cloudpickle', 'dill'}
-FOR_BUILDERS = {'corpora', 'features', 'audio', 'errors'}
+FOR_BUILDERS = {'corpora', 'features', 'audio', 'errors', 'paths', 'stopping'}
 LONGEST = 300
 PACKAGES = ('ser_jax', 'tfds_builders', 'configs')
 EVERYWHERE = (*PACKAGES, 'tests', 'results', 'benchmarks', 'colab', 'cloud')

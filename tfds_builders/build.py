@@ -4,6 +4,11 @@ python -m tfds_builders.build emodb --manual_dir=~/corpora/emodb
 python -m tfds_builders.build csv_corpus/mine --manual_dir=~/recordings --map bored=neutral
 """
 
+from ser_jax import stopping
+
+if __name__ == '__main__':
+    stopping.listen('nothing was changed')
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -126,11 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print('stopped; nothing was changed', file=sys.stderr)
-        return 130
     return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    with stopping.in_order():
+        sys.exit(main())

@@ -5,8 +5,9 @@ import os
 import pathlib
 import re
 
-from ser_jax.corpora import default_manual_dir, expand
+from ser_jax.corpora import default_manual_dir
 from ser_jax.errors import UserError
+from ser_jax.paths import local_path
 
 _NAMED = ('csv_corpus', 'folder')  # corpora of the user's own, which have a name behind these
 _OWN_NAME = re.compile(rf'({"|".join(_NAMED)})/[A-Za-z0-9][A-Za-z0-9_.-]*')
@@ -39,7 +40,7 @@ def find_folder(name: str, manual_dir: str | os.PathLike | None) -> pathlib.Path
     """
     if not builder_class(name).NEEDS_FOLDER:
         return None
-    folder = expand(manual_dir) if manual_dir else default_manual_dir(name)
+    folder = local_path(manual_dir) if manual_dir else default_manual_dir(name)
     if folder is None:
         return None
     if not folder.is_dir():

@@ -6,6 +6,11 @@ Exit status 0: every published utterance (of a csv corpus: every row) is there a
 owner's own faults are notes. Else 1.
 """
 
+from ser_jax import stopping
+
+if __name__ == '__main__':
+    stopping.listen('the same command starts over')
+
 import argparse
 import json
 import sys
@@ -116,4 +121,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    with stopping.in_order():
+        sys.exit(main())

@@ -8,13 +8,22 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 
 import tqdm
 
+from ser_jax import stopping
 from ser_jax.errors import UserError
 
+# Environment of the workers, and of the process that removes a pool's semaphores after it: where this process has ended
+# without doing so itself, on a signal, that one need not complain.
+_ENVIRONMENT = {
+    'OPENBLAS_NUM_THREADS': '1',
+    'OMP_NUM_THREADS': '1',
+    'PYTHONWARNINGS': 'ignore:resource_tracker',
+}
 # Fewer items than this are done before a second process has started (spawn: about 0.5 s).
 _WORTH_A_POOL = 200
 _CHUNK = 8
@@ -35,17 +44,39 @@ def _bare_start() -> Iterator[None]:
     for a notebook or a script without a `__main__` guard a second run of itself. The workers need neither.
     """
     main = sys.modules['__main__']
-    threads = {name: os.environ.get(name) for name in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS')}
+    # Ctrl-C goes to the whole group of processes; the parent alone answers it. The workers inherit this.
+    mask = _block_interrupts()
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     sys.modules['__main__'] = types.ModuleType('__main__')
-    os.environ.update(dict.fromkeys(threads, '1'))
+    os.environ.update(_ENVIRONMENT)
     try:
         yield
     finally:
         sys.modules['__main__'] = main
-        for name, value in threads.items():
+        for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _block_interrupts() -> set | None:
+    """Keeps SIGINT waiting in this thread; the mask before, or None on Windows."""
+    if not hasattr(signal, 'pthread_sigmask'):
+        return None
+    return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def _start_worker() -> None:
+    """In a worker: leaves Ctrl-C to the parent, and ends with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _apply(function: Callable, items: Sequence, arguments: tuple) -> list:
@@ -88,15 +119,15 @@ def pool_map(
             return
         chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
         context = multiprocessing.get_context('spawn')
-        # Ctrl-C goes to the whole group of processes; this one alone answers it.
-        quiet = {'initializer': signal.signal, 'initargs': (signal.SIGINT, signal.SIG_IGN)}
-        with concurrent.futures.ProcessPoolExecutor(
-            workers, mp_context=context, **quiet
-        ) as executor:
+        with stopping.held(), _bare_start():
+            executor = concurrent.futures.ProcessPoolExecutor(
+                workers, mp_context=context, initializer=_start_worker
+            )
+        with executor:
             pending = collections.deque()
             try:
                 for chunk in chunks:
-                    with _bare_start():  # processes start inside submit
+                    with stopping.held(), _bare_start():  # processes start inside submit
                         pending.append(executor.submit(_apply, function, chunk, arguments))
                     if len(pending) >= 4 * workers:
                         yield from _finish(pending.popleft(), bar)
@@ -106,6 +137,9 @@ def pool_map(
                 # Reached early when the reader stops (--strict, Ctrl-C): do not work off the rest.
                 for future in pending:
                     future.cancel()
+                if stopping.requested():  # nor what the workers have already been given
+                    for worker in multiprocessing.active_children():
+                        worker.kill()
 
 
 def _finish(future: concurrent.futures.Future, bar: tqdm.tqdm) -> Iterator:

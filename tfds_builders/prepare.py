@@ -16,11 +16,11 @@ from ser_jax.corpora import (
     METADATA_FILE,
     REPRESENTATIONS,
     corpus_folder,
-    expand,
     is_prepared,
 )
 from ser_jax.errors import UserError
 from ser_jax.features import DEFAULT_FRONT_END, FrontEnd
+from ser_jax.paths import local_path
 from tfds_builders.catalogue import builder_class, find_folder, list_corpus, not_preparable
 
 # More names than this are counted, not listed.
@@ -73,7 +73,7 @@ def prepare(
     if beam and strict:
         raise UserError('--strict needs to see the files in order: leave out --beam_runner')
     folder = find_folder(name, manual_dir)
-    root = expand(data_dir or DEFAULT_DATA_DIR)
+    root = local_path(data_dir or DEFAULT_DATA_DIR)
     target = corpus_folder(name, data_dir=root, representation=representation)
     builder_type = builder_class(name)
     absent = folder is None and builder_type.NEEDS_FOLDER

@@ -1,0 +1,5 @@
+# One host with eight chips, cheaper, which may be taken away at any moment.
+# shellcheck shell=bash disable=SC2034
+accelerator=v5litepod-8
+runtime=v2-alpha-tpuv5-lite
+spot=yes
