@@ -1,34 +1,36 @@
-"""How often prediction would flag recordings: python -m benchmarks.screening FOLDER...
+"""How often prediction would flag recordings: python -m benchmarks.screening [--out=FILE] FOLDER...
 
-A folder of speech should have none called 'non_speech', one of noise all. Prints a row a folder, and of a folder with subfolders
-one for each of these.
+A folder of speech should have none called 'non_speech', one of noise all. Prints a row a folder, and one for each of its
+subfolders that hold recordings themselves.
 """
 
 import argparse
 import collections
 import pathlib
 
+from benchmarks import timing
 from ser_jax.audio import read_audio
 from ser_jax.predict import find_files
 from ser_jax.screening import FLAGS, screen
 
 
 def main() -> None:
-    """Prints the table."""
+    """Prints the table and writes `--out`."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('folders', nargs='+', type=pathlib.Path, metavar='FOLDER')
+    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
-    print(f'{"folder":32}{"files":>8}', *(f'{flag:>12}' for flag in FLAGS))
+    print(f'{"folder":40}{"files":>8}', *(f'{flag:>12}' for flag in FLAGS))
+    counts = collections.defaultdict(collections.Counter)
     for folder in options.folders:
-        counts = collections.defaultdict(collections.Counter)
         for path in find_files([folder]):
-            within = path.relative_to(folder).parts
-            found = screen(read_audio(path))
-            for name in {folder.name, '  ' + within[0] if within[1:] else folder.name}:
-                counts[name].update(['files', *found])
-        for name in sorted(counts, key=lambda name: (name.startswith(' '), name)):
+            inside = path.parent.relative_to(folder.parent).as_posix()
+            for name in {folder.name, inside}:
+                counts[name].update(['files', *screen(read_audio(path))])
+        for name in sorted(name for name in counts if name.split('/')[0] == folder.name):
             numbers = (f'{counts[name][flag]:12}' for flag in FLAGS)
-            print(f'{name:32}{counts[name]["files"]:8}', *numbers)
+            print(f'{name:40}{counts[name]["files"]:8}', *numbers, flush=True)
+    timing.write(options.out, folders={name: dict(found) for name, found in counts.items()})
 
 
 if __name__ == '__main__':

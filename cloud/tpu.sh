@@ -23,16 +23,21 @@ fail() { echo "error: $*" >&2; exit 1; }
 say() { echo "$(date +%T)  $*" >&2; }
 resources() { local verb=$1; shift; gcloud compute tpus queued-resources "$verb" "$name" --zone="$ZONE" "$@"; }
 
-# The state of the request, or NONE where there is none.
+# The state of the request, or NONE where there is none. Asks again before it gives up: a TPU hangs on the answer.
 state() {
-  local found
-  if found=$(resources describe --format='value(state.state)' 2>&1); then
-    echo "$found"
-  elif [[ $found == *NOT_FOUND* ]]; then
-    echo NONE
-  else
-    fail "$found"
-  fi
+  local found try
+  for try in 1 2 3 4 5; do
+    if found=$(resources describe --format='value(state.state)' 2>&1); then
+      echo "$found"
+      return
+    elif [[ $found == *NOT_FOUND* ]]; then
+      echo NONE
+      return
+    fi
+    say "no answer ($try of 5): $found"
+    sleep "$poll"
+  done
+  fail "$found"
 }
 
 # Runs a command line of words on workers: on_workers all|0 WORD…
@@ -67,12 +72,12 @@ wait_for_it() {
 install() {
   local clone
   clone=$(mktemp -d)
+  trap 'rm -rf "$clone"' RETURN
   git -C "$here/.." bundle create -q "$clone/ser_jax.bundle" HEAD || return 1  # with the commit, for the result card
   gcloud compute tpus tpu-vm scp "$clone/ser_jax.bundle" "$name:" --zone="$ZONE" --worker=all || return 1
-  rm -r "$clone"
-  # The clone's own script does not exist yet over there.
+  # On a new TPU the clone's own script does not exist yet; on an old one a run may have outlived its connection.
   gcloud compute tpus tpu-vm ssh "$name" --zone="$ZONE" --worker=all \
-    --command='rm -rf ser_jax && git clone -q ser_jax.bundle ser_jax' || return 1
+    --command='if [ -e ser_jax ]; then bash ser_jax/cloud/worker.sh stop; fi; rm -rf ser_jax && git clone -q ser_jax.bundle ser_jax' || return 1
   on_workers all bash ser_jax/cloud/worker.sh install "$BUCKET" || return 1
   for corpus in $corpora; do
     on_workers 0 bash ser_jax/cloud/worker.sh prepare "$corpus" || return 1
@@ -81,7 +86,6 @@ install() {
 }
 
 run() {
-  on_workers all bash ser_jax/cloud/worker.sh stop || return 1  # what a lost connection has left
   on_workers all bash ser_jax/cloud/worker.sh run "$name" "$@"
 }
 

@@ -54,6 +54,7 @@ prepare() {
 fetch() {
   [[ ! -e $records/$1 ]] || return 0
   mkdir -p "$(dirname "$records/$1")"
+  rm -rf "$records/$1.tmp"
   cp -r "$bucket/records/$1" "$records/$1.tmp"
   mv "$records/$1.tmp" "$records/$1"
 }

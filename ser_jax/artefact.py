@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax import exported
+from ser_jax import exported, stopping
 from ser_jax import workdir as workdirs
 from ser_jax.audio import MIN_SECONDS
 from ser_jax.environment import environment
@@ -94,10 +94,11 @@ def _refuse_other(out: Path) -> None:
 def _put(temporary: Path, out: Path) -> None:
     """Renames a finished folder into its place."""
     old = temporary.with_suffix('.old')
-    if out.exists():
-        os.replace(out, old)
-    os.replace(temporary, out)
-    shutil.rmtree(old, ignore_errors=True)
+    with stopping.held():
+        if out.exists():
+            os.replace(out, old)
+        os.replace(temporary, out)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def padding(model: dict[str, Any], hop: int) -> tuple[int, int]:

@@ -15,7 +15,21 @@ SILENCE_PEAK = 16
 
 _BLOCK = 1 << 20  # frames decoded at once
 
-AUDIO_ENDINGS = ('.wav', '.flac', '.ogg', '.mp3')
+AUDIO_ENDINGS = (
+    '.wav',
+    '.flac',
+    '.ogg',
+    '.mp3',
+    '.oga',
+    '.opus',
+    '.aif',
+    '.aiff',
+    '.au',
+    '.caf',
+    '.w64',
+)
+# Sample rates that a recording may have, Hz; a damaged header may say anything.
+_RATES = 1000, 768_000
 
 
 class AudioError(UserError):
@@ -79,17 +93,26 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
             raise AudioError(path, 'empty file')
         if _truncated(path):
             raise AudioError(path, 'truncated (its header promises more)')
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(_system_name(path)) as file:
+            if not _RATES[0] <= file.samplerate <= _RATES[1]:
+                raise AudioError(path, f'its header says {file.samplerate} samples a second')
             pieces = [np.empty(0, np.int16), *_resampled(file, path, sample_rate)]
     except soundfile.LibsndfileError as error:
         reason = ' '.join(str(error.error_string).split()).rstrip('.')
         raise AudioError(path, f'cannot be decoded ({reason})') from error
     except OSError as error:
         raise AudioError(path, f'cannot be read ({error.strerror})') from error
+    except TypeError as error:  # soundfile's answer to files without a header
+        raise AudioError(path, 'cannot be decoded (no header says how)') from error
     samples = np.concatenate(pieces)
     if not len(samples):
         raise AudioError(path, 'no samples')
     return samples
+
+
+def _system_name(path: str | os.PathLike) -> str | bytes:
+    """A path as libsndfile takes it: names of files need not be text, except on Windows."""
+    return str(path) if os.name == 'nt' else os.fsencode(path)
 
 
 def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarray]:
@@ -157,7 +180,17 @@ def file_rate(path: str | os.PathLike) -> int:
     """Samples per second of a file that `read_audio` reads."""
     import soundfile
 
-    return soundfile.info(path).samplerate
+    return soundfile.info(_system_name(path)).samplerate
+
+
+def file_seconds(path: str | os.PathLike) -> float:
+    """How long a file is by its header; 0 where nobody can tell."""
+    import soundfile
+
+    try:
+        return soundfile.info(_system_name(path)).duration
+    except (OSError, TypeError, ZeroDivisionError, soundfile.LibsndfileError):
+        return 0.0
 
 
 def unusable(samples: np.ndarray, sample_rate: int = 16000) -> str | None:

@@ -32,6 +32,9 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The temperature of the least cross-entropy (Guo et al. 2017, equation 9).
 
+    The labels are smoothed as if every class had been seen once more (Platt 1999, section 2.2): that few answers are all right
+    must not make a system certain.
+
     Args:
         probabilities: [N, K], N >= 1.
         labels: true classes, int [N].
@@ -40,9 +43,12 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
         The temperature, within [0.05, 20].
     """
 
+    count, n_classes = probabilities.shape
+    targets = (count * np.eye(n_classes)[labels] + 1) / (count + n_classes)
+
     def loss(log_temperature):
         said = tempered(probabilities, np.exp(log_temperature))
-        return -np.log(said[np.arange(len(labels)), labels] + 1e-30).mean()
+        return -(targets * np.log(said + 1e-30)).sum(axis=1).mean()
 
     bounds = np.log(_LOWEST), np.log(_HIGHEST)
     found = scipy.optimize.minimize_scalar(loss, bounds=bounds, method='bounded')

@@ -236,8 +236,8 @@ def reliability(heading: str, predictions: Predictions, known: Mapping | None):
     known = known or {}
     note = f'Expected calibration error {percent(error)} % ({_BINS} bins). '
     if known.get('ece_calibrated') is not None:
-        note += f'After temperature scaling {percent(known["ece_calibrated"])} %'
-        note += f' (T = {known["temperature"]:.3g}). ' if known.get('temperature') else '. '
+        error = percent(known['ece_calibrated'])
+        note += f'{error} % with a temperature fitted on the validation speakers of each fold. '
     note += 'Dashed: as often right as it says; grey: share of the utterances.'
     return figure(heading, picture, note=note)
 

@@ -80,9 +80,8 @@ def train_folds(
                 if sharding.any_process(asked_to_stop(), runs[0].step):
                     steps = [run.save(part, state) for run, part in zip(runs, mine)]
                     stopping.stop(f'the same command goes on from {", ".join(steps)}')
-        for number, run in enumerate(runs):
-            run.state = placement.run_of(state, number)
-            run.meter.pause()
+        for run, part in zip(runs, mine):
+            run.take_out(part, state)
         yield from [(run.job, run.summary()) for run in runs if run.done]
         runs = [run for run in runs if not run.done]
         runs += [start(job) for job in itertools.islice(jobs, placement.runs - len(runs))]
@@ -168,6 +167,12 @@ class FoldTraining:
             self._latest.save(self.step, state)
             impatient = not is_patient(self._history, config.patience)
             self.done = impatient or self.step == self.job.stop
+
+    def take_out(self, mine: Callable, state: TrainState) -> None:
+        """Keeps what is this run's: it may get another place, beside other runs."""
+        self.state = mine(state)
+        self._before, self._recent = self._since_validation(mine), []
+        self.meter.pause()
 
     def save(self, mine: Callable, state: TrainState) -> str:
         """Saves what a later start needs to go on from this very step, which it returns by name."""

@@ -77,11 +77,10 @@ def main(_: list[str]) -> None:
         card = run(config, workdir)
         if jax.process_index() == 0:
             (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
+            print(f'{console.print_table(card)}\nEverything about this run: {workdir}', flush=True)
             html_page.write_page(workdir / 'report' / 'report.html', [workdir])
     except UserError as error:
         sys.exit(f'error: {error}')
-    if jax.process_index() == 0:
-        print(f'{console.print_table(card)}\nEverything about this run: {workdir}')
 
 
 def command(argv: list[str]) -> str:

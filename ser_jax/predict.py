@@ -23,8 +23,8 @@ from absl import logging
 
 from ser_jax.errors import UserError
 
-# Files decoded before they are predicted, and their bytes: bounds the memory.
-_CHUNK, _CHUNK_BYTES = 64, 1 << 25
+# Files decoded before they are predicted, and their seconds: bounds the memory.
+_CHUNK, _CHUNK_SECONDS = 64, 1800
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,16 +68,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ser_jax.prediction_formats import FORMATS
         from ser_jax.predictor import load
 
-        files = list(find_files(_listed(options.paths)))
         predictor = load(options.workdir)
     except UserError as error:
         sys.exit(f'error: {error}')
     if predictor.synthetic:
         print('warning: trained on synthetic speech: says nothing about real', file=sys.stderr)
-    if not predictor.calibrated and any(task.classes for task in predictor.tasks):
-        print('warning: probabilities are not calibrated (no validation speakers)', file=sys.stderr)
+    if predictor.uncalibrated:
+        print(f'warning: {predictor.uncalibrated}', file=sys.stderr)
+    found = list(find_files(options.paths))
+    files = [path for path in found if isinstance(path, Path)]
+    problems = [problem for problem in found if isinstance(problem, str)]
+    for problem in problems:
+        print(f'error: {problem}', file=sys.stderr)
+    # Names of files need not be text.
+    sys.stdout.reconfigure(errors='surrogateescape')
     write = FORMATS[options.format](predictor.tasks, options.windows)
-    return _predict_all(predictor, files, write)
+    return max(bool(problems), _predict_all(predictor, files, write))
 
 
 def _predict_all(predictor, files: Sequence[Path], write: Callable) -> int:
@@ -126,28 +132,33 @@ def predict_files(predictor, files: Sequence[Path]) -> Iterator[tuple[Path, obje
         (file, `predictor.Answer`), or (file, what is wrong with it).
     """
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        chunks = list(_chunks(files))
+        chunks = _chunks(files)
         rate = predictor.front_end.sample_rate
         decode = lambda chunk: [pool.submit(_decode, path, rate) for path in chunk]
-        following = decode(chunks[0]) if chunks else []
-        for i, chunk in enumerate(chunks):
-            waveforms = [future.result() for future in following]
-            following = decode(chunks[i + 1]) if i + 1 < len(chunks) else []
+        chunk = next(chunks, [])
+        decoding = decode(chunk)
+        while chunk:
+            waveforms = [future.result() for future in decoding]
+            following = next(chunks, [])
+            decoding = decode(following)
             good = [w for w in waveforms if not isinstance(w, str)]
             answers = iter(predictor.predict_batch(good))
             for path, waveform in zip(chunk, waveforms):
                 yield path, waveform if isinstance(waveform, str) else next(answers)
+            chunk = following
 
 
 def _chunks(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """The files in portions of _CHUNK files or _CHUNK_BYTES, whichever is less; of one at least."""
-    chunk, total = [], 0
+    """The files in portions of _CHUNK files or _CHUNK_SECONDS, whichever is less; of one at least."""
+    from ser_jax.audio import file_seconds
+
+    chunk, total = [], 0.0
     for path in files:
-        size = path.stat().st_size if path.is_file() else 0
-        if chunk and (len(chunk) == _CHUNK or total + size > _CHUNK_BYTES):
+        seconds = file_seconds(path)
+        if chunk and (len(chunk) == _CHUNK or total + seconds > _CHUNK_SECONDS):
             yield chunk
-            chunk, total = [], 0
-        chunk, total = [*chunk, path], total + size
+            chunk, total = [], 0.0
+        chunk, total = [*chunk, path], total + seconds
     if chunk:
         yield chunk
 
@@ -161,41 +172,42 @@ def _decode(path: Path, sample_rate: int):
         return str(error)
 
 
-def _listed(paths: Sequence[str]) -> Iterator[str]:
-    """The paths, those on standard input in the place of `-`."""
-    for path in paths:
-        if path == '-':
-            yield from filter(None, (line.rstrip('\n') for line in sys.stdin))
-        else:
-            yield path
+def find_files(words: Iterable[str | Path]) -> Iterator[Path | str]:
+    """Files as they are, the audio files below folders, what matches a pattern such as `**/*.wav`, and for `-` all that
+    a list on standard input names.
 
+    Args:
+        words: of the command line.
 
-def find_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Files as they are, the audio files below folders, and what matches a pattern such as `**/*.wav`, sorted.
-
-    Raises:
-        UserError: a folder without any, or a pattern that nothing matches.
+    Yields:
+        Paths, of a folder or pattern sorted; or what is wrong with a word.
     """
+    for word in map(str, words):
+        if word == '-':
+            for line in sys.stdin:
+                if line.strip():
+                    yield from _below(Path(line.rstrip('\n')))
+        elif glob.has_magic(word) and not os.path.lexists(word):
+            found = sorted(glob.glob(word, recursive=True))
+            yield from map(Path, found) if found else [f'nothing matches {word}']
+        else:
+            yield from _below(Path(word))
+
+
+def _below(path: Path) -> Iterator[Path | str]:
+    """The audio files below a folder, or the file itself."""
     from ser_jax.audio import AUDIO_ENDINGS
 
-    for path in map(Path, paths):
-        if path.is_dir():
-            # macOS leaves files ._NAME behind.
-            found = sorted(
-                file
-                for file in path.rglob('*')
-                if file.suffix.lower() in AUDIO_ENDINGS and not file.name.startswith('.')
-            )
-            if not found:
-                raise UserError(f'{path} holds no {", ".join(AUDIO_ENDINGS)}')
-            yield from found
-        elif glob.has_magic(str(path)) and not path.exists():
-            found = sorted(glob.glob(str(path), recursive=True))
-            if not found:
-                raise UserError(f'nothing matches {path}')
-            yield from map(Path, found)
-        else:
-            yield path
+    if not os.path.isdir(path):
+        yield path
+        return
+    # macOS leaves files ._NAME behind.
+    found = sorted(
+        file
+        for file in path.rglob('*')
+        if file.suffix.lower() in AUDIO_ENDINGS and not file.name.startswith('.')
+    )
+    yield from found or [f'{path} holds no {", ".join(AUDIO_ENDINGS)}']
 
 
 if __name__ == '__main__':

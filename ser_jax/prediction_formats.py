@@ -27,8 +27,9 @@ def table(tasks: tuple[Task, ...], windows: bool) -> Writer:
     def row(answer, name):
         best = [answer.best(task) for task in tasks]
         cells = [f'{_NONE if said is None else said:<{width}}' for said in best]
-        for task, k, _ in columns:
-            share = f'{100 * answer.said[task.name][k]:.1f} %' if answer.said else _NONE
+        for task, label, _ in columns:
+            shares = answer.probabilities(task)
+            share = f'{100 * shares[label]:.1f} %' if shares else _NONE
             cells.append(f'{share:>{width}}')
         flags = f'  ({", ".join(answer.flags)})' if answer.flags else ''
         print('  '.join([*cells, name + flags]))
@@ -52,8 +53,10 @@ def comma_separated(tasks: tuple[Task, ...], windows: bool) -> Writer:
     def write(path, answer):
         for part in (answer, *(answer.windows if windows else ())):
             best = [part.best(task) for task in tasks]  # None is written as nothing
+            said = {task.name: part.probabilities(task) for task, *_ in columns}
             shares = [
-                f'{part.said[task.name][k]:.6f}' if part.said else '' for task, k, _ in columns
+                f'{said[task.name][label]:.6f}' if said[task.name] else ''
+                for task, label, _ in columns
             ]
             times = [f'{part.start:.3f}', f'{part.end:.3f}']
             writer.writerow([path, *times, *best, *shares, ' '.join(part.flags)])
@@ -87,12 +90,12 @@ def json_lines(tasks: tuple[Task, ...], windows: bool) -> Writer:
 FORMATS = {'table': table, 'csv': comma_separated, 'json': json_lines}
 
 
-def _columns(tasks: tuple[Task, ...]) -> list[tuple[Task, int, str]]:
-    """(task, position, title) of every probability: `happy`, or, with several tasks, `arousal high`."""
-    title = lambda task, name: name if len(tasks) == 1 else f'{task.name} {name}'
+def _columns(tasks: tuple[Task, ...]) -> list[tuple[Task, str, str]]:
+    """(task, class, title) of every probability: `happy`, or, with several tasks, `arousal high`."""
+    title = lambda task, label: label if len(tasks) == 1 else f'{task.name} {label}'
     return [
-        (task, k, title(task, name))
+        (task, label, title(task, label))
         for task in tasks
         if task.kind == 'classification'
-        for k, name in enumerate(task.classes)
+        for label in task.classes
     ]

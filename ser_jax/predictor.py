@@ -51,8 +51,10 @@ class Answer:
         return task.classes[self.said[task.name].argmax()]
 
     def probabilities(self, task: Task) -> dict[str, float] | None:
-        """Class -> probability."""
-        return self.said and dict(zip(task.classes, map(float, self.said[task.name])))
+        """Class -> probability; None where nothing can be told."""
+        if self.best(task) is None:
+            return None
+        return dict(zip(task.classes, map(float, self.said[task.name])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +64,14 @@ class Predictor:
     Attributes:
         tasks: what it tells: classifications and regressions.
         synthetic: whether it was trained on made-up speech and says nothing about real one.
-        calibrated: whether its probabilities are, by a temperature fitted on validation speakers.
+        uncalibrated: why its probabilities are not calibrated by a temperature fitted on validation speakers; '' where they are.
         front_end: of the features; `front_end.sample_rate` is what `compute` must get.
         compute: (waveform float32 [B, S], samples int32 [B]) -> {task: probabilities [B, K] or ratings [B, 1]}.
     """
 
     tasks: tuple[Task, ...]
     synthetic: bool
-    calibrated: bool
+    uncalibrated: str
     front_end: FrontEnd
     compute: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
 
@@ -202,4 +204,14 @@ def load(workdir: str | Path) -> Predictor:
         outputs |= {name: outputs[name] / value for name, value in temperatures.items()}
         return answers(outputs, tasks, variables['constants'])
 
-    return Predictor(tasks, card['synthetic'], bool(temperatures), front_end, compute)
+    return Predictor(
+        tasks, card['synthetic'], _uncalibrated(card, tasks, temperatures), front_end, compute
+    )
+
+
+def _uncalibrated(card, tasks, temperatures) -> str:
+    if all(task.name in temperatures for task in tasks if task.kind == 'classification'):
+        return ''
+    if 'calibration' in card:
+        return 'probabilities are not calibrated: the run had no validation speakers'
+    return 'probabilities are not calibrated: --mode=evaluate of ser_jax.main does so for runs of older versions'

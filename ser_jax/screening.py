@@ -7,7 +7,7 @@ from ser_jax.audio import SILENCE_PEAK
 
 # Shorter than most words; nothing trains on so little.
 SHORTEST_SECONDS = 0.5
-# Share of samples as large as 16 bits can be.
+# Share of samples as large as 16 bits can be. What was clipped below full scale is not seen.
 CLIPPED_SHARE = 1e-3
 # Least share of voiced frames among the active ones, and least spread of their tonality. Speech alternates between
 # voiced sounds and noise-like ones, most noise and machines do not; animals, babies and music are taken for speech.
@@ -18,6 +18,7 @@ FLAGS = ('too_short', 'silent', 'clipped', 'non_speech')
 UNANSWERED = ('too_short', 'silent', 'non_speech')
 
 _ACTIVE_DB = 30  # below the loudest frame
+_FEWEST = 10  # active frames: 0.2 s; less is a click
 _VOICED = 0.6  # peak of the normalised autocorrelation
 
 
@@ -33,11 +34,13 @@ def screen(samples: np.ndarray, sample_rate: int = 16000) -> tuple[str, ...]:
     """
     if len(samples) < SHORTEST_SECONDS * sample_rate:
         return ('too_short',)
-    size = np.abs(samples.astype(np.int32))
-    if size.max() < SILENCE_PEAK:
+    if np.abs(samples - samples.mean()).max() < SILENCE_PEAK:
         return ('silent',)
-    flags = ('clipped',) if (size >= 32767).mean() > CLIPPED_SHARE else ()
     voiced, tonality = _voicing(samples, sample_rate)
+    if len(voiced) < _FEWEST:
+        return ('silent',)
+    full_scale = np.abs(samples.astype(np.int32)) >= 32767
+    flags = ('clipped',) if full_scale.mean() > CLIPPED_SHARE else ()
     if voiced.mean() < VOICED_SHARE or tonality.std() < TONALITY_SPREAD:
         flags += ('non_speech',)
     return flags

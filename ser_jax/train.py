@@ -152,7 +152,10 @@ def _predict_fold(
     workdir: Path,
     anew: bool = False,
 ) -> None:
-    """Predicts with a fold's kept parameters what is not yet there (or `anew`): its test utterances, under every condition, and its validation utterances."""
+    """Predicts with a fold's kept parameters what is not yet there (or `anew`).
+
+    That is its test utterances, under every condition, and its validation utterances, which calibrate.
+    """
 
     def files(name):
         results = [workdirs.result_name(name, task.name) for task in experiment.reported]

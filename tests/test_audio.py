@@ -136,3 +136,16 @@ def test_reading_piece_by_piece_is_reading_at_once(tmp_path, monkeypatch):
     whole = soxr.resample(stereo.mean(1), 44100, 16000, quality='HQ')
     expected = np.rint(whole * 32768).astype(np.int16)
     np.testing.assert_array_equal(read_audio(tmp_path / 'a.wav'), expected)
+
+
+@pytest.mark.parametrize('rate', [1, 999, 900_000])
+def test_the_header_of_a_damaged_file(tmp_path, rate):
+    soundfile.write(tmp_path / 'a.wav', tone(16000), rate)
+    with pytest.raises(AudioError, match=f'its header says {rate} samples a second'):
+        read_audio(tmp_path / 'a.wav')
+
+
+def test_without_a_header(tmp_path):
+    (tmp_path / 'a.raw').write_bytes(bytes(1000))
+    with pytest.raises(AudioError, match='no header'):
+        read_audio(tmp_path / 'a.raw')

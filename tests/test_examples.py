@@ -65,6 +65,8 @@ def placed(old, text, where):
     if not where:
         return f'{old.rstrip()}\n\n\n{text}' if old else text
     side, _, line = where.partition(': ')
+    if text.startswith('def '):
+        text = f'{text.rstrip()}\n\n\n'
     (at,) = [i for i, other in enumerate(old.splitlines()) if other.strip() == line.strip()]
     lines = old.splitlines(keepends=True)
     at += {'above': 0, 'below': 1}[side]

@@ -221,7 +221,7 @@ def test_nothing_becomes_markup(tmp_path):
     assert EVIL[0] in text
     assert EVIL[1] in text
     assert '\x00' not in text
-    assert 'After temperature scaling 4.6 % (T = 1.5)' in text
+    assert '4.6 % with a temperature fitted on the validation speakers' in text
     written = path.read_text()
     assert '<script' not in written
     assert '<img' not in written

@@ -1,4 +1,4 @@
-"""Every relative link of every page leads somewhere."""
+"""Every link inside the project leads somewhere."""
 
 import re
 
@@ -10,14 +10,27 @@ PAGES = sorted(
     for folder in ('.', 'benchmarks', 'cloud', 'configs', 'results', 'tfds_builders')
     for path in (ROOT / folder).glob('*.md' if folder == '.' else '**/*.md')
 )
-LINK = re.compile(r'\]\(([^)\s#]+)[^)]*\)')
+LINK = re.compile(r'\]\(([^)\s]+)\)')
+
+
+def anchors(page):
+    """What GitHub calls the headings of a page."""
+    text = re.sub(
+        r'^```.*?^```', '', page.read_text(encoding='utf-8'), flags=re.MULTILINE | re.DOTALL
+    )
+    titles = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles}
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links(page):
-    links = LINK.findall(page.read_text(encoding='utf-8'))
-    missing = [link for link in links if '://' not in link and not (page.parent / link).exists()]
-    assert not missing
+    for link in LINK.findall(page.read_text(encoding='utf-8')):
+        if '://' in link:
+            continue
+        file, _, anchor = link.partition('#')
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
 def test_there_are_links():

@@ -6,11 +6,13 @@ import re
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ROOT, metrics, run, simulated
 
+from ser_jax.loop import FoldTraining
 from ser_jax.predictions import read_predictions
 
 STEPS = 20
@@ -137,6 +139,18 @@ def test_folds_side_by_side_are_as_one_after_the_other(beeps, tmp_path, devices)
     cards = [json.loads((tmp_path / d / 'results.json').read_text()) for d in ('alone', 'together')]
     assert cards[0]['config_hash'] == cards[1]['config_hash']
     assert cards[0]['conditions']['clean']['n'] == cards[1]['conditions']['clean']['n']
+
+
+def test_metrics_stay_with_their_run_when_it_gets_another_place():
+    """Between two validations, when the run beside it has ended."""
+    place = lambda number: lambda packed: {name: rows[number] for name, rows in packed.items()}
+    training = object.__new__(FoldTraining)
+    training.meter = SimpleNamespace(pause=lambda: None)
+    training._before, training._recent = [], [{'loss': np.array([1.0, 2.0])}]
+    training.take_out(place(1), {'state': [10, 20]})
+    assert training.state == {'state': 20}
+    training._recent.append({'loss': np.array([7.0, 8.0])})
+    assert training._since_validation(place(0)) == [{'loss': 2.0}, {'loss': 7.0}]
 
 
 def test_runs_that_devices_cannot_share_are_refused(beeps, tmp_path):

@@ -17,7 +17,11 @@ def test_too_short(rate):
 
 
 def test_silent():
-    assert screen(np.full(16000, 15, np.int16)) == ('silent',)
+    click = np.zeros(32000, np.int16)
+    click[16000:16010] = 20000
+    offset = np.full(16000, 1000, np.int16)
+    for nothing in (np.full(16000, 15, np.int16), offset, click):
+        assert screen(nothing) == ('silent',)
 
 
 @pytest.mark.parametrize(
