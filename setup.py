@@ -44,7 +44,11 @@ setup(
         'cuda': ['jax[cuda13]'],
         'tpu': ['jax[tpu]'],
         'beam': ['apache-beam'],
-        'onnx': ['jax2onnx>=0.17', 'onnxruntime'],
+        'onnx': [
+            'onnx',
+            'onnx-ir',
+            'onnxruntime',
+        ],  # and jax2onnx, without its requirements: see README
         'bench': ['torch==2.13.0', 'opensmile'],
     },
 )

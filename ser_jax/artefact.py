@@ -173,7 +173,9 @@ def _onnx(predictor: Predictor, step: int, rest: int) -> bytes:
         import onnxruntime  # noqa: F401  computes the example afterwards
         from jax2onnx import to_onnx
     except ImportError as error:
-        raise UserError(f"--format=onnx: {error}: pip install -e '.[onnx]'") from error
+        raise UserError(
+            f"--format=onnx: {error}: pip install -e '.[onnx]' && pip install --no-deps jax2onnx==0.17.1"
+        ) from error
     compute = from_samples(predictor, step, rest)
     tasks = [task.name for task in predictor.tasks]
     return to_onnx(

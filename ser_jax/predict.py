@@ -80,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problems = [problem for problem in found if isinstance(problem, str)]
     for problem in problems:
         print(f'error: {problem}', file=sys.stderr)
-    # Names of files need not be text.
-    sys.stdout.reconfigure(errors='surrogateescape')
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors='backslashreplace')  # names of files need not be text
     write = FORMATS[options.format](predictor.tasks, options.windows)
     return max(bool(problems), _predict_all(predictor, files, write))
 

@@ -66,6 +66,31 @@ def beeps(tmp_path_factory) -> dict[str, str]:
     return {'data_dir': str(root / 'records'), 'manual_dir': str(root / 'manual')}
 
 
+@pytest.fixture(scope='session')
+def trained(beeps, tmp_path_factory):
+    """(workdir, config) of a finished smoke run of MTL-AUG with a final model; not to be changed."""
+    from configs.mtl_aug import get_config
+
+    workdir = tmp_path_factory.mktemp('trained') / 'run'
+    config = get_config('csv_corpus/beeps,smoke')
+    config.data.data_dir = beeps['data_dir']
+    config.optimiser.learning_rate = 0.02
+    config.update(final=True, steps=20, eval_every=10)
+    # In a process of its own, which compiles in a third of the time: see `simulated`.
+    done = run(
+        'ser_jax.main',
+        '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
+        f'--config.data.data_dir={config.data.data_dir}',
+        '--config.optimiser.learning_rate=0.02',
+        '--config.final=True',
+        '--config.steps=20',
+        '--config.eval_every=10',
+        f'--workdir={workdir}',
+    )
+    assert done.returncode == 0, done.stderr
+    return workdir, config
+
+
 def run(*arguments: str, devices: int = 1, **environment: str) -> subprocess.CompletedProcess:
     """Runs `python -m …` in the clone on simulated devices."""
     return subprocess.run(

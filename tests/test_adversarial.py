@@ -120,6 +120,7 @@ def test_one_gaussian_tells_nothing():
     assert abs(np.asarray(draws).std() - 1) < 0.05
 
 
+@pytest.mark.slow
 def test_draws_do_not_depend_on_the_number_of_devices():
     batch = {'emotion': np.eye(4)[np.arange(8) % 4], 'emotion_mask': np.arange(8) < 5}
     game = lambda axis: adversarial.Adversary(None, 'mixture', 3.0, 1.0, axis)

@@ -143,6 +143,7 @@ def test_only_what_was_made_with_something_else_is_made_anew(beeps, tested):
     assert json.loads(told.read_text())['made_with'] != 'other voices'
 
 
+@pytest.mark.slow
 def test_an_attack_made_on_the_same_model_is_the_attack_itself(beeps, tested, tmp_path):
     texts = ('fgsm(0.3)', 'transfer_fgsm(0.3)')
     source = f'--config.attack_source={tested}'
@@ -154,6 +155,7 @@ def test_an_attack_made_on_the_same_model_is_the_attack_itself(beeps, tested, tm
     np.testing.assert_allclose(own, transferred, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_same(beeps, tested, tmp_path):
     names = ('pgd(0.3, 2)', 'bim_waveform(0.001, 2)')
     workdir = tmp_path / 'run'

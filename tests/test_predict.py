@@ -15,8 +15,7 @@ import soundfile
 from conftest import ROOT
 
 import ser_jax
-from configs.mtl_aug import get_config
-from ser_jax import loop, predict, screening, train
+from ser_jax import loop, predict, screening
 from ser_jax.audio import AUDIO_ENDINGS, read_audio
 from ser_jax.calibration import tempered
 from ser_jax.errors import UserError
@@ -24,19 +23,9 @@ from ser_jax.experiment import build_experiment
 from ser_jax.predictor import WINDOW_SECONDS, load
 
 
-def _config(beeps, **fields):
-    config = get_config('csv_corpus/beeps,smoke')
-    config.data.data_dir = beeps['data_dir']
-    config.update(fields)
-    return config
-
-
 @pytest.fixture(scope='module')
-def finished(beeps, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp('predict') / 'run'
-    config = _config(beeps, final=True, steps=30)
-    config.optimiser.learning_rate = 0.02
-    train.train_and_evaluate(config, workdir)
+def finished(trained):
+    workdir, config = trained
     return workdir, build_experiment(config)
 
 
@@ -211,10 +200,11 @@ def test_portions_are_bounded(tmp_path, monkeypatch):
     assert found == [[0], [1, 2, 3], [4, 5], [6], [7]]
 
 
-def test_nothing_to_predict_with(beeps, tmp_path):
+def test_nothing_to_predict_with(finished, tmp_path):
     with pytest.raises(UserError, match='no finished run'):
         load(tmp_path)
-    train.train_and_evaluate(_config(beeps), tmp_path / 'run')
+    shutil.copytree(finished[0], tmp_path / 'run')
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / 'final')
     with pytest.raises(UserError, match='no final model'):
         load(tmp_path / 'run')
 

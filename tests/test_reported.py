@@ -104,6 +104,7 @@ def test_conditions_reach_the_waveform(finished):
         assert np.log(attacked[rows, label]).mean() < np.log(clean[rows, label]).mean()
 
 
+@pytest.mark.slow
 def test_evaluate_makes_the_same_again(records, finished):
     before = {p.name: p.read_bytes() for p in (finished / 'predictions').iterdir()}
     result = run(*command(records, finished, '--mode=evaluate'))
@@ -184,6 +185,7 @@ def test_a_corpus_with_ratings_only_split_by_sessions(tmp_path):
     assert len(card['conditions']['clean_arousal']['folds'][0]['test_speakers']) == 2
 
 
+@pytest.mark.slow
 def test_other_corpora_are_tested_on_every_task(beeps, tmp_path):
     tasks = ('arousal', 'valence')
     result = run(
