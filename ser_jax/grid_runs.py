@@ -1,8 +1,8 @@
 """The runs of a grid: whether they may be in its folder, how far they are, and one after the other."""
 
-import contextlib
 import functools
 import json
+import os
 import shlex
 import signal
 import statistics
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from ser_jax import stopping, train
 from ser_jax.conditions import parse_conditions
@@ -148,7 +149,7 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
         What went wrong, with the last line that the run said; '' = nothing.
 
     Raises:
-        KeyboardInterrupt: after the run, which gets the same signal, has ended.
+        KeyboardInterrupt: after the run, which is interrupted as well, has ended.
         UserError: the log cannot be written.
     """
     try:
@@ -168,20 +169,18 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
             errors='replace',
             start_new_session=True,
         )
-        last = ''
+        last, end = '', functools.partial(_end, process, file)
         try:
-            for line in process.stderr:
-                file.write(line)
-                file.flush()
-                if line.strip():
-                    last = line.strip()
-                    show(last)
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(stopping.requested() or signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE)
-                file.write(process.stderr.read())  # its last words
+            with stopping.before_leaving(end):
+                for line in process.stderr:
+                    file.write(line)
+                    file.flush()
+                    if line.strip():
+                        last = line.strip()
+                        show(last)
+                code = process.wait()
+        except KeyboardInterrupt:  # where nobody listens to signals, as in a notebook
+            end()
             raise
         finally:
             process.kill()  # nothing, where it has ended
@@ -190,3 +189,16 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
         return ''
     how = f'exit status {code}' if code > 0 else f'killed by {signal.Signals(-code).name}'
     return f'{how}: {last} (see {log})'
+
+
+def _end(process: subprocess.Popen, log: TextIO) -> None:
+    """Passes the signal on to a run, and lets it end by itself."""
+    process.send_signal(stopping.requested() or signal.SIGINT)
+    try:
+        process.wait(_GRACE)
+        # Its last words, past a reader that the signal may have interrupted.
+        with open(os.dup(process.stderr.fileno()), encoding='utf-8', errors='replace') as words:
+            log.write(words.read())
+            log.flush()
+    except subprocess.TimeoutExpired:
+        process.kill()

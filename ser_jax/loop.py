@@ -55,13 +55,14 @@ def train_folds(
         jobs: the folds.
         log: of the run.
 
+    On a signal (`stopping`) the process ends, after a checkpoint of the last step made.
+
     Yields:
         Every job as soon as it is done, with its summary: 'steps' that the kept parameters were trained for,
         their 'validation_uar' or None and what else validation told, 'n_params', 'n_labels', 'environment', 'cost'.
 
     Raises:
         UserError: training diverged, or a damaged checkpoint.
-        stopping.Stopped: on a signal, after a checkpoint of the last step made.
     """
     placement, jobs = experiment.placement, iter(jobs)
     start = lambda job: FoldTraining(experiment, job, log)

@@ -135,5 +135,4 @@ def _raised_in(error: BaseException, file: str) -> bool:
 
 
 if __name__ == '__main__':
-    with stopping.in_order():
-        app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=parse_flags)

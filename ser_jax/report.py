@@ -271,8 +271,7 @@ def _blocks(*blocks):
 
 if __name__ == '__main__':
     try:
-        with stopping.in_order():
-            sys.exit(main())
+        sys.exit(main())
     except BrokenPipeError:  # `… | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

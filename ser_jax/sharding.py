@@ -13,7 +13,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ser_jax import stopping
 from ser_jax.errors import UserError
 
 AXIS = 'data'  # the mesh axis over which batches are split
@@ -33,6 +32,8 @@ def start_processes() -> None:
     address = os.environ.get('JAX_COORDINATOR_ADDRESS')
     if jax.distributed.is_initialized():
         return
+    # It would take SIGTERM over, and does not know when to end (`stopping` does).
+    jax.config.update('jax_enable_preemption_service', False)
     if address:
         try:
             count, number = (int(os.environ[n]) for n in ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'))
@@ -48,7 +49,6 @@ def start_processes() -> None:
             raise UserError(
                 f'SER_JAX_PROCESSES=auto, but JAX finds no other processes here: {error}'
             ) from error
-    stopping.listen_again()  # JAX takes SIGTERM, for a service that is not used here
 
 
 def _platform_knows() -> bool:

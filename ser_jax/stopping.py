@@ -2,13 +2,12 @@
 
     if __name__ == '__main__':
         stopping.listen('the same command goes on from the last checkpoint')  # before slow imports
-    ...
-    if __name__ == '__main__':
-        with stopping.in_order():
-            main()
 
-A signal raises `Stopped` in the main thread, or, inside `deferred`, waits until it is asked for. The main thread may be
-in XLA for longer than anybody waits, where Python runs no handlers: a thread then ends the process.
+Nothing is raised: an exception out of nowhere crashes libraries that C++ has called from (JAX while it is imported or
+traces). The process ends where it is, as if it had been killed, which every file that is written here survives; work that
+wants to save something first is `deferred`, and what has to be tidied up is said `before_leaving`.
+
+The main thread may be in XLA for longer than anybody waits, where Python runs no handlers: a thread then ends the process.
 """
 
 import contextlib
@@ -20,15 +19,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 _DEADLINE = 8.0  # seconds from the signal to the end of the process, come what may
 _IDLE = 2.0  # … where nothing is to be saved, and the main thread does not react
 _AGAIN = 0.5  # … from a second signal
 _HEARD = 0  # among the numbers of signals: the main thread has been told
-
-
-class Stopped(KeyboardInterrupt):
-    """The command was told to end. A KeyboardInterrupt, so that nothing takes it for an error of its own."""
 
 
 class _Listener:
@@ -37,12 +33,16 @@ class _Listener:
     Attributes:
         number: of the signal that came, or None.
         how: to go on, for the line at the end.
+        deferring: whether the main thread goes on for the time being.
+        saving: … because it has something to save.
+        tidying: what is called before the end.
     """
 
     def __init__(self):
         self.number: int | None = None
         self.how = ''
-        self.in_order = self.deferring = self.saving = self.leaving = False
+        self.deferring = self.saving = False
+        self.tidying: list[Callable[[], None]] = []
         self._signals = 0
         self._seconds = _DEADLINE
         self._said = threading.Lock()
@@ -54,9 +54,6 @@ class _Listener:
         # Python itself writes the number of a signal there, whatever the main thread is doing.
         signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name='stopping', daemon=True).start()
-        self.handle_signals()
-
-    def handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._handle)
@@ -65,13 +62,9 @@ class _Listener:
         """Called in the main thread, as soon as it runs Python."""
         self.number = self.number or number
         self._signals += 1
-        if not self.in_order:
-            self.leave()
         self.heard()
-        # From here on what goes wrong elsewhere, because of the end, is of no interest.
-        sys.unraisablehook = threading.excepthook = lambda _: None
-        if not self.leaving and (self._signals > 1 or not self.deferring):
-            raise Stopped
+        if self._signals > 1 or not self.deferring:
+            self.leave()
 
     def heard(self) -> None:
         """Tells the thread that the main one reacts."""
@@ -85,7 +78,7 @@ class _Listener:
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
             if not select.select([self._inbox], [], [], left)[0]:
-                self.leave()
+                self._end()
             byte, now = self._inbox.recv(1)[0], time.monotonic()
             if byte not in (_HEARD, signal.SIGTERM, signal.SIGINT):
                 continue
@@ -98,15 +91,22 @@ class _Listener:
             else:
                 end = first + (self._seconds if reacts else _IDLE)
 
-    def say(self) -> None:
-        """Prints the line, once."""
+    def leave(self) -> NoReturn:
+        """Tidies up and ends the process; in the main thread."""
+        for tidy in reversed(self.tidying):
+            with contextlib.suppress(Exception):  # the deadline counts, not the dust
+                tidy()
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # busy writing, or closed
+            sys.stdout.flush()
+        self._end()
+
+    def _end(self) -> NoReturn:
+        pools = sys.modules.get('multiprocessing')
+        for child in pools.active_children() if pools else ():
+            child.kill()
         if self._said.acquire(blocking=False):
             line = f'stopped by {signal.Signals(self.number).name}: {self.how}\n'
             os.write(2, line.encode())
-
-    def leave(self) -> None:
-        """Ends the process here and now; everything on disk is whole, or not taken for it."""
-        self.say()
         os._exit(128 + self.number)
 
 
@@ -123,45 +123,29 @@ def listen(how: str, seconds: float = _DEADLINE) -> None:
     _listener.start(how, seconds)
 
 
-def listen_again() -> None:
-    """Takes the signals back from a library that took them over."""
-    if _listener.how:
-        _listener.handle_signals()
-
-
 def requested() -> int | None:
     """The number of the signal that came, or None."""
     return _listener.number
 
 
-def stop(how: str) -> None:
-    """Ends the command, on a signal here or in another process of a run on several.
+def stop(how: str) -> NoReturn:
+    """Ends the process, on a signal here or in another process of a run on several.
 
     Args:
         how: to go on, for the line at the end.
-
-    Raises:
-        Stopped: always.
     """
     _listener.number, _listener.how = _listener.number or signal.SIGTERM, how
-    raise Stopped
+    _listener.leave()
 
 
 @contextlib.contextmanager
-def in_order() -> Iterator[None]:
-    """Around a whole command: from here on a signal unwinds it, and it ends with the line instead of a traceback."""
-    _listener.in_order = True
+def before_leaving(tidy: Callable[[], None]) -> Iterator[None]:
+    """What is to be done where a signal ends the process inside the block; on a second signal it is done again."""
+    _listener.tidying.append(tidy)
     try:
         yield
-        return
-    except BaseException:
-        if not requested():
-            raise
-        _listener.leaving = True
-    # Not the interpreter's own end, which waits for threads, and in which XLA has crashed.
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    _listener.leave()
+    finally:
+        _listener.tidying.remove(tidy)
 
 
 @contextlib.contextmanager
@@ -171,9 +155,6 @@ def deferred() -> Iterator[Callable[[], bool]]:
     Yields:
         A function that tells whether to end. A signal waits for its next call, or for the end of the block; a second
         signal does not, and none waits long for the first call, before which there is nothing to save.
-
-    Raises:
-        Stopped: at the end of the block, where a signal has come.
     """
 
     def asked() -> bool:
@@ -189,7 +170,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
     finally:
         _listener.deferring, _listener.saving = before
     if _listener.number and not _listener.deferring:
-        raise Stopped
+        _listener.leave()
 
 
 @contextlib.contextmanager

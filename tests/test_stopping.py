@@ -300,8 +300,7 @@ def test_a_main_thread_that_hears_nothing_is_not_waited_for():
         'import hashlib, sys\n'
         'stopping.listen("hopeless")\n'
         'print("ready", file=sys.stderr, flush=True)\n'
-        'with stopping.in_order():\n'
-        '    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)\n'
+        'hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)\n'
     )
     process = subprocess.Popen([sys.executable, '-c', script], stderr=subprocess.PIPE, text=True)
     assert process.stderr.readline() == 'ready\n'
@@ -318,7 +317,7 @@ def test_a_second_signal_does_not_wait(tmp_path):
         'from ser_jax import stopping\n'
         'import sys, time\n'
         'stopping.listen("later")\n'
-        'with stopping.in_order(), stopping.held():\n'
+        'with stopping.held():\n'
         '    print("ready", file=sys.stderr, flush=True)\n'
         '    time.sleep(60)\n'
     )

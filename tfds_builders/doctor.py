@@ -121,5 +121,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    with stopping.in_order():
-        sys.exit(main())
+    sys.exit(main())

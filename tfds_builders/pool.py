@@ -137,9 +137,6 @@ def pool_map(
                 # Reached early when the reader stops (--strict, Ctrl-C): do not work off the rest.
                 for future in pending:
                     future.cancel()
-                if stopping.requested():  # nor what the workers have already been given
-                    for worker in multiprocessing.active_children():
-                        worker.kill()
 
 
 def _finish(future: concurrent.futures.Future, bar: tqdm.tqdm) -> Iterator:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
+from ser_jax import stopping
 from ser_jax.corpora import (
     DEFAULT_DATA_DIR,
     METADATA_FILE,
@@ -92,12 +94,14 @@ def prepare(
         with _lock(scratch.with_name(f'{scratch.name}.lock'), name, log):
             if rebuild or not is_prepared(target):
                 shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
+                tidy = functools.partial(shutil.rmtree, scratch, ignore_errors=True)
                 try:
-                    if absent:
-                        folder = _download(name, representation, root, log)
-                    _build(name, folder, scratch, target, settings, log, beam)
+                    with stopping.before_leaving(tidy):
+                        if absent:
+                            folder = _download(name, representation, root, log)
+                        _build(name, folder, scratch, target, settings, log, beam)
                 finally:
-                    shutil.rmtree(scratch, ignore_errors=True)
+                    tidy()
     except OSError as error:
         place = str(error.filename or root)
         if not place.startswith(str(root)) and not str(root).startswith(place):
@@ -184,9 +188,10 @@ def _build(
             download_config=tfds.download.DownloadConfig(**beam) if beam else None,
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        os.rename(target, scratch / 'replaced')
-    os.rename(builder.data_dir, target)
+    with stopping.held():  # or neither of the two would be there
+        if target.exists():
+            os.rename(target, scratch / 'replaced')
+        os.rename(builder.data_dir, target)
     for line in summary(name, _metadata(target), target):
         log(line)
 
