@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The commands print it without a traceback and exit non-zero; all other exceptions are our own bugs and keep theirs.
     """
+
+    def __str__(self) -> str:
+        """The message; names and cells that it cites may hold line breaks."""
+        return super().__str__().replace('\r', '\\r').replace('\n', '\\n')
