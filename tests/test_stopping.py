@@ -156,8 +156,16 @@ def test_stopped_twice_between_the_same_two_validations(beeps, tmp_path, undistu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-@pytest.mark.parametrize('moment', ['start', 'imports', 'compiling', 'step 1/', 'last step'])
+@pytest.mark.parametrize(
+    ('moment', 'number'),
+    [
+        ('start', signal.SIGTERM),
+        ('imports', signal.SIGINT),
+        ('compiling', signal.SIGTERM),
+        ('step 1/', signal.SIGINT),
+        ('last step', signal.SIGTERM),
+    ],
+)
 def test_at_any_moment_it_ends_in_time_and_can_go_on(beeps, tmp_path, undisturbed, moment, number):
     workdir = tmp_path / 'run'
     process, lines = start(*command(beeps, workdir))
