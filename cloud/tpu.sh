@@ -15,7 +15,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 name=${NAME:-ser-jax}
-corpora=${CORPORA:-demo_speech}
+corpora=${CORPORA-demo_speech}
 poll=${POLL:-30}   # seconds between two looks at the queue
 tries=${TRIES:-3}  # starts in a row that fail on a TPU which is there
 
@@ -72,7 +72,7 @@ install() {
   rm -r "$clone"
   # The clone's own script does not exist yet over there.
   gcloud compute tpus tpu-vm ssh "$name" --zone="$ZONE" --worker=all \
-    --command='rm -rf ser_jax && git clone -q ser_jax.bundle ser_jax' || return 1
+    --command='rm -rf ser_jax && git -c advice.detachedHead=false clone -q ser_jax.bundle ser_jax' || return 1
   on_workers all bash ser_jax/cloud/worker.sh install "$BUCKET" || return 1
   for corpus in $corpora; do
     on_workers 0 bash ser_jax/cloud/worker.sh prepare "$corpus" || return 1
