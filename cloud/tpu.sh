@@ -15,7 +15,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 name=${NAME:-ser-jax}
-corpora=${CORPORA:-demo_speech}
+corpora=${CORPORA-demo_speech}
 poll=${POLL:-30}   # seconds between two looks at the queue
 tries=${TRIES:-3}  # starts in a row that fail on a TPU which is there
 
@@ -72,12 +72,12 @@ wait_for_it() {
 install() {
   local clone
   clone=$(mktemp -d)
-  trap 'rm -rf "$clone"' RETURN
+  trap 'rm -rf "$clone"; trap - RETURN' RETURN
   git -C "$here/.." bundle create -q "$clone/ser_jax.bundle" HEAD || return 1  # with the commit, for the result card
   gcloud compute tpus tpu-vm scp "$clone/ser_jax.bundle" "$name:" --zone="$ZONE" --worker=all || return 1
   # On a new TPU the clone's own script does not exist yet; on an old one a run may have outlived its connection.
   gcloud compute tpus tpu-vm ssh "$name" --zone="$ZONE" --worker=all \
-    --command='if [ -e ser_jax ]; then bash ser_jax/cloud/worker.sh stop; fi; rm -rf ser_jax && git clone -q ser_jax.bundle ser_jax' || return 1
+    --command='if [ -e ser_jax ]; then bash ser_jax/cloud/worker.sh stop; fi; rm -rf ser_jax && git -c advice.detachedHead=false clone -q ser_jax.bundle ser_jax' || return 1
   on_workers all bash ser_jax/cloud/worker.sh install "$BUCKET" || return 1
   for corpus in $corpora; do
     on_workers 0 bash ser_jax/cloud/worker.sh prepare "$corpus" || return 1
