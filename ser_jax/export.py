@@ -86,5 +86,4 @@ def _tell(differences: Mapping[str, float]) -> None:
 
 
 if __name__ == '__main__':
-    with stopping.in_order():
-        sys.exit(main())
+    sys.exit(main())

@@ -72,6 +72,21 @@ def beeps(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope='session')
+def voices(tmp_path_factory) -> str:
+    """A folder with eight recordings that sound like speech, which the beeps do not."""
+    import soundfile
+
+    from tfds_builders import catalogue
+
+    folder = tmp_path_factory.mktemp('voices')
+    load = catalogue.builder_class('demo_speech').LOAD
+    for utterance in catalogue.list_corpus('demo_speech', None).utterances[:384:48]:
+        name = utterance.id.replace('/', '_')
+        soundfile.write(folder / f'{name}.wav', load(utterance, 16000), 16000)
+    return str(folder)
+
+
+@pytest.fixture(scope='session')
 def trained(beeps, tmp_path_factory):
     """(workdir, config) of a finished smoke run of MTL-AUG with a final model; not to be changed."""
     from configs.mtl_aug import get_config
