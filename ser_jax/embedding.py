@@ -16,6 +16,7 @@ from ser_jax.folds import Fold
 from ser_jax.steps import outputs_of
 from ser_jax.workdir import write_atomically
 
+_MOST = 1000  # utterances of a side: more make no better map
 COLUMNS = ('id', 'side', 'emotion', 'speaker', 'gender', 'x', 'y')
 
 
@@ -24,13 +25,13 @@ def write_embedding(experiment: Experiment, fold: Fold, workdir: Path) -> None:
 
     Args:
         experiment: of the run.
-        fold: whose utterances, of all sides, are mapped, with the parameters that it kept.
+        fold: whose utterances are mapped, of every side 1000 at most, with the parameters that it kept.
         workdir: of the finished run.
     """
     variables = jax.device_get(loop.restore_best(experiment, workdir / 'checkpoints' / fold.name))
     if jax.process_index():
         return
-    sides = {side: getattr(fold, side) for side in ('train', 'validation', 'test')}
+    sides = {side: _some(getattr(fold, side)) for side in ('train', 'validation', 'test')}
     rows = np.concatenate(list(sides.values()))
     points = main_axes(represent(experiment, variables, rows))
     index, vocabulary = experiment.corpus.index, experiment.corpus.metadata['vocabulary']
@@ -46,6 +47,12 @@ def write_embedding(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     writer = csv.writer(text, lineterminator='\n')
     writer.writerows([COLUMNS, *zip(*columns)])
     write_atomically(workdir / 'report' / 'embedding.csv', text.getvalue())
+
+
+def _some(rows: np.ndarray) -> np.ndarray:
+    if len(rows) <= _MOST:
+        return rows
+    return np.sort(np.random.default_rng(0).choice(rows, _MOST, replace=False))
 
 
 def represent(experiment: Experiment, variables: dict, rows: np.ndarray) -> np.ndarray:

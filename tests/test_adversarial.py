@@ -286,6 +286,7 @@ def finished(beeps, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_tells_how_the_game_goes(finished):
     rows = metrics(finished)
     for name in ('discriminator_accuracy', 'code_offset', 'code_std', 'code_mmd', 'loss_generator'):
@@ -333,6 +334,7 @@ def test_the_encoder_that_predicts_is_the_supervised_phases(experiment, started)
     jax.tree.map(np.testing.assert_array_equal, found['decoder'], decoder)
 
 
+@pytest.mark.slow
 def test_recordings_are_predicted(finished, beeps):
     result = run('ser_jax.predict', f'--workdir={finished}', f'{beeps["manual_dir"]}/hums')
     assert result.returncode == 0, result.stderr

@@ -145,6 +145,7 @@ def finished(records, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_the_card_has_the_concordance(finished):
     card = json.loads((finished / 'results.json').read_text())
     for task in ('arousal', 'valence', 'dominance'):
@@ -164,6 +165,7 @@ def test_the_card_has_the_concordance(finished):
     assert validation['score'] == pytest.approx(np.mean([validation[name] for name in tasks]))
 
 
+@pytest.mark.slow
 def test_an_attack_on_ratings_moves_them_away(finished):
     distances = []
     for name in ('clean', 'pgd_waveform_0.01_3_1'):
@@ -175,6 +177,7 @@ def test_an_attack_on_ratings_moves_them_away(finished):
     assert distances[1] > distances[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'form', ['json', *(pytest.param(form, marks=pytest.mark.slow) for form in ('csv', 'table'))]
 )

@@ -50,6 +50,7 @@ def probabilities(workdir, name):
     return read_predictions(workdir / 'predictions' / f'{name}.csv')[0].probabilities
 
 
+@pytest.mark.slow
 def test_every_task_has_its_results(finished):
     card = json.loads((finished / 'results.json').read_text())
     assert card['tasks'] == {task: ['low', 'middle', 'high'] for task in TASKS}
@@ -78,11 +79,13 @@ def test_attention_is_drawn_of_an_utterance_of_every_class():
     assert chosen_rows(experiment, fold).tolist() == [2, 3, 5]  # of the second class the middle one
 
 
+@pytest.mark.slow
 def test_attention_is_drawn(finished):
     image = matplotlib.image.imread(finished / 'report' / 'attention.png')
     assert image.shape[1] > image.shape[0] > 500
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_task(finished):
     text = (finished / 'report' / 'report.html').read_text()
     for task in TASKS:
@@ -94,6 +97,7 @@ def test_the_page_shows_every_task(finished):
     assert len(set(ids)) == len(ids) == 1 + 384
 
 
+@pytest.mark.slow
 def test_conditions_reach_the_waveform(finished):
     for task in TASKS:
         clean = probabilities(finished, f'clean_{task}')
@@ -112,6 +116,7 @@ def test_evaluate_makes_the_same_again(records, finished):
     assert {p.name: p.read_bytes() for p in (finished / 'predictions').iterdir()} == before
 
 
+@pytest.mark.slow
 def test_recordings_get_all_tasks(finished, voices):
     result = run('ser_jax.predict', f'--workdir={finished}', '--format=csv', voices)
     assert result.returncode == 0, result.stderr
@@ -220,6 +225,7 @@ def test_other_corpora_are_tested_on_every_task(beeps, tmp_path):
         assert np.abs(found[0].probabilities - found[1].probabilities).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_dimensions_in_classes(finished, records):
     corpus = open_corpus('demo_speech', data_dir=records, representation='waveform')
     corpus.index['arousal'][:7] = [1, 2, 2.01, 3.99, 4, 5, np.nan]
@@ -228,6 +234,7 @@ def test_dimensions_in_classes(finished, records):
     assert class_names('arousal', [corpus], ()) == ('low', 'middle', 'high')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('field', sorted(EMOTIONS_OF))
 def test_dimensions_made_of_emotions(finished, records, field):
     corpus = open_corpus('demo_speech', data_dir=records, representation='waveform')
