@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,9 @@ import hypothesis
 import numpy as np
 import pytest
 
+# Jobs in the background ignore Ctrl-C, and so would all that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples every time: what one run finds, the next must not pass over.
 hypothesis.settings.register_profile('fixed', derandomize=True)
 hypothesis.settings.load_profile('fixed')
