@@ -301,6 +301,13 @@ def test_other_commands_end_without_a_traceback(words):
     end(process, lines, signal.SIGINT)
 
 
+def ready(script):
+    """The process of a script, which has said so."""
+    process = subprocess.Popen([sys.executable, '-c', script], stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline() == 'ready\n'
+    return process
+
+
 def test_a_main_thread_that_hears_nothing_is_not_waited_for():
     """As in XLA's compiler, where Python runs no handlers."""
     script = (
@@ -310,8 +317,7 @@ def test_a_main_thread_that_hears_nothing_is_not_waited_for():
         'print("ready", file=sys.stderr, flush=True)\n'
         'hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)\n'
     )
-    process = subprocess.Popen([sys.executable, '-c', script], stderr=subprocess.PIPE, text=True)
-    assert process.stderr.readline() == 'ready\n'
+    process = ready(script)
     time.sleep(0.3)
     begin = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -329,8 +335,7 @@ def test_a_second_signal_does_not_wait(tmp_path):
         '    print("ready", file=sys.stderr, flush=True)\n'
         '    time.sleep(60)\n'
     )
-    process = subprocess.Popen([sys.executable, '-c', script], stderr=subprocess.PIPE, text=True)
-    assert process.stderr.readline() == 'ready\n'
+    process = ready(script)
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     assert process.poll() is None
