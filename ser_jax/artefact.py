@@ -1,5 +1,6 @@
 """Makes one artefact of a finished run's final model: from raw samples to probabilities, with all that its user must know."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -54,16 +55,18 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
         example = _example(predictor)
     card = _card(workdir, config, predictor, form)
     temporary = out.with_name(f'{out.name}.{os.getpid()}.tmp')
+    tidy = functools.partial(shutil.rmtree, temporary, ignore_errors=True)
     try:
-        _fill(temporary, model, example, card)
-        differences = exported.replay(temporary)
-        if not all(difference <= exported.TOLERANCE for difference in differences.values()):
-            raise ValueError(f'the artefact differs from the predictor: {differences}')
-        _put(temporary, out)
+        with stopping.before_leaving(tidy):
+            _fill(temporary, model, example, card)
+            differences = exported.replay(temporary)
+            if not all(difference <= exported.TOLERANCE for difference in differences.values()):
+                raise ValueError(f'the artefact differs from the predictor: {differences}')
+            _put(temporary, out)
     except OSError as error:
         raise UserError(f'cannot write to {out}: {error.strerror}') from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        tidy()
     return differences
 
 

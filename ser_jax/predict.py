@@ -75,13 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print('warning: trained on synthetic speech: says nothing about real', file=sys.stderr)
     if predictor.uncalibrated:
         print(f'warning: {predictor.uncalibrated}', file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors='backslashreplace')  # names of files need not be text
+    if '-' in options.paths:
+        sys.stdin.reconfigure(errors='surrogateescape')
     found = list(find_files(options.paths))
     files = [path for path in found if isinstance(path, Path)]
     problems = [problem for problem in found if isinstance(problem, str)]
     for problem in problems:
         print(f'error: {problem}', file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors='backslashreplace')  # names of files need not be text
     write = FORMATS[options.format](predictor.tasks, options.windows)
     return max(bool(problems), _predict_all(predictor, files, write))
 

@@ -391,3 +391,22 @@ def test_onnx(beeps, tmp_path, system):
     (out / 'model.onnx').write_bytes(data)
     with pytest.raises(SystemExit, match=r'model\.onnx is damaged'):
         export.main([f'--check={out}'])
+
+
+@pytest.mark.slow
+def test_stopped_on_the_way_it_leaves_nothing(workdir, tmp_path):
+    program = (
+        'import os, signal, sys, time\n'
+        'from ser_jax import export, exported, stopping\n'
+        'stopping.listen("gone")\n'
+        'def replay(folder):\n'
+        '    assert (folder / "card.json").exists()\n'
+        '    os.kill(os.getpid(), signal.SIGTERM)\n'
+        '    time.sleep(60)\n'
+        'exported.replay = replay\n'
+        'export.main(sys.argv[1:])\n'
+    )
+    words = [f'--workdir={workdir}', f'--out={tmp_path / "out"}']
+    done = subprocess.run([sys.executable, '-c', program, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, 'stopped by SIGTERM: gone\n')
+    assert not list(tmp_path.iterdir())
