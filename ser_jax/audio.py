@@ -12,9 +12,12 @@ from ser_jax.errors import UserError
 MIN_SECONDS = 0.1
 # -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech.
 SILENCE_PEAK = 16
+# Above this share of clipped samples a recording is worth a note.
+CLIPPED_SHARE = 1e-3
 
 _BLOCK = 1 << 20  # frames decoded at once
 
+# Of the files that libsndfile reads; where two recordings have one name, the first is taken.
 AUDIO_ENDINGS = (
     '.wav',
     '.flac',
@@ -174,6 +177,11 @@ def to_mono(waveform: np.ndarray, sample_rate: int, wanted_rate: int = 16000) ->
 
 def _as_int16(samples: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+
+
+def clipped_share(samples: np.ndarray) -> float:
+    """The share of int16 samples that are as large as 16 bits can be; what was clipped below full scale is not seen."""
+    return float(np.mean(np.abs(samples.astype(np.int32)) >= 32767))
 
 
 def file_rate(path: str | os.PathLike) -> int:

@@ -3,12 +3,10 @@
 import numpy as np
 import scipy.fft
 
-from ser_jax.audio import SILENCE_PEAK
+from ser_jax.audio import CLIPPED_SHARE, SILENCE_PEAK, clipped_share
 
 # Shorter than most words; nothing trains on so little.
 SHORTEST_SECONDS = 0.5
-# Share of samples as large as 16 bits can be. What was clipped below full scale is not seen.
-CLIPPED_SHARE = 1e-3
 # Least share of voiced frames among the active ones, and least spread of their tonality. Speech alternates between
 # voiced sounds and noise-like ones, most noise and machines do not; animals, babies and music are taken for speech.
 # How often which corpus is flagged: `python -m benchmarks.screening`.
@@ -39,8 +37,7 @@ def screen(samples: np.ndarray, sample_rate: int = 16000) -> tuple[str, ...]:
     voiced, tonality = _voicing(samples, sample_rate)
     if len(voiced) < _FEWEST:
         return ('silent',)
-    full_scale = np.abs(samples.astype(np.int32)) >= 32767
-    flags = ('clipped',) if full_scale.mean() > CLIPPED_SHARE else ()
+    flags = ('clipped',) if clipped_share(samples) > CLIPPED_SHARE else ()
     if voiced.mean() < VOICED_SHARE or tonality.std() < TONALITY_SPREAD:
         flags += ('non_speech',)
     return flags

@@ -51,7 +51,12 @@ def _untar(archive: pathlib.Path, folder: pathlib.Path):
             _check_member(archive, member.name)
             if not (member.isfile() or member.isdir()):
                 raise UserError(f'{archive}: member {member.name!r} is no plain file')
-            file.extract(member, folder, filter='data')
+            # Not `extract`: Pythons before 3.11.4 have no filter that keeps owners and permissions out.
+            target = folder / member.name
+            (target if member.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
+            if member.isfile():
+                with file.extractfile(member) as content, target.open('wb') as copy:
+                    shutil.copyfileobj(content, copy)
 
 
 def _check_member(archive: pathlib.Path, name: str):
@@ -101,9 +106,9 @@ def fetch(
         port = address.port or {'http': 80, 'https': 443}[address.scheme]
         socket.create_connection((address.hostname, port), timeout=10).close()
     except OSError as error:
-        raise failure from error
+        raise _with_reason(failure, f'no connection to {address.hostname}') from error
     if not _reachable(builder_type.DOWNLOAD):
-        raise failure
+        raise _with_reason(failure, f'nothing at {builder_type.DOWNLOAD}')
     log(f'downloading {builder_type.name} from {builder_type.DOWNLOAD}')
     manager = tfds.download.DownloadManager(
         download_dir=folder, url_infos=builder_type.url_infos, dataset_name=builder_type.name
@@ -111,9 +116,13 @@ def fetch(
     try:
         archive = manager.download(builder_type.DOWNLOAD)
     except Exception as error:  # requests, urllib3, promise and TFDS all have their own
-        raise failure from error
+        raise _with_reason(failure, type(error).__name__) from error
     unpack(pathlib.Path(archive), unpacked)
     return _corpus_in(unpacked, builder_type)
+
+
+def _with_reason(failure: UserError, reason: str) -> UserError:
+    return UserError(f'{failure} (it could not be downloaded: {reason})')
 
 
 def _corpus_in(unpacked: pathlib.Path, builder_type) -> pathlib.Path:

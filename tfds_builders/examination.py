@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ser_jax.audio import CLIPPED_SHARE
 from tfds_builders import catalogue, pool
 from tfds_builders.base import Listing
 from tfds_builders.index import duplicate_notes
 from tfds_builders.utterance import Audio, Problem, Utterance, listen
 
-# Above these the owner's own recordings are worth a note: share of samples at the limit, mean of the samples.
-CLIPPED, OFFSET = 1e-3, 1e-2
+# Above this mean of the samples, 1 = full scale, the owner's own recordings are worth a note.
+OFFSET = 1e-2
 _DIMENSIONS = ('arousal', 'valence', 'dominance')
 
 
@@ -154,10 +155,10 @@ def _audio_notes(audio: Sequence[Audio], sample_rate: int | None) -> list[str]:
     """Faults that leave a recording usable."""
     names = lambda chosen: ', '.join(chosen[:3]) + ', …' * (len(chosen) > 3)
     notes = []
-    clipped = [sound.id for sound in audio if sound.clipped > CLIPPED]
+    clipped = [sound.id for sound in audio if sound.clipped > CLIPPED_SHARE]
     if clipped:
         notes.append(
-            f'{len(clipped)} recordings have more than {CLIPPED:.1%} of their samples at the limit (clipped): {names(clipped)}'
+            f'{len(clipped)} recordings have more than {CLIPPED_SHARE:.1%} of their samples at the limit (clipped): {names(clipped)}'
         )
     moved = [sound.id for sound in audio if sound.offset > OFFSET]
     if moved:

@@ -19,17 +19,22 @@ def audio_files(
     Args:
         folder: the corpus.
         pattern: glob without ending, relative to it, such as 'wav/*' or 'Actor_*/*'.
-        endings: of audio files.
+        endings: of audio files, preferred ones first.
 
     Returns:
-        id (path without ending, with '/') -> file, wav before flac; hidden files (such as the `._*` that macOS
+        id (path without ending, with '/') -> file; hidden files (such as the `._*` that macOS
         leaves) are passed over.
     """
+    rank = {ending: n for n, ending in enumerate(endings)}
     found = {}
-    for ending in reversed(endings):
-        for path in folder.glob(pattern):
-            if path.suffix.lower() == ending and not path.name.startswith('.') and path.is_file():
-                found[path.relative_to(folder).with_suffix('').as_posix()] = path
+    for path in folder.glob(pattern):
+        ending = path.suffix.lower()
+        if ending not in rank or path.name.startswith('.') or not path.is_file():
+            continue
+        name = path.relative_to(folder).with_suffix('').as_posix()
+        name = name.encode('utf-8', 'backslashreplace').decode()  # it may be no text, an id is
+        if name not in found or rank[ending] < rank[found[name].suffix.lower()]:
+            found[name] = path
     return dict(sorted(found.items()))
 
 

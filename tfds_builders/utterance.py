@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ser_jax.audio import AudioError, file_rate, read_audio, unusable
+from ser_jax.audio import AudioError, clipped_share, file_rate, read_audio, unusable
 from ser_jax.features import FrontEnd, log_mel
 
 
@@ -132,7 +132,7 @@ def listen(
         _digest(samples),
         len(samples) / sample_rate,
         file_rate(utterance.path) if utterance.path else 0,
-        float(np.mean(np.abs(samples.astype(np.int32)) >= 32767)),
+        clipped_share(samples),
         float(abs(samples.mean()) / 32768),
     )
 

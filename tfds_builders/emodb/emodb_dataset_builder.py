@@ -2,7 +2,7 @@
 
 import pathlib
 
-from ser_jax.corpora import file_sha256
+from ser_jax.checksums import file_sha256
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
 from tfds_builders.folders import audio_files, file_notes

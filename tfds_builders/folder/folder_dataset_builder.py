@@ -2,13 +2,11 @@
 
 import pathlib
 
+from ser_jax.audio import AUDIO_ENDINGS
 from ser_jax.errors import UserError
 from tfds_builders.base import CorpusBuilder, Listing
 from tfds_builders.folders import audio_files
 from tfds_builders.utterance import Utterance
-
-# What soundfile reads.
-_ENDINGS = ('.wav', '.flac', '.ogg', '.opus', '.mp3', '.aiff', '.aif', '.au', '.caf', '.w64')
 
 
 class Builder(CorpusBuilder):
@@ -27,9 +25,9 @@ class Builder(CorpusBuilder):
         Raises:
             UserError: there is none.
         """
-        files = audio_files(folder, '**/*', _ENDINGS)
+        files = audio_files(folder, '**/*', AUDIO_ENDINGS)
         if not files:
-            raise UserError(f'no recording below {folder}: one of {", ".join(_ENDINGS)}')
+            raise UserError(f'no recording below {folder}: one of {", ".join(AUDIO_ENDINGS)}')
         parent = lambda name: pathlib.PurePosixPath(name).parent.name
         utterances = [
             Utterance(id=name, path=str(path), script=parent(name)) for name, path in files.items()
