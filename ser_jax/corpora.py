@@ -1,12 +1,11 @@
 """Prepared corpora: what a record holds, where it lies, and how it is opened.
 
 A prepared corpus is one folder, `<data_dir>/<name>/<representation>/<version>/`: ArrayRecord shards and TFDS'
-own metadata, `index.npz` (every record field but the arrays, row r = record r) and `metadata.json`. The folder
-appears by one rename after everything in it is written, so a half-built corpus has no folder.
+own metadata, `index.npz` (every record field but the arrays, row r = record r), `metadata.json` and `checksums.json`
+of all of them. The folder appears by one rename after everything in it is written, so a half-built corpus has no folder.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -16,6 +15,7 @@ import zipfile
 
 import numpy as np
 
+from ser_jax.checksums import damaged_file, file_sha256
 from ser_jax.errors import UserError
 from ser_jax.features import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.paths import local_path
@@ -65,17 +65,30 @@ class RecordSource:
     Attributes:
         records: TFDS' data source of the split, whole records.
         representation: the field handed out, 'log_mel' or 'waveform'.
+        folder: of the corpus, for messages.
     """
 
     records: object
     representation: str
+    folder: pathlib.Path
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The array of one row: float32 [T, n_mels] log-mel, or int16 [S]. Read-only."""
-        return self.records[int(row)][self.representation]
+        """The array of one row: float32 [T, n_mels] log-mel, or int16 [S]. Read-only.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        try:
+            return self.records[int(row)][self.representation]
+        except RuntimeError as error:  # ArrayRecord has a checksum of every chunk
+            reason = str(error).partition('\n')[0]
+            raise UserError(
+                f'record {row} of {self.folder} cannot be read ({reason}): delete the folder, and the same command '
+                'prepares the corpus again'
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +124,7 @@ class Corpus:
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(self.path)
-        return RecordSource(builder.as_data_source(SPLIT), self.representation)
+        return RecordSource(builder.as_data_source(SPLIT), self.representation, self.path)
 
 
 def corpus_folder(
@@ -133,12 +146,6 @@ def default_manual_dir(name: str) -> pathlib.Path | None:
     """`$SER_JAX_MANUAL_DIR/<corpus>` (of csv_corpus/<name> and folder/<name>: `$SER_JAX_MANUAL_DIR/<name>`); None where unset."""
     root = os.environ.get('SER_JAX_MANUAL_DIR')
     return local_path(root) / name.rpartition('/')[2] if root else None
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def is_prepared(folder: pathlib.Path) -> bool:
@@ -215,6 +222,8 @@ def open_corpus(
 def _load(name: str, folder: pathlib.Path, representation: str) -> Corpus:
     """Reads index and metadata of a prepared folder."""
     try:
+        if damaged := damaged_file(folder, whole=False):
+            raise ValueError(f'{damaged} is not what was written')
         metadata = json.loads((folder / METADATA_FILE).read_text(encoding='utf-8'))
         with np.load(folder / INDEX_FILE, allow_pickle=False) as stored:
             index = {field: stored[field] for field in stored.files}

@@ -23,6 +23,7 @@ class Utterances:
         memory_gb: up to this size the log-mels are read once and kept, by the corpus, for all folds.
 
     Attributes:
+        ids: str [N].
         labels: field -> int32 [N] class numbers, −1 where missing.
         ratings: dimension -> float32 [N], NaN where missing.
         representation: of the corpora, 'log_mel' or 'waveform'.
@@ -40,6 +41,7 @@ class Utterances:
     ):
         sources = {id(corpus): corpus.source() for corpus, _ in parts}
         self._where = [(sources[id(corpus)], int(row)) for corpus, rows in parts for row in rows]
+        self.ids = np.concatenate([corpus.index['id'][rows] for corpus, rows in parts])
         self.representation = parts[0][0].representation
         self.lengths = _joined([_lengths(corpus, rows) for corpus, rows in parts])
         self.labels = {
@@ -166,15 +168,24 @@ class TrainBatches:
         examples = [self._example(step, row) for row in range(*self.rows.indices(self.batch_size))]
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
-    def _example(self, step: int, row: int) -> dict[str, np.ndarray]:
+    def ids(self, step: int) -> list[str]:
+        """The utterances of the global batch of a step."""
+        chosen = (self._chosen(step, row) for row in range(self.batch_size))
+        return [str(utterances.ids[number]) for utterances, number, _ in chosen]
+
+    def _chosen(self, step: int, row: int) -> tuple[Utterances, int, np.random.Generator]:
+        """The utterance of a row of a batch, (of which, its number), and the source of its randomness."""
         n_labelled = self.batch_size - self.n_unlabelled
         if row < n_labelled:
             utterances, stream, position = self.labelled, 0, step * n_labelled + row
         else:
             utterances, stream = self.unlabelled, 1
             position = step * self.n_unlabelled + row - n_labelled
-        rng = np.random.default_rng((self.seed, stream, position))
-        chosen = pipeline.shuffled(len(utterances), 2 * self.seed + stream)[position]
+        number = pipeline.shuffled(len(utterances), 2 * self.seed + stream)[position]
+        return utterances, number, np.random.default_rng((self.seed, stream, position))
+
+    def _example(self, step: int, row: int) -> dict[str, np.ndarray]:
+        utterances, chosen, rng = self._chosen(step, row)
         array, length = pipeline.crop_or_pad(utterances[chosen], self.length, rng)
         example = {utterances.representation: array, 'length': np.int32(length)}
         example |= {field: labels[chosen] for field, labels in utterances.labels.items()}

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from ser_jax.corpora import DEFAULT_DATA_DIR, REPRESENTATIONS
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, faults_told
 from tfds_builders.catalogue import corpus_names
 
 
@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+@faults_told()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     flags = parser().parse_args(arguments)

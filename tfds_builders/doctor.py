@@ -4,6 +4,10 @@
 
 Exit status 0: every published utterance (of a csv corpus: every row) is there and can be used. Recoded files and the
 owner's own faults are notes. Else 1.
+
+    python -m tfds_builders.doctor emodb --records
+
+looks at what was prepared of it instead: are the bytes still those that were written?
 """
 
 from ser_jax import stopping
@@ -15,9 +19,12 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_jax.errors import UserError
+from ser_jax.checksums import CHECKSUMS_FILE, damaged_file
+from ser_jax.corpora import REPRESENTATIONS, corpus_folder
+from ser_jax.errors import UserError, faults_told
 from tfds_builders.catalogue import corpus_names
 
 if TYPE_CHECKING:
@@ -74,6 +81,7 @@ def lines_of(found: 'Examination', everything: bool) -> list[str]:
     return lines + [f'note: {note}' for note in found.notes]
 
 
+@faults_told()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -98,12 +106,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         '--map', action='append', default=[], metavar='LABEL=EMOTION', help='as for build'
     )
     parser.add_argument('--own_labels', action='store_true', help='as for build')
+    parser.add_argument(
+        '--records',
+        action='store_true',
+        help='check what was prepared of it, byte by byte, instead',
+    )
+    parser.add_argument('--data_dir', help='with --records: where prepared corpora lie')
     flags = parser.parse_args(arguments)
     # After --help: importing TFDS takes a while.
     from tfds_builders.build import csv_options
     from tfds_builders.examination import examine
 
     try:
+        if flags.records:
+            return _check_records(flags.name, flags.data_dir)
         found = examine(
             flags.name, flags.manual_dir, options=csv_options(flags), workers=flags.workers
         )
@@ -118,6 +134,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print('\n'.join(lines_of(found, flags.all)))
     return 0 if found.well else 1
+
+
+def _check_records(name: str, data_dir: str | None) -> int:
+    """Compares all that was prepared of a corpus with its checksums; returns the exit status."""
+    folders = [
+        corpus_folder(name, data_dir=data_dir, representation=kind) for kind in REPRESENTATIONS
+    ]
+    prepared = [folder for folder in folders if folder.exists()]
+    if not prepared:
+        raise UserError(f'nothing is prepared of {name}: no {folders[0]}')
+    problems = [_problem_of(folder) for folder in prepared]
+    for folder, problem in zip(prepared, problems):
+        print(f'{folder}: {problem or "as it was written"}')
+    if any(problems):
+        print('delete it, and the next run that needs it prepares it again', file=sys.stderr)
+    return int(any(problems))
+
+
+def _problem_of(folder: Path) -> str:
+    if not (folder / CHECKSUMS_FILE).exists():
+        return 'has no checksums.json: lost, or prepared before there were checksums'
+    damaged = damaged_file(folder, whole=True)
+    return f'{damaged} is not what was written' if damaged else ''
 
 
 if __name__ == '__main__':

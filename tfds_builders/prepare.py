@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from ser_jax import stopping
+from ser_jax.checksums import write_checksums
 from ser_jax.corpora import (
     DEFAULT_DATA_DIR,
     METADATA_FILE,
@@ -187,6 +188,7 @@ def _build(
             download_dir=scratch / 'downloads',
             download_config=tfds.download.DownloadConfig(**beam) if beam else None,
         )
+    write_checksums(pathlib.Path(builder.data_dir))
     target.parent.mkdir(parents=True, exist_ok=True)
     with stopping.held():  # or neither of the two would be there
         if target.exists():
