@@ -61,6 +61,8 @@ def base_config() -> ml_collections.ConfigDict:
     config.steps = 1200  # of a fold, at most; the final model takes the median of the folds'
     config.eval_every = 100  # steps between validations (and checkpoints)
     config.patience = 6  # validations without a better one before training stops
+    # Steps in a row without a finite gradient (they are skipped) after which training stops.
+    config.skipped_steps = 50
     config.eval_batch_size = 16  # utterances a step of validation and test, likewise
     config.class_weights = True  # every class of a reported task counts the same in its loss
     config.label_smoothing = 0.1  # of the reported tasks: share spread over all classes

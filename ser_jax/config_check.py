@@ -1,5 +1,7 @@
 """What no config may say."""
 
+import math
+
 import ml_collections
 
 from ser_jax.errors import UserError
@@ -40,6 +42,7 @@ RULES = (
     ('eval_every', lambda x: x >= 1, 'at least 1'),
     ('patience', lambda x: x >= 1, 'at least 1'),
     ('parallel_runs', lambda x: x >= 1, 'at least 1'),
+    ('skipped_steps', lambda x: x >= 1, 'at least 1'),
     ('batch_size', lambda x: x >= 1, 'at least 1'),
     ('eval_batch_size', lambda x: x >= 1, 'at least 1'),
     ('crop_frames', lambda x: x >= 16, 'at least 16'),
@@ -97,7 +100,23 @@ RULES = (
     ),
     ('model.dropout', lambda x: 0 <= x < 1, 'from 0 to below 1'),
     ('model.map_dropout', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+    ('data.memory_gb', lambda x: x >= 0, 'at least 0'),
+    *(
+        (f'data.front_end.{field}', _is_size, 'a whole number from 1')
+        for field in ('sample_rate', 'n_fft', 'win_length', 'hop_length', 'n_mels')
+    ),
+    ('data.front_end.fmin', lambda x: x >= 0, 'at least 0'),
+    ('data.front_end.fmax', lambda x: x > 0, 'above 0'),
+    ('data.front_end.floor', lambda x: x > 0, 'above 0'),
 )
+
+
+def _refuse_not_finite(config: ml_collections.ConfigDict, prefix: str = 'config') -> None:
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            _refuse_not_finite(value, f'{prefix}.{name}')
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f'{prefix}.{name} is {value}; it must be a finite number')
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -112,6 +131,15 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             value = value.get(name) if hasattr(value, 'get') else None
         if value is not None and not test(value):  # fields of a network are its own
             raise UserError(f'config.{field} is {value!r}; it must be {words}')
+    _refuse_not_finite(config)
+    front_end = config.data.front_end
+    if not (
+        front_end.fmin < front_end.fmax <= front_end.sample_rate / 2
+        and front_end.win_length <= front_end.n_fft
+    ):
+        raise UserError(
+            'config.data.front_end needs fmin < fmax <= sample_rate / 2 and win_length <= n_fft'
+        )
     if config.corpus != config.settings_of:
         raise UserError(
             f'config.corpus is {config.corpus!r}, but the settings are those of {config.settings_of}: '

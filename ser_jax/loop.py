@@ -1,28 +1,26 @@
-"""The training of the folds: the loop, validation, checkpoints, early stopping, resuming."""
+"""The training of the folds: the loop, checkpoints, early stopping, resuming."""
 
 import functools
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from ser_jax import cost, data, metrics, optimiser, sharding, stopping
+from ser_jax import cost, inference, optimiser, sharding, stopping
 from ser_jax.checkpoints import Checkpoints
 from ser_jax.environment import environment
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
 from ser_jax.folds import Fold
-from ser_jax.labels import level_of
 from ser_jax.pipeline import prefetch
 from ser_jax.selection import best_row, is_patient
 from ser_jax.steps import TrainState, inference_variables
 from ser_jax.writer import MetricLog, Progress
-
-_MAX_SKIPPED = 50  # steps in a row without a finite gradient: training has diverged
 
 
 class Job(NamedTuple):
@@ -113,30 +111,45 @@ class FoldTraining:
         self._n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self._latest = Checkpoints(job.folder / 'latest')
         self._best = Checkpoints(job.folder / 'best')
-        self.step = self._latest.step or 0
+        self.step, self._history = self._last_consistent(log.rows(fold.name))
+        self._latest.go_back_to(self.step)
+        self._best.go_back_to(self.step)
+        log.forget(fold.name, after=self.step)
         # Metrics since the last validation: before this start, and in it.
         self._before, self._recent = [], []
         if self.step:
             self.state = self._latest.restore(self.state)
-            self._before = _rows(self._latest.read_beside())
-        log.forget(fold.name, after=self.step)
-        self._history = [row for row in log.rows(fold.name) if row['step'] <= self.step]
-        validated = self._history[-1]['step'] if self._history else 0
-        if validated != self.step - len(self._before):
-            raise UserError(
-                f'metrics.jsonl lacks step {self.step} of {fold.name}: delete {job.folder} to train it anew'
-            )
+            self._before = _rows(self._latest.read_beside(self.step))
         self._progress = Progress(job.title, job.stop, config.batch_size)
         self._validation = experiment.utterances(fold.validation) if len(fold.validation) else None
         if self.step:
             self._progress.say(f'goes on from step {self.step}')
         self._progress.say('compiling (programs are kept for the next run)')
         self.done = self.step == job.stop or not is_patient(self._history, config.patience)
-        batches = experiment.train_batches(fold.train)
+        batches = self._all_batches = experiment.train_batches(fold.train)
         stop = self.step if self.done else job.stop
         self._n_labels = len(batches.labelled)
         self._batches = self.meter.batches(prefetch(batches, self.step, stop))
         self.meter.pause()
+
+    def _last_consistent(self, rows: list[dict]) -> tuple[int, list[dict]]:
+        """The newest step whose state, metrics and best parameters are all there, and the metrics up to it."""
+        steps = self._latest.intact_steps() if jax.process_index() == 0 else ()
+        kept = self._best.intact_steps() if steps else ()
+        consistent = (step for step in steps if self._is_consistent(step, rows, kept))
+        found = int(multihost_utils.broadcast_one_to_all(np.int32(next(consistent, 0))))
+        return found, [row for row in rows if row['step'] <= found]
+
+    def _is_consistent(self, step: int, rows: list[dict], kept: Collection[int]) -> bool:
+        history = [row for row in rows if row['step'] <= step]
+        every = self._experiment.config.eval_every
+        validated = [n for n in range(1, step + 1) if n % every == 0 or n == self.job.stop]
+        beside = len(_rows(self._latest.read_beside(step)))
+        return (
+            [row['step'] for row in history] == validated
+            and beside == step - max(validated, default=0)
+            and (not history or best_row(history)['step'] in kept)
+        )
 
     def next_batch(self) -> dict[str, np.ndarray]:
         """The batch of the next step."""
@@ -157,8 +170,11 @@ class FoldTraining:
         if self.step % config.eval_every == 0 or self.step == self.job.stop:
             state = mine(state)
             row = {'fold': self.job.fold.name, 'step': self.step}
-            row |= _mean(self._since_validation(mine))
-            row |= _validate(self._experiment, state, self._validation)
+            skipped = self._refuse_diverged(state)
+            row |= _mean(self._since_validation(mine)) | {'skipped_steps': skipped}
+            if self._validation is not None:
+                variables = inference_variables(state)
+                row |= inference.validate(self._experiment, variables, self._validation)
             self._before, self._recent, self._history = [], [], [*self._history, row]
             self._progress.line(self.step, row)
             self._log.write(row)
@@ -168,6 +184,21 @@ class FoldTraining:
             self._latest.save(self.step, state)
             impatient = not is_patient(self._history, config.patience)
             self.done = impatient or self.step == self.job.stop
+
+    def _refuse_diverged(self, state: TrainState) -> int:
+        """How many steps were skipped in all, in the phase with the most; refuses too many in a row."""
+        most = 0
+        for phase, opt_state in state.opt_state.items():
+            in_a_row, of_phase = map(int, optimiser.skipped_steps(opt_state))
+            most = max(most, of_phase)
+            if in_a_row >= self._experiment.config.skipped_steps:
+                ids = ', '.join(dict.fromkeys(self._all_batches.ids(self.step - 1)))
+                raise UserError(
+                    f'training diverged: no finite gradient of the phase {phase} in the last {in_a_row} steps of '
+                    f'{self.job.fold.name} up to {self.step}; lower its learning rate, or look at what the last of them '
+                    f'saw: {ids}'
+                )
+        return most
 
     def take_out(self, mine: Callable, state: TrainState) -> None:
         """Keeps what is this run's: it may get another place, beside other runs."""
@@ -207,92 +238,6 @@ def _rows(columns: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
 
 def _mean(recent: list[dict[str, np.ndarray]]) -> dict[str, float]:
     return {name: float(np.mean([step[name] for step in recent])) for name in recent[0]}
-
-
-def _validate(experiment: Experiment, state: TrainState, validation) -> dict[str, float]:
-    _refuse_diverged(state)
-    if validation is None:
-        return {}
-    found = predict(experiment, inference_variables(state), validation)
-    rates, losses = {}, []
-    scores, concordances = [], {}
-    for task in experiment.reported:
-        labels = validation.labels[task.target]
-        known, labels = labels >= 0, labels[labels >= 0]
-        answers = found[task.name][known]
-        if not np.isfinite(answers).all():
-            raise UserError(
-                'training diverged: predictions are not finite; lower config.optimiser.learning_rate'
-            )
-        if task.kind == 'regression':
-            said = level_of(answers[:, 0])
-            ccc = metrics.ccc(validation.ratings[task.target][known], answers[:, 0])
-            concordances[f'validation_ccc_{task.name}'] = ccc
-            losses.append(1 - ccc)
-        else:
-            said = answers.argmax(1)
-            losses.append(-np.log(answers[np.arange(len(labels)), labels] + 1e-9).mean())
-        confusion = metrics.confusion_matrix(labels, said, len(task.classes))
-        rates[f'validation_uar_{task.name}'] = float(metrics.uar(confusion))
-        scores.append(
-            concordances.get(f'validation_ccc_{task.name}', rates[f'validation_uar_{task.name}'])
-        )
-    whole = {'validation_uar': float(np.mean(list(rates.values())))}
-    if concordances:
-        whole['validation_ccc'] = float(np.mean(list(concordances.values())))
-        whole['validation_score'] = float(np.mean(scores))
-    whole['validation_loss'] = float(np.mean(losses))
-    return whole | rates | concordances if len(rates) > 1 else whole
-
-
-def _refuse_diverged(state: TrainState) -> None:
-    for phase, opt_state in state.opt_state.items():
-        in_a_row, _ = optimiser.skipped_steps(opt_state)
-        if in_a_row > _MAX_SKIPPED:
-            raise UserError(
-                f'training diverged: no finite gradient of the phase {phase} in the last {int(in_a_row)} steps; '
-                'lower its learning rate'
-            )
-
-
-def predict(
-    experiment: Experiment, variables: dict[str, Any], utterances: data.Utterances
-) -> dict[str, np.ndarray]:
-    """What the network says of whole utterances.
-
-    Args:
-        experiment: with the compiled prediction step.
-        variables: parameters, batch statistics and constants (`steps.inference_variables`).
-        utterances: N of them.
-
-    Returns:
-        Reported task -> probabilities float32 [N, K], or the ratings [N, 1] of a regression.
-    """
-    size = experiment.config.eval_batch_size
-    answers = {
-        task.name: np.zeros((len(utterances), task.outputs), np.float32)
-        for task in experiment.reported
-    }
-    for positions, batch in data.evaluation_batches(utterances, size, sharding.local_rows(size)):
-        rows = experiment.predict_step(variables, sharding.to_devices(batch, experiment.mesh))
-        for name, array in rows.items():
-            answers[name][positions] = np.asarray(array.addressable_shards[0].data)
-    return answers
-
-
-def restore_best(experiment: Experiment, folder: Path) -> dict[str, Any]:
-    """The parameters that a finished fold kept, with all that prediction needs.
-
-    Args:
-        experiment: of the run.
-        folder: of the fold's checkpoints.
-
-    Raises:
-        UserError: there are none, or they are damaged.
-    """
-    # Only shapes count, and the constants of few rows are quickly made.
-    template = experiment.init_state(experiment.constants(experiment.rows[:1]))
-    return Checkpoints(folder / 'best').restore(inference_variables(template))
 
 
 def discard_latest(folder: Path) -> None:

@@ -17,6 +17,8 @@ from ser_jax.errors import UserError
 
 AXIS = 'data'  # the mesh axis over which batches are split
 _EXCHANGE_EVERY = 10
+# Seconds without a sign of life after which a process counts as dead; the others then end, too.
+_DEAD_AFTER = 30
 
 
 def start_processes() -> None:
@@ -41,10 +43,10 @@ def start_processes() -> None:
             raise UserError(
                 'with JAX_COORDINATOR_ADDRESS set, JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers'
             ) from error
-        jax.distributed.initialize(address, count, number)
+        jax.distributed.initialize(address, count, number, heartbeat_timeout_seconds=_DEAD_AFTER)
     elif _platform_knows():
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=_DEAD_AFTER)
         except ValueError as error:
             raise UserError(
                 f'SER_JAX_PROCESSES=auto, but JAX finds no other processes here: {error}'

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ser_jax import evaluation, loop
+from ser_jax import evaluation, inference, loop
 from ser_jax import workdir as workdirs
 from ser_jax.conditions import Tester, parse_conditions
 from ser_jax.config_check import check_config
@@ -59,8 +59,15 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
         raise UserError(f'config.attack_source is the workdir itself: {workdir}; name another run')
     experiment = build_experiment(config)
     tester, cross = Tester(experiment), CrossCorpus(experiment)
-    workdirs.claim_workdir(workdir, config, experiment.corpus_hashes())
-    log = MetricLog(workdir)
+    with workdirs.claimed(workdir, config, experiment.corpus_hashes()):
+        _train_all(experiment, tester, workdir)
+        _predict_corpora(experiment, cross, workdir)
+        return report(experiment, tester, cross, workdir)
+
+
+def _train_all(experiment: Experiment, tester: Tester, workdir: Path) -> None:
+    """Trains the folds and the final model, and predicts the folds' test utterances."""
+    config, log = experiment.config, MetricLog(workdir)
     count = len(experiment.folds)
     titled = [(fold, f'{fold.name} ({k}/{count})') for k, fold in enumerate(experiment.folds, 1)]
     _train(experiment, tester, titled, config.steps, workdir, log)
@@ -74,8 +81,6 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
         steps = int(np.median(steps or [config.steps]))
         _train(experiment, tester, [(everybody, 'final model')], steps, workdir, log)
     log.close()
-    _predict_corpora(experiment, cross, workdir)
-    return report(experiment, tester, cross, workdir)
 
 
 def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bool:
@@ -110,16 +115,18 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
         raise UserError(f'there is no run in {workdir}: run it with --mode=train first')
     experiment = build_experiment(config)
     tester, cross = Tester(experiment), CrossCorpus(experiment)
-    workdirs.claim_workdir(workdir, config, experiment.corpus_hashes())
-    names = [fold.name for fold in experiment.folds] + ['final'] * bool(config.test_corpora)
-    missing = [name for name in names if not workdirs.summary_file(workdir, name).exists()]
-    if missing:
-        raise UserError(f'{workdir} has no finished {missing[0]}: run it with --mode=train first')
-    if config.report_test:
-        for fold in experiment.folds:
-            _predict_fold(experiment, tester, fold, workdir, anew=True)
-    _predict_corpora(experiment, cross, workdir, anew=True)
-    return report(experiment, tester, cross, workdir)
+    with workdirs.claimed(workdir, config, experiment.corpus_hashes()):
+        names = [fold.name for fold in experiment.folds] + ['final'] * bool(config.test_corpora)
+        missing = [name for name in names if not workdirs.summary_file(workdir, name).exists()]
+        if missing:
+            raise UserError(
+                f'{workdir} has no finished {missing[0]}: run it with --mode=train first'
+            )
+        if config.report_test:
+            for fold in experiment.folds:
+                _predict_fold(experiment, tester, fold, workdir, anew=True)
+        _predict_corpora(experiment, cross, workdir, anew=True)
+        return report(experiment, tester, cross, workdir)
 
 
 def _train(
@@ -172,9 +179,9 @@ def _predict_fold(
         to_validate = []
     if not names and not to_validate:
         return
-    variables = loop.restore_best(experiment, workdir / 'checkpoints' / fold.name)
+    variables = inference.restore_best(experiment, workdir / 'checkpoints' / fold.name)
     if to_validate:
-        answers = loop.predict(experiment, variables, experiment.utterances(fold.validation))
+        answers = inference.predict(experiment, variables, experiment.utterances(fold.validation))
         _write_answers(experiment, fold.name, fold.validation, answers, to_validate)
     said = time.monotonic()
     for number, name in enumerate(names, 1):
@@ -242,7 +249,7 @@ def _predict_corpora(
     }
     if not files:
         return
-    variables = loop.restore_best(experiment, final)
+    variables = inference.restore_best(experiment, final)
     for name, ((file,), told) in files.items():
         predictions, labels = cross.predict(name, variables)
         if jax.process_index() == 0:

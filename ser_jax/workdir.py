@@ -1,7 +1,12 @@
 """The folder of one run: whose it is, what is in it, and how files get there whole."""
 
+import contextlib
+import errno
 import json
 import os
+import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +26,15 @@ TESTED_WITH = (
     'few_shot_steps',
     'few_shot_learning_rate',
 )
-# What is no part of what a run is: where its data lie, how many of its folds train at once, and what its models are
+# What is no part of what a run is: where its data lie, how many of its folds train at once, when it
+# is given up, and what its models are
 # tested on beside clean speech, which may be added later.
 _NOT_COMPARED = (
     'data.data_dir',
     'data.manual_dir',
     'data.memory_gb',
     'parallel_runs',
+    'skipped_steps',
     'conditions',
     'test_corpora',
     'target_statistics',
@@ -35,12 +42,19 @@ _NOT_COMPARED = (
 )
 
 
+_LOCK = '.lock'  # names who is at work, or was last
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding='utf-8')
+        os.replace(temporary, path)
+    except OSError:  # a full disk
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -132,17 +146,18 @@ def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
         except json.JSONDecodeError as error:
             raise UserError(f'{stored} is not JSON ({error}): choose another --workdir') from error
     elif workdir.exists() and any(
-        path.name != 'corpora.json' and path.suffix != '.tmp' for path in workdir.iterdir()
+        path.name != _LOCK and path.suffix != '.tmp' for path in workdir.iterdir()
     ):
         raise UserError(
             f'workdir {workdir} holds files but no config.json: choose another --workdir'
         )
 
 
-def claim_workdir(
+@contextlib.contextmanager
+def claimed(
     workdir: Path, config: ml_collections.ConfigDict, corpus_hashes: dict[str, str]
-) -> None:
-    """Makes a run's folder, or checks that nothing the run stands on has changed since.
+) -> Iterator[None]:
+    """Makes a run's folder, or checks that nothing the run stands on has changed since; keeps other processes out of it.
 
     Args:
         workdir: the folder, checked by `check_workdir`.
@@ -150,18 +165,53 @@ def claim_workdir(
         corpus_hashes: name -> hash of every corpus in use.
 
     Raises:
-        UserError: it cannot be written to, or a corpus was prepared anew with other contents.
+        UserError: it cannot be written to, another process is at work there, or a corpus was prepared anew with other
+            contents.
     """
     path = workdir / 'corpora.json'
+    with contextlib.ExitStack() as held:
+        try:
+            if jax.process_index() == 0:
+                held.enter_context(_locked(workdir))
+            if path.exists():
+                refuse_changed(workdir, corpus_hashes)
+            elif jax.process_index() == 0:
+                write_atomically(workdir / 'config.json', json.dumps(as_json(config), indent=2))
+                write_atomically(path, json.dumps(corpus_hashes, indent=2))
+        except OSError as error:
+            raise UserError(f'cannot write to the workdir {workdir}: {error.strerror}') from error
+        multihost_utils.sync_global_devices('workdir')
+        yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    """Holds a lock that the system releases whenever the process ends, however it ends."""
     try:
-        if path.exists():
-            refuse_changed(workdir, corpus_hashes)
-        elif jax.process_index() == 0:
-            write_atomically(path, json.dumps(corpus_hashes, indent=2))
-            write_atomically(workdir / 'config.json', json.dumps(as_json(config), indent=2))
-    except OSError as error:
-        raise UserError(f'cannot write to the workdir {workdir}: {error.strerror}') from error
-    multihost_utils.sync_global_devices('workdir')
+        import fcntl
+    except ImportError:  # Windows: nothing to hold two runs apart
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / _LOCK).open('a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f'another run is at work in {workdir} ({file.read().strip()}): wait for it, or choose another --workdir'
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            print(
+                f'warning: {workdir} cannot be locked: see that no other run works there',
+                file=sys.stderr,
+            )
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+        file.flush()
+        yield
 
 
 def refuse_changed(workdir: Path, corpus_hashes: dict[str, str | None]) -> None:

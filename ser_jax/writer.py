@@ -52,17 +52,45 @@ class MetricLog:
         with self._path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(row) + '\n')
         fold = row['fold']
+        values = {name: value for name, value in row.items() if name not in ('fold', 'step')}
         if fold not in self._writers:
-            from tensorboardX import SummaryWriter  # slow to import
-
-            self._writers[fold] = SummaryWriter(str(self._events / fold), purge_step=row['step'])
-        for name in row.keys() - {'fold', 'step'}:
-            self._writers[fold].add_scalar(name, row[name], row['step'])
+            self._writers[fold] = _Events(self._events / fold, row['step'])
+        self._writers[fold].write(row['step'], values)
 
     def close(self) -> None:
         """Flushes the events."""
         for writer in self._writers.values():
             writer.close()
+
+
+class _Events:
+    """A file of TensorBoard events. Written at once: a thread, as `SummaryWriter` has, would keep quiet about a full disk.
+
+    Args:
+        folder: for the file.
+        step: what was written there of this step and later ones no longer counts.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        from tensorboardX.event_file_writer import EventsWriter  # slow to import
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = EventsWriter(str(folder / 'events'))
+        self._write(step, session_log={'status': 'START'})
+
+    def _write(self, step: int, **content) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._file.write_event(Event(wall_time=time.time(), step=step, **content))
+        self._file.flush()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Adds the values of a step."""
+        told = [{'tag': name, 'simple_value': value} for name, value in values.items()]
+        self._write(step, summary={'value': told})
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Progress:

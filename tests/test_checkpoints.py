@@ -1,5 +1,8 @@
 """Checkpoints come back bit for bit, or not at all."""
 
+import shutil
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -67,3 +70,37 @@ def test_flipped_byte_and_missing_checkpoint_are_told(tmp_path, tree):
     largest.write_bytes(content)
     with pytest.raises(UserError, match='damaged'):
         checkpoints.restore(tree)
+
+
+def test_damaged_ones_do_not_count_and_later_ones_are_put_aside(tmp_path, tree, capsys):
+    folder = tmp_path / 'latest'
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(1, tree)
+    checkpoints.save(2, tree)
+    (folder / '2' / 'sha256.json').write_text('[')
+    again = Checkpoints(folder)
+    assert again.intact_steps() == [1]
+    assert (
+        capsys.readouterr().err == f'warning: checkpoint {folder / "2"} is damaged (sha256.json)\n'
+    )
+    again.go_back_to(1)
+    assert sorted(path.name for path in folder.iterdir()) == ['1', 'left_2']
+    assert again.step == 1
+    again.save(2, tree)
+    assert again.intact_steps() == [2, 1]
+
+
+def test_what_lies_beside_comes_back(tmp_path, tree):
+    checkpoints = Checkpoints(tmp_path / 'latest')
+    checkpoints.save(1, tree)
+    checkpoints.save(2, tree, {'loss': np.arange(3.0)})
+    assert checkpoints.read_beside(1) == {}
+    np.testing.assert_array_equal(checkpoints.read_beside(2)['loss'], np.arange(3.0))
+
+
+def test_too_little_room_is_told_before_anything_is_written(tmp_path, tree, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / 'latest')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: SimpleNamespace(total=2**30, free=2**18))
+    with pytest.raises(OSError, match='No space left'):
+        checkpoints.save(1, tree)
+    assert not list((tmp_path / 'latest').iterdir())

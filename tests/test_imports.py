@@ -16,7 +16,7 @@ LEVELS = {
     name: level
     for level, names in {
         -3: 'models.__init__ errors',
-        -2: 'paths stopping',
+        -2: 'paths stopping checksums',
         -1: 'features workdir metrics markup models.convolution models.recurrent',
         0: 'models.layers losses audio pipeline calls config config_check checkpoints sharding writer figures '
         'console optimiser cost environment front_end comparison selection svg exported',
@@ -36,7 +36,7 @@ LEVELS = {
         3.8: 'calibration',
         4: 'evaluation experiment',
         4.3: 'attacker finished',
-        4.4: 'paired',
+        4.4: 'paired inference',
         4.5: 'loop',
         4.6: 'embedding',
         4.7: 'conditions cross_corpus attention codes',
@@ -51,7 +51,7 @@ LEVELS = {
     for name in names.split()
 }
 FORBIDDEN = {'tensorflow', 'clu', 'pickle', 'cloudpickle', 'dill'}
-FOR_BUILDERS = {'corpora', 'features', 'audio', 'errors', 'paths', 'stopping'}
+FOR_BUILDERS = {'corpora', 'features', 'audio', 'errors', 'paths', 'stopping', 'checksums'}
 LONGEST = 300
 PACKAGES = ('ser_jax', 'tfds_builders', 'configs')
 EVERYWHERE = (*PACKAGES, 'tests', 'results', 'benchmarks', 'colab', 'cloud')
