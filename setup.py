@@ -11,6 +11,9 @@ setup(
     description='Speech emotion recognition in JAX: multitask learning, evaluated honestly',
     license='Apache-2.0',
     python_requires='>=3.11',
+    # Makes `pip install -e` put the clone on the path: by default it installs a finder, which a folder ser_jax in the
+    # current folder (the clone, seen from above) would go before.
+    package_dir={'': '.'},
     packages=find_packages(include=['ser_jax*', 'tfds_builders*']),
     package_data={
         'ser_jax': ['report.css'],

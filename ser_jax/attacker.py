@@ -125,7 +125,7 @@ class Attacker:
             waveforms: of the corpus, for that kind.
 
         Returns:
-            (task -> what `loop.predict` returns; for waveforms the mean 'perturbation_snr_db').
+            (task -> what `inference.predict` returns; for waveforms the mean 'perturbation_snr_db').
         """
         experiment = self._experiment
         utterances = experiment.utterances(rows)

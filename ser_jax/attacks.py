@@ -218,8 +218,10 @@ def parse_attack(text: str) -> Attack:
     if name not in ATTACKS:
         raise UserError(f'attack {name!r} does not exist; there are {", ".join(ATTACKS)}')
     rules = ATTACKS[name][1]
-    if len(arguments) == len(rules) - 1 and 'starts' in rules:
-        arguments = (*arguments, 1)
+    if 'starts' in rules and len(arguments) < len(rules):
+        rules = {field: rule for field, rule in rules.items() if field != 'starts'}
+        check_arguments('attack', text, name, arguments, rules)
+        return Attack(name, (*arguments, 1))
     check_arguments('attack', text, name, arguments, rules)
     return Attack(name, arguments)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ser_jax import figures, loop, pipeline, steps
+from ser_jax import figures, inference, pipeline, steps
 from ser_jax.experiment import Experiment
 from ser_jax.folds import Fold
 
@@ -22,7 +22,9 @@ def draw_attention(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     """
     if not getattr(experiment.model, 'attention', False) or experiment.front_end:
         return
-    variables = jax.device_get(loop.restore_best(experiment, workdir / 'checkpoints' / fold.name))
+    variables = jax.device_get(
+        inference.restore_best(experiment, workdir / 'checkpoints' / fold.name)
+    )
     if jax.process_index():
         return
     rows = chosen_rows(experiment, fold)

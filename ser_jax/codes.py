@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ser_jax import figures, loop
+from ser_jax import figures, inference
 from ser_jax.corpora import GENDERS
 from ser_jax.embedding import represent
 from ser_jax.experiment import Experiment
@@ -28,7 +28,9 @@ def draw_codes(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     """
     if not hasattr(experiment.model, 'encode'):
         return
-    variables = jax.device_get(loop.restore_best(experiment, workdir / 'checkpoints' / fold.name))
+    variables = jax.device_get(
+        inference.restore_best(experiment, workdir / 'checkpoints' / fold.name)
+    )
     if jax.process_index():
         return
     index, metadata = experiment.corpus.index, experiment.corpus.metadata

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ser_jax import loop
+from ser_jax import inference
 from ser_jax.attacker import Attacker, SourceRun
 from ser_jax.attacks import ATTACKS, Attack, attack_checks, parse_attack
 from ser_jax.clips import Waveforms, open_clips
@@ -210,10 +210,10 @@ class Tester:
         """
         experiment, rows = self._experiment, fold.test
         if name == 'clean':
-            return loop.predict(experiment, variables, experiment.utterances(rows)), {}
+            return inference.predict(experiment, variables, experiment.utterances(rows)), {}
         condition = self.conditions[name]
         if isinstance(condition, Corruption):
-            return loop.predict(experiment, variables, self._corrupted(condition, rows)), {}
+            return inference.predict(experiment, variables, self._corrupted(condition, rows)), {}
         kind = 'waveform' if '_waveform' in name else 'standardised'
         transfer = name.startswith('transfer_')
         if (kind, transfer) not in self._attackers:

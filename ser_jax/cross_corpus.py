@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from ser_jax import augment, data, leaks, loop, objectives, optimiser, pipeline, sharding, steps
+from ser_jax import augment, data, leaks, objectives, optimiser, pipeline, sharding, steps
 from ser_jax.corpora import Corpus
 from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
 from ser_jax.folds import Fold
+from ser_jax.inference import predict
 from ser_jax.labels import labels_of
 from ser_jax.predictions import Predictions
 from ser_jax.sources import open_by_name
@@ -182,10 +183,9 @@ class CrossCorpus:
             chosen = self._speakers(target)[: self._count(target, amount)]
             if amount:
                 variables = self._adapt(variables, target, pool[np.isin(speakers, chosen)])
-        experiment = self._experiment
+        variables = sharding.replicate(jax.device_get(variables), self._experiment.mesh)
         utterances = self._utterances(target, rows)
-        variables = sharding.replicate(jax.device_get(variables), experiment.mesh)
-        probabilities = loop.predict(experiment, variables, utterances)[task.name]
+        probabilities = predict(self._experiment, variables, utterances)[task.name]
         columns = [task.classes.index(label) for label in target.labels]
         probabilities = probabilities[:, columns] / probabilities[:, columns].sum(1, keepdims=True)
         index, labels = target.corpus.index, target.numbers(rows)

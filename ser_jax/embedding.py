@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ser_jax import data, loop
+from ser_jax import data, inference
 from ser_jax.corpora import GENDERS
 from ser_jax.experiment import Experiment
 from ser_jax.folds import Fold
@@ -28,7 +28,9 @@ def write_embedding(experiment: Experiment, fold: Fold, workdir: Path) -> None:
         fold: whose utterances are mapped, of every side 1000 at most, with the parameters that it kept.
         workdir: of the finished run.
     """
-    variables = jax.device_get(loop.restore_best(experiment, workdir / 'checkpoints' / fold.name))
+    variables = jax.device_get(
+        inference.restore_best(experiment, workdir / 'checkpoints' / fold.name)
+    )
     if jax.process_index():
         return
     sides = {side: _some(getattr(fold, side)) for side in ('train', 'validation', 'test')}
@@ -60,7 +62,7 @@ def represent(experiment: Experiment, variables: dict, rows: np.ndarray) -> np.n
 
     Args:
         experiment: of the run.
-        variables: of its network (`loop.restore_best`).
+        variables: of its network (`inference.restore_best`).
         rows: [N] of the corpus.
 
     Returns:
@@ -86,9 +88,13 @@ def represent(experiment: Experiment, variables: dict, rows: np.ndarray) -> np.n
         return jnp.concatenate(seen, axis=-1)
 
     utterances, size = experiment.utterances(rows), experiment.config.eval_batch_size
-    vectors = {}
+    vectors, longest = {}, 0
     for positions, batch in data.evaluation_batches(utterances, size, slice(None)):
-        found = np.asarray(compute(variables, batch[kind], batch['length']))
+        x = batch[kind]
+        # All as long as the first, who are the longest: compiling for each length would take longer.
+        longest = max(longest, x.shape[1])
+        x = np.pad(x, [(0, 0), (0, longest - x.shape[1]), *[(0, 0)] * (x.ndim - 2)])
+        found = np.asarray(compute(variables, x, batch['length']))
         vectors |= zip(positions.tolist(), found)
     return np.stack([vectors[position] for position in range(len(rows))])
 

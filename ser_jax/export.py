@@ -20,9 +20,10 @@ from pathlib import Path
 
 from absl import logging
 
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, faults_told
 
 
+@faults_told()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 where an export does not compute what it should."""
     parser = argparse.ArgumentParser(

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, faults_told
 from ser_jax.grid_plan import Grid, Run, read_grid
 from ser_jax.paths import local_path
 
@@ -36,6 +36,7 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+@faults_told()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 where a run failed, 2 for a wrong grid or flag."""
     options = _parse_flags(arguments)

@@ -43,19 +43,20 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, faults_told
+from ser_jax.paths import local_path
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'see above')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'see above')
 
 
+@faults_told()
 def main(_: list[str]) -> None:
     """Runs what the flags say."""
     logging.set_verbosity(logging.ERROR)  # JAX and Orbax tell much that is of no use here
     warnings.formatwarning = lambda message, *_: f'warning: {message}\n'
     config = _CONFIG.value
-    workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(config)
     # Before JAX is imported; compiled programs are kept beside the prepared corpora.
     os.environ.setdefault(
         'JAX_COMPILATION_CACHE_DIR',
@@ -65,18 +66,19 @@ def main(_: list[str]) -> None:
         # On a CPU each run gets a device, which is a core; without effect on accelerators.
         os.environ.setdefault('JAX_NUM_CPU_DEVICES', str(config.parallel_runs))
     try:
+        workdir = local_path(_WORKDIR.value or default_workdir(config))
+        # Slow to import: not before the flags are right.
         import jax
 
-        from ser_jax import (
-            console,
-            html_page,
-            train,
-        )  # slow to import: not before the flags are right
+        from ser_jax import console, html_page, train
+        from ser_jax.workdir import read_card
 
         run = train.train_and_evaluate if _MODE.value == 'train' else train.evaluate
+        before = read_card(workdir)
         card = run(config, workdir)
         if jax.process_index() == 0:
-            (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
+            if card != before:  # else this command has made nothing of it
+                (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
             print(f'{console.print_table(card)}\nEverything about this run: {workdir}', flush=True)
             html_page.write_page(workdir / 'report' / 'report.html', [workdir])
     except UserError as error:

@@ -21,12 +21,13 @@ from pathlib import Path
 import tqdm
 from absl import logging
 
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, faults_told
 
 # Files decoded before they are predicted, and their seconds: bounds the memory.
 _CHUNK, _CHUNK_SECONDS = 64, 1800
 
 
+@faults_told()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 where a file could not be used."""
     parser = argparse.ArgumentParser(
@@ -75,8 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print('warning: trained on synthetic speech: says nothing about real', file=sys.stderr)
     if predictor.uncalibrated:
         print(f'warning: {predictor.uncalibrated}', file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors='backslashreplace')  # names of files need not be text
     if '-' in options.paths:
         sys.stdin.reconfigure(errors='surrogateescape')
     found = list(find_files(options.paths))
@@ -207,7 +206,7 @@ def _below(path: Path) -> Iterator[Path | str]:
     found = sorted(
         file
         for file in path.rglob('*')
-        if file.suffix.lower() in AUDIO_ENDINGS and not file.name.startswith('.')
+        if file.suffix.lower() in AUDIO_ENDINGS and not (file.name.startswith('.') or file.is_dir())
     )
     yield from found or [f'{path} holds no {", ".join(AUDIO_ENDINGS)}']
 

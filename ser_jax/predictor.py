@@ -171,6 +171,10 @@ def load(workdir: str | Path) -> Predictor:
         config = json.loads((workdir / 'config.json').read_text())
         card = json.loads((workdir / 'results.json').read_text())
     except (OSError, ValueError) as error:
+        if (workdir / 'results.json').exists() and not (workdir / 'config.json').exists():
+            raise UserError(
+                f'{workdir} holds results without the model that made them: train one with ser_jax.main'
+            ) from error
         raise UserError(f'{workdir} holds no finished run: run ser_jax.main first') from error
     folder = workdir / 'checkpoints' / 'final' / 'best'
     if not folder.is_dir():

@@ -22,7 +22,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, faults_told
 
 _FEW = 8  # speakers: below, a p-value cannot become small
 # Speakers below which the percentile interval is noticeably too narrow: normal differences of 10
@@ -36,6 +36,7 @@ _WAYS = {
 }
 
 
+@faults_told()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(
