@@ -16,6 +16,9 @@ import pytest
 # Jobs in the background ignore Ctrl-C, and so would all that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Little optimisation: the tests spend their time compiling, not computing.
+QUICK = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+os.environ.setdefault('XLA_FLAGS', QUICK)
 # The same examples every time: what one run finds, the next must not pass over.
 hypothesis.settings.register_profile('fixed', derandomize=True)
 hypothesis.settings.load_profile('fixed')
@@ -130,9 +133,7 @@ def run(*arguments: str, devices: int = 1, **environment: str) -> subprocess.Com
 def simulated(devices: int) -> dict[str, str]:
     """Environment for JAX on several simulated CPU devices."""
     return {
-        # Little optimisation: the tests spend their time compiling, not computing.
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'
-        ' --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} {QUICK}',
         'JAX_PLATFORMS': 'cpu',
     }
 

@@ -35,6 +35,7 @@ def _run(module, monkeypatch, *arguments):
     module.main()
 
 
+@pytest.mark.slow
 def test_train_step(monkeypatch, tmp_path):
     out = tmp_path / 'times.json'
     flags = ['--config=demo_speech,smoke', '--block=1', '--blocks=1', f'--out={out}']
@@ -43,6 +44,7 @@ def test_train_step(monkeypatch, tmp_path):
     assert set(rows) == {'ser_jax', 'ser_jax with augmentations'}
 
 
+@pytest.mark.slow
 def test_end_to_end_step(monkeypatch, tmp_path):
     out = tmp_path / 'times.json'
     flags = ['--batch=2', '--seconds=0.06', '--blocks=1', f'--out={out}']
@@ -105,6 +107,7 @@ def test_parallel_runs_equal_separate_ones():
     assert float(re.search(r'differ by (\S+)', result.stdout)[1]) < 1e-4
 
 
+@pytest.mark.slow
 def test_parallel_runs(tmp_path):
     out = tmp_path / 'times.json'
     flags = ('--config=demo_speech,smoke', '--runs=2', '--blocks=1', f'--out={out}')

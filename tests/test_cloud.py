@@ -163,10 +163,13 @@ def test_a_job_from_the_request_to_the_deletion_with_a_preemption(fake, monkeypa
     assert job.returncode == 0, said
 
     stopped = re.findall(r'stopped by SIGTERM: .* goes on from step (\d+) of fold_01', said)
-    assert len(stopped) == 2, said
-    assert len(set(stopped)) == 1
-    assert int(stopped[0]) % 10 == 0
-    assert f'goes on from step {stopped[0]}\n' in said
+    if stopped:
+        assert len(stopped) == 2, said
+        assert len(set(stopped)) == 1
+        assert int(stopped[0]) % 10 == 0
+        assert f'goes on from step {stopped[0]}\n' in said
+    else:  # on a machine so slow that ten steps take longer than they may
+        assert said.count('goes on from the last checkpoint\n') == 2, said
     assert not (fake / 'state').exists()
     collected = fake.parent / 'runs/rehearsal'
     card = json.loads((collected / 'results.json').read_text())
@@ -265,12 +268,13 @@ def test_the_address_of_a_bucket_is_refused_in_one_line(command, flag):
     ids=['auto', 'hostnames'],
 )
 def test_a_slice_is_left_to_jax(monkeypatch, environment):
-    """Without arguments; that it works without them is what the rehearsal above shows."""
+    """Who and where is not said; that it works without is what the rehearsal above shows."""
     calls = []
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sharding.jax.distributed, 'is_initialized', lambda: False)
-    monkeypatch.setattr(sharding.jax.distributed, 'initialize', lambda *args: calls.append(args))
+    note = lambda *who, heartbeat_timeout_seconds: calls.append(who)
+    monkeypatch.setattr(sharding.jax.distributed, 'initialize', note)
     sharding.start_processes()
     assert calls == [()]
     monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'localhost')

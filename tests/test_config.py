@@ -3,11 +3,12 @@
 import ml_collections
 import pytest
 
-from configs import end_to_end
+from configs import adversarial_autoencoder, end_to_end, mtl_aug
 from ser_jax.calls import parse_call
 from ser_jax.config import apply_options, base_config
 from ser_jax.config_check import check_config
 from ser_jax.errors import UserError
+from ser_jax.tasks import make_tasks
 
 PRESETS = {'fast': {'steps': 7, 'optimiser.clip': 2.0}, 'slow': {'steps': 9}}
 CORPORA = {'demo_speech': {'folds': (1,)}, 'emodb': {'crop_frames': 99}}
@@ -93,3 +94,30 @@ def test_the_published_split_of_iemocap_is_named():
         'session_split',
         ('1 2 3', '4', '5'),
     )
+
+
+def checked(config):
+    check_config(config)
+    make_tasks(config.tasks, {})
+
+
+def numbers(config, prefix=''):
+    """(dotted field, value) of every number of a config."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from numbers(value, f'{prefix}{name}.')
+        elif type(value) in (int, float):
+            yield prefix + name, value
+
+
+@pytest.mark.parametrize('module', [mtl_aug, end_to_end, adversarial_autoencoder])
+def test_no_number_may_be_negative_or_not_finite(module):
+    for field, value in numbers(module.get_config('demo_speech,smoke').to_dict()):
+        for bad in (-1, -1e9, float('nan'), float('inf')):
+            if type(value) is int and not isinstance(bad, int):
+                continue  # the config itself refuses another type
+            config = module.get_config('demo_speech,smoke')
+            config.update_from_flattened_dict({field: type(value)(bad)})
+            with pytest.raises(UserError) as refusal:
+                checked(config)
+            assert field.rpartition('.')[2] in str(refusal.value)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import adversarial_autoencoder, end_to_end, mtl_aug
-from ser_jax import loop, steps
+from ser_jax import inference, steps
 from ser_jax.embedding import COLUMNS, main_axes, represent, write_embedding
 from ser_jax.experiment import build_experiment
 from ser_jax.models.adversarial_autoencoder import Head
@@ -26,7 +26,7 @@ def _network(module, options, beeps):
 
 
 def _said(experiment, variables, rows):
-    return loop.predict(experiment, variables, experiment.utterances(rows))
+    return inference.predict(experiment, variables, experiment.utterances(rows))
 
 
 def _dense(parameters, x):
@@ -42,7 +42,7 @@ def test_the_map_is_of_what_the_head_of_mtl_aug_sees(beeps, tmp_path, monkeypatc
     np.testing.assert_allclose(said, expected, atol=1e-5)
 
     fold, index = experiment.folds[0], experiment.corpus.index
-    monkeypatch.setattr(loop, 'restore_best', lambda *_: variables)
+    monkeypatch.setattr(inference, 'restore_best', lambda *_: variables)
     write_embedding(experiment, fold, tmp_path)
     text = (tmp_path / 'report' / 'embedding.csv').read_text()
     table = list(csv.DictReader(text.splitlines()))

@@ -243,9 +243,42 @@ def test_nan_in_features(beeps, tmp_path):
     fields['log_mel_sum'][:, 0] = np.nan
     fields['log_mel_squares'][:, 0] = np.nan
     np.savez(index, **fields)
+    index.with_name('checksums.json').unlink()
     result = smoke({'data_dir': tmp_path / 'records'}, tmp_path / 'run')
     refused(result, 'not finite')
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_workdir_in_the_home_folder(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / 'run')
+    words = [f'--config.data.data_dir={trained[1].data.data_dir}', '--config.final=True']
+    words += ['--config.steps=20', '--config.eval_every=10', '--workdir=~/run']
+    config = '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke'
+    rate = '--config.optimiser.learning_rate=0.02'
+    result = run('ser_jax.main', config, rate, *words, HOME=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith(f'Everything about this run: {tmp_path / "run"}\n')
+    before = (trained[0] / 'command.txt').read_text()
+    assert (tmp_path / 'run' / 'command.txt').read_text() == before
+
+
+def test_events_are_written_as_tensorboard_reads_them(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    from ser_jax.writer import MetricLog
+
+    log = MetricLog(tmp_path)
+    log.write({'fold': 'fold_01', 'step': 20, 'loss': 0.5})
+    content = next((tmp_path / 'events' / 'fold_01').iterdir()).read_bytes()
+    log.close()
+    events = []
+    while content:  # length, its checksum, the event, its checksum
+        end = 12 + int.from_bytes(content[:8], 'little')
+        events.append(Event.FromString(content[12:end]))
+        content = content[end + 4 :]
+    assert [event.step for event in events] == [0, 20, 20]
+    value = events[2].summary.value[0]
+    assert (value.tag, value.simple_value) == ('loss', 0.5)
 
 
 def test_an_unwritable_workdir(beeps, tmp_path):
@@ -259,11 +292,11 @@ def test_a_workdir_with_other_files(beeps, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
 
 
-def test_a_workdir_of_another_config(beeps, tmp_path):
-    workdir = tmp_path / 'run'
-    assert smoke(beeps, workdir).returncode == 0
+def test_a_workdir_of_another_config(beeps, trained):
+    workdir, config = trained
     before = (workdir / 'config.json').read_text()
-    refused(smoke(beeps, workdir, '--config.seed=5'), 'seed: 0 there, 5 now')
+    more = (f'--config.steps={config.steps}', f'--config.eval_every={config.eval_every}')
+    refused(smoke(beeps, workdir, '--config.seed=5', *more), 'seed: 0 there, 5 now')
     assert (workdir / 'config.json').read_text() == before
 
 

@@ -15,7 +15,7 @@ import soundfile
 from conftest import ROOT
 
 import ser_jax
-from ser_jax import loop, predict, screening
+from ser_jax import inference, predict, screening
 from ser_jax.audio import AUDIO_ENDINGS, read_audio
 from ser_jax.calibration import tempered
 from ser_jax.errors import UserError
@@ -36,8 +36,8 @@ def _files(beeps, n=6):
 def test_equals_the_prediction_from_records(finished, beeps):
     workdir, experiment = finished
     rows = np.arange(len(experiment.corpus))
-    variables = loop.restore_best(experiment, workdir / 'checkpoints' / 'final')
-    expected = loop.predict(experiment, variables, experiment.utterances(rows))['emotion']
+    variables = inference.restore_best(experiment, workdir / 'checkpoints' / 'final')
+    expected = inference.predict(experiment, variables, experiment.utterances(rows))['emotion']
     card = json.loads((workdir / 'results.json').read_text())
     calibrated = tempered(expected, card['calibration']['clean']['temperature'])
     by_id = dict(zip(experiment.corpus.index['id'], calibrated))

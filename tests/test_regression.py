@@ -194,11 +194,13 @@ def test_recordings_get_ratings_and_emotions(finished, voices, form):
 
 
 @pytest.mark.slow
-def test_two_devices_give_the_same_losses(records, tmp_path):
-    found = []
+def test_two_devices_give_the_same_losses(beeps, tmp_path):
+    found, manual_dir = [], {'SER_JAX_MANUAL_DIR': beeps['manual_dir']}
     for devices in (1, 2):
         workdir = tmp_path / str(devices)
-        result = run(*command(records, workdir, '--config.eval_every=1'), devices=devices)
+        words = command(beeps['data_dir'], workdir, '--config.eval_every=1')
+        words = [word.replace('demo_speech', 'csv_corpus/beeps') for word in words]  # it is shorter
+        result = run(*words, devices=devices, **manual_dir)
         assert result.returncode == 0, result.stderr
         found.append([[row['loss'], row['gradient_norm']] for row in rows_of(workdir)])
     np.testing.assert_allclose(*found, atol=1e-4)

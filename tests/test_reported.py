@@ -130,12 +130,14 @@ def test_recordings_get_all_tasks(finished, voices):
 
 
 @pytest.mark.slow
-def test_two_devices_give_the_same_losses(records, tmp_path):
-    found = []
+def test_two_devices_give_the_same_losses(beeps, tmp_path):
+    found, manual_dir = [], {'SER_JAX_MANUAL_DIR': beeps['manual_dir']}
     for devices in (1, 2):
         workdir = tmp_path / str(devices)
         more = ('--config.conditions=()', '--config.final=False', '--config.eval_every=1')
-        result = run(*command(records, workdir, *more), devices=devices)
+        words = command(beeps['data_dir'], workdir, *more)
+        words = [word.replace('demo_speech', 'csv_corpus/beeps') for word in words]  # it is shorter
+        result = run(*words, devices=devices, **manual_dir)
         assert result.returncode == 0, result.stderr
         found.append([[row['loss'], row['gradient_norm']] for row in metrics(workdir)])
     np.testing.assert_allclose(*found, atol=1e-4)
@@ -153,8 +155,9 @@ def test_two_devices_give_the_same_losses(records, tmp_path):
         ('--config.tasks.arousal.target=emotion', "target is 'emotion'"),
     ],
 )
-@pytest.mark.usefixtures('finished')  # which prepares the corpus: stderr then holds the error alone
 def test_what_cannot_be_is_refused(records, tmp_path, more, message):
+    # stderr then holds the error alone
+    open_corpus('demo_speech', data_dir=records, representation='waveform')
     result = run(*command(records, tmp_path / 'run', '--config.conditions=()', more))
     assert result.returncode == 1, result.stdout
     assert re.fullmatch(r'error: [^\n]+\n', result.stderr)

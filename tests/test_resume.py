@@ -26,8 +26,8 @@ def command(beeps, workdir):
     )
 
 
-def parameters(workdir):
-    folder = workdir / 'checkpoints' / 'fold_01' / 'best'
+def parameters(workdir, fold='fold_01'):
+    folder = workdir / 'checkpoints' / fold / 'best'
     manager = ocp.CheckpointManager(folder.absolute())
     tree = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
     flat = {}
@@ -57,7 +57,9 @@ def worse_rows(rows):
     return [number for number in range(1, len(uars) - 1) if uars[number] < max(uars[:number])]
 
 
-@pytest.mark.parametrize('when', ['at random', 'while validation gets worse'])
+@pytest.mark.parametrize(
+    'when', ['at random', pytest.param('while validation gets worse', marks=pytest.mark.slow)]
+)
 def test_killed_and_resumed_is_bit_identical(beeps, tmp_path, uninterrupted, when):
     rows = metrics(uninterrupted)
     if when == 'at random':

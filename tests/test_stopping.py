@@ -46,6 +46,15 @@ def start(*arguments, **environment):
     return process, lines
 
 
+def start_two(*arguments):
+    """A command as two processes of one run: what `start` returns, of each."""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    environment = {'JAX_COORDINATOR_ADDRESS': f'localhost:{port}', 'JAX_NUM_PROCESSES': '2'}
+    return [start(*arguments, JAX_PROCESS_ID=str(number), **environment) for number in range(2)]
+
+
 def wait_for(lines, pattern):
     """Reads up to a line of stderr that matches."""
     seen = []
@@ -125,6 +134,7 @@ def step_of(line):
     return int(found[1])
 
 
+@pytest.mark.slow
 def test_between_two_steps_it_saves_that_very_step(beeps, tmp_path, undisturbed):
     workdir = tmp_path / 'run'
     process, lines = start(*command(beeps, workdir))
@@ -220,19 +230,8 @@ def test_two_runs_side_by_side_are_both_saved(beeps, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('signalled', [(0, 1), (1,)], ids=['both', 'one'])
 def test_two_processes_stop_at_one_step(beeps, tmp_path, signalled):
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
     asked = (*command(beeps, tmp_path / 'run'), '--config.steps=400')
-    started = [
-        start(
-            *asked,
-            JAX_COORDINATOR_ADDRESS=f'localhost:{port}',
-            JAX_NUM_PROCESSES='2',
-            JAX_PROCESS_ID=str(number),
-        )
-        for number in range(2)
-    ]
+    started = start_two(*asked)
     wait_for(started[0][1], f'step {EVERY}/')
     for number in signalled:
         started[number][0].send_signal(signal.SIGTERM)
