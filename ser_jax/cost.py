@@ -97,16 +97,23 @@ class Meter:
             'train_seconds': seconds,
             'compile_seconds': compiling,
             'utterances_per_second': rate,
-            'peak_memory_mb': _peak_memory_mb(),
+            'peak_memory_mb': peak_memory_mb(),
             'data_wait_fraction': spent['waiting'] / max(seconds, 1e-9),
         }
 
 
-def _peak_memory_mb() -> float | None:
-    """Of this process; None on Windows."""
+def peak_memory_mb() -> float | None:
+    """The most memory that this process has held, MiB; None on Windows."""
+    try:
+        # ru_maxrss would count the process that started this one, up to the moment of starting.
+        with open('/proc/self/status', encoding='ascii', errors='replace') as file:
+            held = [line for line in file if line.startswith('VmHWM')]
+        return int(held[0].split()[1]) / 2**10
+    except (OSError, IndexError):
+        pass
     try:
         import resource
     except ImportError:
         return None
-    unit = 2**20 if sys.platform == 'darwin' else 2**10  # bytes there, KiB on Linux
+    unit = 2**20 if sys.platform == 'darwin' else 2**10  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

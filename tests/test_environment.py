@@ -1,6 +1,11 @@
 """Where a run took place is said truly."""
 
 import re
+import subprocess
+import sys
+
+import numpy as np
+from conftest import ROOT
 
 from ser_jax.environment import environment, joined
 
@@ -20,3 +25,11 @@ def test_a_run_in_two_places_names_both():
         'versions': {'jax': '1'},
         'device': 'cpu; gpu',
     }
+
+
+def test_peak_memory_leaves_out_the_process_that_started_this_one():
+    held = np.ones(100_000_000)  # 800 MB
+    program = 'from ser_jax import cost; print(cost.peak_memory_mb())'
+    command = [sys.executable, '-c', program]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert 20 < float(result.stdout) < held.nbytes / 2**20
