@@ -26,7 +26,7 @@ setup(
         'flax>=0.12',
         'grain>=0.2.17',
         'importlib_resources>=6.1',  # tensorflow-datasets needs it and does not say so
-        'jax>=0.10',
+        'jax>=0.10.2',
         'librosa>=0.11',
         'matplotlib>=3.9',
         'ml-collections>=1.1',
@@ -35,7 +35,7 @@ setup(
         'orbax-checkpoint>=0.12',
         'requests>=2.32',
         'scikit-learn>=1.5',
-        'scipy>=1.14',
+        'scipy>=1.15',
         'soundfile>=0.13',
         'soxr>=0.5',
         'tensorboardX>=2.6.2',

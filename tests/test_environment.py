@@ -33,3 +33,13 @@ def test_peak_memory_leaves_out_the_process_that_started_this_one():
     command = [sys.executable, '-c', program]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert 20 < float(result.stdout) < held.nbytes / 2**20
+
+
+def test_the_lowest_versions_that_are_tested_are_the_lowest_that_are_allowed():
+    allowed = re.findall(r"^\s+'([\w.-]+)>=([\d.]+)'", (ROOT / 'setup.py').read_text(), re.M)
+    assert len(allowed) > 20
+    names = (ROOT / 'constraints' / 'lowest.txt').read_text()
+    tested = dict(re.findall(r'^([\w.-]+)==([\d.]+)', names, re.M))
+    for name, lowest in allowed:
+        found = tested[name.lower().replace('_', '-')]
+        assert (found + '.').startswith(lowest + '.'), f'{name}: {lowest} allowed, {found} tested'
