@@ -22,6 +22,7 @@ from ser_jax.environment import environment
 from ser_jax.errors import UserError
 from ser_jax.pipeline import BUCKET_STEP
 from ser_jax.predictor import WINDOW_SECONDS, Predictor, load
+from ser_jax.stored import CONFIG, read_card, read_json
 from ser_jax.tasks import Task
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -47,7 +48,7 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
     workdir, out = (Path(path).expanduser().absolute() for path in (workdir, out))
     _refuse_other(out)
     predictor = load(workdir)
-    config = json.loads((workdir / 'config.json').read_text())
+    config = read_json(workdir / 'config.json', CONFIG | {'unlabelled': [str]})
     convert = {'stablehlo': stablehlo, 'onnx': _onnx}[form]
     # Float32 throughout: GPUs and TPUs would shorten the factors of products, and answer otherwise than the example.
     with jax.default_matmul_precision('highest'):
@@ -210,7 +211,7 @@ def _example(predictor: Predictor) -> dict[str, np.ndarray]:
 
 def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str) -> dict[str, Any]:
     """What the user of the artefact must know."""
-    card, summary = workdirs.read_card(workdir), workdirs.read_summary(workdir, 'final')
+    card, summary = read_card(workdir), workdirs.read_summary(workdir, 'final')
     trained_on = list(dict.fromkeys([*card['trained_on'], *config['unlabelled']]))
     rate, longest = predictor.front_end.sample_rate, _longest(predictor)
     fixed = form == 'onnx'

@@ -1,6 +1,5 @@
 """Runs attacks on test utterances: batches, compiled steps, and the models that attacks are made on."""
 
-import json
 import zlib
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ser_jax.errors import UserError
 from ser_jax.experiment import Experiment
 from ser_jax.folds import Fold
 from ser_jax.networks import stored_model
+from ser_jax.stored import CARD, CONFIG, read_json
 from ser_jax.workdir import run_fingerprint
 
 
@@ -42,9 +42,9 @@ class SourceRun:
             )
         self._workdir = Path(config.attack_source).expanduser().absolute()
         try:
-            stored = json.loads((self._workdir / 'config.json').read_text())
-            card = json.loads((self._workdir / 'results.json').read_text())
-        except (OSError, ValueError) as error:
+            stored = read_json(self._workdir / 'config.json', CONFIG)
+            card = read_json(self._workdir / 'results.json', CARD)
+        except OSError as error:
             raise UserError(
                 f'config.attack_source: {self._workdir} holds no finished run'
             ) from error

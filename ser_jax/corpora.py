@@ -120,9 +120,19 @@ class Corpus:
         return len(self.index['id'])
 
     def source(self) -> RecordSource:
-        """Opens the records: `len()`, `[row]` -> the array of that row (about 0.15 ms each)."""
+        """Opens the records: `len()`, `[row]` -> the array of that row (about 0.15 ms each).
+
+        Raises:
+            UserError: the list of fields is not what TFDS writes.
+        """
         import tensorflow_datasets as tfds
 
+        # TFDS imports the modules that this file names.
+        named = re.findall(
+            r'"pythonClassName":\s*"([^"]*)"', (self.path / 'features.json').read_text()
+        )
+        if not named or not all(name.startswith('tensorflow_datasets.core.') for name in named):
+            raise UserError(f'{self.path / "features.json"} is not what TFDS writes')
         builder = tfds.builder_from_directory(self.path)
         return RecordSource(builder.as_data_source(SPLIT), self.representation, self.path)
 

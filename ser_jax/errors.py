@@ -15,8 +15,16 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        """The message; names and cells that it cites may hold line breaks."""
-        return super().__str__().replace('\r', '\\r').replace('\n', '\\n')
+        """The message in one line; names and cells that it cites may hold anything."""
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """A text in which what is not printable is escaped: line breaks, and characters that terminals obey."""
+    if text.isprintable():
+        return text
+    escaped = lambda c: c if c.isprintable() else ascii(c)[1:-1]
+    return ''.join(map(escaped, text))
 
 
 @contextlib.contextmanager

@@ -1,22 +1,15 @@
 """Finished runs read from disk and paired utterance by utterance."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ser_jax import metrics
+from ser_jax import metrics, stored
 from ser_jax.errors import UserError
 from ser_jax.labels import level_of
 from ser_jax.predictions import Predictions, read_predictions
-
-# What is read from a card.
-_NEEDED = (
-    'system config_hash commit device corpus corpus_hash synthetic labels protocol n_folds seed '
-    'n_params conditions leak_check cost'
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,16 +59,9 @@ def read_card(workdir) -> dict:
     Raises:
         UserError: there is none, or it is no result card.
     """
-    path = Path(workdir) / 'results.json'
-    try:
-        card = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
-        raise UserError(f'{workdir} holds no results.json: not a finished run') from error
-    except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {path}: {error}') from error
-    lacking = [name for name in _NEEDED.split() if not isinstance(card, dict) or name not in card]
-    if lacking:
-        raise UserError(f'{path} is not a result card: it lacks {", ".join(lacking)}')
+    card = stored.read_card(workdir)
+    if card is None:
+        raise UserError(f'{workdir} holds no results.json: not a finished run')
     return card
 
 

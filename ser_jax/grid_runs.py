@@ -18,7 +18,8 @@ from ser_jax.conditions import parse_conditions
 from ser_jax.console import duration
 from ser_jax.errors import UserError
 from ser_jax.grid_plan import Grid, Run
-from ser_jax.workdir import as_json, compared, read_card, write_atomically
+from ser_jax.stored import read_card
+from ser_jax.workdir import as_json, compared, write_atomically
 
 _GRACE = 9.0  # seconds that a run which was told to stop gets to end by itself: it takes 8 at most
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from ser_jax.errors import UserError
 from ser_jax.features import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.markup import element, table
 from ser_jax.predictions import Predictions
+from ser_jax.stored import CONFIG, read_json
 
 _COUNT = 12
 
@@ -71,7 +71,7 @@ def open_records(workdir: Path, corpus: str) -> Corpus:
         UserError: there are none.
     """
     file = workdir / 'config.json'
-    settings = json.loads(file.read_text(encoding='utf-8'))['data'] if file.exists() else {}
+    settings = read_json(file, CONFIG)['data'] if file.exists() else {}
     where = {'data_dir': settings.get('data_dir'), 'representation': 'waveform'}
     if not is_prepared(corpus_folder(corpus, **where)):
         raise UserError(

@@ -1,8 +1,5 @@
 """One page that shows finished runs: nothing has to lie beside it, and nothing is loaded."""
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +13,7 @@ from ser_jax.html_card import head
 from ser_jax.html_figures import interval, percent
 from ser_jax.markup import details, element, section, table
 from ser_jax.predictions import Predictions, read_predictions
+from ser_jax.stored import read_embedding, read_metrics
 from ser_jax.workdir import result_name, write_atomically
 
 
@@ -85,14 +83,13 @@ def _read(workdir) -> _Run:
         name = result_name('clean', task)
         if name in card['conditions']:
             clean.append(_Clean(name, *read_predictions(workdir / 'predictions' / f'{name}.csv')))
-    lines = _text(workdir / 'metrics.jsonl').splitlines()
     return _Run(
         workdir,
         card,
         _text(workdir / 'command.txt').strip(),
         clean,
-        [json.loads(line) for line in lines if line.endswith('}')],
-        list(csv.DictReader(io.StringIO(_text(workdir / 'report' / 'embedding.csv')))),
+        read_metrics(workdir / 'metrics.jsonl'),
+        read_embedding(workdir / 'report' / 'embedding.csv'),
     )
 
 

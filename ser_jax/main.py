@@ -71,7 +71,7 @@ def main(_: list[str]) -> None:
         import jax
 
         from ser_jax import console, html_page, train
-        from ser_jax.workdir import read_card
+        from ser_jax.stored import read_card
 
         run = train.train_and_evaluate if _MODE.value == 'train' else train.evaluate
         before = read_card(workdir)

@@ -63,6 +63,8 @@ def _class_and_settings(settings: Mapping[str, Any]) -> tuple[type[nn.Module], d
     """
     name = settings['name']
     try:
+        if not str(name).isidentifier():  # nothing beyond that folder
+            raise ModuleNotFoundError(name)
         model_class = importlib.import_module(f'ser_jax.models.{name}').Model
     except (ModuleNotFoundError, AttributeError) as error:
         raise UserError(

@@ -1,12 +1,12 @@
 """A trained model made ready for recordings: waveforms in, answers out."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
+from flax.errors import FlaxError
 
 from ser_jax import pipeline, screening
 from ser_jax.audio import MIN_SECONDS, to_mono
@@ -16,6 +16,7 @@ from ser_jax.features import FrontEnd
 from ser_jax.networks import stored_model
 from ser_jax.paths import local_path
 from ser_jax.steps import answers, network_input
+from ser_jax.stored import CONFIG, read_card, read_json
 from ser_jax.tasks import Task
 from ser_jax.workdir import result_name
 
@@ -167,15 +168,15 @@ def load(workdir: str | Path) -> Predictor:
         UserError: no finished run, no final model, or a damaged one.
     """
     workdir = local_path(workdir).absolute()
+    card = read_card(workdir)
+    if card is None:
+        raise UserError(f'{workdir} holds no finished run: run ser_jax.main first')
     try:
-        config = json.loads((workdir / 'config.json').read_text())
-        card = json.loads((workdir / 'results.json').read_text())
-    except (OSError, ValueError) as error:
-        if (workdir / 'results.json').exists() and not (workdir / 'config.json').exists():
-            raise UserError(
-                f'{workdir} holds results without the model that made them: train one with ser_jax.main'
-            ) from error
-        raise UserError(f'{workdir} holds no finished run: run ser_jax.main first') from error
+        config = read_json(workdir / 'config.json', CONFIG)
+    except FileNotFoundError as error:
+        raise UserError(
+            f'{workdir} holds results without the model that made them: train one with ser_jax.main'
+        ) from error
     folder = workdir / 'checkpoints' / 'final' / 'best'
     if not folder.is_dir():
         raise UserError(
@@ -183,17 +184,44 @@ def load(workdir: str | Path) -> Predictor:
             '`smoke`, --config.final=False and --config.report_test=False'
         )
     variables = Checkpoints(folder).restore()
-    told = config['tasks']
-    tasks = tuple(
-        Task(name, told[name]['kind'], told[name]['target'], 1.0, tuple(classes))
-        for name, classes in card['tasks'].items()
+    try:
+        told = config['tasks']
+        tasks = tuple(
+            Task(name, told[name]['kind'], told[name]['target'], 1.0, tuple(classes))
+            for name, classes in card['tasks'].items()
+        )
+        front_end = FrontEnd(**config['data']['front_end'])
+        temperatures = _temperatures(card, tasks)
+        compute = _program(config, tasks, front_end, variables, temperatures)
+        # Whether all of it goes together shows when it is traced.
+        least = int(screening.SHORTEST_SECONDS * front_end.sample_rate)
+        jax.eval_shape(compute, np.zeros((1, least), np.float32), np.array([least], np.int32))
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        FlaxError,
+    ) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(
+            f'{workdir}: config.json, results.json and checkpoints/final do not go together ({reason})'
+        ) from error
+    return Predictor(
+        tasks, card['synthetic'], _uncalibrated(card, tasks, temperatures), front_end, compute
     )
-    front_end = FrontEnd(**config['data']['front_end'])
-    calibration = card.get('calibration', {})
-    own = {task.name: calibration.get(result_name('clean', task.name), {}) for task in tasks}
-    temperatures = {
-        name: found['temperature'] for name, found in own.items() if 'temperature' in found
-    }
+
+
+def _temperatures(card: dict, tasks: Sequence[Task]) -> dict[str, float]:
+    """Task -> what its log-odds are divided by, where that was fitted."""
+    fitted = card.get('calibration', {})
+    own = {task.name: fitted.get(result_name('clean', task.name), {}) for task in tasks}
+    return {name: found['temperature'] for name, found in own.items() if 'temperature' in found}
+
+
+def _program(config, tasks, front_end, variables, temperatures) -> Callable:
+    """`Predictor.compute`."""
     model = stored_model(config, {task.name: task.outputs for task in tasks})
     seen = front_end if config['representation'] == 'log_mel' else None  # by the network
 
@@ -208,9 +236,7 @@ def load(workdir: str | Path) -> Predictor:
         outputs |= {name: outputs[name] / value for name, value in temperatures.items()}
         return answers(outputs, tasks, variables['constants'])
 
-    return Predictor(
-        tasks, card['synthetic'], _uncalibrated(card, tasks, temperatures), front_end, compute
-    )
+    return compute
 
 
 def _uncalibrated(card, tasks, temperatures) -> str:

@@ -23,6 +23,7 @@ from ser_jax.labels import level_of
 from ser_jax.paths import local_path
 from ser_jax.predictions import Predictions, write_predictions
 from ser_jax.reporting import report, tested_with
+from ser_jax.stored import read_card
 from ser_jax.writer import MetricLog
 
 
@@ -43,7 +44,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     check_config(config)
     workdir = local_path(workdir).absolute()
     workdirs.check_workdir(workdir, config)
-    card = workdirs.read_card(workdir)
+    card = read_card(workdir)
     if card and not needs_testing(config, card):
         names = [config.corpus, *config.labelled, *config.unlabelled]
         names += [config.noise_corpus] if config.noise_corpus else []

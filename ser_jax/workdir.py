@@ -15,6 +15,7 @@ import ml_collections
 from jax.experimental import multihost_utils
 
 from ser_jax.errors import UserError
+from ser_jax.stored import read_card
 
 # What the conditions of a run are made with.
 TESTED_WITH = (
@@ -71,12 +72,6 @@ def compared(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return {name: value for name, value in flat.items() if name not in _NOT_COMPARED}
-
-
-def read_card(workdir: Path) -> dict[str, Any] | None:
-    """The result card of a finished run; None where there is none yet."""
-    path = workdir / 'results.json'
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def run_fingerprint(workdir: str | Path) -> str | None:

@@ -49,7 +49,7 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
             'seed': run.seed,
             'n_params': 1,
             'conditions': dict.fromkeys(conditions, summary),
-            'leak_check': {},
+            'leak_check': {'scripts': 0},
             'cost': {'train_seconds': 10.0 + 10 * run.seed},
             **fields,
         }

@@ -182,7 +182,7 @@ def evil_run(folder):
     )
     fields = {
         'system': EVIL[0],
-        'corpus': EVIL[1],
+        'corpus': EVIL[1].replace('/', ''),
         'protocol': EVIL[2],
         'config': dict.fromkeys(EVIL, EVIL[3]),
         'environment': {'commit': EVIL[0], 'versions': {EVIL[0]: EVIL[1]}, 'device': EVIL[1]},
@@ -191,7 +191,7 @@ def evil_run(folder):
     }
     conditions = (
         'clean',
-        f'noise_{EVIL[0]}_5db',
+        f'noise_{EVIL[0]}_5db'.replace('/', ''),
         'noise_rain_5db',
         f'cross_{EVIL[1]}'.replace('/', ''),
     )

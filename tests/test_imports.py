@@ -16,7 +16,7 @@ LEVELS = {
     name: level
     for level, names in {
         -3: 'models.__init__ errors',
-        -2: 'paths stopping checksums',
+        -2: 'paths stopping checksums stored',
         -1: 'features workdir metrics markup models.convolution models.recurrent',
         0: 'models.layers losses audio pipeline calls config config_check checkpoints sharding writer figures '
         'console optimiser cost environment front_end comparison selection svg exported',

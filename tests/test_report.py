@@ -267,7 +267,11 @@ def test_unusable_folders(tmp_path, capsys, runs):
     )
     made = tmp_path / 'made'
     made.mkdir()
-    for text, words in (('{', 'cannot read'), ('[]', 'lacks system'), ('{"system": 1}', 'lacks c')):
+    for text, words in (
+        ('{', 'not what ser_jax writes'),
+        ('[]', 'the whole is []'),
+        ('{"system": "x"}', 'lacks config_hash'),
+    ):
         (made / 'results.json').write_text(text)
         assert words in against(str(made))
     assert against(b, b) == f'{b} and {b} are both seed 0'
@@ -283,7 +287,8 @@ def test_unusable_folders(tmp_path, capsys, runs):
     found.probabilities[4, 0] = np.nan
     write_predictions(made / 'predictions/clean.csv', found, LABELS)
     assert 'the probabilities of wav/004 are not finite' in against(str(made))
-    lay(made, predictions(3), conditions=())
+    fold = {'fold': 'fold_01', 'validation_speakers': ['c/1'], 'n': 9, 'uar': 0.5}
+    lay(made, predictions(3), conditions=(), validation={'uar': 0.5, 'folds': [fold]})
     assert 'no condition clean; it has no other either: no test' in against(str(made))
     few = refused(capsys, f'--workdir={a}', '--replicates=20')
     assert few == '--replicates=20: an interval takes 100 at least'

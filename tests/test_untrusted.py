@@ -1,0 +1,317 @@
+"""Workdirs, exports and records of strangers: nothing in them is run, and nothing outside them is touched."""
+
+import ast
+import copy
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from ser_jax import exported, finished, html_page, predictor, stored
+from ser_jax.checkpoints import Checkpoints
+from ser_jax.console import print_table
+from ser_jax.corpora import open_corpus
+from ser_jax.errors import UserError
+
+# Tells of everything that a command runs, imports, writes or asks of the network.
+WATCH = """
+import json, os, sys
+
+seen = []
+
+def hook(event, arguments):
+    if event == 'open':
+        path, _, flags = arguments
+        if isinstance(path, (str, bytes)):
+            seen.append(('write' if flags & (os.O_WRONLY | os.O_RDWR) else 'read', os.fsdecode(path)))
+    elif event == 'import':
+        seen.append((event, arguments[1] or ''))
+    elif event == 'exec':
+        seen.append((event, arguments[0].co_filename))
+    elif event in ('os.system', 'os.exec', 'os.posix_spawn', 'subprocess.Popen', 'pickle.find_class', 'socket.connect'):
+        seen.append((event, str(arguments)))
+
+sys.addaudithook(hook)
+out, module, *words = sys.argv[1:]
+try:
+    status = __import__('importlib').import_module(module).main(words)
+except SystemExit as end:
+    print(end.code, file=sys.stderr)
+    status = 1
+with open(out, 'w') as file:
+    json.dump(seen, file)
+sys.exit(status)
+"""
+TRAP = "import pathlib\npathlib.Path(__file__).with_name('sprung').touch()\nModel = dict\n"
+
+
+@pytest.fixture
+def strange(trained, tmp_path) -> Path:
+    """A stranger's workdir, beside a secret."""
+    folder = tmp_path / 'strange'
+    shutil.copytree(trained[0], folder)
+    (tmp_path / 'secret.csv').write_text('id,fold\n')
+    for name in ('evil', 'numpy', 'jax', 'ser_jax', 'sitecustomize', 'conftest'):
+        (folder / f'{name}.py').write_text(TRAP)
+    return folder
+
+
+def change(folder, name, **values):
+    """Sets dotted fields of a JSON file."""
+    content = json.loads((folder / name).read_text())
+    for field, value in values.items():
+        *above, last = field.split('__')
+        inside = content
+        for part in above:
+            inside = inside[part]
+        inside[last] = value
+    (folder / name).write_text(json.dumps(content))
+
+
+@pytest.mark.slow
+def test_commands_run_nothing_of_a_workdir(strange, voices, tmp_path):
+    commands = {
+        'predict': [f'--workdir={strange}', '--format=json', voices],
+        'report': [f'--workdir={strange}', f'--html={tmp_path / "out" / "page.html"}'],
+        'export': [f'--workdir={strange}', f'--out={tmp_path / "out" / "model"}'],
+        'export --check': [f'--check={tmp_path / "out" / "model"}'],
+    }
+    for command, words in commands.items():
+        module = f'ser_jax.{command.partition(" ")[0]}'
+        log = tmp_path / 'seen.json'
+        done = subprocess.run(
+            [sys.executable, '-c', WATCH, str(log), module, *words],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, 'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'compiled')},
+        )
+        assert done.returncode == 0, done.stderr
+        seen = json.loads(log.read_text())
+        there = [what for what, path in seen if str(strange) in path]
+        assert ('read' in there) == (command != 'export --check')
+        assert not {'import', 'exec', 'write'} & set(there)
+        assert not [path for what, path in seen if what == 'read' and 'secret.csv' in path]
+        assert not [call for call in seen if call[0] in ('os.system', 'os.exec', 'socket.connect')]
+        found = [call for what, call in seen if what == 'pickle.find_class']
+        assert not found, found
+        written = [Path(path) for what, path in seen if what == 'write']
+        allowed = (tmp_path / 'out', tmp_path / 'compiled', log, Path('/dev'), Path('/tmp'))
+        outside = [path for path in written if not any(path.is_relative_to(a) for a in allowed)]
+        assert not [
+            path for path in outside if path.suffix != '.pyc' and '__pycache__' not in path.parts
+        ]
+    assert not list(strange.rglob('sprung'))
+
+
+@pytest.mark.parametrize(
+    'name', ['evil', '..evil', './evil', 'os', 'mtl_aug.os', '__init__', 'layers', '', 'mtl_aug ']
+)
+def test_a_stored_name_is_a_network_of_ours_or_nothing(strange, monkeypatch, name):
+    monkeypatch.syspath_prepend(str(strange))
+    change(strange, 'config.json', model__name=name)
+    with pytest.raises(UserError, match=r'no ser_jax/models/'):
+        predictor.load(strange)
+    assert not list(strange.rglob('sprung'))
+
+
+class Bomb:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def bomb(sprung: Path) -> np.ndarray:
+    return np.array([Bomb(sprung)], dtype=object)
+
+
+def test_pickles_are_not_opened(tmp_path, beeps):
+    sprung = tmp_path / 'sprung'
+    np.savez(tmp_path / 'try.npz', a=bomb(sprung))
+    np.load(tmp_path / 'try.npz', allow_pickle=True)['a']
+    assert sprung.exists(), 'a bomb that does not go off shows nothing'
+    sprung.unlink()
+
+    kept = Checkpoints(tmp_path / 'checkpoints')
+    kept.save(1, {'a': jnp.ones(2)}, {'a': bomb(sprung)})
+    assert kept.intact_steps() == [1]
+    with pytest.raises(ValueError, match='allow_pickle'):
+        kept.read_beside(1)
+
+    records = tmp_path / 'records'
+    shutil.copytree(beeps['data_dir'], records)
+    (folder,) = records.glob('csv_corpus/hums/log_mel/*')
+    (folder / 'checksums.json').unlink()
+    np.savez(folder / 'index.npz', id=bomb(sprung))
+    with pytest.raises(UserError, match='damaged'):
+        open_corpus('csv_corpus/hums', data_dir=records)
+    assert not sprung.exists()
+
+
+def test_records_import_nothing(tmp_path, beeps, monkeypatch):
+    records = tmp_path / 'records'
+    shutil.copytree(beeps['data_dir'], records)
+    (folder,) = records.glob('csv_corpus/hums/log_mel/*')
+    (tmp_path / 'trap.py').write_text(TRAP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = (folder / 'features.json').read_text()
+    evil = text.replace('tensorflow_datasets.core.features.text_feature.Text', 'trap.Text')
+    assert evil != text
+    (folder / 'features.json').write_text(evil)
+    (folder / 'checksums.json').unlink()
+    with pytest.raises(UserError, match=r'features\.json'):
+        open_corpus('csv_corpus/hums', data_dir=records).source()
+    assert not (tmp_path / 'sprung').exists()
+
+
+def an_export(folder: Path, compute) -> Path:
+    """An export of a function with a card that suits it."""
+    folder.mkdir()
+    shapes = jax.ShapeDtypeStruct((1, 16), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    model = jax.export.export(jax.jit(compute))(*shapes).serialize()
+    (folder / 'model.stablehlo').write_bytes(model)
+    waveform, samples = np.ones((1, 16), np.float32), np.array([16], np.int32)
+    said = jax.device_get(compute(waveform, samples))
+    outputs = {f'output_{task}': value for task, value in said.items()}
+    np.savez(folder / 'example.npz', waveform=waveform, samples=samples, **outputs)
+    write_card(folder)
+    return folder
+
+
+def write_card(folder: Path):
+    digest = lambda name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    card = {
+        'format': 'stablehlo',
+        'inputs': {'samples': {'minimum': 1, 'maximum': 16}},
+        'outputs': {'emotion': {'labels': ['a', 'b', 'c', 'd']}},
+        'sha256': {name: digest(name) for name in ('model.stablehlo', 'example.npz')},
+    }
+    (folder / 'card.json').write_text(json.dumps(card))
+
+
+def test_an_export_calls_nothing_outside_itself(tmp_path):
+    plain = lambda waveform, samples: {'emotion': waveform.reshape(4, 4)[:1]}
+    calling = lambda waveform, samples: {'emotion': jnp.linalg.qr(waveform.reshape(4, 4))[1][:1]}
+    assert exported.replay(an_export(tmp_path / 'plain', plain)) == {'emotion': 0.0}
+    with pytest.raises(ValueError, match='calls code outside itself'):
+        exported.load(an_export(tmp_path / 'calling', calling))
+
+
+def test_the_example_of_an_export_is_not_unpickled(tmp_path):
+    plain = lambda waveform, samples: {'emotion': waveform.reshape(4, 4)[:1]}
+    folder, sprung = an_export(tmp_path / 'plain', plain), tmp_path / 'sprung'
+    np.savez(folder / 'example.npz', waveform=bomb(sprung), samples=bomb(sprung))
+    write_card(folder)
+    with pytest.raises(ValueError, match='allow_pickle'):
+        exported.replay(folder)
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize('name', ['../../secret', '/etc/passwd', '..', 'a\\b', 'nul\0'])
+def test_stored_names_of_files_stay_inside(strange, name):
+    card = json.loads((strange / 'results.json').read_text())
+    for hostile in (
+        card | {'conditions': {name: card['conditions']['clean']}},
+        card | {'tasks': {name: card['labels']}},
+        card | {'corpus': f'csv_corpus/{name}'},
+    ):
+        (strange / 'results.json').write_text(json.dumps(hostile))
+        for read in (finished.read_card, predictor.load):
+            with pytest.raises(UserError, match='is no name of a file'):
+                read(strange)
+
+
+def test_terminals_are_told_no_commands(strange):
+    change(strange, 'results.json', device='\x1b]0;owned\x07cpu\u202e')
+    table = print_table(finished.read_card(strange))
+    assert '\\x1b]0;owned\\x07cpu\\u202e' in table
+    assert all(line.isprintable() for line in table.splitlines())
+    assert str(UserError('\x1b[2J\n')) == '\\x1b[2J\\n'
+
+
+def test_cards_that_are_kept_have_the_shape():
+    cards = sorted(ROOT.glob('results/*/*/results.json'))
+    assert cards
+    for card in cards:
+        assert stored.read_card(card.parent)['system']
+
+
+def leaves(content, path=()):
+    """Where there is something in JSON content."""
+    if path:
+        yield path
+    if isinstance(content, dict | list):
+        items = content.items() if isinstance(content, dict) else enumerate(content[:2])
+        for name, value in items:
+            yield from leaves(value, (*path, name))
+
+
+def broken(content):
+    """(what was done, content) with one place deleted or replaced."""
+    for path in leaves(content):
+        for value in (None, 'x', -7, 1e400, [], {}, [[]], True, KeyError):
+            other = copy.deepcopy(content)
+            inside = other
+            for part in path[:-1]:
+                inside = inside[part]
+            if value is KeyError:
+                del inside[path[-1]]
+            else:
+                inside[path[-1]] = value
+            yield f'{path} {value!r}', other
+
+
+@pytest.mark.slow
+def test_broken_cards_are_shown_or_refused(strange, tmp_path):
+    refused, shown = 0, 0
+    for what, card in broken(json.loads((strange / 'results.json').read_text())):
+        (strange / 'results.json').write_text(json.dumps(card))
+        try:
+            print_table(finished.read_card(strange))
+            html_page.write_page(tmp_path / 'page.html', [strange])
+            shown += 1
+        except UserError:
+            refused += 1
+        except Exception as error:
+            raise AssertionError(what) from error
+    assert min(refused, shown) > 100
+
+
+@pytest.mark.slow
+def test_broken_configs_are_used_or_refused(strange):
+    content = json.loads((strange / 'config.json').read_text())
+    used = ('model', 'tasks', 'data', 'representation')
+    refused = 0
+    for what, config in broken({name: content[name] for name in used}):
+        (strange / 'config.json').write_text(json.dumps(content | config))
+        if not all(name in config for name in used):
+            (strange / 'config.json').write_text(json.dumps(config))
+        try:
+            predictor.load(strange)
+        except UserError:
+            refused += 1
+        except Exception as error:
+            raise AssertionError(what) from error
+    assert refused > 100
+
+
+def test_no_code_is_made_of_texts():
+    calls = {'eval', 'exec', 'compile', '__import__'}
+    for package in ('ser_jax', 'tfds_builders'):
+        for path in sorted((ROOT / package).rglob('*.py')):
+            for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                    assert node.func.id not in calls, f'{path}:{node.lineno}'
