@@ -3,7 +3,7 @@
 A run behind a number of the README lies in `results/<group>/<run>/`: `results.json` (the card),
 `predictions/<condition>.csv`, `command.txt` (the command that made it). `<!-- table: GROUP -->` and
 `<!-- end table -->` in the README enclose the table of a group; of a grid's folder, its `robustness_….md` or
-`matrix.md`. `--check` writes nothing and exits
+`matrix.md`; `GROUP.CONDITION` the lines of its `table.md` under one condition, with paired tests. `--check` writes nothing and exits
 with 1 where the README says something else than the cards.
 """
 
@@ -185,6 +185,45 @@ def make_task_table(runs: list[dict]) -> str:
     return f'{table}\n\n{TASK_CAPTION}\n'
 
 
+def make_paired_table(group: Path, condition: str) -> str:
+    """The lines of a grid's `table.md` under one condition, without the columns in which all of them agree.
+
+    Raises:
+        CardError: no such file or condition.
+    """
+    try:
+        text = (group / 'table.md').read_text(encoding='utf-8')
+    except OSError as error:
+        raise CardError(f'{group}: {error!r}') from error
+    _, finished, table, caption = (part for part in text.split('\n\n') if part.strip())
+    head, _, *rows = [line.strip('| ').split(' | ') for line in table.splitlines()]
+    rows = [row for row in rows if row[head.index('condition')] == condition]
+    if not rows:
+        raise CardError(f'{group}: table.md has no condition {condition}')
+    names = (
+        'variant',
+        'seeds',
+        'UAR % (mean ± std)',
+        '95 % interval',
+        'difference',
+        'p',
+        'p (Holm)',
+    )
+    shown = [
+        number
+        for number, name in enumerate(head)
+        if name in (*names, 'time') or len({row[number] for row in rows}) > 1
+    ]
+    common = ', '.join(
+        f'n = {cell}' if name == 'n' else cell
+        for number, (name, cell) in enumerate(zip(head, rows[0]))
+        if number not in shown and name != 'setting'
+    )
+    lines = [head, ['---'] * len(head), *rows]
+    table = '\n'.join('| ' + ' | '.join(line[n] for n in shown) + ' |' for line in lines)
+    return f'{common}. {finished}\n\n{table}\n\n{caption.strip()}\n'
+
+
 def fill(readme: str, results: Path) -> str:
     """The README's text with every marked table made anew.
 
@@ -198,7 +237,9 @@ def fill(readme: str, results: Path) -> str:
         raise CardError('the README has no <!-- table: GROUP --> … <!-- end table -->')
 
     def renew(match):
-        group = results / match[2]
+        group, condition = results / match[2].partition('.')[0], match[2].partition('.')[2]
+        if condition:
+            return f'{match[1]}{make_paired_table(group, condition)}{match[3]}'
         files = [*group.glob('robustness_*.md'), *group.glob('matrix.md')]
         if files:
             table = files[0].read_text(encoding='utf-8').partition('finished.\n\n')[2]

@@ -122,4 +122,7 @@ def _clip_corpus(field: str, corruption: Corruption, config) -> Corpus:
             f'condition {corruption.condition} needs recordings: name a prepared corpus in config.{field} (noise of '
             f'the types {", ".join(COLOURS)} needs none)'
         )
-    return open_waveforms(config[field], config)
+    try:
+        return open_waveforms(config[field], config)
+    except UserError as error:
+        raise UserError(f'config.{field}: {error}') from error

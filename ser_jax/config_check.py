@@ -1,14 +1,22 @@
 """What no config may say."""
 
-import math
-
 import ml_collections
 
 from ser_jax.errors import UserError
 
+_LARGEST = 2**31 - 1  # whole number that JAX holds
+_LARGEST_SIZE = 65_536  # of a layer, a batch, a transform; above it, it is the memory that refuses
+
+_SIZE = f'a whole number from 1 to {_LARGEST_SIZE}'
+
 
 def _is_size(value: object) -> bool:
-    return type(value) is int and value >= 1
+    return type(value) is int and 1 <= value <= _LARGEST_SIZE
+
+
+def _is_float32(value: float) -> bool:
+    """Whether a number stays what it is on a device, where 1e-300 would become 0 and 1e300 infinite."""
+    return value == 0 or 1e-30 <= abs(value) <= 1e30
 
 
 def _are_texts(values: tuple) -> bool:
@@ -43,9 +51,9 @@ RULES = (
     ('patience', lambda x: x >= 1, 'at least 1'),
     ('parallel_runs', lambda x: x >= 1, 'at least 1'),
     ('skipped_steps', lambda x: x >= 1, 'at least 1'),
-    ('batch_size', lambda x: x >= 1, 'at least 1'),
-    ('eval_batch_size', lambda x: x >= 1, 'at least 1'),
-    ('crop_frames', lambda x: x >= 16, 'at least 16'),
+    ('batch_size', _is_size, _SIZE),
+    ('eval_batch_size', _is_size, _SIZE),
+    ('crop_frames', lambda x: 16 <= x <= _LARGEST_SIZE, f'from 16 to {_LARGEST_SIZE}'),
     ('label_smoothing', lambda x: 0 <= x < 1, 'from 0 to below 1'),
     ('adversarial_epsilon', lambda x: 0 <= x <= 10, 'from 0 to 10'),
     ('clean_share', lambda x: 0 <= x <= 1, 'from 0 to 1'),
@@ -67,10 +75,10 @@ RULES = (
     (
         'model.channels',
         lambda x: x and all(_is_size(c) for c in x),
-        'one or more whole numbers from 1',
+        f'one or more whole numbers from 1 to {_LARGEST_SIZE}',
     ),
     *(
-        (f'model.{field}', _is_size, 'a whole number from 1')
+        (f'model.{field}', _is_size, _SIZE)
         for field in (
             'frame_features',
             'blstm_features',
@@ -102,7 +110,7 @@ RULES = (
     ('model.map_dropout', lambda x: 0 <= x < 1, 'from 0 to below 1'),
     ('data.memory_gb', lambda x: x >= 0, 'at least 0'),
     *(
-        (f'data.front_end.{field}', _is_size, 'a whole number from 1')
+        (f'data.front_end.{field}', _is_size, _SIZE)
         for field in ('sample_rate', 'n_fft', 'win_length', 'hop_length', 'n_mels')
     ),
     ('data.front_end.fmin', lambda x: x >= 0, 'at least 0'),
@@ -111,12 +119,16 @@ RULES = (
 )
 
 
-def _refuse_not_finite(config: ml_collections.ConfigDict, prefix: str = 'config') -> None:
+def _refuse_unheld(config: ml_collections.ConfigDict, prefix: str = 'config') -> None:
     for name, value in config.items():
         if isinstance(value, ml_collections.ConfigDict):
-            _refuse_not_finite(value, f'{prefix}.{name}')
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f'{prefix}.{name} is {value}; it must be a finite number')
+            _refuse_unheld(value, f'{prefix}.{name}')
+        elif type(value) is int and abs(value) > _LARGEST:
+            raise UserError(f'{prefix}.{name} is {value}; it must be at most {_LARGEST}')
+        elif isinstance(value, float) and not _is_float32(value):
+            raise UserError(
+                f'{prefix}.{name} is {value}; it must be a finite number, 0 or from 1e-30 to 1e30'
+            )
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -131,7 +143,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             value = value.get(name) if hasattr(value, 'get') else None
         if value is not None and not test(value):  # fields of a network are its own
             raise UserError(f'config.{field} is {value!r}; it must be {words}')
-    _refuse_not_finite(config)
+    _refuse_unheld(config)
     front_end = config.data.front_end
     if not (
         front_end.fmin < front_end.fmax <= front_end.sample_rate / 2

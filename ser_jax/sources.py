@@ -17,12 +17,16 @@ from ser_jax.tasks import Task
 Part = tuple[Corpus, np.ndarray]  # a corpus and some rows of its index
 
 
+# Fields that name corpora beside the one behind the colon.
+_CORPORA = 'labelled', 'unlabelled', 'noise_corpus', 'test_corpora'
+
+
 def open_by_name(config: ml_collections.ConfigDict, name: str) -> Corpus:
     """Opens a prepared corpus, which is prepared first where it can be.
 
     Args:
         config: says where it lies, and with what front end it must have been prepared.
-        name: of the corpus.
+        name: of the corpus, in `config`.
 
     Returns:
         The corpus.
@@ -30,15 +34,21 @@ def open_by_name(config: ml_collections.ConfigDict, name: str) -> Corpus:
     Raises:
         UserError: see `corpora.open_corpus`; or its features are not finite.
     """
-    corpus = open_corpus(
-        name,
-        data_dir=config.data.data_dir,
-        manual_dir=config.data.manual_dir or None if name == config.corpus else None,
-        representation=config.representation,
-        front_end=FrontEnd(**config.data.front_end),
-    )
-    data.refuse_not_finite(corpus)
-    return corpus
+    try:
+        corpus = open_corpus(
+            name,
+            data_dir=config.data.data_dir,
+            manual_dir=config.data.manual_dir or None if name == config.corpus else None,
+            representation=config.representation,
+            front_end=FrontEnd(**config.data.front_end),
+        )
+        data.refuse_not_finite(corpus)
+        return corpus
+    except UserError as error:
+        if name == config.corpus:  # named behind the colon
+            raise
+        fields = [field for field in _CORPORA if name in (config[field], *config[field])]
+        raise UserError(f'config.{fields[0]}: {error}') from error
 
 
 def emotions_of(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, ...]:

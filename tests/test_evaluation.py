@@ -367,6 +367,39 @@ def test_runs_of_several_tasks_have_a_column_each(make_tables):
         )
 
 
+GRID = """# Grid x
+
+3 of 4 runs are finished. Baseline: full. Code: commit abc.
+
+| setting | condition | variant | n | seeds | UAR % (mean ± std) | difference | p (Holm) |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| emodb | clean | full | 339 | 0, 1 | 81.0 ± 0.5 | – | – |
+| emodb | pgd | full | 339 | 0, 1 | 11.0 ± 0.5 | – | – |
+| emodb | clean | no_gender | 339 | 0 | 80.0 | -1.0 [-2.0, +0.1] | 0.5000 |
+
+What the columns mean.
+"""
+
+
+def test_the_lines_of_a_grid_under_one_condition(make_tables, results):
+    group = results / 'emodb4'
+    (group / 'table.md').write_text(GRID)
+    readme = results / 'README.md'
+    readme.write_text(README.replace('GROUP', 'emodb4.clean'))
+    assert make_tables.main(options(results)) == 0
+    assert readme.read_text().splitlines()[2:-3] == [
+        'clean, n = 339. 3 of 4 runs are finished. Baseline: full. Code: commit abc.',
+        '',
+        '| variant | seeds | UAR % (mean ± std) | difference | p (Holm) |',
+        '| --- | --- | --- | --- | --- |',
+        '| full | 0, 1 | 81.0 ± 0.5 | – | – |',
+        '| no_gender | 0 | 80.0 | -1.0 [-2.0, +0.1] | 0.5000 |',
+        '',
+    ]
+    readme.write_text(README.replace('GROUP', 'emodb4.fgsm'))
+    assert make_tables.main(options(results)) == 1
+
+
 def test_a_changed_card_or_readme_is_noticed(make_tables, results):
     make_tables.main(options(results))
     text = (results / 'README.md').read_text()
