@@ -57,6 +57,7 @@ RULES = (
     ('label_smoothing', lambda x: 0 <= x < 1, 'from 0 to below 1'),
     ('adversarial_epsilon', lambda x: 0 <= x <= 10, 'from 0 to 10'),
     ('clean_share', lambda x: 0 <= x <= 1, 'from 0 to 1'),
+    ('folds', lambda x: all(type(k) is int and k >= 1 for k in x), 'whole numbers from 1'),
     ('few_shot', lambda x: all(type(k) is int and k >= 0 for k in x), 'whole numbers from 0'),
     (
         'few_shot_speakers',

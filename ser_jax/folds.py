@@ -158,5 +158,5 @@ def select_folds(folds: Sequence[Fold], numbers: Sequence[int]) -> list[Fold]:
         return []  # the protocol has none, whatever an option may choose
     for number in numbers:
         if not isinstance(number, int) or not 1 <= number <= len(folds):
-            raise UserError(f'there is no fold {number!r}, only 1 to {len(folds)}')
+            raise UserError(f'config.folds: there is no fold {number!r}, only 1 to {len(folds)}')
     return [folds[number - 1] for number in sorted(set(numbers))] if numbers else list(folds)
