@@ -189,13 +189,17 @@ def make_paired_table(group: Path, condition: str) -> str:
     """The lines of a grid's `table.md` under one condition, without the columns in which all of them agree.
 
     Raises:
-        CardError: no such file or condition.
+        CardError: no such file or condition, or another layout.
     """
     try:
         text = (group / 'table.md').read_text(encoding='utf-8')
     except OSError as error:
         raise CardError(f'{group}: {error!r}') from error
-    _, finished, table, caption = (part for part in text.split('\n\n') if part.strip())
+    parts = [part.strip() for part in text.split('\n\n') if part.strip()]
+    if len(parts) < 4 or not parts[2].startswith('| setting |'):
+        raise CardError(f'{group}/table.md is not laid out as ser_jax.grid does')
+    _, finished, table, caption, *notes = parts
+    caption = caption.replace('of this table (', "of the grid's whole table (")
     head, _, *rows = [line.strip('| ').split(' | ') for line in table.splitlines()]
     rows = [row for row in rows if row[head.index('condition')] == condition]
     if not rows:
@@ -221,7 +225,7 @@ def make_paired_table(group: Path, condition: str) -> str:
     )
     lines = [head, ['---'] * len(head), *rows]
     table = '\n'.join('| ' + ' | '.join(line[n] for n in shown) + ' |' for line in lines)
-    return f'{common}. {finished}\n\n{table}\n\n{caption.strip()}\n'
+    return '\n\n'.join([f'{common}. {finished}', table, caption, *notes]) + '\n'
 
 
 def fill(readme: str, results: Path) -> str:

@@ -212,7 +212,9 @@ def _example(predictor: Predictor) -> dict[str, np.ndarray]:
 def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str) -> dict[str, Any]:
     """What the user of the artefact must know."""
     card, summary = read_card(workdir), workdirs.read_summary(workdir, 'final')
-    trained_on = list(dict.fromkeys([*card['trained_on'], *config['unlabelled']]))
+    trained_on = list(
+        dict.fromkeys([*card.get('trained_on', [card['corpus']]), *config['unlabelled']])
+    )
     rate, longest = predictor.front_end.sample_rate, _longest(predictor)
     fixed = form == 'onnx'
     here, packages = environment(), ['jax', 'jaxlib', *(['jax2onnx', 'onnx'] if fixed else [])]

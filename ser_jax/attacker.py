@@ -42,12 +42,14 @@ class SourceRun:
             )
         self._workdir = Path(config.attack_source).expanduser().absolute()
         try:
-            stored = read_json(self._workdir / 'config.json', CONFIG)
-            card = read_json(self._workdir / 'results.json', CARD)
-        except OSError as error:
+            stored = read_json(self._workdir / 'config.json', CONFIG | {'reported': [str]})
+            card = read_json(self._workdir / 'results.json', CARD | {'tasks': {str: [str]}})
+        except FileNotFoundError as error:
             raise UserError(
                 f'config.attack_source: {self._workdir} holds no finished run'
             ) from error
+        except UserError as error:
+            raise UserError(f'config.attack_source: {error}') from error
         mine = (
             experiment.corpus.metadata['corpus_hash'],
             list(experiment.labels),
@@ -55,7 +57,8 @@ class SourceRun:
             {task.name: task.kind for task in experiment.reported},
             {task.name: list(task.classes) for task in experiment.reported},
         )
-        kinds = {name: stored['tasks'][name]['kind'] for name in stored['reported']}
+        told = stored['tasks']
+        kinds = {name: told[name]['kind'] for name in stored['reported'] if name in told}
         theirs = (card['corpus_hash'], card['labels'], card['protocol'], kinds, card['tasks'])
         if theirs != mine:
             raise UserError(
@@ -76,7 +79,7 @@ class SourceRun:
         folder = self._workdir / 'checkpoints' / fold.name / 'best'
         if not folder.is_dir():
             raise UserError(f'config.attack_source: {self._workdir} has no model of {fold.name}')
-        stored = Checkpoints(folder).restore()
+        stored = Checkpoints(folder, read_only=True).restore()
         if not all(
             np.allclose(constants[name], stored['constants'][name], atol=1e-4)
             for name in ('mean', 'std')

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, printable
 
 _MANIFEST = 'sha256.json'
 _BESIDE = 'beside.npz'
@@ -31,10 +31,13 @@ class Checkpoints:
 
     Args:
         directory: where the steps lie, made if missing.
+        read_only: whether to leave everything as it is; one process then needs no others.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, *, read_only: bool = False):
         self.directory = Path(directory).absolute()
+        if read_only:
+            return
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
             # What was never finished must not be taken for a checkpoint; nobody knows its step any more.
@@ -180,7 +183,7 @@ def _damaged_file(folder: Path) -> str | None:
 
 def _say(text: str) -> None:
     if jax.process_index() == 0:
-        print(f'warning: {text}', file=sys.stderr, flush=True)
+        print(f'warning: {printable(text)}', file=sys.stderr, flush=True)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -63,14 +63,17 @@ def named_conditions(names: Iterable[str]) -> dict[str, Corruption | Attack]:
         kinds = [
             kind for kind in (*ATTACKS, *CORRUPTIONS) if re.fullmatch(rf'{kind}(_{_NUMBER})*', call)
         ]
-        if noise:
-            voices, what, snr = noise.groups()
-            kind = 'babble' if voices else 'noise'
-            found[name] = Corruption(kind, (int(voices) if voices else what, float(snr)))
-        elif kinds:
-            words = call.removeprefix(kinds[0]).split('_')[1:]
-            made = Attack if kinds[0] in ATTACKS else Corruption
-            found[name] = made(kinds[0], tuple(map(float, words)))
+        try:
+            if noise:
+                voices, what, snr = noise.groups()
+                kind = 'babble' if voices else 'noise'
+                found[name] = Corruption(kind, (int(voices) if voices else what, float(snr)))
+            elif kinds:
+                words = call.removeprefix(kinds[0]).split('_')[1:]
+                made = Attack if words and kinds[0] in ATTACKS else Corruption
+                found[name] = made(kinds[0], tuple(map(float, words)))
+        except ValueError:  # 1.2.3 is no number: no name that a run gives
+            continue
     return found
 
 

@@ -3,6 +3,7 @@
 import ml_collections
 
 from ser_jax.errors import UserError
+from ser_jax.features import FrontEnd
 
 _LARGEST = 2**31 - 1  # whole number that JAX holds
 _LARGEST_SIZE = 65_536  # of a layer, a batch, a transform; above it, it is the memory that refuses
@@ -30,6 +31,13 @@ _OPTIMISER_RULES = (
     ('weight_decay', lambda x: x >= 0, 'at least 0'),
     ('clip', lambda x: x > 0, 'above 0'),
     ('average', lambda x: 0 <= x < 1, 'from 0 to below 1'),
+)
+_FRONT_END_RULES = (
+    ('sample_rate', lambda x: 1000 <= x <= 768_000, 'from 1000 to 768000'),
+    *((field, _is_size, _SIZE) for field in ('n_fft', 'win_length', 'hop_length', 'n_mels')),
+    ('fmin', lambda x: x >= 0, 'at least 0'),
+    ('fmax', lambda x: x > 0, 'above 0'),
+    ('floor', lambda x: x > 0, 'above 0'),
 )
 # What each field must be, where its type does not say it: (field, test, in words).
 RULES = (
@@ -110,13 +118,7 @@ RULES = (
     ('model.dropout', lambda x: 0 <= x < 1, 'from 0 to below 1'),
     ('model.map_dropout', lambda x: 0 <= x < 1, 'from 0 to below 1'),
     ('data.memory_gb', lambda x: x >= 0, 'at least 0'),
-    *(
-        (f'data.front_end.{field}', _is_size, _SIZE)
-        for field in ('sample_rate', 'n_fft', 'win_length', 'hop_length', 'n_mels')
-    ),
-    ('data.front_end.fmin', lambda x: x >= 0, 'at least 0'),
-    ('data.front_end.fmax', lambda x: x > 0, 'above 0'),
-    ('data.front_end.floor', lambda x: x > 0, 'above 0'),
+    *((f'data.front_end.{field}', test, words) for field, test, words in _FRONT_END_RULES),
 )
 
 
@@ -132,6 +134,31 @@ def _refuse_unheld(config: ml_collections.ConfigDict, prefix: str = 'config') ->
             )
 
 
+def check_front_end(front_end: FrontEnd, where: str = '') -> None:
+    """Refuses a front end that cannot be.
+
+    Args:
+        front_end: of a config.
+        where: what stands before the message.
+
+    Raises:
+        UserError: such a front end, and what it must be.
+    """
+    for field, test, words in _FRONT_END_RULES:
+        value = getattr(front_end, field)
+        if not test(value):
+            raise UserError(
+                f'{where}config.data.front_end.{field} is {value!r}; it must be {words}'
+            )
+    if not (
+        front_end.fmin < front_end.fmax <= front_end.sample_rate / 2
+        and front_end.win_length <= front_end.n_fft
+    ):
+        raise UserError(
+            f'{where}config.data.front_end needs fmin < fmax <= sample_rate / 2 and win_length <= n_fft'
+        )
+
+
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Refuses values that would only fail later, or never say that they make no sense.
 
@@ -145,14 +172,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         if value is not None and not test(value):  # fields of a network are its own
             raise UserError(f'config.{field} is {value!r}; it must be {words}')
     _refuse_unheld(config)
-    front_end = config.data.front_end
-    if not (
-        front_end.fmin < front_end.fmax <= front_end.sample_rate / 2
-        and front_end.win_length <= front_end.n_fft
-    ):
-        raise UserError(
-            'config.data.front_end needs fmin < fmax <= sample_rate / 2 and win_length <= n_fft'
-        )
+    check_front_end(FrontEnd(**config.data.front_end))
     if config.corpus != config.settings_of:
         raise UserError(
             f'config.corpus is {config.corpus!r}, but the settings are those of {config.settings_of}: '

@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from ser_jax.errors import printable
+
 _WIDTH = 100
 
 
@@ -38,7 +40,8 @@ def print_table(card: Mapping) -> str:
     else:
         blocks += _validation(card['validation'])
     blocks.append(_footer(card))
-    return '\n'.join('\n'.join(line.rstrip() for line in block) + '\n' for block in blocks)
+    tidy = lambda block: '\n'.join(printable(line.rstrip()) for line in block) + '\n'
+    return '\n'.join(map(tidy, blocks))
 
 
 def _percent(value, digits=1):

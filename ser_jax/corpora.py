@@ -19,6 +19,7 @@ from ser_jax.checksums import damaged_file, file_sha256
 from ser_jax.errors import UserError
 from ser_jax.features import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.paths import local_path
+from ser_jax.stored import check_features
 
 # One vocabulary for all corpora; class codes of records are positions in it.
 EMOTIONS = (
@@ -127,12 +128,7 @@ class Corpus:
         """
         import tensorflow_datasets as tfds
 
-        # TFDS imports the modules that this file names.
-        named = re.findall(
-            r'"pythonClassName":\s*"([^"]*)"', (self.path / 'features.json').read_text()
-        )
-        if not named or not all(name.startswith('tensorflow_datasets.core.') for name in named):
-            raise UserError(f'{self.path / "features.json"} is not what TFDS writes')
+        check_features(self.path / 'features.json')
         builder = tfds.builder_from_directory(self.path)
         return RecordSource(builder.as_data_source(SPLIT), self.representation, self.path)
 
@@ -263,6 +259,8 @@ def _warn_if_stale(corpus: Corpus, manual_dir: str | os.PathLike | None):
     for file, digest in corpus.metadata.get('label_files', {}).items():
         if (
             folder is not None
+            and not pathlib.PurePath(file).is_absolute()
+            and '..' not in pathlib.PurePath(file).parts
             and (folder / file).is_file()
             and file_sha256(folder / file) != digest
         ):

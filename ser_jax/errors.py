@@ -4,8 +4,11 @@ import contextlib
 import errno
 import os
 import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import NoReturn
+
+_JOINERS = '\u200c\u200d'  # parts of Persian words and of emoji
 
 
 class UserError(Exception):
@@ -21,10 +24,8 @@ class UserError(Exception):
 
 def printable(text: str) -> str:
     """A text in which what is not printable is escaped: line breaks, and characters that terminals obey."""
-    if text.isprintable():
-        return text
-    escaped = lambda c: c if c.isprintable() else ascii(c)[1:-1]
-    return ''.join(map(escaped, text))
+    keep = lambda c: c.isprintable() or unicodedata.category(c) == 'Zs' or c in _JOINERS
+    return ''.join(c if keep(c) else ascii(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def open_records(workdir: Path, corpus: str) -> Corpus:
         UserError: there are none.
     """
     file = workdir / 'config.json'
-    settings = read_json(file, CONFIG)['data'] if file.exists() else {}
+    settings = read_json(file, {'data': CONFIG['data']})['data'] if file.exists() else {}
     where = {'data_dir': settings.get('data_dir'), 'representation': 'waveform'}
     if not is_prepared(corpus_folder(corpus, **where)):
         raise UserError(

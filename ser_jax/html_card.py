@@ -74,7 +74,8 @@ def _tiles(card):
         where = f', {found["task"]}' if found.get('task') else ''
         if 'ccc' in found:
             low, high = found['ccc_ci95']
-            bounds = 'no interval' if low is None else f'95 % [{low:.3f}, {high:.3f}]'
+            known = None not in found['ccc_ci95']
+            bounds = f'95 % [{low:.3f}, {high:.3f}]' if known else 'no interval'
             tiles.append((f'{found["ccc"]:.3f}', f'CCC{where}', bounds))
         bounds = f'95 %: {interval(found["uar_ci95"])}, over speakers'
         below = f'chance {100 / n_classes:.1f} %; n = {found["n"]}'

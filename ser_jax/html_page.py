@@ -82,7 +82,12 @@ def _read(workdir) -> _Run:
     for task in card.get('tasks', {'emotion': card['labels']}):
         name = result_name('clean', task)
         if name in card['conditions']:
-            clean.append(_Clean(name, *read_predictions(workdir / 'predictions' / f'{name}.csv')))
+            path = workdir / 'predictions' / f'{name}.csv'
+            found, labels = read_predictions(path)
+            values = (found.probabilities, *([found.predicted_rating] if found.rated else ()))
+            if not all(np.isfinite(value).all() for value in values):
+                raise UserError(f'{path} holds predictions that are not finite')
+            clean.append(_Clean(name, found, labels))
     return _Run(
         workdir,
         card,
@@ -95,7 +100,7 @@ def _read(workdir) -> _Run:
 
 def _text(path):
     """The text of a file, '' where there is none."""
-    return path.read_text(encoding='utf-8') if path.exists() else ''
+    return path.read_text(encoding='utf-8', errors='replace') if path.exists() else ''
 
 
 def _shown(run: _Run, audio: bool) -> list:

@@ -43,7 +43,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ser_jax.errors import UserError, faults_told
+from ser_jax.errors import UserError, faults_told, printable
 from ser_jax.paths import local_path
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
@@ -55,7 +55,7 @@ _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'see above')
 def main(_: list[str]) -> None:
     """Runs what the flags say."""
     logging.set_verbosity(logging.ERROR)  # JAX and Orbax tell much that is of no use here
-    warnings.formatwarning = lambda message, *_: f'warning: {message}\n'
+    warnings.formatwarning = lambda message, *_: f'warning: {printable(str(message))}\n'
     config = _CONFIG.value
     # Before JAX is imported; compiled programs are kept beside the prepared corpora.
     os.environ.setdefault(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ser_jax.errors import printable
 from ser_jax.predictor import Answer
 from ser_jax.tasks import Task
 
@@ -32,7 +33,7 @@ def table(tasks: tuple[Task, ...], windows: bool) -> Writer:
             share = f'{100 * shares[label]:.1f} %' if shares else _NONE
             cells.append(f'{share:>{width}}')
         flags = f'  ({", ".join(answer.flags)})' if answer.flags else ''
-        print('  '.join([*cells, name + flags]))
+        print(printable('  '.join([*cells, name + flags])))
 
     def write(path, answer):
         name = str(path).replace('\n', '\\n')

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from flax.errors import FlaxError
 from ser_jax import pipeline, screening
 from ser_jax.audio import MIN_SECONDS, to_mono
 from ser_jax.checkpoints import Checkpoints
+from ser_jax.config_check import check_front_end
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
 from ser_jax.networks import stored_model
@@ -183,31 +185,23 @@ def load(workdir: str | Path) -> Predictor:
             f'{workdir} has no final model: run the config again in another --workdir, without '
             '`smoke`, --config.final=False and --config.report_test=False'
         )
-    variables = Checkpoints(folder).restore()
-    try:
-        told = config['tasks']
-        tasks = tuple(
-            Task(name, told[name]['kind'], told[name]['target'], 1.0, tuple(classes))
-            for name, classes in card['tasks'].items()
-        )
-        front_end = FrontEnd(**config['data']['front_end'])
-        temperatures = _temperatures(card, tasks)
-        compute = _program(config, tasks, front_end, variables, temperatures)
-        # Whether all of it goes together shows when it is traced.
-        least = int(screening.SHORTEST_SECONDS * front_end.sample_rate)
-        jax.eval_shape(compute, np.zeros((1, least), np.float32), np.array([least], np.int32))
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        FlaxError,
-    ) as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise UserError(
-            f'{workdir}: config.json, results.json and checkpoints/final do not go together ({reason})'
-        ) from error
+    variables = Checkpoints(folder, read_only=True).restore()
+    told, reported = config['tasks'], card.get('tasks', {'emotion': card['labels']})
+    if not reported or not reported.keys() <= told.keys():
+        raise UserError(f'{workdir}: results.json and config.json have other tasks')
+    tasks = tuple(
+        Task(name, told[name]['kind'], told[name]['target'], 1.0, tuple(classes))
+        for name, classes in reported.items()
+    )
+    stored = config['data']['front_end']
+    front_end = FrontEnd(**{field.name: stored[field.name] for field in fields(FrontEnd)})
+    check_front_end(front_end, f'{workdir / "config.json"}: ')
+    model = stored_model(config, {task.name: task.outputs for task in tasks})
+    problem = _mismatch(model, config['representation'], front_end, variables['params'])
+    if problem:
+        raise UserError(f'{workdir}: config.json and checkpoints/final do not suit: {problem}')
+    temperatures = _temperatures(card, tasks)
+    compute = _program(model, tasks, config, front_end, variables, temperatures)
     return Predictor(
         tasks, card['synthetic'], _uncalibrated(card, tasks, temperatures), front_end, compute
     )
@@ -217,12 +211,37 @@ def _temperatures(card: dict, tasks: Sequence[Task]) -> dict[str, float]:
     """Task -> what its log-odds are divided by, where that was fitted."""
     fitted = card.get('calibration', {})
     own = {task.name: fitted.get(result_name('clean', task.name), {}) for task in tasks}
-    return {name: found['temperature'] for name, found in own.items() if 'temperature' in found}
+    found = {name: one['temperature'] for name, one in own.items() if 'temperature' in one}
+    for name, temperature in found.items():
+        if not 0.01 <= temperature <= 100:
+            raise UserError(
+                f'results.json: no calibration has the temperature {temperature} ({name})'
+            )
+    return found
 
 
-def _program(config, tasks, front_end, variables, temperatures) -> Callable:
+def _mismatch(model, representation, front_end, params) -> str:
+    """What keeps a network from having these parameters; '' = nothing."""
+    samples = int(screening.SHORTEST_SECONDS * front_end.sample_rate)
+    log_mel = (1, front_end.frames(samples), front_end.n_mels)
+    shape = log_mel if representation == 'log_mel' else (1, samples)
+    inputs = jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct((1,), np.int32)
+    init = lambda *x: model.clone(axis_name=None).init(jax.random.key(0), *x, train=False)
+    try:
+        wanted = jax.eval_shape(init, *inputs)['params']
+    except (ArithmeticError, LookupError, TypeError, ValueError, FlaxError) as error:
+        return ' '.join(str(error).split())[:200]  # of attributes that no network can have
+    there = {path: leaf.shape for path, leaf in jax.tree.leaves_with_path(params)}
+    differing = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree.leaves_with_path(wanted)
+        if there.get(path) != leaf.shape
+    ]
+    return f'the parameters {differing[0]} have another shape' if differing else ''
+
+
+def _program(model, tasks, config, front_end, variables, temperatures) -> Callable:
     """`Predictor.compute`."""
-    model = stored_model(config, {task.name: task.outputs for task in tasks})
     seen = front_end if config['representation'] == 'log_mel' else None  # by the network
 
     @jax.jit

@@ -22,7 +22,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from ser_jax.errors import UserError, faults_told
+from ser_jax.errors import UserError, faults_told, printable
 
 _FEW = 8  # speakers: below, a p-value cannot become small
 # Speakers below which the percentile interval is noticeably too narrow: normal differences of 10
@@ -137,7 +137,7 @@ def _write(options, content, table, warnings):
             audio=options.audio,
         )
     for line in warnings:
-        print(f'warning: {line}', file=sys.stderr)
+        print(f'warning: {printable(line)}', file=sys.stderr)
     print(json.dumps(content, indent=1, ensure_ascii=False) if options.format == 'json' else table)
 
 
@@ -267,7 +267,8 @@ def _noted(notes):
 
 
 def _blocks(*blocks):
-    return '\n'.join('\n'.join(line.rstrip() for line in block) + '\n' for block in blocks)
+    tidy = lambda block: '\n'.join(printable(line.rstrip()) for line in block) + '\n'
+    return '\n'.join(map(tidy, blocks))
 
 
 if __name__ == '__main__':

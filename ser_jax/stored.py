@@ -1,15 +1,15 @@
-"""What finished runs keep as JSON, read with suspicion: the folder may come from a stranger."""
+"""Files of finished runs and prepared records, read with suspicion: the folder may come from a stranger."""
 
 import csv
 import json
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ser_jax.errors import UserError, printable
+from ser_jax.errors import UserError
 
+_LARGEST = 2**53  # more is no count, time or loss
 _NUMBER, _MAYBE = (int, float), (int, float, type(None))
 _FOLDS = [{'fold': str, 'n': int, 'uar': _MAYBE, 'validation_speakers': [str]}]
 _CONDITION = {
@@ -46,7 +46,7 @@ CARD = {
     'conditions': {str: _CONDITION},
     'leak_check': {'scripts': int, 'unknown_speakers?': int, 'excluded?': int},
     'cost': {str: _MAYBE},
-    'validation?': {'uar': _NUMBER, 'folds': _FOLDS},
+    'validation?': {'uar': _NUMBER, 'ccc?': _NUMBER, 'folds': _FOLDS},
     'attack_checks?': [{'check': str, 'holds': bool}],
     'calibration?': {str: {'temperature?': _NUMBER, 'ece_calibrated?': _MAYBE}},
     'config?': {str: object},
@@ -63,14 +63,22 @@ CONFIG = {
             **dict.fromkeys(('fmin', 'fmax', 'floor'), _NUMBER),
         }
     },
-    'reported': [str],
 }
 _TEXTS = 'emotion', 'speaker', 'side'  # of an embedding, beside x and y
+_PLOTTED = 'loss', 'validation_uar', 'validation_ccc'
 _METRICS = {'fold': str, 'step': int}
+
+# The kinds of fields that records have, and what TFDS says of each.
+_KINDS = {
+    'features_dict.FeaturesDict': 'featuresDict',
+    'class_label_feature.ClassLabel': 'classLabel',
+    'tensor_feature.Tensor': 'tensor',
+    'text_feature.Text': 'text',
+}
 
 
 def read_json(path: Path, shape: Any) -> Any:
-    """Reads a file that must have a shape; what is not printable in its texts is escaped, as terminals obey some of it.
+    """Reads a file that must have a shape.
 
     Raises:
         UserError: it cannot be read, is not JSON, or has another shape; `FileNotFoundError` stays what it is.
@@ -79,7 +87,9 @@ def read_json(path: Path, shape: Any) -> Any:
         return _checked(json.loads(path.read_text(encoding='utf-8')), shape)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f'cannot read {path}: {error.strerror}') from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f'{path} is not what ser_jax writes: {error}') from error
 
 
@@ -91,7 +101,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     try:
         lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
-        return [_checked(json.loads(line), _METRICS) for line in lines if line.endswith('}')]
+        rows = [_checked(json.loads(line), _METRICS) for line in lines if line.endswith('}')]
+        # Of training that diverged anything may be told: no point of a curve.
+        for row in rows:
+            row.update({name: None for name in _PLOTTED if _problem(row.get(name), _NUMBER, '')})
+        return rows
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{path} is not what ser_jax writes: {error}') from error
 
@@ -118,9 +132,10 @@ def read_card(workdir: str | os.PathLike) -> dict[str, Any] | None:
         classes = len(found['recall'])
         told = [recall for recall in found['recall'].values() if recall is not None]
         square = [len(row) for row in found['confusion']] == classes * [classes]
-        if not (told and square and found['folds']):
+        rated = {'ccc', 'ccc_ci95'} & found.keys()
+        if not (told and square and found['folds']) or len(rated) == 1:
             raise UserError(
-                f'{path} is not what ser_jax writes: {name} lacks classes, folds or cells of its matrix'
+                f'{path} is not what ser_jax writes: {name} lacks classes, folds, an interval or cells of its matrix'
             )
     if not card['conditions'] and not card.get('validation', {}).get('folds'):
         raise UserError(f'{path} is not what ser_jax writes: it holds no result')
@@ -146,11 +161,25 @@ def read_embedding(path: Path) -> list[dict[str, str]]:
         raise UserError(f'{path} is not what ser_jax writes: {error}') from error
 
 
+def check_features(path: Path) -> None:
+    """Refuses a `features.json` of prepared records that names other kinds of fields than ours: TFDS imports what it names.
+
+    Raises:
+        UserError: it does, or cannot be read.
+    """
+    try:
+        if _is_known(json.loads(path.read_text(encoding='utf-8'))):
+            return
+    except (OSError, ValueError, RecursionError):
+        pass
+    raise UserError(f'{path} is not what was written: delete the folder and prepare it anew')
+
+
 def _checked(found: Any, shape: Any) -> Any:
     problem = _problem(found, shape, '')
     if problem:
         raise ValueError(problem)
-    return _printable(found)
+    return found
 
 
 def _problem(found: Any, shape: Any, where: str) -> str:
@@ -176,7 +205,7 @@ def _problem(found: Any, shape: Any, where: str) -> str:
         return next(filter(None, problems), '')
     wanted = shape if isinstance(shape, tuple) else (shape,)
     fits = isinstance(found, wanted) and not (isinstance(found, bool) and bool not in wanted)
-    fits &= not isinstance(found, float) or math.isfinite(found)
+    fits &= not isinstance(found, int | float) or abs(found) <= _LARGEST  # false of NaN
     return '' if fits or object in wanted else _told(found, where)
 
 
@@ -184,11 +213,19 @@ def _told(found: Any, where: str) -> str:
     return f'{where or "the whole"} is {json.dumps(found)[:60]}'
 
 
-def _printable(found: Any) -> Any:
-    if isinstance(found, str):
-        return printable(found)
-    if isinstance(found, list):
-        return [_printable(one) for one in found]
-    if isinstance(found, Mapping):
-        return {printable(name): _printable(one) for name, one in found.items()}
-    return found
+def _is_known(feature: object) -> bool:
+    """Whether a feature in TFDS' JSON is of the kinds that records have: TFDS imports any module that it names."""
+    if not isinstance(feature, dict):
+        return False
+    own = str(feature.get('pythonClassName')).removeprefix('tensorflow_datasets.core.features.')
+    if feature.keys() != {'pythonClassName', _KINDS.get(own)}:
+        return False
+    told = feature[_KINDS[own]]
+    if own != 'features_dict.FeaturesDict':
+        return isinstance(told, dict) and told.keys() <= {
+            'dtype',
+            'encoding',
+            'shape',
+            'numClasses',
+        }
+    return told.keys() == {'features'} and all(map(_is_known, told['features'].values()))

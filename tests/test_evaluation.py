@@ -377,7 +377,9 @@ GRID = """# Grid x
 | emodb | pgd | full | 339 | 0, 1 | 11.0 ± 0.5 | – | – |
 | emodb | clean | no_gender | 339 | 0 | 80.0 | -1.0 [-2.0, +0.1] | 0.5000 |
 
-What the columns mean.
+What the columns mean; Holm: of this table (3).
+
+A check failed.
 """
 
 
@@ -387,7 +389,7 @@ def test_the_lines_of_a_grid_under_one_condition(make_tables, results):
     readme = results / 'README.md'
     readme.write_text(README.replace('GROUP', 'emodb4.clean'))
     assert make_tables.main(options(results)) == 0
-    assert readme.read_text().splitlines()[2:-3] == [
+    assert readme.read_text().splitlines()[2:-2] == [
         'clean, n = 339. 3 of 4 runs are finished. Baseline: full. Code: commit abc.',
         '',
         '| variant | seeds | UAR % (mean ± std) | difference | p (Holm) |',
@@ -395,6 +397,9 @@ def test_the_lines_of_a_grid_under_one_condition(make_tables, results):
         '| full | 0, 1 | 81.0 ± 0.5 | – | – |',
         '| no_gender | 0 | 80.0 | -1.0 [-2.0, +0.1] | 0.5000 |',
         '',
+        "What the columns mean; Holm: of the grid's whole table (3).",
+        '',
+        'A check failed.',
     ]
     readme.write_text(README.replace('GROUP', 'emodb4.fgsm'))
     assert make_tables.main(options(results)) == 1
