@@ -81,12 +81,13 @@ def read_json(path: Path, shape: Any) -> Any:
     """Reads a file that must have a shape.
 
     Raises:
-        UserError: it cannot be read, is not JSON, or has another shape; `FileNotFoundError` stays what it is.
+        FileNotFoundError: there is no such file.
+        UserError: it cannot be read, is not JSON, or has another shape.
     """
     try:
         return _checked(json.loads(path.read_text(encoding='utf-8')), shape)
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(path) from error
     except OSError as error:
         raise UserError(f'cannot read {path}: {error.strerror}') from error
     except (ValueError, RecursionError) as error:

@@ -125,8 +125,10 @@ def fake_run(folder: str, script: str) -> SimpleNamespace:
     )
 
 
-CARD = '{"conditions": {"clean": {}}}'
-FINISH = f'here.mkdir(parents=True, exist_ok=True)\n(here / "results.json").write_text({CARD!r})\n'
+CARD = ROOT / 'results' / 'demo' / 'mtl_aug-seed0' / 'results.json'
+FINISH = (
+    f'import shutil\nhere.mkdir(parents=True, exist_ok=True)\nshutil.copy({str(CARD)!r}, here)\n'
+)
 
 
 def test_what_is_finished_is_skipped_and_what_failed_stops_nothing(tmp_path, capfd):
