@@ -156,9 +156,12 @@ def _footer(card):
 def facts(card: Mapping) -> list[tuple[str, str]]:
     """What stands below the rates of a result card: leak check, labels, cost, device, model, as (name, text)."""
     leaks, cost = card['leak_check'], card['cost']
-    checked = (
-        f'passed: no speaker, audio or id on two sides; {leaks["scripts"]} scripts spoken on both'
+    twice = {name: leaks[name] for name in ('speakers', 'audio', 'ids') if leaks.get(name)}
+    told = (
+        ', '.join(f'{count} {name}' for name, count in twice.items()) or 'no speaker, audio or id'
     )
+    checked = f'{"FAILED" if twice else "passed"}: {told} on two sides'
+    checked += f'; {leaks["scripts"]} scripts spoken on both'
     if leaks.get('unknown_speakers'):
         checked += f'; {leaks["unknown_speakers"]} utterances of unknown speakers in use'
     if leaks.get('excluded'):

@@ -1,5 +1,6 @@
 """What a run costs: seconds of training, of compiling, of waiting for data, and memory."""
 
+import contextlib
 import json
 import sys
 import time
@@ -36,8 +37,11 @@ class Meter:
         self._batch_size = batch_size
         self._path = path
         self._before = {'seconds': 0.0, 'compiling': 0.0, 'waiting': 0.0, 'steps': 0}
-        if path.exists():
-            self._before = json.loads(path.read_text())
+        # Damaged or gone it costs the times before, not the run.
+        with contextlib.suppress(OSError, ValueError):
+            before = json.loads(path.read_text())
+            if isinstance(before, dict) and before.keys() == self._before.keys():
+                self._before = before
         self._waited = 0.0
         self._steps = 0
         self._seconds = self._compiling = 0.0  # until the last pause

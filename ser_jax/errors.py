@@ -32,7 +32,7 @@ def printable(text: str) -> str:
 def faults_told() -> Iterator[None]:
     """Around a command: ends it with one line, exit status 1, where the fault lies with the machine.
 
-    That is no room left on the disk, or another process of a run on several hosts that is gone. Names of files that
+    That is no room left on the disk, another process of a run on several hosts that is gone, or nobody who reads on. Names of files that
     are no text are written with backslashes.
     """
     for output in (sys.stdout, sys.stderr):
@@ -40,10 +40,16 @@ def faults_told() -> Iterator[None]:
             output.reconfigure(errors='backslashreplace')
     try:
         yield
+        sys.stdout.flush()
     except SystemExit as end:
         if end.code and _several_processes():
             _leave(end.code)
         raise
+    except (
+        BrokenPipeError
+    ):  # `… | head` has seen enough; what Python writes at its end has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         chain = list(_chain(error))
         full = next(filter(None, map(_without_room, chain)), None)

@@ -87,6 +87,11 @@ def _read(workdir) -> _Run:
             values = (found.probabilities, *([found.predicted_rating] if found.rated else ()))
             if not all(np.isfinite(value).all() for value in values):
                 raise UserError(f'{path} holds predictions that are not finite')
+            if len(found.id) != card['conditions'][name]['n']:
+                raise UserError(
+                    f'{path} holds {len(found.id)} utterances, but results.json tells of '
+                    f'{card["conditions"][name]["n"]}'
+                )
             clean.append(_Clean(name, found, labels))
     return _Run(
         workdir,

@@ -79,8 +79,8 @@ def main(_: list[str]) -> None:
         if jax.process_index() == 0:
             if card != before:  # else this command has made nothing of it
                 (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
-            print(f'{console.print_table(card)}\nEverything about this run: {workdir}', flush=True)
             html_page.write_page(workdir / 'report' / 'report.html', [workdir])
+            print(f'{console.print_table(card)}\nEverything about this run: {workdir}', flush=True)
     except UserError as error:
         sys.exit(f'error: {error}')
 

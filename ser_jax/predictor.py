@@ -197,7 +197,7 @@ def load(workdir: str | Path) -> Predictor:
     front_end = FrontEnd(**{field.name: stored[field.name] for field in fields(FrontEnd)})
     check_front_end(front_end, f'{workdir / "config.json"}: ')
     model = stored_model(config, {task.name: task.outputs for task in tasks})
-    problem = _mismatch(model, config['representation'], front_end, variables['params'])
+    problem = _mismatch(model, config['representation'], front_end, variables)
     if problem:
         raise UserError(f'{workdir}: config.json and checkpoints/final do not suit: {problem}')
     temperatures = _temperatures(card, tasks)
@@ -220,24 +220,18 @@ def _temperatures(card: dict, tasks: Sequence[Task]) -> dict[str, float]:
     return found
 
 
-def _mismatch(model, representation, front_end, params) -> str:
+def _mismatch(model, representation, front_end, variables) -> str:
     """What keeps a network from having these parameters; '' = nothing."""
     samples = int(screening.SHORTEST_SECONDS * front_end.sample_rate)
     log_mel = (1, front_end.frames(samples), front_end.n_mels)
     shape = log_mel if representation == 'log_mel' else (1, samples)
     inputs = jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct((1,), np.int32)
-    init = lambda *x: model.clone(axis_name=None).init(jax.random.key(0), *x, train=False)
     try:
-        wanted = jax.eval_shape(init, *inputs)['params']
+        own = {name: variables[name] for name in ('params', 'batch_stats')}
+        jax.eval_shape(lambda *x: model.apply(own, *x, train=False), *inputs)
     except (ArithmeticError, LookupError, TypeError, ValueError, FlaxError) as error:
-        return ' '.join(str(error).split())[:200]  # of attributes that no network can have
-    there = {path: leaf.shape for path, leaf in jax.tree.leaves_with_path(params)}
-    differing = [
-        jax.tree_util.keystr(path)
-        for path, leaf in jax.tree.leaves_with_path(wanted)
-        if there.get(path) != leaf.shape
-    ]
-    return f'the parameters {differing[0]} have another shape' if differing else ''
+        return ' '.join(str(error).split())[:200]
+    return ''
 
 
 def _program(model, tasks, config, front_end, variables, temperatures) -> Callable:

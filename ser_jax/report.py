@@ -16,7 +16,6 @@ if __name__ == '__main__':
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import textwrap
@@ -272,8 +271,4 @@ def _blocks(*blocks):
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except BrokenPipeError:  # `… | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    sys.exit(main())

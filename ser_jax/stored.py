@@ -44,7 +44,12 @@ CARD = {
     'seed': int,
     'n_params': int,
     'conditions': {str: _CONDITION},
-    'leak_check': {'scripts': int, 'unknown_speakers?': int, 'excluded?': int},
+    'leak_check': {
+        **dict.fromkeys(('speakers?', 'audio?', 'ids?'), int),
+        'scripts': int,
+        'unknown_speakers?': int,
+        'excluded?': int,
+    },
     'cost': {str: _MAYBE},
     'validation?': {'uar': _NUMBER, 'ccc?': _NUMBER, 'folds': _FOLDS},
     'attack_checks?': [{'check': str, 'holds': bool}],

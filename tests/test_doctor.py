@@ -8,6 +8,8 @@ import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -225,3 +227,12 @@ def test_download_of_a_tar_that_holds_one_folder(tmp_path, monkeypatch):
         status, out, err = call(tmp_path, build, 'urdu')
     assert status == 0, err
     assert ' of 400 published utterances' in out
+
+
+def test_nobody_who_reads_on_is_no_fault():
+    command = [sys.executable, '-m', 'tfds_builders.doctor', 'demo_speech']
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ''
+    assert process.returncode == 1

@@ -466,3 +466,9 @@ def test_stored_cards_follow_from_stored_predictions(path):
         assert labels == stored.get('labels', made['labels'])
         again = evaluation.summarise(found, labels)
         assert rounded(again) == rounded({name: stored[name] for name in again})
+
+
+def test_a_leak_in_a_card_is_told():
+    leaking = card(0) | {'leak_check': {'speakers': 3, 'audio': 0, 'ids': 0, 'scripts': 8}}
+    assert 'FAILED: 3 speakers on two sides; 8 scripts spoken on both' in print_table(leaking)
+    assert 'passed: no speaker, audio or id on two sides' in print_table(card(0))

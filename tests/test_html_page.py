@@ -285,6 +285,11 @@ def test_what_cannot_be_is_one_line(finished, tmp_path, waveforms):
         report.main([f'--workdir={other}', f'--html={page}', '--audio'])
     copy = shutil.copytree(finished[0], tmp_path / 'copy')
     write_predictions(copy / 'predictions' / 'clean.csv', predictions(0), ['a', 'b', 'c'])
+    with pytest.raises(UserError, match=r'holds 60 utterances, but results\.json tells of'):
+        write_page(page, [copy])
+    card = json.loads((copy / 'results.json').read_text())
+    card['conditions']['clean']['n'] = 60
+    evaluation.write_json(copy / 'results.json', card)
     with pytest.raises(UserError, match='lacks wav/'):
         write_page(page, [copy], audio=True)
     assert not page.exists()

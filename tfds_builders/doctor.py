@@ -148,7 +148,9 @@ def _check_records(name: str, data_dir: str | None) -> int:
     for folder, problem in zip(prepared, problems):
         print(f'{folder}: {problem or "as it was written"}')
     if any(problems):
-        print('delete it, and the next run that needs it prepares it again', file=sys.stderr)
+        print(
+            'delete the folder, and the next run that needs it prepares it again', file=sys.stderr
+        )
     return int(any(problems))
 
 
