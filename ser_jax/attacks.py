@@ -214,7 +214,7 @@ def parse_attack(text: str) -> Attack:
     Raises:
         UserError: no such attack, or wrong arguments.
     """
-    name, arguments = parse_call(text)
+    name, arguments = parse_call(text, 'condition')
     if name not in ATTACKS:
         raise UserError(f'attack {name!r} does not exist; there are {", ".join(ATTACKS)}')
     rules = ATTACKS[name][1]

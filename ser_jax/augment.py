@@ -57,7 +57,7 @@ def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
     """
     operations = []
     for text in texts:
-        calls = tuple(parse_call(part) for part in text.split('+'))
+        calls = tuple(parse_call(part, 'augmentation') for part in text.split('+'))
         for name, arguments in calls:
             if name not in augmentations.OPERATIONS:
                 raise UserError(

@@ -38,11 +38,12 @@ def check_arguments(
             raise UserError(f'{what} {text!r}: {field} must be {words}')
 
 
-def parse_call(text: str) -> tuple[str, tuple]:
+def parse_call(text: str, what: str = '') -> tuple[str, tuple]:
     """Splits a call string into its name and literal arguments, without evaluating anything.
 
     Args:
         text: `'name'`, `'name()'` or `'name(1, 0.5, "x")'`.
+        what: kind of thing that is called, for the message.
 
     Returns:
         (name, arguments).
@@ -51,7 +52,7 @@ def parse_call(text: str) -> tuple[str, tuple]:
         UserError: the text is not such a call.
     """
     problem = UserError(
-        f"{text!r} is not of the form name(number or 'text', …), e.g. speed(0.9, 1.1) or noise('rain', 5)"
+        f"{what}{' ' * bool(what)}{text!r} is not of the form name(number or 'text', …), e.g. speed(0.9, 1.1) or noise('rain', 5)"
     )
     try:
         node = ast.parse(text.strip(), mode='eval').body

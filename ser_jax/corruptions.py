@@ -242,7 +242,7 @@ def parse_corruption(text: str) -> Corruption:
     Raises:
         UserError: no such corruption, or wrong arguments.
     """
-    name, arguments = parse_call(text)
+    name, arguments = parse_call(text, 'condition')
     if name not in CORRUPTIONS:
         raise UserError(f'corruption {name!r} does not exist; there are {", ".join(CORRUPTIONS)}')
     rules = CORRUPTIONS[name][1]

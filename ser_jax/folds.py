@@ -95,7 +95,7 @@ def make_folds(
         UserError: unknown protocol or wrong arguments, fewer than three known speakers, an empty
             side.
     """
-    name, arguments = parse_call(protocol)
+    name, arguments = parse_call(protocol, 'protocol')
     if name not in PROTOCOLS:
         raise UserError(f'unknown protocol {name!r}; there are {", ".join(PROTOCOLS)}')
     try:
