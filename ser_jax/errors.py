@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import select
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -45,9 +46,10 @@ def faults_told() -> Iterator[None]:
         if end.code and _several_processes():
             _leave(end.code)
         raise
-    except (
-        BrokenPipeError
-    ):  # `… | head` has seen enough; what Python writes at its end has nowhere to go
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        # What Python writes at its end has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
@@ -63,6 +65,16 @@ def faults_told() -> Iterator[None]:
         if _several_processes():
             _leave(f'error: {told}')
         sys.exit(f'error: {told}')
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of standard output or error is gone, as after `… | head`; else another pipe broke."""
+    if not hasattr(select, 'poll'):  # Windows
+        return False
+    outputs = select.poll()
+    for output in (1, 2):
+        outputs.register(output, 0)
+    return any(event & select.POLLERR for _, event in outputs.poll(0))
 
 
 def _several_processes() -> bool:

@@ -20,7 +20,7 @@ import soundfile
 from conftest import ROOT
 from trees import beep, call, failed, spoil, write_emodb
 
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, faults_told
 from tfds_builders import build, doctor, downloads
 from tfds_builders.emodb.emodb_dataset_builder import Builder as EmoDB
 from tfds_builders.urdu.urdu_dataset_builder import Builder as URDU
@@ -236,3 +236,8 @@ def test_nobody_who_reads_on_is_no_fault():
         process.stdout.close()
         assert process.stderr.read() == ''
     assert process.returncode == 1
+
+
+def test_another_pipe_that_breaks_keeps_its_traceback():
+    with pytest.raises(BrokenPipeError), faults_told():
+        raise BrokenPipeError
