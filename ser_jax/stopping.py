@@ -1,4 +1,6 @@
-"""Ends a command on SIGTERM and SIGINT (Ctrl-C) within seconds: one line that says how to go on, exit status 143 or 130.
+"""Ends a command on SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a terminal that closes) within seconds.
+
+It says in one line how to go on; its exit status is 143, 130 or 129.
 
     if __name__ == '__main__':
         stopping.listen('the same command goes on from the last checkpoint')  # before slow imports
@@ -25,6 +27,8 @@ _DEADLINE = 8.0  # seconds from the signal to the end of the process, come what 
 _IDLE = 2.0  # … where nothing is to be saved, and the main thread does not react
 _AGAIN = 0.5  # … from a second signal
 _HEARD = 0  # among the numbers of signals: the main thread has been told
+# Windows has no SIGHUP.
+_SIGNALS = [getattr(signal, n) for n in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, n)]
 
 
 class _Listener:
@@ -54,7 +58,7 @@ class _Listener:
         # Python itself writes the number of a signal there, whatever the main thread is doing.
         signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name='stopping', daemon=True).start()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._handle)
 
@@ -62,6 +66,7 @@ class _Listener:
         """Called in the main thread, as soon as it runs Python."""
         self.number = self.number or number
         self._signals += 1
+        _leave_closed_terminal()
         self.heard()
         if self._signals > 1 or not self.deferring:
             self.leave()
@@ -80,7 +85,7 @@ class _Listener:
             if not select.select([self._inbox], [], [], left)[0]:
                 self._end()
             byte, now = self._inbox.recv(1)[0], time.monotonic()
-            if byte not in (_HEARD, signal.SIGTERM, signal.SIGINT):
+            if byte not in (_HEARD, *_SIGNALS):
                 continue
             first = first or now
             reacts = self.saving or (byte == _HEARD and not self.deferring)
@@ -106,15 +111,28 @@ class _Listener:
             child.kill()
         if self._said.acquire(blocking=False):
             line = f'stopped by {signal.Signals(self.number).name}: {self.how}\n'
-            os.write(2, line.encode())
+            with contextlib.suppress(OSError):  # nobody reads
+                os.write(2, line.encode())
         os._exit(128 + self.number)
+
+
+def _leave_closed_terminal() -> None:
+    """Lets what is written to a terminal that is gone go nowhere: it would be an error where a checkpoint is due."""
+    if not hasattr(select, 'poll'):
+        return
+    outputs = select.poll()
+    for output in (1, 2):
+        outputs.register(output, 0)
+    for output, event in outputs.poll(0):
+        if event & (select.POLLHUP | select.POLLERR):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
 
 
 _listener = _Listener()
 
 
 def listen(how: str, seconds: float = _DEADLINE) -> None:
-    """Takes SIGTERM and SIGINT over; in the main thread only, before whatever takes long.
+    """Takes SIGTERM, SIGINT and SIGHUP over; in the main thread only, before whatever takes long.
 
     Args:
         how: to go on after them, for the line at the end.

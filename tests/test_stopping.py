@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C at any moment: one line, 143 or 130, and the same command goes on as if nothing had been."""
+"""SIGTERM, Ctrl-C and SIGHUP at any moment: one line, 143, 130 or 129, and the same command goes on as if nothing had been."""
 
 import json
 import os
@@ -171,7 +171,7 @@ def test_stopped_twice_between_the_same_two_validations(beeps, tmp_path, undistu
     [
         ('start', signal.SIGTERM),
         ('imports', signal.SIGINT),
-        ('compiling', signal.SIGTERM),
+        ('compiling', signal.SIGHUP),
         ('step 1/', signal.SIGINT),
         ('last step', signal.SIGTERM),
     ],
@@ -189,6 +189,38 @@ def test_at_any_moment_it_ends_in_time_and_can_go_on(beeps, tmp_path, undisturbe
     result = run(*command(beeps, workdir))
     assert result.returncode == 0, result.stderr
     assert_same(workdir, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes(beeps, tmp_path):
+    """As a connection that breaks: what was trained so far is kept."""
+    workdir, log = tmp_path / 'run', tmp_path / 'log'
+    words = (*command(beeps, workdir), '--config.eval_every=80')  # no checkpoint before the end
+    terminal = 'import pty, sys; pty.spawn(sys.argv[1:])'
+    with log.open('w') as file:
+        process = subprocess.Popen(
+            [sys.executable, '-c', terminal, sys.executable, '-m', *words],
+            cwd=ROOT,
+            env={**os.environ, **simulated(1)},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+        )
+    while not re.search(r'step \d+/80', log.read_text()):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    latest, begin = workdir / 'checkpoints' / 'fold_01' / 'latest', time.monotonic()
+    while not (latest.exists() and Checkpoints(latest, read_only=True).step):
+        assert time.monotonic() - begin < SECONDS
+        time.sleep(0.1)
+    step = Checkpoints(latest, read_only=True).step
+    assert 0 < step < 80
+    time.sleep(SECONDS)
+    result = run(*words)
+    assert result.returncode == 0, result.stderr
+    assert f'goes on from step {step}\n' in result.stderr
 
 
 @pytest.mark.slow
