@@ -1,4 +1,7 @@
-"""Evaluation conditions beside `clean`: what is done to the test utterances of a fold before its model hears them."""
+"""Evaluation conditions beside `clean`: what is done to the test utterances of a fold before its model hears them.
+
+While a system is developed (`config.report_test = False`), to its validation utterances instead.
+"""
 
 import re
 import zlib
@@ -149,7 +152,7 @@ class Recordings(NamedTuple):
 
 
 class Tester:
-    """Predicts test utterances under the conditions of a config.
+    """Predicts utterances under the conditions of a config.
 
     Everything that the conditions need is opened at once, so that a run fails before it trains.
 
@@ -200,8 +203,12 @@ class Tester:
             return self._clips[name][1]
         return self._source.fingerprint if name.startswith('transfer_') else ''
 
+    def rows(self, fold: Fold) -> np.ndarray:
+        """The utterances of a fold that are tested: the validation's where no test speaker may be read."""
+        return fold.test if self._experiment.config.report_test else fold.validation
+
     def predict(self, name: str, variables: dict, fold: Fold) -> tuple[dict[str, np.ndarray], dict]:
-        """What the model says of a fold's test utterances under a condition.
+        """What the model says of a fold's utterances (`rows`) under a condition.
 
         Args:
             name: `clean`, or of `conditions`.
@@ -211,7 +218,7 @@ class Tester:
         Returns:
             (reported task -> probabilities float32 [N, K] or ratings [N, 1]; what else there is to say, numbers by name).
         """
-        experiment, rows = self._experiment, fold.test
+        experiment, rows = self._experiment, self.rows(fold)
         if name == 'clean':
             return inference.predict(experiment, variables, experiment.utterances(rows)), {}
         condition = self.conditions[name]

@@ -27,7 +27,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.protocol = ''  # call string, e.g. 'speaker_folds(4)'; '' = the corpus's usual one
     config.folds = ()  # numbers of the folds to run, from 1; () = all
     config.validation = True  # False: validation speakers train too, the last parameters are tested
-    config.report_test = True  # False: development; test speakers are never read (no final model)
+    config.report_test = True  # False: development; test speakers are never read, conditions take validation speakers
     config.final = True  # train a last model on all speakers, for predict and export
     config.labelled_share = 1.0  # of each training speaker's utterances; the rest join unlabelled
     config.labelled = ()  # other prepared corpora that join training with their emotion labels

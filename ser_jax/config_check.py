@@ -189,9 +189,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     twice = set(config.labelled) & set(config.unlabelled)
     if twice:
         raise UserError(f'{min(twice)} is both in config.labelled and in config.unlabelled')
-    for field in ('conditions', 'test_corpora'):
-        if config[field] and not config.report_test:
-            raise UserError(f'config.{field} are tested: they need config.report_test')
+    if config.test_corpora and not config.report_test:
+        raise UserError('config.test_corpora are tested: they need config.report_test')
     if config.test_corpora and not config.final:
         raise UserError(
             'config.test_corpora are tested with the final model: they need config.final'

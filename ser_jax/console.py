@@ -35,10 +35,10 @@ def print_table(card: Mapping) -> str:
             blocks.insert(2, [_validation_line(card['validation'])])
         if len(conditions) > len(shown):
             blocks.append(_conditions(conditions))
-        if card.get('attack_checks'):
-            blocks.append(_attack_checks(card['attack_checks']))
     else:
         blocks += _validation(card['validation'])
+    if card.get('attack_checks'):
+        blocks.append(_attack_checks(card['attack_checks']))
     blocks.append(_footer(card))
     tidy = lambda block: '\n'.join(printable(line.rstrip()) for line in block) + '\n'
     return '\n'.join(map(tidy, blocks))
@@ -133,7 +133,13 @@ def _attack_checks(checks):
 
 def _validation(result):
     line = f'{_validation_line(result)}; no test speaker was read'
-    return [[line], _folds(result['folds'], 'validation_speakers', ('uar',))]
+    blocks = [[line], _folds(result['folds'], 'validation_speakers', ('uar',))]
+    tried = result.get('conditions', {})
+    if tried:
+        width = max(len('condition'), *map(len, tried))
+        lines = [f'{name:<{width}}{_percent(uar):>8}' for name, uar in tried.items()]
+        blocks.append([f'{"condition":<{width}}{"UAR %":>8}', *lines])
+    return blocks
 
 
 def _validation_line(result):

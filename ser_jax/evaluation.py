@@ -99,19 +99,23 @@ def _concordance(predictions, n_bootstrap, seed):
     return {'ccc': metrics.ccc(*pairs), 'ccc_ci95': comparison.interval(drawn)}
 
 
-def summarise_validation(folds: Sequence[Mapping]) -> dict:
+def summarise_validation(
+    folds: Sequence[Mapping], conditions: Mapping[str, float] | None = None
+) -> dict:
     """What a run with `report_test = False` may say: the validation UAR of each fold and its mean.
 
     Args:
         folds: `fold`, `validation_speakers`, `n`, `uar` of each; with several tasks `uar_<task>`, with predicted
             ratings `ccc`, `score`, `ccc_<task>`.
+        conditions: name -> mean UAR under it.
 
     Returns:
-        The rates: their means over the folds, and `folds`.
+        The rates: their means over the folds, and `folds`; `conditions` where there are any.
     """
     rates = [name for name in folds[0] if name.startswith(('uar', 'ccc', 'score'))]
     means = {name: np.mean([fold[name] for fold in folds]) for name in rates}
-    return _plain(means | {'folds': list(folds)})
+    tried = {'conditions': conditions} if conditions else {}
+    return _plain(means | {'folds': list(folds)} | tried)
 
 
 def result_card(

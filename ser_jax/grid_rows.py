@@ -63,7 +63,12 @@ def _results(card: Mapping) -> Mapping[str, Mapping]:
     if card['conditions']:
         return card['conditions']
     validation = card['validation']
-    return {'validation': {**validation, 'n': sum(fold['n'] for fold in validation['folds'])}}
+    n = sum(fold['n'] for fold in validation['folds'])
+    tried = {
+        f'validation_{name}': {'uar': uar, 'n': n}
+        for name, uar in validation.get('conditions', {}).items()
+    }
+    return {'validation': {**validation, 'n': n}, **tried}
 
 
 def _rows_of(condition, tested, baseline, workdir) -> list[Row]:
@@ -75,7 +80,8 @@ def _rows_of(condition, tested, baseline, workdir) -> list[Row]:
         if runs:
             row = _row(condition, runs)
             # A validation is over other speakers for every fold, and has no predictions.
-            if condition != 'validation' and variant != baseline and folders.get(baseline):
+            validated = condition.startswith('validation')
+            if not validated and variant != baseline and folders.get(baseline):
                 row |= compare(folders[variant], folders[baseline], condition)
             rows.append(row)
     return rows

@@ -87,6 +87,8 @@ def _tiles(card):
     if card.get('validation'):
         text = 'validation UAR' + ('' if shown else '; no test speaker was read')
         tiles.append((f'{percent(card["validation"]["uar"])} %', text))
+        tried = card['validation'].get('conditions', {})
+        tiles += [(f'{percent(uar)} %', f'validation UAR, {name}') for name, uar in tried.items()]
     made = [
         element(
             'div', element('b', rate), *(element('span', text) for text in texts), class_='tile'

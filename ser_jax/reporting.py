@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ser_jax import conditions, evaluation, figures
+from ser_jax import conditions, evaluation, figures, metrics
 from ser_jax import workdir as workdirs
 from ser_jax.attention import draw_attention
 from ser_jax.calibration import calibrate
@@ -58,6 +58,7 @@ def report(
         predictions, labels = read_predictions(workdir / 'predictions' / f'{name}.csv')
         results[name] = evaluation.summarise(predictions, labels) | cross.about(name)
     if config.validation and folds:
+        tried = {} if config.report_test else _validated(experiment, tester, workdir)
         validation = evaluation.summarise_validation(
             [
                 {
@@ -67,8 +68,10 @@ def report(
                     **_validation(summary),
                 }
                 for fold, summary in zip(experiment.folds, summaries)
-            ]
+            ],
+            tried,
         )
+        rates = rates or {'clean': validation['uar'], **tried}
     content = workdirs.compared(workdirs.as_json(config))
     del content['seed']  # runs that differ in nothing else make one row of a table
     card = evaluation.result_card(
@@ -136,6 +139,21 @@ def _pooled(folds: list[str], workdir: Path, result: str) -> Predictions:
     """Predictions of all folds."""
     files = [workdirs.predictions_file(workdir, name, result) for name in folds]
     return pool([read_predictions(file)[0] for file in files])
+
+
+def _validated(experiment: Experiment, tester: Tester, workdir: Path) -> dict[str, float]:
+    """Condition -> UAR on the validation speakers under it, mean over folds and reported tasks."""
+    rates = {}
+    for condition in tester.conditions:
+        told = []
+        for fold in experiment.folds:
+            for task in experiment.reported:
+                name = workdirs.result_name(f'validation_{condition}', task.name)
+                said = read_predictions(workdirs.predictions_file(workdir, fold.name, name))[0]
+                counts = metrics.confusion_matrix(said.label, said.prediction, len(task.classes))
+                told.append(metrics.uar(counts))
+        rates[condition] = float(np.mean(told))
+    return rates
 
 
 def _calibration(experiment: Experiment, workdir: Path) -> dict[str, dict[str, float]]:

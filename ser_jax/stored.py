@@ -51,7 +51,12 @@ CARD = {
         'excluded?': int,
     },
     'cost': {str: _MAYBE},
-    'validation?': {'uar': _NUMBER, 'ccc?': _NUMBER, 'folds': _FOLDS},
+    'validation?': {
+        'uar': _NUMBER,
+        'ccc?': _NUMBER,
+        'folds': _FOLDS,
+        'conditions?': {str: _NUMBER},
+    },
     'attack_checks?': [{'check': str, 'holds': bool}],
     'calibration?': {str: {'temperature?': _NUMBER, 'ece_calibrated?': _MAYBE}},
     'config?': {str: object},

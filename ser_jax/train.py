@@ -35,8 +35,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
         workdir: the run's folder; a run that was cut short goes on from its last checkpoint.
 
     Returns:
-        The result card (`results.json`). With `config.report_test = False` it has no conditions, but
-        the validation UARs only, and no test speaker's utterance has been read.
+        The result card (`results.json`). With `config.report_test = False` it has the validation UARs only, also
+        under the conditions, and no test speaker's utterance has been read.
 
     Raises:
         UserError: a config that cannot be run, or a workdir of another one.
@@ -73,8 +73,7 @@ def _train_all(experiment: Experiment, tester: Tester, workdir: Path) -> None:
     titled = [(fold, f'{fold.name} ({k}/{count})') for k, fold in enumerate(experiment.folds, 1)]
     _train(experiment, tester, titled, config.steps, workdir, log)
     for fold in experiment.folds:  # cut off before, or with new conditions
-        if config.report_test:
-            _predict_fold(experiment, tester, fold, workdir)
+        _predict_fold(experiment, tester, fold, workdir)
     if config.final and config.report_test:  # development leaves the test speakers alone
         nobody = np.empty(0, np.int64)
         everybody = Fold('final', experiment.rows, nobody, nobody, ())
@@ -86,15 +85,16 @@ def _train_all(experiment: Experiment, tester: Tester, workdir: Path) -> None:
 
 def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bool:
     """Whether a finished run is asked for conditions that its card lacks."""
+    found = card['conditions']
     if not config.report_test:
-        return False
+        found = card.get('validation', {}).get('conditions', {})
     names = {'cross_' + name.replace('/', '_') for name in config.test_corpora}
     if config.target_statistics:
         names |= {f'{name}_target_statistics' for name in names}
     names |= parse_conditions(config.conditions).keys()
     names = {workdirs.result_name(name, task) for name in names for task in config.reported}
     changed = bool(names) and card.get('tested_with') != tested_with(config)
-    return changed or not names <= set(card['conditions'])
+    return changed or not names <= set(found)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -123,9 +123,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
             raise UserError(
                 f'{workdir} has no finished {missing[0]}: run it with --mode=train first'
             )
-        if config.report_test:
-            for fold in experiment.folds:
-                _predict_fold(experiment, tester, fold, workdir, anew=True)
+        for fold in experiment.folds:
+            _predict_fold(experiment, tester, fold, workdir, anew=True)
         _predict_corpora(experiment, cross, workdir, anew=True)
         return report(experiment, tester, cross, workdir)
 
@@ -149,7 +148,7 @@ def _train(
             evaluation.write_json(workdirs.summary_file(workdir, job.fold.name), summary)
             loop.discard_latest(job.folder)
         multihost_utils.sync_global_devices(f'summary {job.fold.name}')
-        if experiment.config.report_test and len(job.fold.test):
+        if len(tester.rows(job.fold)):
             _predict_fold(experiment, tester, job.fold, workdir)
 
 
@@ -162,8 +161,11 @@ def _predict_fold(
 ) -> None:
     """Predicts with a fold's kept parameters what is not yet there (or `anew`).
 
-    That is its test utterances, under every condition, and its validation utterances, which calibrate.
+    That is its test utterances, under every condition, and its validation utterances, which calibrate; the latter under
+    every condition where no test speaker may be read.
     """
+    tested = experiment.config.report_test
+    side = '' if tested else 'validation_'
 
     def files(name):
         results = [workdirs.result_name(name, task.name) for task in experiment.reported]
@@ -173,7 +175,8 @@ def _predict_fold(
     names = [
         name
         for name in ('clean', *tester.conditions)
-        if anew or not workdirs.is_made(*files(name), tester.made_with(name))
+        if (tested or name != 'clean')
+        and (anew or not workdirs.is_made(*files(side + name), tester.made_with(name)))
     ]
     to_validate = files('validation')[0] if len(fold.validation) else []
     if not anew and all(path.exists() for path in to_validate):
@@ -194,14 +197,14 @@ def _predict_fold(
         answers, facts = tester.predict(name, variables, fold)
         if jax.process_index() > 0:
             continue
-        paths, told = files(name)
+        paths, told = files(side + name)
         for path in paths:
             # What was made with something else must not be taken for this, should we be killed here.
             path.unlink(missing_ok=True)
         evaluation.write_json(
-            told, {'made_with': tester.made_with(name), 'n': len(fold.test), **facts}
+            told, {'made_with': tester.made_with(name), 'n': len(tester.rows(fold)), **facts}
         )
-        _write_answers(experiment, fold.name, fold.test, answers, paths)
+        _write_answers(experiment, fold.name, tester.rows(fold), answers, paths)
     multihost_utils.sync_global_devices(f'predictions {fold.name}')
 
 

@@ -15,6 +15,7 @@ from test_grid_plan import plan, write_grid
 
 from ser_jax import grid, grid_plan, grid_runs
 from ser_jax.errors import UserError
+from ser_jax.reporting import tested_with
 from ser_jax.workdir import as_json, compared
 
 DEMO = 'configs/grids/demo.py'
@@ -173,7 +174,13 @@ def test_a_condition_that_was_added_is_still_to_be_tested(tmp_path):
     assert grid_runs.state(tmp_path, one) == 'finished'
     one.config.conditions = ('telephone',)
     assert grid_runs.state(tmp_path, one) == 'begun'
-    one.config.report_test = False
+    one.config.report_test = False  # tried on validation speakers
+    assert grid_runs.state(tmp_path, one) == 'begun'
+    card = tmp_path / one.folder / 'results.json'
+    told = json.loads(card.read_text())
+    told['validation'] = {'uar': 0.5, 'folds': [], 'conditions': {'telephone': 0.5}}
+    told['tested_with'] = tested_with(one.config)
+    card.write_text(json.dumps(told))
     assert grid_runs.state(tmp_path, one) == 'finished'
 
 

@@ -16,6 +16,7 @@ from configs.mtl_aug import get_config
 from ser_jax import train
 from ser_jax.config_check import check_config
 from ser_jax.errors import UserError
+from ser_jax.predictions import read_predictions
 
 CONFIG = '--config=configs/mtl_aug.py'
 
@@ -366,6 +367,34 @@ def test_development_never_reads_test_speakers(beeps, tmp_path):
     assert card['conditions'] == {}
     assert not list((tmp_path / 'run').rglob('clean.csv'))
     assert {row['fold'] for row in metrics(tmp_path / 'run')} == {'fold_01'}
+    assert 'conditions' not in card['validation']
+
+    # Conditions that are asked for later are tried on the same speakers, with the parameters that were kept.
+    result = smoke(
+        beeps,
+        tmp_path / 'run',
+        '--config.report_test=False',
+        '--config.final=True',
+        "--config.conditions=('gain(0)', 'pgd(100., 2)')",
+        f'--config.data.manual_dir={beeps["manual_dir"]}/beeps',
+    )
+    assert result.returncode == 0, result.stderr
+    tried = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert tried['conditions'] == {}
+    rates = tried['validation'].pop('conditions')
+    assert tried['validation'] == card['validation']
+    folder = tmp_path / 'run' / 'checkpoints' / 'fold_01'
+    names = ('', '_gain_0', '_pgd_100_2_1')
+    files = {name: read_predictions(folder / f'validation{name}.csv')[0] for name in names}
+    np.testing.assert_array_equal(files[''].id, files['_gain_0'].id)
+    speakers = card['validation']['folds'][0]['validation_speakers']
+    assert set(files['_gain_0'].speaker) == set(speakers)
+    assert rates['gain_0'] == pytest.approx(card['validation']['uar'])
+    of_labels = {n: p.probabilities[np.arange(len(p.id)), p.label] for n, p in files.items()}
+    assert of_labels['_pgd_100_2_1'].mean() < of_labels['_gain_0'].mean()
+    assert rates.keys() == {'gain_0', 'pgd_100_2_1'}
+    assert 'checks of the attacks' in result.stdout
+    assert re.search(r'^gain_0 +\d', result.stdout, re.M)
 
 
 def test_a_further_task_is_one_config_line(beeps, tmp_path):

@@ -156,7 +156,7 @@ def test_a_type_that_trains_is_not_tested(beeps, noises):
         ({'noise_corpus': 'csv_corpus/noises', 'augmentations': ()}, 'no augmentation noise'),
         ({'few_shot': (5,)}, 'few_shot is set, but there is no config.test_corpora'),
         ({'target_statistics': True}, 'target_statistics is set'),
-        ({'conditions': ('telephone',), 'report_test': False}, 'need config.report_test'),
+        ({'test_corpora': ('csv_corpus/hums',), 'report_test': False}, 'need config.report_test'),
     ],
 )
 def test_what_cannot_be_is_refused(beeps, noises, fields, message):
