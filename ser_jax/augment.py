@@ -76,7 +76,7 @@ def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
         order = [_ORDER.get(name, 2) for name, _ in calls]
         if order != sorted(order) or len({name for name, _ in calls}) < len(calls):
             raise UserError(
-                f'augmentation {text!r}: each operation once, speed first, mixup before noise and masks'
+                f'augmentation {text!r}: each operation once, speed first, then mixup, then the others'
             )
         operations.append(Operation(text, calls))
     return tuple(operations)

@@ -40,6 +40,11 @@ OPERATIONS = {
         lambda lowest_snr, highest_snr: lowest_snr <= highest_snr,
         'lowest ≤ highest SNR, in dB',
     ),
+    'gain': (lambda lowest, highest: -60 <= lowest <= highest <= 60, '-60 ≤ lowest ≤ highest ≤ 60'),
+    'filter_augment': (
+        lambda bands, largest: type(bands) is int and 1 <= bands <= 20 and 0 < largest <= 60,
+        'a whole number of bands from 1 to 20, and a largest gain in dB, above 0, at most 60',
+    ),
 }
 
 
@@ -194,6 +199,53 @@ def noise(keys: jax.Array, batch: dict, lowest_snr: float, highest_snr: float) -
     snr = lowest_snr + (highest_snr - lowest_snr) * uniform[:, 0]
     gain = level - sound_level - snr * _DB
     return {'log_mel': jnp.logaddexp(batch['log_mel'], sound + gain[:, None, None])}
+
+
+def gain(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
+    """Makes each utterance louder or softer, background and all, as another distance or microphone does.
+
+    What falls below the floor of the front end is lost, as it is in recordings.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        lowest: dB.
+        highest: dB.
+
+    Returns:
+        New 'log_mel', 'clean_log_mel': what is reconstructed is as loud as what is heard.
+    """
+    draw = lambda key: jax.random.uniform(key, (1, 1), minval=lowest, maxval=highest)
+    added = _DB * jax.vmap(draw)(keys)
+    fields = ('log_mel', 'clean_log_mel')
+    return {name: jnp.maximum(batch[name] + added, batch['floor']) for name in fields}
+
+
+def filter_augment(keys: jax.Array, batch: dict, bands: int, largest: float) -> dict:
+    """Filters each utterance as another room, microphone or channel might (Nam et al. 2022, arXiv 2110.03282).
+
+    FilterAugment of the linear type: gains at the edges of bands of random widths, linear in between.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        bands: how many.
+        largest: the gains are uniform in ± this, dB.
+
+    Returns:
+        New 'log_mel'; the clean one stays.
+    """
+    n_mels = batch['log_mel'].shape[-1]
+
+    def curve(key):
+        key, of_gains = jax.random.split(key)
+        inner = jnp.sort(jax.random.uniform(key, (bands - 1,), maxval=n_mels - 1.0))
+        edges = jnp.concatenate([jnp.zeros(1), inner, jnp.full(1, n_mels - 1.0)])
+        gains = jax.random.uniform(of_gains, (bands + 1,), minval=-largest, maxval=largest)
+        return jnp.interp(jnp.arange(n_mels, dtype=jnp.float32), edges, gains)
+
+    added = _DB * jax.vmap(curve)(keys)[:, None, :]
+    return {'log_mel': jnp.maximum(batch['log_mel'] + added, batch['floor'])}
 
 
 def rows(x: jax.Array, index: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from ser_jax import augment, augmentations, mel
 from ser_jax.errors import UserError
 
 ALL = ('speed(0.8, 1.25)', 'mixup(0.4)', 'spec_mask(2, 0.2, 0.2)', 'noise(5, 20)')
+DB = np.log(10) / 10
 FRAMES = 100
 
 
@@ -236,16 +237,65 @@ def test_type_is_not_readable_from_length_zeros_or_floor():
         ('speed(0.9)', 'takes 2 numbers'),
         ('speed(1.1, 0.9)', 'lowest'),
         ('noise(0, 10) + speed(0.9, 1.1)', 'speed first'),
-        ('noise(0, 10) + mixup(0.2)', 'mixup before'),
+        ('noise(0, 10) + mixup(0.2)', 'then mixup'),
         ('mixup(0)', 'above 0'),
         ('spec_mask(2.5, 0.1, 0.1)', 'whole number'),
         ('noise("a", 2)', 'SNR'),
+        ('gain(10, -10)', 'lowest'),
+        ('filter_augment(2.5, 6)', 'whole number'),
+        ('filter_augment(3, 0)', 'above 0'),
         ('speed(lowest, 2)', 'not of the form'),
     ],
 )
 def test_bad_operations_are_refused(text, message):
     with pytest.raises(UserError, match=message):
         augment.parse_operations((text,))
+
+
+def test_gain_is_that_of_the_waveform():
+    x = np.stack([speech(k, 1.2) for k in range(3)])
+    features = np.stack([log_mel(samples) for samples in x])
+    batch = {'log_mel': features, 'clean_log_mel': features + 1, 'floor': np.log(1e-6)}
+    for db in (-20.0, 0.0, 6.0):
+        out = augmentations.gain(jax.random.split(jax.random.key(0), 3), batch, db, db)
+        expected = np.stack([log_mel(samples * 10 ** (db / 20)) for samples in x])
+        loud = expected > np.log(1e-6) + 5  # near the floor that is a part of the sum
+        np.testing.assert_allclose(np.asarray(out['log_mel'])[loud], expected[loud], atol=0.03)
+        assert out['log_mel'].min() >= np.log(1e-6) - 1e-5
+        np.testing.assert_allclose(
+            np.asarray(out['clean_log_mel'])[loud], np.asarray(out['log_mel'])[loud] + 1, atol=1e-4
+        )
+
+
+FLAT = {name: np.zeros((200, 3, 80), np.float32) for name in ('log_mel', 'clean_log_mel')}
+
+
+def drawn(operation, *arguments):
+    """What an operation adds to 200 utterances of nothing but zeros, far above the floor; dB [200, 3, 80]."""
+    keys = jax.random.split(jax.random.key(0), 200)
+    return np.asarray(operation(keys, FLAT | {'floor': -100.0}, *arguments)['log_mel']) / DB
+
+
+def test_gains_are_spread_over_their_range():
+    added = drawn(augmentations.gain, -20, 10)
+    assert np.ptp(added, axis=(1, 2)).max() == 0
+    assert -20 <= added.min() < -19
+    assert 9 < added.max() <= 10
+    assert abs(added.mean() + 5) < 2
+
+
+def test_filter_augment_is_a_broken_line_over_the_bands():
+    curves = drawn(augmentations.filter_augment, 4, 12.0)
+    np.testing.assert_array_equal(curves[:, 0], curves[:, 2])  # the same in all frames
+    curves = curves[:, 0]
+    bends = (np.abs(np.diff(curves, 2)) > 1e-3).sum(1)
+    assert (
+        3 <= bends.max() <= 6
+    )  # an edge between two bands bends the line at the band on either side
+    assert -12 <= curves.min() < -11.5
+    assert 11.5 < curves.max() <= 12
+    assert np.ptp(curves, axis=0).min() > 15  # no band stays as it is
+    assert np.ptp(curves, axis=1).min() > 1  # nor is it a mere gain
 
 
 def test_combined_operations_are_one_type(batch):
