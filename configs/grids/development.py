@@ -1,0 +1,66 @@
+"""What MTL-AUG might learn from beside its frozen recipe, on validation speakers of EMO-DB; as many tries for the single task.
+
+python -m ser_jax.grid --config=configs/grids/development.py     (needs emodb and esc10 prepared)
+
+No test speaker is read. Every network is judged at its last step; the types of noise are none that a test takes.
+"""
+
+_FROZEN = (
+    'speed(0.87, 1.15)',
+    'mixup(0.3)',
+    'spec_mask(2, 0.15, 0.15)',
+    'noise(10, 30)',
+)
+_GAIN, _FILTER = 'gain(-20, 10)', 'filter_augment(4, 12)'
+
+
+def get_grid() -> dict:
+    """Five of the ten folds: eight of the ten speakers validate."""
+    full = {
+        'frozen': _FROZEN,
+        'gain': (*_FROZEN, _GAIN),
+        'filter': (*_FROZEN, _FILTER),
+        'gain_filter': (*_FROZEN, f'{_GAIN} + {_FILTER}'),
+        'everywhere': (*(f'{text} + {_GAIN} + {_FILTER}' for text in _FROZEN),),
+    }
+    single_task = {
+        'frozen': {},
+        'shorter': {'steps': 800, 'eval_every': 800},
+        'decay': {'optimiser.weight_decay': 2.0},
+        'rate': {'optimiser.learning_rate': 3e-3},
+        'dropout': {'model.dropout': 0.4},
+    }
+    return {
+        'config': 'configs/mtl_aug.py',
+        'settings': {
+            'emodb': {
+                'argument': 'emodb',
+                'changes': {
+                    'report_test': False,
+                    'final': False,
+                    'folds': (1, 3, 5, 7, 9),
+                    'eval_every': 1200,
+                    'parallel_runs': 2,
+                    'test_noise_corpus': 'esc10',
+                    'conditions': (
+                        "noise('sea_waves', 5)",
+                        "noise('crackling_fire', 5)",
+                        "noise('rooster', 5)",
+                        'reverberation(0.5)',
+                        'gain(-20)',
+                        'telephone',
+                    ),
+                },
+            }
+        },
+        'variants': {
+            **{
+                f'full_{name}': {'changes': {'augmentations': augmentations}}
+                for name, augmentations in full.items()
+            },
+            **{
+                f'single_{name}': {'argument': 'single_task', 'changes': changes}
+                for name, changes in single_task.items()
+            },
+        },
+    }
