@@ -13,7 +13,6 @@ if __name__ == '__main__':
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 from absl import logging
 
 from ser_jax.errors import UserError, faults_told
+from ser_jax.paths import keep_compiled
 
 
 @faults_told()
@@ -46,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options) -> int:
-    os.environ.setdefault(
-        'JAX_COMPILATION_CACHE_DIR', str(Path('~/.cache/ser_jax/compiled').expanduser())
-    )
+    keep_compiled()
     from ser_jax.artefact import write_export  # after the flags: JAX is slow to import
 
     differences = write_export(options.workdir, options.out, options.format)

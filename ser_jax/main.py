@@ -44,7 +44,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ser_jax.errors import UserError, faults_told, printable
-from ser_jax.paths import local_path
+from ser_jax.paths import keep_compiled, local_path
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'see above')
@@ -57,11 +57,7 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # JAX and Orbax tell much that is of no use here
     warnings.formatwarning = lambda message, *_: f'warning: {printable(str(message))}\n'
     config = _CONFIG.value
-    # Before JAX is imported; compiled programs are kept beside the prepared corpora.
-    os.environ.setdefault(
-        'JAX_COMPILATION_CACHE_DIR',
-        str(Path(config.data.data_dir).expanduser().parent / 'compiled'),
-    )
+    keep_compiled(config.data.data_dir)
     if config.parallel_runs > 1 and 'device_count' not in os.environ.get('XLA_FLAGS', ''):
         # On a CPU each run gets a device, which is a core; without effect on accelerators.
         os.environ.setdefault('JAX_NUM_CPU_DEVICES', str(config.parallel_runs))

@@ -1,4 +1,4 @@
-"""Where things may lie: in folders that the system knows."""
+"""Where things may lie: in folders that the system knows; where compiled programs are kept."""
 
 import os
 import re
@@ -18,3 +18,16 @@ def local_path(path: str | os.PathLike) -> Path:
             f'{text} is no folder: mount the bucket and name the folder it is mounted on, as cloud/README.md says'
         )
     return Path(path).expanduser()
+
+
+def keep_compiled(data_dir: str | os.PathLike = '~/.cache/ser_jax/records') -> None:
+    """Has JAX keep what it compiles beside the prepared corpora, for the next start; before JAX is imported.
+
+    Small programs, too: JAX would compile those of less than a second each time, and a run has forty.
+
+    Args:
+        data_dir: where the corpora lie.
+    """
+    folder = Path(data_dir).expanduser().parent / 'compiled'
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(folder))
+    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')

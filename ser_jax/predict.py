@@ -22,6 +22,7 @@ import tqdm
 from absl import logging
 
 from ser_jax.errors import UserError, faults_told
+from ser_jax.paths import keep_compiled
 
 # Files decoded before they are predicted, and their seconds: bounds the memory.
 _CHUNK, _CHUNK_SECONDS = 64, 1800
@@ -61,9 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "pattern such as '**/*.wav'; or - for a list on standard input",
     )
     options = parser.parse_args(arguments)
-    os.environ.setdefault(
-        'JAX_COMPILATION_CACHE_DIR', str(Path('~/.cache/ser_jax/compiled').expanduser())
-    )
+    keep_compiled()
     logging.set_verbosity(logging.ERROR)  # Orbax warns of what is of no use here
     try:
         from ser_jax.prediction_formats import FORMATS

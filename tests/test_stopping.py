@@ -233,10 +233,15 @@ def test_while_it_tests_what_it_trained(beeps, tmp_path):
     result = run(*asked)
     assert result.returncode == 0, result.stderr
     process, lines = start(*asked, conditions)
-    wait_for(lines, 'condition')
+    first = tmp_path / 'run' / 'checkpoints' / 'fold_01' / 'pgd_0.01_40_1.csv'
+    while not first.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
     end(process, lines, signal.SIGTERM)
+    made = first.stat().st_mtime_ns
     result = run(*asked, conditions)
     assert result.returncode == 0, result.stderr
+    assert first.stat().st_mtime_ns == made
     assert len(list((tmp_path / 'run' / 'predictions').iterdir())) == 10
 
 
