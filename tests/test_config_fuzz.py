@@ -71,7 +71,7 @@ def test_a_value_is_used_or_refused(system, beeps, monkeypatch):
 
     # Nothing is made simpler: every try is a training.
     @hypothesis.settings(
-        max_examples=30,
+        max_examples=20,
         deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),
         phases=[hypothesis.Phase.generate],
