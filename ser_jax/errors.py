@@ -47,10 +47,8 @@ def faults_told() -> Iterator[None]:
             _leave(end.code)
         raise
     except BrokenPipeError:
-        if not _nobody_reads():
+        if not silence_closed_outputs():
             raise
-        # What Python writes at its end has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
         chain = list(_chain(error))
@@ -67,14 +65,25 @@ def faults_told() -> Iterator[None]:
         sys.exit(f'error: {told}')
 
 
-def _nobody_reads() -> bool:
-    """Whether the reader of standard output or error is gone, as after `… | head`; else another pipe broke."""
+def silence_closed_outputs() -> bool:
+    """Lets standard output and error go nowhere where nobody reads them any more, as after `… | head` or in a terminal that is closed.
+
+    Returns:
+        Whether there was one of them; else, where a pipe broke, it was another.
+    """
     if not hasattr(select, 'poll'):  # Windows
         return False
-    outputs = select.poll()
+    outputs, found = select.poll(), False
     for output in (1, 2):
         outputs.register(output, 0)
-    return any(event & select.POLLERR for _, event in outputs.poll(0))
+    with contextlib.suppress(OSError):
+        for output, event in outputs.poll(0):
+            if event & (select.POLLERR | select.POLLHUP):
+                found = True
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, output)
+                os.close(nowhere)
+    return found
 
 
 def _several_processes() -> bool:

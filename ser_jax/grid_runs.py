@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from ser_jax import stopping, train
 from ser_jax.conditions import parse_conditions
@@ -170,7 +169,7 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
             errors='replace',
             start_new_session=True,
         )
-        last, end = '', functools.partial(_end, process, file)
+        last, end = '', functools.partial(_end, process, log)
         try:
             with stopping.before_leaving(end):
                 for line in process.stderr:
@@ -192,14 +191,16 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
     return f'{how}: {last} (see {log})'
 
 
-def _end(process: subprocess.Popen, log: TextIO) -> None:
+def _end(process: subprocess.Popen, log: Path) -> None:
     """Passes the signal on to a run, and lets it end by itself."""
     process.send_signal(stopping.requested() or signal.SIGINT)
     try:
         process.wait(_GRACE)
-        # Its last words, past a reader that the signal may have interrupted.
-        with open(os.dup(process.stderr.fileno()), encoding='utf-8', errors='replace') as words:
-            log.write(words.read())
-            log.flush()
+        # Its last words, past a reader and a writer that the signal may have interrupted.
+        with (
+            open(os.dup(process.stderr.fileno()), encoding='utf-8', errors='replace') as words,
+            log.open('a', encoding='utf-8') as file,
+        ):
+            file.write(words.read())
     except subprocess.TimeoutExpired:
         process.kill()

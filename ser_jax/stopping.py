@@ -23,12 +23,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from ser_jax.errors import silence_closed_outputs
+
 _DEADLINE = 8.0  # seconds from the signal to the end of the process, come what may
 _IDLE = 2.0  # … where nothing is to be saved, and the main thread does not react
 _AGAIN = 0.5  # … from a second signal
 _HEARD = 0  # among the numbers of signals: the main thread has been told
-# Windows has no SIGHUP.
-_SIGNALS = [getattr(signal, n) for n in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, n)]
+_HANGUP = getattr(signal, 'SIGHUP', None)  # Windows has none
+_SIGNALS = [number for number in (signal.SIGTERM, signal.SIGINT, _HANGUP) if number]
 
 
 class _Listener:
@@ -64,9 +66,11 @@ class _Listener:
 
     def _handle(self, number, _) -> None:
         """Called in the main thread, as soon as it runs Python."""
+        if number == _HANGUP == self.number:
+            return  # the shell sends it, and then the system: nobody is impatient
         self.number = self.number or number
         self._signals += 1
-        _leave_closed_terminal()
+        silence_closed_outputs()  # an error of writing, where a checkpoint is due
         self.heard()
         if self._signals > 1 or not self.deferring:
             self.leave()
@@ -79,13 +83,16 @@ class _Listener:
     def _watch(self) -> None:
         """Runs in a thread: ends the process at the deadline."""
         first = end = None
-        signals = 0
+        signals = hangups = 0
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
             if not select.select([self._inbox], [], [], left)[0]:
                 self._end()
             byte, now = self._inbox.recv(1)[0], time.monotonic()
             if byte not in (_HEARD, *_SIGNALS):
+                continue
+            hangups += byte == _HANGUP
+            if byte == _HANGUP and hangups > 1:
                 continue
             first = first or now
             reacts = self.saving or (byte == _HEARD and not self.deferring)
@@ -114,18 +121,6 @@ class _Listener:
             with contextlib.suppress(OSError):  # nobody reads
                 os.write(2, line.encode())
         os._exit(128 + self.number)
-
-
-def _leave_closed_terminal() -> None:
-    """Lets what is written to a terminal that is gone go nowhere: it would be an error where a checkpoint is due."""
-    if not hasattr(select, 'poll'):
-        return
-    outputs = select.poll()
-    for output in (1, 2):
-        outputs.register(output, 0)
-    for output, event in outputs.poll(0):
-        if event & (select.POLLHUP | select.POLLERR):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
 
 
 _listener = _Listener()
