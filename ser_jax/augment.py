@@ -127,8 +127,8 @@ def augment(
         front_end: says where the mel bands lie.
 
     Returns:
-        The batch with 'log_mel' and 'clean_log_mel' [B, T, F] (the same speed and mixture, without noise
-        and masks), 'length' int32 [B], 'emotion' float [B, K] (zeros if missing), 'emotion_mask' bool [B],
+        The batch with 'log_mel' and 'clean_log_mel' [B, T, F] (the same speed, mixture and gain, without noise,
+        masks and filters), 'length' int32 [B], 'emotion' float [B, K] (zeros if missing), 'emotion_mask' bool [B],
         'augmentation_type' int32 [B] (0 = clean).
     """
     size = batch['log_mel'].shape[0]

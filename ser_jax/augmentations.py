@@ -25,6 +25,7 @@ from ser_jax.models.layers import frames_mask
 # the floor of the front end would show through.
 _BACKGROUND_DB = (30.0, 60.0)
 _DB = np.log(10.0) / 10.0
+_FILTER_BANDS = (3, 4, 5)  # as many bands as a filter may have
 
 # The operations: name -> (test of its arguments, which numbers they must be).
 OPERATIONS = {
@@ -41,10 +42,7 @@ OPERATIONS = {
         'lowest ≤ highest SNR, in dB',
     ),
     'gain': (lambda lowest, highest: -60 <= lowest <= highest <= 60, '-60 ≤ lowest ≤ highest ≤ 60'),
-    'filter_augment': (
-        lambda bands, largest: type(bands) is int and 1 <= bands <= 20 and 0 < largest <= 60,
-        'a whole number of bands from 1 to 20, and a largest gain in dB, above 0, at most 60',
-    ),
+    'filter_augment': (lambda largest: 0 < largest <= 60, 'largest in dB, above 0, at most 60'),
 }
 
 
@@ -204,8 +202,6 @@ def noise(keys: jax.Array, batch: dict, lowest_snr: float, highest_snr: float) -
 def gain(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
     """Makes each utterance louder or softer, background and all, as another distance or microphone does.
 
-    What falls below the floor of the front end is lost, as it is in recordings.
-
     Args:
         keys: [B].
         batch: see `augment`.
@@ -213,39 +209,53 @@ def gain(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
         highest: dB.
 
     Returns:
-        New 'log_mel', 'clean_log_mel': what is reconstructed is as loud as what is heard.
+        New 'log_mel', 'clean_log_mel' (what is reconstructed is as loud as what is heard) and 'background'.
     """
     draw = lambda key: jax.random.uniform(key, (1, 1), minval=lowest, maxval=highest)
-    added = _DB * jax.vmap(draw)(keys)
-    fields = ('log_mel', 'clean_log_mel')
-    return {name: jnp.maximum(batch[name] + added, batch['floor']) for name in fields}
+    return _amplified(batch, jax.vmap(draw)(keys), 'log_mel', 'clean_log_mel', 'background')
 
 
-def filter_augment(keys: jax.Array, batch: dict, bands: int, largest: float) -> dict:
+def filter_augment(keys: jax.Array, batch: dict, largest: float) -> dict:
     """Filters each utterance as another room, microphone or channel might (Nam et al. 2022, arXiv 2110.03282).
 
-    FilterAugment of the linear type: gains at the edges of bands of random widths, linear in between.
+    FilterAugment of the linear type, as its authors' code has it: three to five bands of random widths, each of at least
+    six of the mel bands, gains at their edges, linear in between.
 
     Args:
         keys: [B].
         batch: see `augment`.
-        bands: how many.
         largest: the gains are uniform in ± this, dB.
 
     Returns:
-        New 'log_mel'; the clean one stays.
+        New 'log_mel' and 'background'; the clean one stays.
     """
-    n_mels = batch['log_mel'].shape[-1]
+    last = batch['log_mel'].shape[-1] - 1.0
+    at = jnp.arange(last + 1)
+    narrowest = min(6.0, last / _FILTER_BANDS[-1])
 
     def curve(key):
-        key, of_gains = jax.random.split(key)
-        inner = jnp.sort(jax.random.uniform(key, (bands - 1,), maxval=n_mels - 1.0))
-        edges = jnp.concatenate([jnp.zeros(1), inner, jnp.full(1, n_mels - 1.0)])
-        gains = jax.random.uniform(of_gains, (bands + 1,), minval=-largest, maxval=largest)
-        return jnp.interp(jnp.arange(n_mels, dtype=jnp.float32), edges, gains)
+        which, *keys = jax.random.split(key, 3)
+        positions = jax.random.uniform(keys[0], (_FILTER_BANDS[-1] - 1,))
+        gains = jax.random.uniform(
+            keys[1], (_FILTER_BANDS[-1] + 1,), minval=-largest, maxval=largest
+        )
+        curves = []
+        for bands in _FILTER_BANDS:
+            spare = last - bands * narrowest
+            inner = jnp.sort(positions[: bands - 1]) * spare + narrowest * np.arange(1, bands)
+            edges = jnp.concatenate([jnp.zeros(1), inner, jnp.full(1, last)])
+            curves.append(jnp.interp(at, edges, gains[: bands + 1]))
+        return jnp.stack(curves)[jax.random.randint(which, (), 0, len(curves))]
 
-    added = _DB * jax.vmap(curve)(keys)[:, None, :]
-    return {'log_mel': jnp.maximum(batch['log_mel'] + added, batch['floor'])}
+    return _amplified(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
+
+
+def _amplified(batch: dict, decibels: jax.Array, *fields: str) -> dict:
+    """Log-mels as if the sound had been louder before the front end added its floor."""
+    floor = jnp.exp(batch['floor'])
+    factor = jnp.exp(_DB * decibels)
+    power = lambda x: jnp.maximum(jnp.exp(x) - floor, 0.0) * factor
+    return {name: jnp.log(power(batch[name]) + floor) for name in fields}
 
 
 def rows(x: jax.Array, index: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from ser_jax import augment, augmentations, mel
 from ser_jax.errors import UserError
 
 ALL = ('speed(0.8, 1.25)', 'mixup(0.4)', 'spec_mask(2, 0.2, 0.2)', 'noise(5, 20)')
+MORE = ('gain(-10, 10)', 'filter_augment(12)')
 DB = np.log(10) / 10
 FRAMES = 100
 
@@ -210,11 +211,12 @@ def accuracy(features, types):
     return cross_val_score(forest, features, types, cv=4).mean()
 
 
-def test_type_is_not_readable_from_length_zeros_or_floor():
-    batch = make_batch(augment.parse_operations(ALL), 64)
+@pytest.mark.parametrize('operations', [ALL, MORE], ids=['four', 'gain and filter'])
+def test_type_is_not_readable_from_length_zeros_or_floor(operations):
+    batch = make_batch(augment.parse_operations(operations), 64)
     traces, quietest, types = [], [], []
     for seed in range(8):
-        out = run(ALL, batch, seed)
+        out = run(operations, batch, seed)
         for x, n, kind in zip(out['log_mel'], out['length'], out['augmentation_type']):
             x = x[:n]
             zeros, floored = (x == 0).sum(), (x < np.log(1e-6) + 1e-3).sum()
@@ -223,11 +225,12 @@ def test_type_is_not_readable_from_length_zeros_or_floor():
             quietest.append(x.min())
             types.append(kind)
     traces, quietest, types = np.array(traces), np.array(quietest)[:, None], np.array(types)
-    # 5 types, 512 utterances: chance 0.20 with a standard error of 0.02.
-    assert accuracy(traces, types) < 0.27
-    # The quietest cell betrays noise, whose level it is, but not the others (chance 0.25).
-    others = types < 4
-    assert accuracy(quietest[others], types[others]) < 0.36
+    # 5 types, 512 utterances: chance 0.20 with a standard error of 0.02 (3 types: 0.33).
+    assert accuracy(traces, types) < 1 / (1 + len(operations)) + 0.07
+    if operations is ALL:
+        # The quietest cell betrays noise, whose level it is, but not the others (chance 0.25).
+        others = types < 4
+        assert accuracy(quietest[others], types[others]) < 0.36
 
 
 @pytest.mark.parametrize(
@@ -242,8 +245,7 @@ def test_type_is_not_readable_from_length_zeros_or_floor():
         ('spec_mask(2.5, 0.1, 0.1)', 'whole number'),
         ('noise("a", 2)', 'SNR'),
         ('gain(10, -10)', 'lowest'),
-        ('filter_augment(2.5, 6)', 'whole number'),
-        ('filter_augment(3, 0)', 'above 0'),
+        ('filter_augment(0)', 'above 0'),
         ('speed(lowest, 2)', 'not of the form'),
     ],
 )
@@ -255,25 +257,25 @@ def test_bad_operations_are_refused(text, message):
 def test_gain_is_that_of_the_waveform():
     x = np.stack([speech(k, 1.2) for k in range(3)])
     features = np.stack([log_mel(samples) for samples in x])
-    batch = {'log_mel': features, 'clean_log_mel': features + 1, 'floor': np.log(1e-6)}
+    batch = dict.fromkeys(('log_mel', 'clean_log_mel', 'background'), features)
     for db in (-20.0, 0.0, 6.0):
-        out = augmentations.gain(jax.random.split(jax.random.key(0), 3), batch, db, db)
+        keys = jax.random.split(jax.random.key(0), 3)
+        out = augmentations.gain(keys, batch | {'floor': np.log(1e-6)}, db, db)
         expected = np.stack([log_mel(samples * 10 ** (db / 20)) for samples in x])
-        loud = expected > np.log(1e-6) + 5  # near the floor that is a part of the sum
-        np.testing.assert_allclose(np.asarray(out['log_mel'])[loud], expected[loud], atol=0.03)
-        assert out['log_mel'].min() >= np.log(1e-6) - 1e-5
-        np.testing.assert_allclose(
-            np.asarray(out['clean_log_mel'])[loud], np.asarray(out['log_mel'])[loud] + 1, atol=1e-4
-        )
+        for name in batch:
+            np.testing.assert_allclose(out[name], expected, atol=0.02)
 
 
-FLAT = {name: np.zeros((200, 3, 80), np.float32) for name in ('log_mel', 'clean_log_mel')}
+FLAT = {name: np.zeros((400, 3, 80), np.float32) for name in ('log_mel', 'clean_log_mel')}
 
 
 def drawn(operation, *arguments):
-    """What an operation adds to 200 utterances of nothing but zeros, far above the floor; dB [200, 3, 80]."""
-    keys = jax.random.split(jax.random.key(0), 200)
-    return np.asarray(operation(keys, FLAT | {'floor': -100.0}, *arguments)['log_mel']) / DB
+    """What an operation adds to 400 utterances of nothing but zeros, far above the floor; dB [400, 3, 80]."""
+    keys = jax.random.split(jax.random.key(0), 400)
+    batch = FLAT | {'background': FLAT['log_mel'], 'floor': -80.0}
+    out = operation(keys, batch, *arguments)
+    np.testing.assert_array_equal(out['log_mel'], out['background'])
+    return np.asarray(out['log_mel']) / DB
 
 
 def test_gains_are_spread_over_their_range():
@@ -285,17 +287,18 @@ def test_gains_are_spread_over_their_range():
 
 
 def test_filter_augment_is_a_broken_line_over_the_bands():
-    curves = drawn(augmentations.filter_augment, 4, 12.0)
+    curves = drawn(augmentations.filter_augment, 12.0)
     np.testing.assert_array_equal(curves[:, 0], curves[:, 2])  # the same in all frames
     curves = curves[:, 0]
-    bends = (np.abs(np.diff(curves, 2)) > 1e-3).sum(1)
-    assert (
-        3 <= bends.max() <= 6
-    )  # an edge between two bands bends the line at the band on either side
-    assert -12 <= curves.min() < -11.5
-    assert 11.5 < curves.max() <= 12
+    assert -12.01 <= curves.min() < -11.5
+    assert 11.5 < curves.max() <= 12.01
+    assert np.abs(np.diff(curves)).max() <= 24 / 6 + 1e-3  # from end to end within a band of six
     assert np.ptp(curves, axis=0).min() > 15  # no band stays as it is
-    assert np.ptp(curves, axis=1).min() > 1  # nor is it a mere gain
+    bends = np.abs(np.diff(curves, 2)) > 1e-2
+    # An edge between two bands bends the line at the band on either side; where two edges' gains agree, not at all.
+    edges = np.array([np.sum(np.diff(np.flatnonzero(row)) > 1) + 1 for row in bends])
+    assert {2, 3, 4} <= set(edges)
+    assert (edges <= 4).all()
 
 
 def test_combined_operations_are_one_type(batch):
