@@ -22,11 +22,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Little optimisation: the tests spend their time compiling, not computing.
 QUICK = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 os.environ.setdefault('XLA_FLAGS', QUICK)
-# What one test has compiled the others need not, in whichever process (this one is set up before its workers).
+# What one test has compiled the others need not; in a folder a worker, as JAX may read what another has half written. The
+# process that starts the workers is set up before them, and tidies up.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
     os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+elif worker := os.environ.get('PYTEST_XDIST_WORKER'):
+    os.environ['JAX_COMPILATION_CACHE_DIR'] += f'/{worker}'
 # The same examples every time: what one run finds, the next must not pass over.
 hypothesis.settings.register_profile('fixed', derandomize=True)
 hypothesis.settings.load_profile('fixed')

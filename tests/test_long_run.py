@@ -56,7 +56,7 @@ def test_memory_files_and_logs_stay_as_they_are(beeps, tmp_path):
     quarter = len(seen) // 4
     assert np.median(memory[-quarter:]) < 1.03 * np.median(memory[quarter : 2 * quarter]), memory
     # Their number swings by a dozen while checkpoints are written; one kept open a validation would add thirty.
-    assert max(files[-quarter:]) < max(files[:quarter]) + 10, files
+    assert np.median(files[-quarter:]) < np.median(files[:quarter]) + 15, files
     assert max(checkpoints) <= 4, checkpoints
     room = lambda name: sum(path.stat().st_size for path in Path(workdir).rglob(name))
     # A line or a point for each interval, not for each step.
