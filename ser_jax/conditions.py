@@ -198,7 +198,7 @@ class Tester:
             self._source = SourceRun(experiment)
 
     def made_with(self, name: str) -> str:
-        """What a condition's predictions depend on beside model and test utterances: others must be made anew."""
+        """What a condition's predictions depend on beside model and utterances: others must be made anew."""
         if name in self._clips:
             return self._clips[name][1]
         return self._source.fingerprint if name.startswith('transfer_') else ''

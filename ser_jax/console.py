@@ -11,7 +11,7 @@ _WIDTH = 100
 def print_table(card: Mapping) -> str:
     """The table of a result card: header, rates, confusion matrix, folds, leak check, cost.
 
-    A card without a test condition (`report_test = False`) shows the validation UAR only.
+    A card without a test condition (`report_test = False`) shows the validation UAR only, and that under conditions.
 
     Args:
         card: `evaluation.result_card(…)` or a `results.json`.
@@ -136,9 +136,10 @@ def _validation(result):
     blocks = [[line], _folds(result['folds'], 'validation_speakers', ('uar',))]
     tried = result.get('conditions', {})
     if tried:
-        width = max(len('condition'), *map(len, tried))
-        lines = [f'{name:<{width}}{_percent(uar):>8}' for name, uar in tried.items()]
-        blocks.append([f'{"condition":<{width}}{"UAR %":>8}', *lines])
+        width = min(40, max(len('condition'), *map(len, tried)))
+        lines = [f'{name[:width]:<{width}}{_percent(uar):>8}' for name, uar in tried.items()]
+        over = 'on the validation speakers, mean over folds and tasks'
+        blocks.append([f'{"condition":<{width}}{"UAR %":>8}  {over}', *lines])
     return blocks
 
 

@@ -53,14 +53,7 @@ def summarise(
     Raises:
         UserError: probabilities that are not finite: the training went astray.
     """
-    broken = ~np.isfinite(predictions.probabilities).all(1)
-    if predictions.rated:
-        broken |= ~np.isfinite(predictions.predicted_rating)
-    if broken.any():
-        raise UserError(
-            f'{broken.sum()} of {broken.size} predictions are not finite, e.g. of '
-            f'{predictions.id[broken][0]}: training diverged; lower the learning rate'
-        )
+    refuse_not_finite(predictions)
     truth, said, n_classes = predictions.label, predictions.prediction, len(labels)
     confusion = metrics.confusion_matrix(truth, said, n_classes)
     by_speaker = metrics.confusion_by_speaker(truth, said, predictions.speaker, n_classes)
@@ -90,6 +83,22 @@ def summarise(
     )
 
 
+def refuse_not_finite(predictions: Predictions) -> None:
+    """Refuses predictions that are no numbers, which would count as the first class.
+
+    Raises:
+        UserError: the training went astray.
+    """
+    broken = ~np.isfinite(predictions.probabilities).all(1)
+    if predictions.rated:
+        broken |= ~np.isfinite(predictions.predicted_rating)
+    if broken.any():
+        raise UserError(
+            f'{broken.sum()} of {broken.size} predictions are not finite, e.g. of '
+            f'{predictions.id[broken][0]}: training diverged; lower the learning rate'
+        )
+
+
 def _concordance(predictions, n_bootstrap, seed):
     if not predictions.rated:
         return {}
@@ -102,12 +111,12 @@ def _concordance(predictions, n_bootstrap, seed):
 def summarise_validation(
     folds: Sequence[Mapping], conditions: Mapping[str, float] | None = None
 ) -> dict:
-    """What a run with `report_test = False` may say: the validation UAR of each fold and its mean.
+    """What a run with `report_test = False` may say: the validation UAR of each fold and its mean, and that under conditions.
 
     Args:
         folds: `fold`, `validation_speakers`, `n`, `uar` of each; with several tasks `uar_<task>`, with predicted
             ratings `ccc`, `score`, `ccc_<task>`.
-        conditions: name -> mean UAR under it.
+        conditions: name -> UAR under it, mean over folds and tasks.
 
     Returns:
         The rates: their means over the folds, and `folds`; `conditions` where there are any.

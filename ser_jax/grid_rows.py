@@ -79,7 +79,7 @@ def _rows_of(condition, tested, baseline, workdir) -> list[Row]:
     for variant, runs in tested.items():
         if runs:
             row = _row(condition, runs)
-            # A validation is over other speakers for every fold, and has no predictions.
+            # A validation is over other speakers for every fold, which hear some of them twice.
             validated = condition.startswith('validation')
             if not validated and variant != baseline and folders.get(baseline):
                 row |= compare(folders[variant], folders[baseline], condition)

@@ -17,7 +17,7 @@ from ser_jax.workdir import write_atomically
 CAPTION = (
     'UAR on predictions pooled over the folds, mean ± standard deviation over the seeds; 95 % '
     'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training, mean '
-    'over the seeds. Condition "validation": mean over the folds at the checkpoint '
+    'over the seeds. Conditions "validation…": mean over the folds (and tasks) at the checkpoint '
     'it selected, no test speaker was read. Difference: of the mean UAR to the baseline on the same '
     'utterances, in points, with a 95 % bootstrap interval over speakers; p: two-sided, speakers '
     'swapped between the two; both say how sure it is for other speakers, not for other seeds. '

@@ -88,7 +88,10 @@ def _tiles(card):
         text = 'validation UAR' + ('' if shown else '; no test speaker was read')
         tiles.append((f'{percent(card["validation"]["uar"])} %', text))
         tried = card['validation'].get('conditions', {})
-        tiles += [(f'{percent(uar)} %', f'validation UAR, {name}') for name, uar in tried.items()]
+        tiles += [
+            (f'{percent(uar)} %', f'validation UAR, {name}, mean over folds and tasks')
+            for name, uar in tried.items()
+        ]
     made = [
         element(
             'div', element('b', rate), *(element('span', text) for text in texts), class_='tile'

@@ -150,6 +150,7 @@ def _validated(experiment: Experiment, tester: Tester, workdir: Path) -> dict[st
             for task in experiment.reported:
                 name = workdirs.result_name(f'validation_{condition}', task.name)
                 said = read_predictions(workdirs.predictions_file(workdir, fold.name, name))[0]
+                evaluation.refuse_not_finite(said)
                 counts = metrics.confusion_matrix(said.label, said.prediction, len(task.classes))
                 told.append(metrics.uar(counts))
         rates[condition] = float(np.mean(told))

@@ -67,7 +67,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
 
 
 def _train_all(experiment: Experiment, tester: Tester, workdir: Path) -> None:
-    """Trains the folds and the final model, and predicts the folds' test utterances."""
+    """Trains the folds and the final model, and predicts what is tested of the folds."""
     config, log = experiment.config, MetricLog(workdir)
     count = len(experiment.folds)
     titled = [(fold, f'{fold.name} ({k}/{count})') for k, fold in enumerate(experiment.folds, 1)]
@@ -92,7 +92,8 @@ def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bo
     if config.target_statistics:
         names |= {f'{name}_target_statistics' for name in names}
     names |= parse_conditions(config.conditions).keys()
-    names = {workdirs.result_name(name, task) for name in names for task in config.reported}
+    if config.report_test:  # a result a task
+        names = {workdirs.result_name(name, task) for name in names for task in config.reported}
     changed = bool(names) and card.get('tested_with') != tested_with(config)
     return changed or not names <= set(found)
 
@@ -137,7 +138,7 @@ def _train(
     workdir: Path,
     log: MetricLog,
 ) -> None:
-    """Trains those of some (fold, title) that no earlier start has finished, and predicts their test utterances."""
+    """Trains those of some (fold, title) that no earlier start has finished, and predicts what is tested of them."""
     jobs = [
         loop.Job(fold, workdir / 'checkpoints' / fold.name, title, stop)
         for fold, title in folds
@@ -179,7 +180,7 @@ def _predict_fold(
         and (anew or not workdirs.is_made(*files(side + name), tester.made_with(name)))
     ]
     to_validate = files('validation')[0] if len(fold.validation) else []
-    if not anew and all(path.exists() for path in to_validate):
+    if not tested or (not anew and all(path.exists() for path in to_validate)):
         to_validate = []
     if not names and not to_validate:
         return

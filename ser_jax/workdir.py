@@ -95,7 +95,7 @@ def read_summary(workdir: Path, fold: str) -> dict[str, Any]:
 
 
 def predictions_file(workdir: Path, fold: str, condition: str) -> Path:
-    """Where the predictions of a fold's test utterances under a condition lie; as condition `validation`, of its validation utterances."""
+    """Where the predictions of a fold's test utterances under a condition lie; as condition `validation` or `validation_…`, of its validation utterances."""
     return workdir / 'checkpoints' / fold / f'{condition}.csv'
 
 

@@ -182,6 +182,8 @@ def test_a_condition_that_was_added_is_still_to_be_tested(tmp_path):
     told['tested_with'] = tested_with(one.config)
     card.write_text(json.dumps(told))
     assert grid_runs.state(tmp_path, one) == 'finished'
+    one.config.reported = ('arousal', 'valence')  # tried conditions are not told task by task
+    assert grid_runs.state(tmp_path, one) == 'finished'
 
 
 def test_the_grid_leaves_the_accelerator_to_its_runs(tmp_path):
