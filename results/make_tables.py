@@ -22,8 +22,8 @@ CAPTION = (
 )
 TASK_CAPTION = (
     'UAR in percent on predictions pooled over the folds, mean ± standard deviation over the seeds, and 95 % interval: '
-    'bootstrap over speakers, the mean of the bounds over the seeds; time: training of all networks of the row, mean over '
-    'the seeds; command: of its first network and seed.'
+    'bootstrap over speakers, the mean of the bounds over the seeds; CCC: of ratings, whose levels have the UAR; time: training of '
+    'all networks of the row, mean over the seeds; command: of its first network and seed.'
 )
 COLUMNS = (
     'system',
@@ -168,6 +168,9 @@ def make_task_table(runs: list[dict]) -> str:
                 name = 'clean' if task == 'emotion' else f'clean_{task}'
                 results = _seeds_of_one_system(seeds, name)
                 cells[task] = '{} [{}], n = {}'.format(*_rate(results), results[0]['n'])
+                if 'ccc' in results[0]:
+                    ccc = statistics.mean(result['ccc'] for result in results)
+                    cells[task] += f', CCC {ccc:.3f}'
             seconds += statistics.mean(run['cost']['train_seconds'] for run in seeds)
         first = everything[0]
         lines.append(
