@@ -43,7 +43,7 @@ def get_grid() -> dict:
                     'test_noise_corpus': 'esc10',
                     'conditions': (
                         "noise('sea_waves', 5)",
-                        "noise('crackling_fire', 5)",
+                        "noise('fire_crackling', 5)",
                         "noise('rooster', 5)",
                         'reverberation(0.5)',
                         'gain(-20)',
