@@ -28,6 +28,7 @@ from ser_jax.errors import silence_closed_outputs
 _DEADLINE = 8.0  # seconds from the signal to the end of the process, come what may
 _IDLE = 2.0  # … where nothing is to be saved, and the main thread does not react
 _AGAIN = 0.5  # … from a second signal
+_TOGETHER = 0.5  # what comes so soon after the first is no second one: shells and systems send several at once
 _HEARD = 0  # among the numbers of signals: the main thread has been told
 _HANGUP = getattr(signal, 'SIGHUP', None)  # Windows has none
 _SIGNALS = [number for number in (signal.SIGTERM, signal.SIGINT, _HANGUP) if number]
@@ -49,7 +50,8 @@ class _Listener:
         self.how = ''
         self.deferring = self.saving = False
         self.tidying: list[Callable[[], None]] = []
-        self._signals = 0
+        self._first: float | None = None
+        self._impatient = False
         self._seconds = _DEADLINE
         self._said = threading.Lock()
 
@@ -66,13 +68,15 @@ class _Listener:
 
     def _handle(self, number, _) -> None:
         """Called in the main thread, as soon as it runs Python."""
-        if number == _HANGUP == self.number:
-            return  # the shell sends it, and then the system: nobody is impatient
+        if _is_second(number, self._first):
+            self._impatient = True
+        elif self._first is not None:
+            return
+        self._first = self._first or time.monotonic()
         self.number = self.number or number
-        self._signals += 1
         silence_closed_outputs()  # an error of writing, where a checkpoint is due
         self.heard()
-        if self._signals > 1 or not self.deferring:
+        if self._impatient or not self.deferring:
             self.leave()
 
     def heard(self) -> None:
@@ -82,8 +86,8 @@ class _Listener:
 
     def _watch(self) -> None:
         """Runs in a thread: ends the process at the deadline."""
-        first = end = None
-        signals = hangups = 0
+        first = end = told = None  # `told`: when the first signal came, `first`: when anything did
+        impatient = False
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
             if not select.select([self._inbox], [], [], left)[0]:
@@ -91,14 +95,15 @@ class _Listener:
             byte, now = self._inbox.recv(1)[0], time.monotonic()
             if byte not in (_HEARD, *_SIGNALS):
                 continue
-            hangups += byte == _HANGUP
-            if byte == _HANGUP and hangups > 1:
-                continue
+            if byte != _HEARD:
+                if told and not _is_second(byte, told):
+                    continue
+                impatient, told = told is not None, told or now
             first = first or now
             reacts = self.saving or (byte == _HEARD and not self.deferring)
             if byte != _HEARD:
-                signals, self.number = signals + 1, self.number or byte
-            if signals > 1:
+                self.number = self.number or byte
+            if impatient:
                 end = min(end, now + _AGAIN)
             else:
                 end = first + (self._seconds if reacts else _IDLE)
@@ -121,6 +126,11 @@ class _Listener:
             with contextlib.suppress(OSError):  # nobody reads
                 os.write(2, line.encode())
         os._exit(128 + self.number)
+
+
+def _is_second(number: int, first: float | None) -> bool:
+    """Whether a signal says that somebody is impatient, having sent one at the time `first`."""
+    return first is not None and number != _HANGUP and time.monotonic() - first > _TOGETHER
 
 
 _listener = _Listener()

@@ -386,3 +386,24 @@ def test_a_second_signal_does_not_wait(tmp_path):
     assert process.wait(timeout=60) == 130
     assert time.monotonic() - begin < 5
     assert process.stderr.read() == 'stopped by SIGINT: later\n'
+
+
+@pytest.mark.parametrize('signals', ['HUP TERM', 'TERM HUP', 'INT INT', 'HUP HUP HUP'])
+def test_what_comes_at_once_is_one_signal(signals):
+    """As systemd sends them, at the end of a session."""
+    process = ready(
+        'from ser_jax import stopping\n'
+        'import sys, time\n'
+        'stopping.listen("saved")\n'
+        'with stopping.held():\n'
+        '    print("ready", file=sys.stderr, flush=True)\n'
+        '    time.sleep(1.5)\n'
+        '    print("did it", file=sys.stderr, flush=True)\n'
+    )
+    numbers = [getattr(signal, f'SIG{name}') for name in signals.split()]
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.02)
+    assert process.wait(timeout=60) == 128 + numbers[0]
+    said = f'did it\nstopped by {numbers[0].name}: saved\n'
+    assert process.stderr.read() == said
