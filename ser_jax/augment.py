@@ -78,6 +78,8 @@ def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
             raise UserError(
                 f'augmentation {text!r}: each operation once, speed first, then mixup, then the others'
             )
+        if calls in [operation.calls for operation in operations]:
+            raise UserError(f'augmentation {text!r} is there twice: types must differ')
         operations.append(Operation(text, calls))
     return tuple(operations)
 

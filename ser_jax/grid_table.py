@@ -103,7 +103,9 @@ def _cells(row: Row) -> dict[str, str]:
         'n': str(row['n']),
         'seeds': ', '.join(map(str, row['seeds'])),
         'UAR % (mean ± std)': _percent(row['uar']) + spread,
-        '95 % interval': f'{_percent(row["uar_low"])} – {_percent(row["uar_high"])}',
+        '95 % interval': '–'
+        if row['uar_low'] is row['uar_high'] is None
+        else f'{_percent(row["uar_low"])} – {_percent(row["uar_high"])}',
         'WA %': _percent(row['wa']),
         'time': '–' if seconds is None else duration(seconds),
         'hardware': row['hardware'],

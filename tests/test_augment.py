@@ -254,6 +254,11 @@ def test_bad_operations_are_refused(text, message):
         augment.parse_operations((text,))
 
 
+def test_a_type_is_not_taken_twice():
+    with pytest.raises(UserError, match='twice'):
+        augment.parse_operations(('gain(-10, 10)', 'mixup(0.2)', 'gain(-10,10.0)'))
+
+
 def test_gain_is_that_of_the_waveform():
     x = np.stack([speech(k, 1.2) for k in range(3)])
     features = np.stack([log_mel(samples) for samples in x])
