@@ -13,9 +13,8 @@ import pytest
 from conftest import ROOT, run, simulated
 from test_grid_plan import plan, write_grid
 
-from ser_jax import grid, grid_plan, grid_runs
+from ser_jax import grid, grid_plan, grid_runs, reporting
 from ser_jax.errors import UserError
-from ser_jax.reporting import tested_with
 from ser_jax.workdir import as_json, compared
 
 DEMO = 'configs/grids/demo.py'
@@ -179,7 +178,7 @@ def test_a_condition_that_was_added_is_still_to_be_tested(tmp_path):
     card = tmp_path / one.folder / 'results.json'
     told = json.loads(card.read_text())
     told['validation'] = {'uar': 0.5, 'folds': [], 'conditions': {'telephone': 0.5}}
-    told['tested_with'] = tested_with(one.config)
+    told['tested_with'] = reporting.tested_with(one.config)
     card.write_text(json.dumps(told))
     assert grid_runs.state(tmp_path, one) == 'finished'
     one.config.reported = ('arousal', 'valence')  # tried conditions are not told task by task
