@@ -132,8 +132,9 @@ def _show(number: str, seconds: list[float], runs: int, begin: float, line: str)
     eta = ''
     if seconds:
         mean = statistics.mean(seconds)
-        left = runs * mean - (time.monotonic() - begin)
-        eta = f', {duration(max(left, (runs - 1) * mean))} left'
+        left = max(runs * mean - (time.monotonic() - begin), (runs - 1) * mean)
+        if left > 0:  # else the last run takes longer than the others did
+            eta = f', {duration(left)} left'
     print(f'[{number}{eta}]  {line}', file=sys.stderr, flush=True)
 
 

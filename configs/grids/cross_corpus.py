@@ -1,4 +1,4 @@
-"""The matrix of four corpora in four languages: one model a source, tested on the others; one seed.
+"""The matrix of four corpora in four languages: one model a source, tested on the others; three seeds.
 
 python -m ser_jax.grid --config=configs/grids/cross_corpus.py     (needs emodb, ravdess, nemo and urdu prepared)
 
@@ -34,5 +34,6 @@ def get_grid() -> dict:
             'emodb+ravdess+nemo': _train_on('emodb', 'ravdess', 'nemo', steps=2400),
         },
         'variants': {'full': {}, 'single_task': {'argument': 'single_task'}},
+        'seeds': (0, 1, 2),
         'baseline': 'single_task',
     }
