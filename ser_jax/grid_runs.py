@@ -194,7 +194,9 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
 
 def _end(process: subprocess.Popen, log: Path) -> None:
     """Passes the signal on to a run, and lets it end by itself."""
-    process.send_signal(stopping.requested() or signal.SIGINT)
+    interrupted = stopping.requested() in (None, signal.SIGINT)
+    # Never a hangup: given again it would tell the run of no impatience.
+    process.send_signal(signal.SIGINT if interrupted else signal.SIGTERM)
     try:
         process.wait(_GRACE)
         # Its last words, past a reader and a writer that the signal may have interrupted.

@@ -27,7 +27,7 @@ from ser_jax.errors import silence_closed_outputs
 
 _DEADLINE = 8.0  # seconds from the signal to the end of the process, come what may
 _IDLE = 2.0  # … where nothing is to be saved, and the main thread does not react
-_AGAIN = 0.5  # … from a second signal
+_AGAIN = 0.5  # … from a second signal, by which somebody is impatient
 _TOGETHER = 0.5  # what comes so soon after the first is no second one: shells and systems send several at once
 _HEARD = 0  # among the numbers of signals: the main thread has been told
 _HANGUP = getattr(signal, 'SIGHUP', None)  # Windows has none
@@ -50,8 +50,8 @@ class _Listener:
         self.how = ''
         self.deferring = self.saving = False
         self.tidying: list[Callable[[], None]] = []
-        self._first: float | None = None
-        self._impatient = False
+        self._handled = self._impatient = False
+        self._caught_up = threading.Event()
         self._seconds = _DEADLINE
         self._said = threading.Lock()
 
@@ -67,16 +67,14 @@ class _Listener:
                 signal.signal(number, self._handle)
 
     def _handle(self, number, _) -> None:
-        """Called in the main thread, as soon as it runs Python."""
-        if _is_second(number, self._first):
-            self._impatient = True
-        elif self._first is not None:
-            return
-        self._first = self._first or time.monotonic()
+        """Called in the main thread, as soon as it runs Python, which may be long after the signal came."""
+        again, self._handled = self._handled, True
         self.number = self.number or number
         silence_closed_outputs()  # an error of writing, where a checkpoint is due
+        self._caught_up.clear()
         self.heard()
-        if self._impatient or not self.deferring:
+        self._caught_up.wait(1.0)  # the thread knows when the signal came
+        if self._impatient or not (again or self.deferring):
             self.leave()
 
     def heard(self) -> None:
@@ -87,7 +85,6 @@ class _Listener:
     def _watch(self) -> None:
         """Runs in a thread: ends the process at the deadline."""
         first = end = told = None  # `told`: when the first signal came, `first`: when anything did
-        impatient = False
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
             if not select.select([self._inbox], [], [], left)[0]:
@@ -95,15 +92,19 @@ class _Listener:
             byte, now = self._inbox.recv(1)[0], time.monotonic()
             if byte not in (_HEARD, *_SIGNALS):
                 continue
-            if byte != _HEARD:
-                if told and not _is_second(byte, told):
-                    continue
-                impatient, told = told is not None, told or now
+            if byte == _HEARD:
+                self._caught_up.set()
+            elif told is None:
+                told = now
+            elif byte == _HANGUP or now - told <= _TOGETHER:
+                continue
+            else:
+                self._impatient = True
             first = first or now
             reacts = self.saving or (byte == _HEARD and not self.deferring)
             if byte != _HEARD:
                 self.number = self.number or byte
-            if impatient:
+            if self._impatient:
                 end = min(end, now + _AGAIN)
             else:
                 end = first + (self._seconds if reacts else _IDLE)
@@ -126,11 +127,6 @@ class _Listener:
             with contextlib.suppress(OSError):  # nobody reads
                 os.write(2, line.encode())
         os._exit(128 + self.number)
-
-
-def _is_second(number: int, first: float | None) -> bool:
-    """Whether a signal says that somebody is impatient, having sent one at the time `first`."""
-    return first is not None and number != _HANGUP and time.monotonic() - first > _TOGETHER
 
 
 _listener = _Listener()
@@ -163,7 +159,7 @@ def stop(how: str) -> NoReturn:
 
 @contextlib.contextmanager
 def before_leaving(tidy: Callable[[], None]) -> Iterator[None]:
-    """What is to be done where a signal ends the process inside the block; on a second signal it is done again."""
+    """What is to be done where a signal ends the process inside the block; where somebody is impatient it is done again."""
     _listener.tidying.append(tidy)
     try:
         yield
@@ -177,7 +173,8 @@ def deferred() -> Iterator[Callable[[], bool]]:
 
     Yields:
         A function that tells whether to end. A signal waits for its next call, or for the end of the block; a second
-        signal does not, and none waits long for the first call, before which there is nothing to save.
+        one that is no hangup and comes half a second later does not, and none waits long for the first call, before which
+        there is nothing to save.
     """
 
     def asked() -> bool:

@@ -19,6 +19,9 @@ import pytest
 # Jobs in the background ignore Ctrl-C, and so would all that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# … and under nohup a terminal that closes. What is handled here, what is started here is not spared.
+if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 # Little optimisation: the tests spend their time compiling, not computing.
 QUICK = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 os.environ.setdefault('XLA_FLAGS', QUICK)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,7 +194,8 @@ def test_at_any_moment_it_ends_in_time_and_can_go_on(beeps, tmp_path, undisturbe
 
 
 @pytest.mark.slow
-def test_a_terminal_that_closes(beeps, tmp_path):
+@pytest.mark.parametrize('early', [False, True])
+def test_a_terminal_that_closes(beeps, tmp_path, early):
     """As a connection that breaks: what was trained so far is kept, though shell and system both send the signal."""
     workdir, log, number = tmp_path / 'run', tmp_path / 'log', tmp_path / 'number'
     words = (*command(beeps, workdir), '--config.eval_every=80')  # no checkpoint before the end
@@ -217,9 +217,12 @@ def test_a_terminal_that_closes(beeps, tmp_path):
         assert process.poll() is None, log.read_text()
         time.sleep(0.02)
     begin = time.monotonic()
+    if early:  # the shell tells its jobs while the terminal is still open
+        os.kill(int(number.read_text()), signal.SIGHUP)
+        time.sleep(0.05)
     process.kill()
     process.wait()
-    while Path(f'/proc/{number.read_text().strip()}').exists():
+    while alive(int(number.read_text())):
         assert time.monotonic() - begin < SECONDS
         time.sleep(0.1)
     step = Checkpoints(workdir / 'checkpoints' / 'fold_01' / 'latest', read_only=True).step
@@ -308,10 +311,12 @@ def test_a_grid_ends_with_its_run_and_begins_no_other(beeps, tmp_path, number):
     assert said[-1] == f'stopped by {number.name}: the same command goes on from here\n'
     logs = list(workdir.rglob('*.log'))
     assert len(logs) == 1
-    assert f'stopped by {number.name}: ' in logs[0].read_text().splitlines()[-1]
+    told = 'SIGINT' if number == signal.SIGINT else 'SIGTERM'
+    assert f'stopped by {told}: ' in logs[0].read_text().splitlines()[-1]
 
 
-def test_a_build_leaves_nothing_and_nobody(tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_build_leaves_nothing_and_nobody(tmp_path, number):
     process, lines = start(
         'tfds_builders.build', 'demo_speech', '--workers=2', f'--data_dir={tmp_path}'
     )
@@ -320,7 +325,7 @@ def test_a_build_leaves_nothing_and_nobody(tmp_path):
         assert process.poll() is None
         time.sleep(0.02)
     time.sleep(random.uniform(0, 0.8))
-    end(process, lines, signal.SIGINT)
+    end(process, lines, number)
     assert not scratch.exists()
     assert [path.name for path in tmp_path.iterdir()] == ['.building']
 
@@ -389,15 +394,20 @@ def test_a_second_signal_does_not_wait(tmp_path):
 
 
 @pytest.mark.parametrize('signals', ['HUP TERM', 'TERM HUP', 'INT INT', 'HUP HUP HUP'])
-def test_what_comes_at_once_is_one_signal(signals):
-    """As systemd sends them, at the end of a session."""
+@pytest.mark.parametrize('busy', [False, True])
+def test_what_comes_at_once_is_one_signal(signals, busy):
+    """As systemd sends them, at the end of a session, also where Python runs no handlers for a second."""
+    no_handlers = 'hashlib.pbkdf2_hmac("sha256", b"", b"", 4_000_000)'
+    doing = (
+        f'while not stopping.requested(): pass\n    {no_handlers}' if busy else 'time.sleep(1.5)'
+    )
     process = ready(
         'from ser_jax import stopping\n'
-        'import sys, time\n'
+        'import hashlib, sys, time\n'
         'stopping.listen("saved")\n'
         'with stopping.held():\n'
         '    print("ready", file=sys.stderr, flush=True)\n'
-        '    time.sleep(1.5)\n'
+        f'    {doing}\n'
         '    print("did it", file=sys.stderr, flush=True)\n'
     )
     numbers = [getattr(signal, f'SIG{name}') for name in signals.split()]

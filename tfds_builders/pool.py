@@ -62,15 +62,17 @@ def _bare_start() -> Iterator[None]:
 
 
 def _block_interrupts() -> set | None:
-    """Keeps SIGINT waiting in this thread; the mask before, or None on Windows."""
+    """Keeps what a terminal sends waiting in this thread; the mask before, or None on Windows."""
     if not hasattr(signal, 'pthread_sigmask'):
         return None
-    return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
 
 
 def _start_worker() -> None:
-    """In a worker: leaves Ctrl-C to the parent, and ends with it, however it ends."""
+    """In a worker: leaves Ctrl-C and a terminal that closes to the parent, and ends with it, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, 'SIGHUP'):  # not on Windows
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
