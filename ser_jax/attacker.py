@@ -1,4 +1,4 @@
-"""Runs attacks on test utterances: batches, compiled steps, and the models that attacks are made on."""
+"""Runs attacks on utterances: batches, compiled steps, and the models that attacks are made on."""
 
 import zlib
 from pathlib import Path

@@ -11,14 +11,14 @@ from ser_jax.figures import robustness_figure
 from ser_jax.grid_figure import draw_grid
 from ser_jax.grid_matrix import as_markdown, draw_matrices, matrices
 from ser_jax.grid_plan import Grid
-from ser_jax.grid_rows import Row
+from ser_jax.grid_rows import VALIDATION, Row
 from ser_jax.workdir import write_atomically
 
 CAPTION = (
     'UAR on predictions pooled over the folds, mean ± standard deviation over the seeds; 95 % '
     'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training, mean '
     'over the seeds. Conditions "validation…": mean over the folds (and tasks) at the checkpoint '
-    'it selected, no test speaker was read. Difference: of the mean UAR to the baseline on the same '
+    'that clean validation selected, no test speaker was read. Difference: of the mean UAR to the baseline on the same '
     'utterances, in points, with a 95 % bootstrap interval over speakers; p: two-sided, speakers '
     'swapped between the two; both say how sure it is for other speakers, not for other seeds. '
     'Holm: p corrected for every comparison of this table ({count}), {floor}. '
@@ -149,7 +149,9 @@ def _notes(rows: Sequence[Row]) -> list[str]:
             notes[note] = None
         for warning in row['warnings']:
             notes[f'{where}: {warning}'] = None
-        if row['not_compared']:
+        if row['not_compared'] == VALIDATION:
+            notes[f'Not compared: {VALIDATION}'] = None
+        elif row['not_compared']:
             notes[f'Not compared: {where}, {row["condition"]}: {row["not_compared"]}'] = None
     return list(notes)
 

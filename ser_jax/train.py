@@ -162,8 +162,8 @@ def _predict_fold(
 ) -> None:
     """Predicts with a fold's kept parameters what is not yet there (or `anew`).
 
-    That is its test utterances, under every condition, and its validation utterances, which calibrate; the latter under
-    every condition where no test speaker may be read.
+    That is its test utterances, under every condition, and its validation utterances, which calibrate; where no
+    test speaker may be read, the latter under every condition but clean, and nothing else.
     """
     tested = experiment.config.report_test
     side = '' if tested else 'validation_'
