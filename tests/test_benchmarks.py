@@ -35,7 +35,6 @@ def _run(module, monkeypatch, *arguments):
     module.main()
 
 
-@pytest.mark.slow
 def test_train_step(monkeypatch, tmp_path):
     out = tmp_path / 'times.json'
     flags = ['--config=demo_speech,smoke', '--block=1', '--blocks=1', f'--out={out}']
@@ -44,7 +43,6 @@ def test_train_step(monkeypatch, tmp_path):
     assert set(rows) == {'ser_jax', 'ser_jax with augmentations'}
 
 
-@pytest.mark.slow
 def test_end_to_end_step(monkeypatch, tmp_path):
     out = tmp_path / 'times.json'
     flags = ['--batch=2', '--seconds=0.06', '--blocks=1', f'--out={out}']
@@ -86,7 +84,6 @@ def test_memory(monkeypatch, tmp_path):
     assert json.loads(out.read_text())['megabytes'] > 100
 
 
-@pytest.mark.slow
 def test_profile_step(monkeypatch, capsys, tmp_path):
     out = tmp_path / 'profile.json'
     flags = ['--config=demo_speech,smoke', '--batch_size=2', '--steps=1', '--augmented']

@@ -59,7 +59,6 @@ def test_the_map_is_of_what_the_head_of_mtl_aug_sees(beeps, tmp_path, monkeypatc
     np.testing.assert_allclose(points, main_axes(vectors), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_the_heads_of_the_autoencoder_see_the_code(beeps):
     experiment, variables, rows = _network(adversarial_autoencoder, 'functionals,', beeps)
     codes = represent(experiment, variables, rows)
@@ -70,7 +69,6 @@ def test_the_heads_of_the_autoencoder_see_the_code(beeps):
     np.testing.assert_allclose(said, expected, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_every_head_of_end_to_end_sees_its_own(beeps):
     experiment, variables, rows = _network(end_to_end, 'arousal,valence,', beeps)
     parts = np.split(represent(experiment, variables, rows), 2, axis=1)

@@ -137,7 +137,6 @@ def test_recordings(tmp_path, home):
     assert result['labels'] == ['happy', 'sad']
 
 
-@pytest.mark.slow
 def test_corpus(tmp_path, home):
     names = [
         f'{who}_{e}_1' for who in ('anna_f', 'ben_m', 'eve_f', 'dan_m') for e in ('happy', 'sad')
@@ -168,7 +167,6 @@ def test_task(tmp_path, home):
     assert result['tasks']['gender'] == ['female', 'male']
 
 
-@pytest.mark.slow
 def test_architecture(tmp_path, home):
     said = ran('architecture', tmp_path, home)
     assert 'does not use config.model.blstm_features' in said.stderr
@@ -176,7 +174,6 @@ def test_architecture(tmp_path, home):
     assert 'blstm' not in said.stdout
 
 
-@pytest.mark.slow
 def test_protocol(tmp_path, home):
     ran('protocol', tmp_path, home)
     result = card(tmp_path)

@@ -122,9 +122,7 @@ def test_equals_the_predictor(workdir, made, lengths, spare):
 @pytest.mark.parametrize(
     ('system', 'options'),
     [
-        ('end_to_end', ''),
-        ('end_to_end', ',no_attention,regression'),
-        ('adversarial_autoencoder', ''),
+        ('end_to_end', ',regression'),
         ('adversarial_autoencoder', ',functionals'),
     ],
 )

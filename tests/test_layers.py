@@ -192,6 +192,5 @@ DEVICES = """
 """
 
 
-@pytest.mark.slow
 def test_norm_dropout_and_augmentation_are_the_same_on_1_2_and_4_devices():
     same_on_devices(DEVICES)

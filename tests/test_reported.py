@@ -129,20 +129,6 @@ def test_recordings_get_all_tasks(finished, voices):
             assert row[task] == ('low', 'middle', 'high')[int(np.argmax(shares))]
 
 
-@pytest.mark.slow
-def test_two_devices_give_the_same_losses(beeps, tmp_path):
-    found, manual_dir = [], {'SER_JAX_MANUAL_DIR': beeps['manual_dir']}
-    for devices in (1, 2):
-        workdir = tmp_path / str(devices)
-        more = ('--config.conditions=()', '--config.final=False', '--config.eval_every=1')
-        words = command(beeps['data_dir'], workdir, *more)
-        words = [word.replace('demo_speech', 'csv_corpus/beeps') for word in words]  # it is shorter
-        result = run(*words, devices=devices, **manual_dir)
-        assert result.returncode == 0, result.stderr
-        found.append([[row['loss'], row['gradient_norm']] for row in metrics(workdir)])
-    np.testing.assert_allclose(*found, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ('more', 'message'),
     [
