@@ -86,15 +86,6 @@ def open_clips(corruption: Corruption, config) -> tuple[dict[str, np.ndarray] | 
             )
     elif name == 'babble':
         corpus = _clip_corpus('babble_corpus', corruption, config)
-        if corpus.name in (
-            config.corpus,
-            *config.labelled,
-            *config.unlabelled,
-            config.noise_corpus,
-        ):
-            raise UserError(
-                f'config.babble_corpus {corpus.name} is in use already: name a corpus that neither trains nor is tested'
-            )
         speakers = corpus.index['speaker']
         longest = np.argsort(-corpus.index['duration'], kind='stable')
         rows = [longest[speakers[longest] == who][0] for who in sorted(set(speakers) - {''})]

@@ -189,6 +189,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     twice = set(config.labelled) & set(config.unlabelled)
     if twice:
         raise UserError(f'{min(twice)} is both in config.labelled and in config.unlabelled')
+    trained = (config.corpus, *config.labelled, *config.unlabelled, config.noise_corpus)
+    if config.babble_corpus and config.babble_corpus in trained:
+        raise UserError(
+            f'config.babble_corpus: {config.babble_corpus} is in use already: name a corpus that neither trains nor is tested'
+        )
     if config.test_corpora and not config.report_test:
         raise UserError('config.test_corpora are tested: they need config.report_test')
     if config.test_corpora and not config.final:

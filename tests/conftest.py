@@ -22,8 +22,32 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # … and under nohup a terminal that closes. What is handled here, what is started here is not spared.
 if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
-# Little optimisation: the tests spend their time compiling, not computing.
-QUICK = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+
+
+def known(*flags: str) -> str:
+    """Those flags that this version of XLA knows: it ends a process that is given another."""
+    while flags:
+        probe = subprocess.run(
+            [sys.executable, '-c', 'import jax; jax.devices()'],
+            env={**os.environ, 'XLA_FLAGS': ' '.join(flags), 'JAX_PLATFORMS': 'cpu'},
+            capture_output=True,
+            text=True,
+        )
+        left = tuple(flag for flag in flags if flag not in probe.stderr)
+        if not probe.returncode or left == flags:
+            break
+        flags = left
+    return ' '.join(flags)
+
+
+# Little optimisation: the tests spend their time compiling, not computing. Asked once, not by every worker.
+if 'QUICK_XLA_FLAGS' not in os.environ:
+    os.environ['QUICK_XLA_FLAGS'] = known(
+        '--xla_backend_optimization_level=0',
+        '--xla_llvm_disable_expensive_passes=true',
+        '--xla_cpu_use_fusion_emitters=false',
+    )
+QUICK = os.environ['QUICK_XLA_FLAGS']
 os.environ.setdefault('XLA_FLAGS', QUICK)
 # What one test has compiled the others need not; in a folder a worker, as JAX may read what another has half written. The
 # process that starts the workers is set up before them, and tidies up.

@@ -149,6 +149,10 @@ def test_a_type_that_trains_is_not_tested(beeps, noises):
             'both in config.labelled and in config.unlabelled',
         ),
         (
+            {'unlabelled': ('csv_corpus/hums',), 'babble_corpus': 'csv_corpus/hums'},
+            'babble_corpus: csv_corpus/hums is in use already',
+        ),
+        (
             {'noise_corpus': 'csv_corpus/noises', 'noise_types': ('hail',)},
             "type 'hail'; it has clock",
         ),
