@@ -55,8 +55,8 @@ def test_memory_files_and_logs_stay_as_they_are(beeps, tmp_path):
     assert len(seen) > 0.8 * validations
     quarter = len(seen) // 4
     assert np.median(memory[-quarter:]) < 1.03 * np.median(memory[quarter : 2 * quarter]), memory
-    # Their number swings by a dozen while checkpoints are written; one kept open a validation would add thirty.
-    assert np.median(files[-quarter:]) < np.median(files[:quarter]) + 15, files
+    # More are open for a moment while checkpoints are written: what rests open counts, and one kept a validation would add twenty.
+    assert min(files[-quarter:]) < min(files[quarter : 2 * quarter]) + 5, files
     assert max(checkpoints) <= 4, checkpoints
     room = lambda name: sum(path.stat().st_size for path in Path(workdir).rglob(name))
     # A line or a point for each interval, not for each step.
