@@ -3,7 +3,7 @@
 python -m ser_jax.grid --config=configs/grids/mtl_aug.py     (needs emodb, esc10, urdu, nemo, ravdess and librispeech prepared)
 
 Three types of noise, on none of which anything was chosen (results/development.md): rain is steady, a crying baby has a pitch, babble is
-speech. One seed of another recipe had been tested on rain and the baby before (results/robustness).
+speech. One seed of the recipe frozen at b801a0d had been tested on rain and the baby before (results/robustness).
 """
 
 _CONDITIONS = (
