@@ -117,6 +117,12 @@ def beeps(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope='session')
+def demo_records(tmp_path_factory) -> Path:
+    """A data_dir for demo_speech: prepared by the first that opens it."""
+    return tmp_path_factory.mktemp('demo') / 'records'
+
+
+@pytest.fixture(scope='session')
 def voices(tmp_path_factory) -> str:
     """A folder with eight recordings that sound like speech, which the beeps do not."""
     import soundfile

@@ -63,13 +63,13 @@ def test_demo_corpus_listing():
 
 
 @pytest.mark.slow
-def test_demo_speech_is_not_solved_by_loudness(tmp_path):
+def test_demo_speech_is_not_solved_by_loudness(demo_records):
     from benchmarks.demo_speech_baseline import measure
 
-    corpus = open_corpus('demo_speech', data_dir=tmp_path)
+    corpus = open_corpus('demo_speech', data_dir=demo_records)
     check_rows(corpus)
     assert corpus.metadata['synthetic'] is True
-    scores = measure(tmp_path)
+    scores = measure(demo_records)
     assert scores['uar_level_duration_pitch'] < 0.5
     assert scores['uar_functionals'] > 0.65
     for share in scores['variance_share'].values():

@@ -130,15 +130,10 @@ def command(data_dir, workdir, *more):
 
 
 @pytest.fixture(scope='module')
-def records(tmp_path_factory):
-    return tmp_path_factory.mktemp('records') / 'records'
-
-
-@pytest.fixture(scope='module')
-def finished(records, tmp_path_factory):
+def finished(demo_records, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('regression') / 'run'
-    more = ("--config.conditions=('pgd_waveform(0.01, 3)',)", '--config.final=True')
-    result = run(*command(records, workdir, *more))
+    more = ("--config.conditions=('fgsm_waveform(0.01)',)", '--config.final=True')
+    result = run(*command(demo_records, workdir, *more))
     assert result.returncode == 0, result.stderr
     assert 'CCC' in result.stdout
     assert 'CCC' in result.stderr
@@ -168,7 +163,7 @@ def test_the_card_has_the_concordance(finished):
 @pytest.mark.slow
 def test_an_attack_on_ratings_moves_them_away(finished):
     distances = []
-    for name in ('clean', 'pgd_waveform_0.01_3_1'):
+    for name in ('clean', 'fgsm_waveform_0.01'):
         error = 0.0
         for task in ('arousal', 'valence', 'dominance'):
             found = read_predictions(finished / 'predictions' / f'{name}_{task}.csv')[0]
@@ -206,7 +201,7 @@ def test_two_devices_give_the_same_losses(beeps, tmp_path):
     np.testing.assert_allclose(*found, atol=1e-4)
 
 
-def test_only_ratings_are_regressed(records, tmp_path):
-    result = run(*command(records, tmp_path / 'run', '--config.tasks.arousal.target=gender'))
+def test_only_ratings_are_regressed(demo_records, tmp_path):
+    result = run(*command(demo_records, tmp_path / 'run', '--config.tasks.arousal.target=gender'))
     assert result.returncode == 1
     assert 'a regression predicts a rating' in result.stderr

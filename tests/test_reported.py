@@ -32,14 +32,9 @@ def command(data_dir, workdir, *more):
 
 
 @pytest.fixture(scope='module')
-def records(tmp_path_factory):
-    return tmp_path_factory.mktemp('records') / 'records'
-
-
-@pytest.fixture(scope='module')
-def finished(records, tmp_path_factory):
+def finished(demo_records, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('end_to_end') / 'run'
-    result = run(*command(records, workdir))
+    result = run(*command(demo_records, workdir))
     assert result.returncode == 0, result.stderr
     for task in TASKS:
         assert f'clean_{task}' in result.stdout
@@ -109,9 +104,9 @@ def test_conditions_reach_the_waveform(finished):
 
 
 @pytest.mark.slow
-def test_evaluate_makes_the_same_again(records, finished):
+def test_evaluate_makes_the_same_again(demo_records, finished):
     before = {p.name: p.read_bytes() for p in (finished / 'predictions').iterdir()}
-    result = run(*command(records, finished, '--mode=evaluate'))
+    result = run(*command(demo_records, finished, '--mode=evaluate'))
     assert result.returncode == 0, result.stderr
     assert {p.name: p.read_bytes() for p in (finished / 'predictions').iterdir()} == before
 
@@ -141,10 +136,10 @@ def test_recordings_get_all_tasks(finished, voices):
         ('--config.tasks.arousal.target=emotion', "target is 'emotion'"),
     ],
 )
-def test_what_cannot_be_is_refused(records, tmp_path, more, message):
+def test_what_cannot_be_is_refused(demo_records, tmp_path, more, message):
     # stderr then holds the error alone
-    open_corpus('demo_speech', data_dir=records, representation='waveform')
-    result = run(*command(records, tmp_path / 'run', '--config.conditions=()', more))
+    open_corpus('demo_speech', data_dir=demo_records, representation='waveform')
+    result = run(*command(demo_records, tmp_path / 'run', '--config.conditions=()', more))
     assert result.returncode == 1, result.stdout
     assert re.fullmatch(r'error: [^\n]+\n', result.stderr)
     assert message in result.stderr
@@ -215,8 +210,8 @@ def test_other_corpora_are_tested_on_every_task(beeps, tmp_path):
 
 
 @pytest.mark.slow
-def test_dimensions_in_classes(finished, records):
-    corpus = open_corpus('demo_speech', data_dir=records, representation='waveform')
+def test_dimensions_in_classes(finished, demo_records):
+    corpus = open_corpus('demo_speech', data_dir=demo_records, representation='waveform')
     corpus.index['arousal'][:7] = [1, 2, 2.01, 3.99, 4, 5, np.nan]
     found = labels_of(corpus, np.arange(7), 'arousal', ('low', 'middle', 'high'))
     assert found.tolist() == [0, 0, 1, 1, 2, 2, -1]
@@ -225,8 +220,8 @@ def test_dimensions_in_classes(finished, records):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('field', sorted(EMOTIONS_OF))
-def test_dimensions_made_of_emotions(finished, records, field):
-    corpus = open_corpus('demo_speech', data_dir=records, representation='waveform')
+def test_dimensions_made_of_emotions(finished, demo_records, field):
+    corpus = open_corpus('demo_speech', data_dir=demo_records, representation='waveform')
     names = class_names(field, [corpus], ())
     rows = np.arange(len(corpus))
     emotions = labels_of(corpus, rows, 'emotion', EMOTIONS)
