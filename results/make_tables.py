@@ -3,7 +3,8 @@
 A run behind a number of the README lies in `results/<group>/<run>/`: `results.json` (the card),
 `predictions/<condition>.csv`, `command.txt` (the command that made it). `<!-- table: GROUP -->` and
 `<!-- end table -->` in the README enclose the table of a group; of a grid's folder, its `robustness_….md` or
-`matrix.md`; `GROUP.CONDITION` the lines of its `table.md` under one condition, with paired tests. `--check` writes nothing and exits
+`matrix.md`; `GROUP.CONDITION` the lines of its `table.md` under one condition, with paired tests; `GROUP.confusions` its variants'
+most frequent errors. `--check` writes nothing and exits
 with 1 where the README says something else than the cards.
 """
 
@@ -24,6 +25,10 @@ TASK_CAPTION = (
     'UAR in percent on predictions pooled over the folds, mean ± standard deviation over the seeds, and 95 % interval: '
     'bootstrap over speakers, the mean of the bounds over the seeds; CCC: of ratings, whose levels have the UAR; time: training of '
     'all networks of the row, mean over the seeds; command: of its first network and seed.'
+)
+CONFUSIONS_CAPTION = (
+    'Of 100 recordings of a class those heard as another, clean, pooled over the folds, mean ± standard deviation over the seeds; '
+    'pairs above 3 in any row.'
 )
 COLUMNS = (
     'system',
@@ -122,13 +127,17 @@ def _seeds_of_one_system(runs, condition):
 
 def _rate(results):
     """UAR over the seeds with its spread, and its interval."""
-    uar = [100 * result['uar'] for result in results]
-    spread = f' ± {statistics.stdev(uar):.1f}' if len(uar) > 1 else ''
     bounds = [
         '–' if None in side else f'{100 * statistics.mean(side):.1f}'
         for side in zip(*(result['uar_ci95'] for result in results))
     ]
-    return f'{statistics.mean(uar):.1f}{spread}', f'{bounds[0]} – {bounds[1]}'
+    return _spread([100 * result['uar'] for result in results]), f'{bounds[0]} – {bounds[1]}'
+
+
+def _spread(values):
+    """Mean, of several values with their standard deviation."""
+    spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.1f}{spread}'
 
 
 def _where(card):
@@ -231,6 +240,43 @@ def make_paired_table(group: Path, condition: str) -> str:
     return '\n\n'.join([f'{common}. {finished}', table, caption, *notes]) + '\n'
 
 
+def make_confusion_table(group: Path) -> str:
+    """Which emotions the variants of a grid confuse: a row a variant, a column a pair of classes, the most frequent first.
+
+    Raises:
+        CardError: no run or an unreadable one, or runs with other classes.
+    """
+    rates = {}
+    for path in sorted(group.glob('*-seed*/results.json')):
+        try:
+            result = json.loads(path.read_text(encoding='utf-8'))['conditions']['clean']
+            labels, counts = list(result['recall']), result['confusion']
+        except (OSError, ValueError, KeyError) as error:
+            raise CardError(f'{path}: {error!r}') from error
+        found = {
+            f'{true} as {heard}': 100 * count / sum(row)
+            for true, row in zip(labels, counts)
+            for heard, count in zip(labels, row)
+            if heard != true
+        }
+        rates.setdefault(path.parent.name.rpartition('-seed')[0], []).append(found)
+    pairs = {tuple(run) for runs in rates.values() for run in runs}
+    if len(pairs) != 1:
+        raise CardError(f'{group} holds runs of {len(pairs)} sets of classes')
+    mean = {
+        variant: {pair: statistics.mean(run[pair] for run in runs) for pair in runs[0]}
+        for variant, runs in rates.items()
+    }
+    most = {pair: max(rate[pair] for rate in mean.values()) for pair in pairs.pop()}
+    shown = sorted((pair for pair in most if most[pair] > 3), key=lambda pair: -most[pair])
+    lines = [('variant', 'seeds', *shown), ['---'] * (len(shown) + 2)]
+    for variant, runs in rates.items():
+        columns = [[run[pair] for run in runs] for pair in shown]
+        lines.append((variant, str(len(runs)), *map(_spread, columns)))
+    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return f'{table}\n\n{CONFUSIONS_CAPTION}\n'
+
+
 def fill(readme: str, results: Path) -> str:
     """The README's text with every marked table made anew.
 
@@ -245,6 +291,8 @@ def fill(readme: str, results: Path) -> str:
 
     def renew(match):
         group, condition = results / match[2].partition('.')[0], match[2].partition('.')[2]
+        if condition == 'confusions':
+            return f'{match[1]}{make_confusion_table(group)}{match[3]}'
         if condition:
             return f'{match[1]}{make_paired_table(group, condition)}{match[3]}'
         files = [*group.glob('robustness_*.md'), *group.glob('matrix.md')]

@@ -405,6 +405,31 @@ def test_the_lines_of_a_grid_under_one_condition(make_tables, results):
     assert make_tables.main(options(results)) == 1
 
 
+def test_the_errors_of_the_variants_of_a_grid(make_tables, results):
+    counts = {'full': ([8, 2, 0], [6, 4, 0]), 'single_task': ([9, 0, 1],)}
+    for variant, seeds in counts.items():
+        for seed, row in enumerate(seeds):
+            made = card(seed)
+            rest = [[0, 10, 0], [0, 0, 5]]
+            made['conditions']['clean'] |= {
+                'recall': dict.fromkeys(('angry', 'happy', 'sad'), 0.5),
+                'confusion': [row, *rest],
+            }
+            add_run(results, f'emodb-{variant}-seed{seed}', made)
+    readme = results / 'README.md'
+    readme.write_text(README.replace('GROUP', 'emodb4.confusions'))
+    assert make_tables.main(options(results)) == 0
+    assert readme.read_text().splitlines()[2:6] == [
+        '| variant | seeds | angry as happy | angry as sad |',
+        '| --- | --- | --- | --- |',
+        '| emodb-full | 2 | 30.0 ± 14.1 | 0.0 ± 0.0 |',
+        '| emodb-single_task | 1 | 0.0 | 10.0 |',
+    ]
+    made['conditions']['clean'] |= {'recall': {'calm': 1.0}, 'confusion': [[5]]}
+    add_run(results, 'emodb-single_task-seed1', made)
+    assert make_tables.main(options(results)) == 1
+
+
 def test_a_changed_card_or_readme_is_noticed(make_tables, results):
     make_tables.main(options(results))
     text = (results / 'README.md').read_text()
