@@ -1,10 +1,10 @@
-"""Writes the tables of README.md and results/README.md from the result cards: `python results/make_tables.py [--check]`.
+"""Writes the tables of README.md, results/README.md and results/development.md from the result cards: `python results/make_tables.py [--check]`.
 
 A run behind a number of the README lies in `results/<group>/<run>/`: `results.json` (the card),
 `predictions/<condition>.csv`, `command.txt` (the command that made it). `<!-- table: GROUP -->` and
 `<!-- end table -->` in the README enclose the table of a group; of a grid's folder, its `robustness_….md` or
 `matrix.md`; `GROUP.CONDITION` the lines of its `table.md` under one condition, with paired tests; `GROUP.confusions` its variants'
-most frequent errors. `--check` writes nothing and exits
+most frequent errors; `GROUP.tries` what its variants reached on validation speakers. `--check` writes nothing and exits
 with 1 where the README says something else than the cards.
 """
 
@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = ('README.md', 'results/README.md', 'results/development.md')
 CAPTION = (
     'UAR on predictions pooled over the folds, mean ± standard deviation over the seeds; 95 % '
     'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training of '
@@ -29,6 +30,10 @@ TASK_CAPTION = (
 CONFUSIONS_CAPTION = (
     'Of 100 recordings of a class those heard as another, clean, pooled over the folds, mean ± standard deviation over the seeds; '
     'pairs above 3 in any row.'
+)
+TRIES_CAPTION = (
+    'UAR in percent on the validation speakers, mean over the folds (and the seeds, ± standard deviation), at the last step where '
+    'nothing else is said; corrupted: mean over the conditions right of it.'
 )
 COLUMNS = (
     'system',
@@ -277,6 +282,35 @@ def make_confusion_table(group: Path) -> str:
     return f'{table}\n\n{CONFUSIONS_CAPTION}\n'
 
 
+def make_tries_table(group: Path) -> str:
+    """What the variants of a grid reached on validation speakers, clean and corrupted: a row a variant.
+
+    Raises:
+        CardError: no run or an unreadable one, or runs of other conditions.
+    """
+    rates = {}
+    for path in sorted(group.glob('*-seed*/results.json')):
+        try:
+            validation = json.loads(path.read_text(encoding='utf-8'))['validation']
+            found = {'clean': validation['uar'], **validation.get('conditions', {})}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CardError(f'{path}: {error!r}') from error
+        rates.setdefault(path.parent.name.rpartition('-seed')[0], []).append(found)
+    conditions = {tuple(run) for runs in rates.values() for run in runs}
+    if len(conditions) != 1:
+        raise CardError(f'{group} holds runs of {len(conditions)} lists of conditions')
+    _, *corrupted = conditions.pop()
+    lines = [('variant', 'seeds', 'clean', *(['corrupted', *corrupted] if corrupted else []))]
+    lines.append(['---'] * len(lines[0]))
+    for variant, runs in rates.items():
+        columns = [[100 * run[name] for run in runs] for name in ('clean', *corrupted)]
+        if corrupted:
+            columns.insert(1, [statistics.mean(each) for each in zip(*columns[1:])])
+        lines.append((variant, str(len(runs)), *map(_spread, columns)))
+    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return f'{table}\n\n{TRIES_CAPTION}\n'
+
+
 def fill(readme: str, results: Path) -> str:
     """The README's text with every marked table made anew.
 
@@ -291,10 +325,12 @@ def fill(readme: str, results: Path) -> str:
 
     def renew(match):
         group, condition = results / match[2].partition('.')[0], match[2].partition('.')[2]
-        if condition == 'confusions':
-            return f'{match[1]}{make_confusion_table(group)}{match[3]}'
         if condition:
-            return f'{match[1]}{make_paired_table(group, condition)}{match[3]}'
+            own = {'confusions': make_confusion_table, 'tries': make_tries_table}
+            table = (
+                own[condition](group) if condition in own else make_paired_table(group, condition)
+            )
+            return f'{match[1]}{table}{match[3]}'
         files = [*group.glob('robustness_*.md'), *group.glob('matrix.md')]
         if files:
             table = files[0].read_text(encoding='utf-8').partition('finished.\n\n')[2]
@@ -313,12 +349,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--check', action='store_true', help='write nothing, exit 1 on difference')
-    parser.add_argument('--readme', type=Path, action='append', help='default: both')
+    parser.add_argument(
+        '--readme', type=Path, action='append', help='default: all that have tables'
+    )
     parser.add_argument('--results', type=Path, default=ROOT / 'results')
     options = parser.parse_args(arguments)
     sys.path.insert(0, str(ROOT))
     try:
-        files = options.readme or [ROOT / 'README.md', ROOT / 'results' / 'README.md']
+        files = options.readme or [ROOT / name for name in PAGES]
         old = {file: file.read_text(encoding='utf-8') for file in files}
         new = {file: fill(text, options.results) for file, text in old.items()}
     except (CardError, OSError) as error:

@@ -59,7 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if options.jobs:
             return _write_jobs(Path(options.jobs), [run for _, run in mine], workdir)
-        failures = {} if options.table else grid_runs.run_all(mine, workdir, len(grid.runs))
+        if options.table:
+            return _report(grid, workdir, {})
+        to_do = [run for _, run in mine if grid_runs.state(workdir, run) != 'finished']
+        grid_runs.open_corpora(to_do)
+        failures = grid_runs.run_all(mine, workdir, len(grid.runs))
         return _report(grid, workdir, failures)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)

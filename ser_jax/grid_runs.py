@@ -13,10 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ser_jax import stopping, train
+from ser_jax.clips import open_clips
 from ser_jax.conditions import parse_conditions
 from ser_jax.console import duration
+from ser_jax.corruptions import Corruption
 from ser_jax.errors import UserError
 from ser_jax.grid_plan import Grid, Run
+from ser_jax.sources import open_by_name
 from ser_jax.stored import read_card
 from ser_jax.workdir import as_json, compared, write_atomically
 
@@ -34,6 +37,35 @@ def check_conditions(grid: Grid) -> None:
             parse_conditions(run.config.conditions)
         except UserError as error:
             raise UserError(f'{run.folder}: {error}') from error
+
+
+def open_corpora(runs: Sequence[Run]) -> None:
+    """Opens the corpora and recordings that runs name, preparing what is missing: a wrong name must not show after hours.
+
+    Args:
+        runs: those that are not finished.
+
+    Raises:
+        UserError: one that cannot be opened; names the run.
+    """
+    seen = set()
+    for run in runs:
+        config = run.config
+        named = (config.corpus, config.noise_corpus)
+        named = (*named, *config.labelled, *config.unlabelled, *config.test_corpora)
+        openings = [(open_by_name, (config, name), name) for name in named if name]
+        for made in parse_conditions(config.conditions).values():
+            if isinstance(made, Corruption):
+                mixed = (config.test_noise_corpus, config.babble_corpus, made.name)
+                openings.append((open_clips, (made, config), (*mixed, *made.arguments[:1])))
+        for function, arguments, key in openings:
+            key = (key, config.representation, config.data.to_json())
+            if key not in seen:
+                try:
+                    function(*arguments)
+                except UserError as error:
+                    raise UserError(f'{run.folder}: {error}') from error
+                seen.add(key)
 
 
 def check_grid(workdir: Path, grid: Grid, *, write: bool) -> None:

@@ -430,6 +430,27 @@ def test_the_errors_of_the_variants_of_a_grid(make_tables, results):
     assert make_tables.main(options(results)) == 1
 
 
+def test_what_was_tried_on_validation_speakers(make_tables, results):
+    rates = {'gain': ((0.8, 0.2, 0.6), (0.9, 0.4, 0.6)), 'none': ((0.7, 0.1, 0.5),)}
+    for variant, seeds in rates.items():
+        for seed, (clean, *corrupted) in enumerate(seeds):
+            conditions = dict(zip(('telephone', 'gain_-20'), corrupted))
+            made = card(seed, conditions={}, validation={'uar': clean, 'conditions': conditions})
+            add_run(results, f'emodb-{variant}-seed{seed}', made)
+    readme = results / 'README.md'
+    readme.write_text(README.replace('GROUP', 'emodb4.tries'))
+    assert make_tables.main(options(results)) == 0
+    assert readme.read_text().splitlines()[2:6] == [
+        '| variant | seeds | clean | corrupted | telephone | gain_-20 |',
+        '| --- | --- | --- | --- | --- | --- |',
+        '| emodb-gain | 2 | 85.0 ± 7.1 | 45.0 ± 7.1 | 30.0 ± 14.1 | 60.0 ± 0.0 |',
+        '| emodb-none | 1 | 70.0 | 30.0 | 10.0 | 50.0 |',
+    ]
+    made['validation'] = {'uar': 0.5}
+    add_run(results, 'emodb-none-seed1', made)
+    assert make_tables.main(options(results)) == 1
+
+
 def test_a_changed_card_or_readme_is_noticed(make_tables, results):
     make_tables.main(options(results))
     text = (results / 'README.md').read_text()

@@ -306,6 +306,39 @@ def test_a_grid_from_beginning_to_end(beeps, tmp_path):
     assert run(*flags, '--table').returncode == 0
 
 
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'unlabelled': ('csv_corpus/buzz',)}, 'config.unlabelled: '),
+        (
+            {'test_corpora': ('emo-db',), 'final': True},
+            "config.test_corpora: unknown corpus 'emo-db'",
+        ),
+        ({'conditions': ("noise('rain', 5)",)}, 'config.test_noise_corpus'),
+        ({'conditions': ('babble(9, 5)',), 'babble_corpus': 'csv_corpus/hums'}, 'needs 9 voices'),
+    ],
+)
+def test_corpora_are_opened_before_the_first_run(
+    beeps, tmp_path, monkeypatch, capsys, changes, message
+):
+    monkeypatch.setenv('SER_JAX_MANUAL_DIR', beeps['manual_dir'])
+    common = {'argument': 'csv_corpus/beeps', 'changes': {'data.data_dir': beeps['data_dir']}}
+    config = write_grid(
+        tmp_path / 'typo.py',
+        settings={'beeps': common},
+        variants={'full': {}, 'typo': {'changes': {'steps': 9} | changes}},
+    )
+    work = tmp_path / 'work'
+    assert grid.main([f'--config={config}', f'--workdir={work}']) == 1
+    out, err = capsys.readouterr()
+    assert out == ''
+    *_, last = err.splitlines()  # after what was prepared
+    assert last.startswith('error: beeps/typo/seed0: ')
+    assert message in last
+    assert err.count('error') == 1
+    assert [path.name for path in work.iterdir()] == ['grid.json']
+
+
 @pytest.mark.slow
 def test_the_demo_grid(tmp_path):
     result = run('ser_jax.grid', f'--config={DEMO}', f'--workdir={tmp_path / "work"}')
