@@ -68,7 +68,7 @@ def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
             names = list(inspect.signature(test).parameters)
             if len(arguments) != len(names):
                 raise UserError(
-                    f'augmentation {name!r} in {text!r} takes {len(names)} numbers: {name}({", ".join(names)})'
+                    f'augmentation {name!r} in {text!r} takes {len(names)} number{"s" * (len(names) != 1)}: {name}({", ".join(names)})'
                 )
             numbers = all(type(argument) in (int, float) for argument in arguments)
             if not numbers or not test(*arguments):

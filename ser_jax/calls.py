@@ -32,7 +32,9 @@ def check_arguments(
     """
     if len(arguments) != len(rules):
         form = f'{name}({", ".join(rules)})'
-        raise UserError(f'{what} {text!r} takes {len(rules)} arguments: {form}')
+        raise UserError(
+            f'{what} {text!r} takes {len(rules)} argument{"s" * (len(rules) != 1)}: {form}'
+        )
     for argument, (field, (test, words)) in zip(arguments, rules.items()):
         if not test(argument):
             raise UserError(f'{what} {text!r}: {field} must be {words}')

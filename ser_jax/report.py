@@ -111,15 +111,27 @@ def _show(options):
     if len(cards) == 1:
         _write(options, {'cards': cards, 'over_seeds': None}, tables[0], [])
     elif not any(card['conditions'] for card in cards):
-        uar = [card['validation']['uar'] for card in cards]
-        found = {'validation_uar': statistics.mean(uar), 'std': statistics.stdev(uar)}
-        line = f'validation UAR  {_spread(*found.values())} %   mean over {len(uar)} seeds ± std'
-        _write(options, {'cards': cards, 'over_seeds': found}, '\n'.join([*tables, line]), [])
+        found = _validated([card['validation'] for card in cards])
+        over = f'mean over {len(cards)} seeds ± std'
+        lines = [f'{name:<30}{_spread(**rate)} %   {over}' for name, rate in found.items()]
+        _write(options, {'cards': cards, 'over_seeds': found}, '\n'.join([*tables, *lines]), [])
     else:
         condition = options.condition or _usual_condition(options.workdir[0])
         result = paired.over_seeds(options.workdir, condition, options.replicates)
         text = '\n'.join([*tables, seeds_table(result)])
         _write(options, {'cards': cards, 'over_seeds': result}, text, result['warnings'])
+
+
+def _validated(validations):
+    """What seeds that tested nobody reached on validation speakers, clean and under the conditions that all of them tried."""
+    rates = [{'': each['uar'], **each.get('conditions', {})} for each in validations]
+    uar = {
+        name: [each[name] for each in rates] for name in rates[0] if all(name in r for r in rates)
+    }
+    return {
+        f'validation UAR {name}'.strip(): {'mean': statistics.mean(u), 'std': statistics.stdev(u)}
+        for name, u in uar.items()
+    }
 
 
 def _write(options, content, table, warnings):

@@ -263,7 +263,7 @@ def test_call_strings():
     ('text', 'words'),
     [
         ('deepfool(0.1)', "'deepfool' does not exist; there are random_sign, fgsm, bim, pgd"),
-        ('fgsm', r'takes 1 arguments: fgsm\(epsilon\)'),
+        ('fgsm', r'takes 1 argument: fgsm\(epsilon\)'),
         ('bim(0.1)', r'takes 2 arguments: bim\(epsilon, steps\)'),
         ('pgd(0.1)', r'takes 2 arguments: pgd\(epsilon, steps\)'),
         ('fgsm(-0.1)', 'epsilon must be a number from 0 to 100'),
