@@ -34,7 +34,6 @@ setup(
         'optax>=0.2.6',
         'orbax-checkpoint>=0.12',
         'requests>=2.32',
-        'scikit-learn>=1.5',
         'scipy>=1.15',
         'soundfile>=0.13',
         'soxr>=0.5',
@@ -47,6 +46,7 @@ setup(
             'pytest>=8.2',
             'pytest-xdist>=3.6',
             'hypothesis>=6.100',
+            'scikit-learn>=1.5',
             'nbclient>=0.10',
             'ipykernel>=6.29',
             'ruff==0.17.5',
@@ -59,6 +59,6 @@ setup(
             'onnx-ir',
             'onnxruntime',
         ],  # and jax2onnx, without its requirements: see README
-        'bench': ['torch==2.13.0', 'opensmile'],
+        'bench': ['torch==2.13.0', 'opensmile', 'scikit-learn>=1.5'],
     },
 )

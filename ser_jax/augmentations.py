@@ -15,8 +15,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import lax
-from scipy import special
 
 from ser_jax.mel import active_level
 from ser_jax.models.layers import frames_mask
@@ -101,7 +101,7 @@ def mixup(keys: jax.Array, batch: dict, alpha: float) -> dict:
         New 'log_mel', 'clean_log_mel', 'emotion', 'emotion_mask'.
     """
     grid = np.linspace(0.0, 1.0, 513)
-    quantiles = jnp.asarray(special.betaincinv(alpha, alpha, grid), jnp.float32)
+    quantiles = jnp.asarray(scipy.special.betaincinv(alpha, alpha, grid), jnp.float32)
     uniform = jax.vmap(jax.random.uniform)(keys)
     share = jnp.interp(uniform, jnp.asarray(grid, jnp.float32), quantiles)
     share = jnp.maximum(share, 1.0 - share)

@@ -6,7 +6,7 @@ Guo et al., On Calibration of Modern Neural Networks (ICML 2017, arXiv 1706.0459
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.optimize
+import scipy
 
 from ser_jax import metrics
 from ser_jax.predictions import Predictions

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy import signal
+import scipy
 
 from ser_jax.audio import SILENCE_PEAK
 from ser_jax.calls import check_arguments, number_rule, parse_call
@@ -149,19 +149,19 @@ def reverberation(samples: np.ndarray, rng: np.random.Generator, seconds: float)
     tail = 10 ** (-3 * np.arange(1, length + 1) / length) * rng.choice([-1.0, 1.0], length)
     response = np.concatenate([[1.0], tail / np.linalg.norm(tail)])
     dry = samples.astype(np.float64)
-    wet = signal.fftconvolve(dry, response)[: len(dry)]
+    wet = scipy.signal.fftconvolve(dry, response)[: len(dry)]
     return (wet * (np.linalg.norm(dry) / np.linalg.norm(wet))).astype(np.float32)
 
 
 @functools.cache
 def _telephone_filter() -> np.ndarray:
     """300 to 3400 Hz within 1.3 dB; 40 dB down below 200 and above 4000 Hz."""
-    return signal.cheby2(8, 40, (200, 4000), 'bandpass', fs=SAMPLE_RATE, output='sos')
+    return scipy.signal.cheby2(8, 40, (200, 4000), 'bandpass', fs=SAMPLE_RATE, output='sos')
 
 
 def telephone(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Passes the band of a telephone only, 300 to 3400 Hz; float32 [S] -> float32 [S]."""
-    return signal.sosfilt(_telephone_filter(), samples).astype(np.float32)
+    return scipy.signal.sosfilt(_telephone_filter(), samples).astype(np.float32)
 
 
 def mu_law(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:

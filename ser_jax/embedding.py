@@ -100,11 +100,11 @@ def represent(experiment: Experiment, variables: dict, rows: np.ndarray) -> np.n
 
 
 def main_axes(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [N, D] on their two main axes, float [N, 2]; zeros where there is no axis."""
-    from sklearn.decomposition import PCA  # slow to import
+    """Vectors [N, D] on their two main axes (PCA), float [N, 2]; zeros where there is no axis.
 
-    count = min(2, *vectors.shape)
-    points = np.zeros((len(vectors), 2))
-    if np.ptp(vectors, axis=0).any():
-        points[:, :count] = PCA(count, svd_solver='full').fit_transform(vectors.astype(float))
-    return points
+    An axis points where its largest loading does, so that every processor draws the same map.
+    """
+    left, sizes, axes = np.linalg.svd(vectors - vectors.mean(0, dtype=float), full_matrices=False)
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(1, keepdims=True), 1)[:, 0]
+    points = (left * sizes * np.sign(largest))[:, :2]
+    return np.pad(points, [(0, 0), (0, 2 - points.shape[1])])

@@ -5,6 +5,7 @@ import csv
 import jax
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
 from configs import adversarial_autoencoder, end_to_end, mtl_aug
 from ser_jax import inference, steps
@@ -78,14 +79,20 @@ def test_every_head_of_end_to_end_sees_its_own(beeps):
         np.testing.assert_allclose(said, expected[task], atol=1e-5)
 
 
-def test_main_axes():
-    vectors = np.random.default_rng(0).normal(size=(30, 6)) * np.arange(1, 7)
-    centred = vectors - vectors.mean(0)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    np.testing.assert_allclose(np.abs(main_axes(vectors)), np.abs(left[:, :2] * sizes[:2]))
+@pytest.mark.parametrize('shape', [(30, 6), (5, 40), (2, 3)])
+def test_main_axes_equal_scikit_learn(shape):
+    vectors = np.random.default_rng(0).normal(size=shape) * np.arange(1, shape[1] + 1) + 3
+    expected = PCA(2, svd_solver='full').fit_transform(vectors)
+    np.testing.assert_allclose(main_axes(vectors), expected, atol=1e-9)
+    np.testing.assert_allclose(main_axes(vectors.astype(np.float32)), expected, atol=1e-4)
+
+
+def test_one_axis():
+    found = main_axes(np.array([[1.0], [2.0], [6.0]]))
+    np.testing.assert_allclose(found, [[-2, 0], [-1, 0], [3, 0]])
 
 
 @pytest.mark.parametrize('shape', [(1, 4), (5, 1), (5, 4)])
-def test_where_there_are_no_two_axes(shape):
+def test_where_there_is_no_axis(shape):
     found = main_axes(np.ones(shape))
     np.testing.assert_array_equal(found, np.zeros((shape[0], 2)))
