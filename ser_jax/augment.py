@@ -22,7 +22,7 @@ from ser_jax import augmentations
 from ser_jax.calls import parse_call
 from ser_jax.errors import UserError
 from ser_jax.features import FrontEnd
-from ser_jax.mel import mel_bands, noise_texture
+from ser_jax.mel import background, mel_bands, noise_texture
 from ser_jax.models.layers import example_keys, frames_mask
 
 
@@ -150,7 +150,7 @@ def augment(
     work['bands'] = mel_bands(work['source'].shape[-1], front_end.fmin, front_end.fmax)
     if operations:
         work['texture'] = noise_texture(keys[:, 1], work['log_mel'].shape, work['bands'])
-        work['log_mel'], work['background'] = augmentations.background(keys[:, 2], work)
+        work['log_mel'], work['background'] = background(keys[:, 2], work)
     work['clean_log_mel'] = work['log_mel']
     # One number for the whole global batch: row i mixes with row i + shift.
     work['partner_shift'] = jax.random.randint(jax.random.fold_in(rng, 2**31 - 1), (), 1, 2**16)

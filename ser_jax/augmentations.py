@@ -6,7 +6,7 @@ augmentation = adding one function here and its line in `OPERATIONS`.
 
 The batch holds, beside the fields of `augment.augment`: 'source' [B, T_in, F] and 'source_length' [B],
 what the host delivered; 'texture' and 'background' [B, T, F], see `mel.noise_texture` and
-`background`; 'bands', see `mel.mel_bands`; 'floor', log of the front end's floor; 'partner_shift' [];
+`mel.background`; 'bands', see `mel.mel_bands`; 'floor', log of the front end's floor; 'partner_shift' [];
 'axis_name'.
 """
 
@@ -18,14 +18,11 @@ import numpy as np
 import scipy
 from jax import lax
 
-from ser_jax.mel import active_level
+from ser_jax.mel import DB, active_level
 from ser_jax.models.layers import frames_mask
 
-# Level of the background that every utterance gets, dB below the active speech, but never so low that
-# the floor of the front end would show through.
-_BACKGROUND_DB = (30.0, 60.0)
-_DB = np.log(10.0) / 10.0
 _FILTER_BANDS = (3, 4, 5)  # as many bands as a filter may have
+_STOPPED_DB = (20.0, 60.0)  # what a limited band lets through of the rest: as much less
 
 # The operations: name -> (test of its arguments, which numbers they must be).
 OPERATIONS = {
@@ -43,6 +40,7 @@ OPERATIONS = {
     ),
     'gain': (lambda lowest, highest: -60 <= lowest <= highest <= 60, '-60 ≤ lowest ≤ highest ≤ 60'),
     'filter_augment': (lambda largest: 0 < largest <= 60, 'largest in dB, above 0, at most 60'),
+    'band_limit': (lambda low, high: 0 <= low < high, '0 ≤ low < high, in Hz'),
 }
 
 
@@ -195,7 +193,7 @@ def noise(keys: jax.Array, batch: dict, lowest_snr: float, highest_snr: float) -
     sound_level = active_level(sound, batch['length'], bands)
     level = active_level(batch['clean_log_mel'], batch['length'], bands)
     snr = lowest_snr + (highest_snr - lowest_snr) * uniform[:, 0]
-    gain = level - sound_level - snr * _DB
+    gain = level - sound_level - snr * DB
     return {'log_mel': jnp.logaddexp(batch['log_mel'], sound + gain[:, None, None])}
 
 
@@ -250,10 +248,38 @@ def filter_augment(keys: jax.Array, batch: dict, largest: float) -> dict:
     return _amplified(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
 
 
+def band_limit(keys: jax.Array, batch: dict, low: float, high: float) -> dict:
+    """Keeps a band of each utterance, as telephones, codecs and cheap microphones do.
+
+    The edges are uniform over the mel bands, what lies outside is 20 to 60 dB lower, from one band to the next.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        low: the lower edge lies between the lowest band and this, Hz.
+        high: the upper edge lies between this and the highest band, Hz.
+
+    Returns:
+        New 'log_mel' and 'background'; the clean one stays.
+    """
+    at = jnp.arange(batch['log_mel'].shape[-1])
+    low, high = (
+        np.interp(hertz, batch['bands'].centres, np.arange(len(at))) for hertz in (low, high)
+    )
+
+    def curve(key):
+        lower, upper, depth = jax.random.uniform(key, (3,))
+        outside = jnp.maximum(lower * low - at, at - (high + upper * (at[-1] - high)))
+        stopped = _STOPPED_DB[0] + depth * (_STOPPED_DB[1] - _STOPPED_DB[0])
+        return -stopped * jnp.clip(outside, 0, 1)
+
+    return _amplified(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
+
+
 def _amplified(batch: dict, decibels: jax.Array, *fields: str) -> dict:
     """Log-mels as if the sound had been louder before the front end added its floor."""
     floor = jnp.exp(batch['floor'])
-    factor = jnp.exp(_DB * decibels)
+    factor = jnp.exp(DB * decibels)
     power = lambda x: jnp.maximum(jnp.exp(x) - floor, 0.0) * factor
     return {name: jnp.log(power(batch[name]) + floor) for name in fields}
 
@@ -270,26 +296,3 @@ def rows(x: jax.Array, index: jax.Array) -> jax.Array:
     """
     index = jnp.clip(index, 0, x.shape[1] - 1)
     return jnp.take_along_axis(x, index[:, :, None], axis=1)
-
-
-def background(keys: jax.Array, batch: dict) -> tuple[jax.Array, jax.Array]:
-    """Puts the cropped log-mel above a background at a random level, which every utterance gets.
-
-    Args:
-        keys: [B].
-        batch: see the module.
-
-    Returns:
-        (log-mel, background), [B, T, F] each.
-    """
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
-    bands = batch['bands']
-    below = _BACKGROUND_DB[0] + (_BACKGROUND_DB[1] - _BACKGROUND_DB[0]) * uniform[:, 0]
-    sound = -uniform[:, 1, None, None] * jnp.log(bands.centres / 1000.0)
-    level = active_level(batch['log_mel'], batch['length'], bands)
-    gain = level - active_level(
-        jnp.broadcast_to(sound, batch['log_mel'].shape), batch['length'], bands
-    )
-    sound = jnp.maximum(sound + (gain - below * _DB)[:, None, None], batch['floor'])
-    sound = sound + batch['texture']
-    return jnp.logaddexp(batch['log_mel'], sound), sound

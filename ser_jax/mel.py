@@ -13,6 +13,11 @@ import numpy as np
 
 from ser_jax.models.layers import frames_mask
 
+DB = np.log(10.0) / 10.0  # nepers of power
+# Level of the background that every utterance gets, dB below the active speech, but never so low that
+# the floor of the front end would show through.
+_BACKGROUND_DB = (30.0, 60.0)
+
 
 class Bands(NamedTuple):
     """Where the mel bands lie, with a table that reaches beyond both ends.
@@ -93,3 +98,26 @@ def active_level(x: jax.Array, length: jax.Array, bands: Bands) -> jax.Array:
     frame = jnp.sum(jnp.exp(x) * bands.widths, axis=-1) * frames_mask(length, x.shape[1])
     active = frame > jnp.max(frame, axis=1, keepdims=True) * 1e-3
     return jnp.log(jnp.sum(frame * active, 1) / jnp.maximum(jnp.sum(active, 1), 1) + 1e-12)
+
+
+def background(keys: jax.Array, batch: dict) -> tuple[jax.Array, jax.Array]:
+    """Puts the cropped log-mel above a background at a random level, which every utterance gets.
+
+    Args:
+        keys: [B].
+        batch: see the module `augmentations`.
+
+    Returns:
+        (log-mel, background), [B, T, F] each.
+    """
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+    bands = batch['bands']
+    below = _BACKGROUND_DB[0] + (_BACKGROUND_DB[1] - _BACKGROUND_DB[0]) * uniform[:, 0]
+    sound = -uniform[:, 1, None, None] * jnp.log(bands.centres / 1000.0)
+    level = active_level(batch['log_mel'], batch['length'], bands)
+    gain = level - active_level(
+        jnp.broadcast_to(sound, batch['log_mel'].shape), batch['length'], bands
+    )
+    sound = jnp.maximum(sound + (gain - below * DB)[:, None, None], batch['floor'])
+    sound = sound + batch['texture']
+    return jnp.logaddexp(batch['log_mel'], sound), sound

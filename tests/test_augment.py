@@ -10,7 +10,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score
 
-from ser_jax import augment, augmentations, mel
+from ser_jax import augment, augmentations, corruptions, mel
 from ser_jax.errors import UserError
 
 ALL = ('speed(0.8, 1.25)', 'mixup(0.4)', 'spec_mask(2, 0.2, 0.2)', 'noise(5, 20)')
@@ -146,7 +146,7 @@ def test_mixup_share_follows_the_beta_distribution():
 
 @pytest.mark.parametrize('factor', [0.85, 1.18])
 def test_speed_equals_resampling_the_waveform(factor, monkeypatch):
-    monkeypatch.setattr(augmentations, '_BACKGROUND_DB', (90.0, 90.0))
+    monkeypatch.setattr(mel, '_BACKGROUND_DB', (90.0, 90.0))
     samples = speech(1, 2.0)
     samples += 1e-3 * np.random.default_rng(0).standard_normal(len(samples)).astype('f4')
     resampled = librosa.resample(samples, orig_sr=16000, target_sr=16000 / factor)
@@ -246,6 +246,9 @@ def test_type_is_not_readable_from_length_zeros_or_floor(operations):
         ('noise("a", 2)', 'SNR'),
         ('gain(10, -10)', 'lowest'),
         ('filter_augment(0)', 'above 0'),
+        ('band_limit(3000, 400)', 'low < high'),
+        ('band_limit(400)', 'takes 2 numbers: band_limit'),
+        ('gain(1, 2, 3)', 'takes 2 numbers'),
         ('speed(lowest, 2)', 'not of the form'),
     ],
 )
@@ -277,7 +280,8 @@ FLAT = {name: np.zeros((400, 3, 80), np.float32) for name in ('log_mel', 'clean_
 def drawn(operation, *arguments):
     """What an operation adds to 400 utterances of nothing but zeros, far above the floor; dB [400, 3, 80]."""
     keys = jax.random.split(jax.random.key(0), 400)
-    batch = FLAT | {'background': FLAT['log_mel'], 'floor': -80.0}
+    bands = mel.mel_bands(80, 20.0, 8000.0)
+    batch = FLAT | {'background': FLAT['log_mel'], 'floor': -80.0, 'bands': bands}
     out = operation(keys, batch, *arguments)
     np.testing.assert_array_equal(out['log_mel'], out['background'])
     return np.asarray(out['log_mel']) / DB
@@ -304,6 +308,34 @@ def test_filter_augment_is_a_broken_line_over_the_bands():
     edges = np.array([np.sum(np.diff(np.flatnonzero(row)) > 1) + 1 for row in bends])
     assert {2, 3, 4} <= set(edges)
     assert (edges <= 4).all()
+
+
+def test_a_band_is_kept_and_the_rest_is_stopped():
+    curves = drawn(augmentations.band_limit, 400, 3000)
+    np.testing.assert_array_equal(curves[:, 0], curves[:, 2])
+    curves = curves[:, 0]
+    hertz = mel.mel_bands(80, 20.0, 8000.0).centres
+    assert np.abs(curves[:, (hertz > 400) & (hertz < 3000)]).max() < 1e-4
+    kept = np.abs(curves) < 1e-4
+    assert (np.diff(kept, axis=1).sum(1) <= 2).all()  # one band, without gaps
+    lowest, highest = (hertz[row] for row in (kept.argmax(1), 79 - kept[:, ::-1].argmax(1)))
+    assert lowest.min() < 120
+    assert 350 < lowest.max() < 430
+    assert 2900 < highest.min() < 3100
+    assert highest.max() > 7000
+    deepest = curves[kept.sum(1) < 60].min(1)
+    assert -60.01 < deepest.min() < -58
+    assert -22 < deepest.max() < -20
+
+
+def test_a_telephone_is_among_the_limited_bands():
+    clean = log_mel(speech(0, 1.2))
+    heard = log_mel(corruptions.telephone(speech(0, 1.2), None))
+    batch = dict.fromkeys(('log_mel', 'background'), np.stack([clean] * 200))
+    batch |= {'floor': np.log(1e-6), 'bands': mel.mel_bands(80, 20.0, 8000.0)}
+    out = augmentations.band_limit(jax.random.split(jax.random.key(0), 200), batch, 400, 3000)
+    distance = np.abs(out['log_mel'] - heard).mean((1, 2))
+    assert distance.min() < np.abs(clean - heard).mean() / 4
 
 
 def test_combined_operations_are_one_type(batch):
