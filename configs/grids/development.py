@@ -2,6 +2,9 @@
 
 python -m ser_jax.grid --config=configs/grids/development.py     (needs emodb and esc10 prepared)
 
+Two of either kind went on to three seeds. The rule, fixed before: the better one corrupted, of those at most a point below the best
+clean one; of the single task, which hears no corruption, the better one clean.
+
 No test speaker of a fold is read, though those who validate it are tested by others. Every network is judged at its last step.
 The types of noise are none that configs/grids/robustness.py tests; its telephone and gain(-20) are tried here: there the two
 failed, and what is chosen here is chosen for them, too.
@@ -62,12 +65,23 @@ def get_grid() -> dict:
         },
         'variants': {
             **{
-                f'full_{name}': {'changes': {'augmentations': augmentations}}
+                f'full_{name}': {
+                    'changes': {'augmentations': augmentations},
+                    'seeds': _seeds(name in ('gain_filter', 'gain_filter_band')),
+                }
                 for name, augmentations in full.items()
             },
             **{
-                f'single_{name}': {'argument': 'single_task', 'changes': changes}
+                f'single_{name}': {
+                    'argument': 'single_task',
+                    'changes': changes,
+                    'seeds': _seeds(name in ('frozen', 'rate')),
+                }
                 for name, changes in single_task.items()
             },
         },
     }
+
+
+def _seeds(finalist: bool) -> tuple[int, ...]:
+    return (0, 1, 2) if finalist else (0,)
