@@ -251,35 +251,23 @@ def make_confusion_table(group: Path) -> str:
     Raises:
         CardError: no run or an unreadable one, or runs with other classes.
     """
-    rates = {}
-    for path in sorted(group.glob('*-seed*/results.json')):
-        try:
-            result = json.loads(path.read_text(encoding='utf-8'))['conditions']['clean']
-            labels, counts = list(result['recall']), result['confusion']
-        except (OSError, ValueError, KeyError) as error:
-            raise CardError(f'{path}: {error!r}') from error
-        found = {
+
+    def confusions(card):
+        result = card['conditions']['clean']
+        return {
             f'{true} as {heard}': 100 * count / sum(row)
-            for true, row in zip(labels, counts)
-            for heard, count in zip(labels, row)
+            for true, row in zip(result['recall'], result['confusion'])
+            for heard, count in zip(result['recall'], row)
             if heard != true
         }
-        rates.setdefault(path.parent.name.rpartition('-seed')[0], []).append(found)
-    pairs = {tuple(run) for runs in rates.values() for run in runs}
-    if len(pairs) != 1:
-        raise CardError(f'{group} holds runs of {len(pairs)} sets of classes')
-    mean = {
-        variant: {pair: statistics.mean(run[pair] for run in runs) for pair in runs[0]}
-        for variant, runs in rates.items()
+
+    rates = _by_variant(group, confusions)
+    most = {
+        pair: max(statistics.mean(run[pair] for run in runs) for runs in rates.values())
+        for pair in next(iter(rates.values()))[0]
     }
-    most = {pair: max(rate[pair] for rate in mean.values()) for pair in pairs.pop()}
     shown = sorted((pair for pair in most if most[pair] > 3), key=lambda pair: -most[pair])
-    lines = [('variant', 'seeds', *shown), ['---'] * (len(shown) + 2)]
-    for variant, runs in rates.items():
-        columns = [[run[pair] for run in runs] for pair in shown]
-        lines.append((variant, str(len(runs)), *map(_spread, columns)))
-    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-    return f'{table}\n\n{CONFUSIONS_CAPTION}\n'
+    return _variants_table(rates, shown, CONFUSIONS_CAPTION)
 
 
 def make_tries_table(group: Path) -> str:
@@ -288,27 +276,44 @@ def make_tries_table(group: Path) -> str:
     Raises:
         CardError: no run or an unreadable one, or runs of other conditions.
     """
-    rates = {}
-    for path in sorted(group.glob('*-seed*/results.json')):
+
+    def validated(card):
+        found = {'clean': 100 * card['validation']['uar']}
+        tried = {name: 100 * uar for name, uar in card['validation'].get('conditions', {}).items()}
+        if tried:
+            found['corrupted'] = statistics.mean(tried.values())
+        return found | tried
+
+    rates = _by_variant(group, validated)
+    return _variants_table(rates, list(next(iter(rates.values()))[0]), TRIES_CAPTION)
+
+
+def _by_variant(group, read):
+    """Variant of a grid (with its setting, where there are several) -> what `read` takes from each of its cards."""
+    found = {}
+    for path in sorted(group.glob('*-*-seed*/results.json')):
         try:
-            validation = json.loads(path.read_text(encoding='utf-8'))['validation']
-            found = {'clean': validation['uar'], **validation.get('conditions', {})}
+            taken = read(json.loads(path.read_text(encoding='utf-8')))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CardError(f'{path}: {error!r}') from error
-        rates.setdefault(path.parent.name.rpartition('-seed')[0], []).append(found)
-    conditions = {tuple(run) for runs in rates.values() for run in runs}
-    if len(conditions) != 1:
-        raise CardError(f'{group} holds runs of {len(conditions)} lists of conditions')
-    _, *corrupted = conditions.pop()
-    lines = [('variant', 'seeds', 'clean', *(['corrupted', *corrupted] if corrupted else []))]
-    lines.append(['---'] * len(lines[0]))
+        found.setdefault(path.parent.name.rpartition('-seed')[0], []).append(taken)
+    if len({tuple(taken) for several in found.values() for taken in several}) != 1:
+        raise CardError(
+            f'{group} holds no runs SETTING-VARIANT-seedK, or runs that differ in what they tell'
+        )
+    if len({name.partition('-')[0] for name in found}) == 1:
+        found = {name.partition('-')[2]: several for name, several in found.items()}
+    return found
+
+
+def _variants_table(rates, columns, caption):
+    """A row a variant, mean and deviation over its seeds."""
+    lines = [('variant', 'seeds', *columns), ['---'] * (len(columns) + 2)]
     for variant, runs in rates.items():
-        columns = [[100 * run[name] for run in runs] for name in ('clean', *corrupted)]
-        if corrupted:
-            columns.insert(1, [statistics.mean(each) for each in zip(*columns[1:])])
-        lines.append((variant, str(len(runs)), *map(_spread, columns)))
+        cells = (_spread([run[name] for run in runs]) for name in columns)
+        lines.append((variant, str(len(runs)), *cells))
     table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-    return f'{table}\n\n{TRIES_CAPTION}\n'
+    return f'{table}\n\n{caption}\n'
 
 
 def fill(readme: str, results: Path) -> str:

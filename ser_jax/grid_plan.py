@@ -21,7 +21,8 @@ from ml_collections import config_flags
 from ser_jax.config_check import check_config
 from ser_jax.errors import UserError
 
-_KEYS = ('config', 'variants', 'settings', 'seeds', 'baseline')
+_KEYS = ('config', 'variants', 'settings', 'seeds', 'baseline', 'family')
+_FAMILIES = ('table', 'condition')
 _ENTRY_KEYS = ('argument', 'changes')
 _VARIANT_KEYS = (*_ENTRY_KEYS, 'attack_source', 'seeds')
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+=-]*')  # names become folders
@@ -84,11 +85,13 @@ class Grid:
         name: of the file, without ending.
         runs: seed by seed, so that the first ones make a whole table.
         baseline: variant that the others are compared with, or ''.
+        family: which comparisons are corrected together: 'table' = all, 'condition' = those of a setting under one condition.
     """
 
     name: str
     runs: tuple[Run, ...]
     baseline: str
+    family: str = 'table'
 
 
 def read_grid(path: str) -> Grid:
@@ -145,6 +148,9 @@ def _make_grid(name: str, content: Any) -> Grid:
     baseline = content.get('baseline', '')
     if baseline and baseline not in variants:
         raise UserError(f"'baseline' is {baseline!r}; the variants are: {', '.join(variants)}")
+    family = content.get('family', 'table')
+    if family not in _FAMILIES:
+        raise UserError(f"'family' is {family!r}; it must be one of: {', '.join(_FAMILIES)}")
     runs = []
     own_seeds = {name: variant.get('seeds', seeds) for name, variant in variants.items()}
     for seed in dict.fromkeys(seed for several in own_seeds.values() for seed in several):
@@ -162,7 +168,7 @@ def _make_grid(name: str, content: Any) -> Grid:
                     where = f'setting {setting!r}, variant' if setting else 'variant'
                     raise UserError(f'{where} {variant!r}: {error}') from error
     _refuse_twins(runs)
-    return Grid(name, tuple(runs), baseline)
+    return Grid(name, tuple(runs), baseline, family)
 
 
 def _check_seeds(seeds: Any, what: str) -> None:

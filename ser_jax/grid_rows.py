@@ -54,10 +54,20 @@ def make_rows(grid: Grid, workdir: Path) -> list[Row]:
                 for variant, runs in here.items()
             }
             rows += _rows_of(condition, tested, grid.baseline, workdir)
-    compared = [row for row in rows if row['p'] is not None]
-    for row, p in zip(compared, comparison.holm([row['p'] for row in compared])):
-        row['p_holm'] = float(p)
+    for family in families(rows, grid):
+        for row, p in zip(family, comparison.holm([row['p'] for row in family])):
+            row['p_holm'] = float(p)
     return rows
+
+
+def families(rows: Sequence[Row], grid: Grid) -> list[list[Row]]:
+    """The rows with a p, those together that are corrected together (`Grid.family`)."""
+    found: dict[tuple, list[Row]] = {}
+    for row in rows:
+        if row['p'] is not None:
+            key = (row['setting'], row['condition']) if grid.family == 'condition' else ()
+            found.setdefault(key, []).append(row)
+    return list(found.values())
 
 
 def _results(card: Mapping) -> Mapping[str, Mapping]:

@@ -11,7 +11,7 @@ from ser_jax.figures import robustness_figure
 from ser_jax.grid_figure import draw_grid
 from ser_jax.grid_matrix import as_markdown, draw_matrices, matrices
 from ser_jax.grid_plan import Grid
-from ser_jax.grid_rows import VALIDATION, Row
+from ser_jax.grid_rows import VALIDATION, Row, families
 from ser_jax.workdir import write_atomically
 
 CAPTION = (
@@ -21,7 +21,7 @@ CAPTION = (
     'that clean validation selected, no test speaker was read. Difference: of the mean UAR to the baseline on the same '
     'utterances, in points, with a 95 % bootstrap interval over speakers; p: two-sided, speakers '
     'swapped between the two; both say how sure it is for other speakers, not for other seeds. '
-    'Holm: p corrected for every comparison of this table ({count}), {floor}. '
+    'Holm: p corrected for every comparison {family} ({count}), {floor}. '
     '–: not defined.'
 )
 
@@ -130,13 +130,16 @@ def as_text(rows: Sequence[Row]) -> str:
     )
 
 
-def _caption(rows: Sequence[Row]) -> str:
-    compared = [row for row in rows if row['p'] is not None]
-    floor = 'none'
-    if compared:
-        corrected = min(1.0, len(compared) * min(row['smallest_p'] for row in compared))
-        floor = f'with these speakers never below {corrected:.2g}'
-    return CAPTION.format(count=len(compared), floor=floor)
+def _caption(rows: Sequence[Row], grid: Grid) -> str:
+    together = families(rows, grid)
+    floor, count = 'none', max(map(len, together), default=0)
+    if together:
+        least = min(len(family) * min(row['smallest_p'] for row in family) for family in together)
+        floor = f'with these speakers never below {min(1.0, least):.2g}'
+    family = 'of this table'
+    if grid.family == 'condition':
+        family = 'under the same condition, not for those under others'
+    return CAPTION.format(family=family, count=count, floor=floor)
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
@@ -176,7 +179,7 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
     notes = ''.join(f'- {note}\n' for note in _notes(rows))
     text = (
         f'# Grid {grid.name}\n\n{summary}. {against}Code: commit {", ".join(commits)}.\n\n{table}\n\n'
-        f'{_caption(rows)}\n' + (f'\n{notes}' if notes else '')
+        f'{_caption(rows, grid)}\n' + (f'\n{notes}' if notes else '')
     )
     write_atomically(workdir / 'table.md', text)
     file = io.StringIO()

@@ -422,8 +422,8 @@ def test_the_errors_of_the_variants_of_a_grid(make_tables, results):
     assert readme.read_text().splitlines()[2:6] == [
         '| variant | seeds | angry as happy | angry as sad |',
         '| --- | --- | --- | --- |',
-        '| emodb-full | 2 | 30.0 ± 14.1 | 0.0 ± 0.0 |',
-        '| emodb-single_task | 1 | 0.0 | 10.0 |',
+        '| full | 2 | 30.0 ± 14.1 | 0.0 ± 0.0 |',
+        '| single_task | 1 | 0.0 | 10.0 |',
     ]
     made['conditions']['clean'] |= {'recall': {'calm': 1.0}, 'confusion': [[5]]}
     add_run(results, 'emodb-single_task-seed1', made)
@@ -443,8 +443,8 @@ def test_what_was_tried_on_validation_speakers(make_tables, results):
     assert readme.read_text().splitlines()[2:6] == [
         '| variant | seeds | clean | corrupted | telephone | gain_-20 |',
         '| --- | --- | --- | --- | --- | --- |',
-        '| emodb-gain | 2 | 85.0 ± 7.1 | 45.0 ± 7.1 | 30.0 ± 14.1 | 60.0 ± 0.0 |',
-        '| emodb-none | 1 | 70.0 | 30.0 | 10.0 | 50.0 |',
+        '| gain | 2 | 85.0 ± 7.1 | 45.0 ± 7.1 | 30.0 ± 14.1 | 60.0 ± 0.0 |',
+        '| none | 1 | 70.0 | 30.0 | 10.0 | 50.0 |',
     ]
     made['validation'] = {'uar': 0.5}
     add_run(results, 'emodb-none-seed1', made)

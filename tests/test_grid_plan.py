@@ -99,6 +99,7 @@ CHANGE = lambda field, value: {'variants': {'v': {'changes': {field: value}}}}
             "variant 'b': 'attack_source' 'a' has no seed 1",
         ),
         ({'variants': {'Full': {}, 'full': {'argument': 'emodb'}}, 'settings': {'s': {}}}, 'share'),
+        ({'family': 'row'}, "'family' is 'row'; it must be one of: table, condition"),
         ({'variants': {'a': {}, 'b': {}}}, 'a/seed0 and demo_speech/b/seed0 are the same run'),
         (
             {'settings': {'a': {}, 'b': {'changes': {'conditions': ('telephone',)}}}},

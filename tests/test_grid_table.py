@@ -1,7 +1,9 @@
 """The table of a grid, from made-up results: seeds joined, variants compared, everything said."""
 
 import csv
+import dataclasses
 import json
+import re
 import statistics
 
 import matplotlib.image
@@ -99,6 +101,17 @@ def test_a_row_joins_its_seeds_and_is_compared_with_the_baseline(tmp_path, made)
     assert len(family) == 4
     expected = comparison.holm(family)
     assert [row['p_holm'] for row in rows if row['p'] is not None] == pytest.approx(list(expected))
+
+    each = dataclasses.replace(made, family='condition')
+    expected = [*comparison.holm(family[:2]), *comparison.holm(family[2:])]
+    rows = grid_rows.make_rows(each, tmp_path)
+    assert [row['p_holm'] for row in rows if row['p'] is not None] == pytest.approx(expected)
+    for grid, words in ((made, 'of this table (4)'), (each, 'under the same condition, .* (2)')):
+        grid_table.write_tables(rows, grid, 'finished', tmp_path / grid.family)
+        text = (tmp_path / grid.family / 'table.md').read_text()
+        least = min(len(some) * some[0]['smallest_p'] for some in grid_rows.families(rows, grid))
+        assert re.search(f'every comparison {words.replace("(", "[(]").replace(")", "[)]")}', text)
+        assert f'never below {least:.2g}' in text
 
 
 def test_the_order_of_the_utterances_plays_no_part(tmp_path, made):

@@ -21,4 +21,6 @@ def get_grid() -> dict:
         'seeds': (0, 1),  # of every variant; (0,) without
         # The variant that the others are tested against, in every setting and condition; without, there are no differences.
         'baseline': 'single_task',
+        # Whose p-values are corrected together (Holm): 'table', all; 'condition', those of a setting under one condition.
+        'family': 'table',
     }
