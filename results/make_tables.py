@@ -32,8 +32,8 @@ CONFUSIONS_CAPTION = (
     'pairs above 3 in any row.'
 )
 TRIES_CAPTION = (
-    'UAR in percent on the validation speakers, mean over the folds (and the seeds, ± standard deviation), at the last step where '
-    'nothing else is said; corrupted: mean over the conditions right of it.'
+    'UAR in percent on the validation speakers at the last step, mean over the folds (and the seeds, ± standard deviation); '
+    'corrupted: mean over the conditions right of it.'
 )
 COLUMNS = (
     'system',
@@ -249,13 +249,13 @@ def make_confusion_table(group: Path) -> str:
     """Which emotions the variants of a grid confuse: a row a variant, a column a pair of classes, the most frequent first.
 
     Raises:
-        CardError: no run or an unreadable one, or runs with other classes.
+        CardError: see `_by_variant`.
     """
 
     def confusions(card):
         result = card['conditions']['clean']
         return {
-            f'{true} as {heard}': 100 * count / sum(row)
+            f'{true} as {heard}': 100 * count / max(1, sum(row))
             for true, row in zip(result['recall'], result['confusion'])
             for heard, count in zip(result['recall'], row)
             if heard != true
@@ -263,21 +263,23 @@ def make_confusion_table(group: Path) -> str:
 
     rates = _by_variant(group, confusions)
     most = {
-        pair: max(statistics.mean(run[pair] for run in runs) for runs in rates.values())
-        for pair in next(iter(rates.values()))[0]
+        pair: max(statistics.mean(run[pair] for run in runs.values()) for runs in rates.values())
+        for pair in _first(rates)
     }
     shown = sorted((pair for pair in most if most[pair] > 3), key=lambda pair: -most[pair])
     return _variants_table(rates, shown, CONFUSIONS_CAPTION)
 
 
 def make_tries_table(group: Path) -> str:
-    """What the variants of a grid reached on validation speakers, clean and corrupted: a row a variant.
+    """What the variants of a grid reached on validation speakers at their last step: a row a variant, clean and corrupted.
 
     Raises:
-        CardError: no run or an unreadable one, or runs of other conditions.
+        CardError: see `_by_variant`; or a run that was tested, or kept an earlier step.
     """
 
     def validated(card):
+        if card['conditions'] or card['config']['eval_every'] != card['config']['steps']:
+            raise ValueError('tested, or not judged at its last step')
         found = {'clean': 100 * card['validation']['uar']}
         tried = {name: 100 * uar for name, uar in card['validation'].get('conditions', {}).items()}
         if tried:
@@ -285,33 +287,53 @@ def make_tries_table(group: Path) -> str:
         return found | tried
 
     rates = _by_variant(group, validated)
-    return _variants_table(rates, list(next(iter(rates.values()))[0]), TRIES_CAPTION)
+    return _variants_table(rates, list(_first(rates)), TRIES_CAPTION)
 
 
 def _by_variant(group, read):
-    """Variant of a grid (with its setting, where there are several) -> what `read` takes from each of its cards."""
-    found = {}
-    for path in sorted(group.glob('*-*-seed*/results.json')):
+    """Variant of a grid (with its setting, where there are several) -> seed -> what `read` takes from the card.
+
+    Raises:
+        CardError: no run or an unreadable one, a folder that is not SETTING-VARIANT-seedK, runs on other data or of other
+            columns, seeds of one variant with other configs, changed code.
+    """
+    found, alike, hashes = {}, {}, {}
+    for path in sorted(group.glob('*/results.json')):
+        name = re.fullmatch(r'([^-]+)-([^-]+)-seed(\d+)', path.parent.name)
         try:
-            taken = read(json.loads(path.read_text(encoding='utf-8')))
+            if not name:
+                raise ValueError('the folder is not called SETTING-VARIANT-seedK')
+            setting, variant, seed = name.groups()
+            card = json.loads(path.read_text(encoding='utf-8'))
+            if '+changes' in card['commit']:
+                raise ValueError('it ran changed code')
+            taken = read(card)
+            if alike.setdefault('columns', tuple(taken)) != tuple(taken):
+                raise ValueError('other classes or conditions than the runs before')
+            data = card['corpus_hash'], card['n_folds']
+            if alike.setdefault(setting, data) != data:
+                raise ValueError('another corpus or other folds than the runs before')
+            if hashes.setdefault((setting, variant), card['config_hash']) != card['config_hash']:
+                raise ValueError('another config than the seeds before')
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CardError(f'{path}: {error!r}') from error
-        found.setdefault(path.parent.name.rpartition('-seed')[0], []).append(taken)
-    if len({tuple(taken) for several in found.values() for taken in several}) != 1:
-        raise CardError(
-            f'{group} holds no runs SETTING-VARIANT-seedK, or runs that differ in what they tell'
-        )
-    if len({name.partition('-')[0] for name in found}) == 1:
-        found = {name.partition('-')[2]: several for name, several in found.items()}
-    return found
+        found.setdefault((setting, variant), {})[int(seed)] = taken
+    if not found:
+        raise CardError(f'{group} holds no results.json')
+    several = len({setting for setting, _ in found}) > 1
+    return {f'{s}, {v}' if several else v: seeds for (s, v), seeds in found.items()}
+
+
+def _first(rates):
+    return next(iter(next(iter(rates.values())).values()))
 
 
 def _variants_table(rates, columns, caption):
     """A row a variant, mean and deviation over its seeds."""
     lines = [('variant', 'seeds', *columns), ['---'] * (len(columns) + 2)]
     for variant, runs in rates.items():
-        cells = (_spread([run[name] for run in runs]) for name in columns)
-        lines.append((variant, str(len(runs)), *cells))
+        cells = (_spread([run[name] for run in runs.values()]) for name in columns)
+        lines.append((variant, ', '.join(map(str, sorted(runs))), *cells))
     table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
     return f'{table}\n\n{caption}\n'
 
@@ -324,9 +346,9 @@ def fill(readme: str, results: Path) -> str:
     """
     found = MARKED.findall(readme)
     if len(found) != readme.count('<!-- table: ') or len(found) != readme.count('<!-- end table'):
-        raise CardError('every <!-- table: GROUP --> needs its <!-- end table -->')
+        raise CardError('every <!-- table: GROUP --> of a page needs its <!-- end table -->')
     if not found:
-        raise CardError('the README has no <!-- table: GROUP --> … <!-- end table -->')
+        raise CardError('a page has no <!-- table: GROUP --> … <!-- end table -->')
 
     def renew(match):
         group, condition = results / match[2].partition('.')[0], match[2].partition('.')[2]
@@ -363,7 +385,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         files = options.readme or [ROOT / name for name in PAGES]
         old = {file: file.read_text(encoding='utf-8') for file in files}
-        new = {file: fill(text, options.results) for file, text in old.items()}
+        new = {}
+        for file, text in old.items():
+            try:
+                new[file] = fill(text, options.results)
+            except CardError as error:
+                raise CardError(f'{file.name}: {error}') from error
     except (CardError, OSError) as error:
         print(f'make_tables: {error}', file=sys.stderr)
         return 1

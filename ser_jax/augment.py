@@ -7,7 +7,7 @@ result for the utterances that drew it.
 
 What must not tell the type: every utterance is cropped to the length that the fastest speed would leave
 it, and every utterance, clean ones too, gets a background at a random level far below the speech, so
-that neither length nor digital silence (or its absence) is a clue.
+that neither length nor digital silence (or its absence) is a clue. `band_limit` alone leaves silence: where it stops, as telephones do.
 """
 
 import inspect

@@ -22,7 +22,7 @@ from ser_jax.mel import DB, active_level
 from ser_jax.models.layers import frames_mask
 
 _FILTER_BANDS = (3, 4, 5)  # as many bands as a filter may have
-_STOPPED_DB = (20.0, 60.0)  # what a limited band lets through of the rest: as much less
+_STOPPED_DB = (20.0, 60.0)  # attenuation outside a limited band
 
 # The operations: name -> (test of its arguments, which numbers they must be).
 OPERATIONS = {
@@ -40,7 +40,7 @@ OPERATIONS = {
     ),
     'gain': (lambda lowest, highest: -60 <= lowest <= highest <= 60, '-60 ≤ lowest ≤ highest ≤ 60'),
     'filter_augment': (lambda largest: 0 < largest <= 60, 'largest in dB, above 0, at most 60'),
-    'band_limit': (lambda low, high: 0 <= low < high, '0 ≤ low < high, in Hz'),
+    'band_limit': (lambda low, high: 20 <= low < high <= 8000, '20 ≤ low < high ≤ 8000, in Hz'),
 }
 
 
@@ -249,9 +249,10 @@ def filter_augment(keys: jax.Array, batch: dict, largest: float) -> dict:
 
 
 def band_limit(keys: jax.Array, batch: dict, low: float, high: float) -> dict:
-    """Keeps a band of each utterance, as telephones, codecs and cheap microphones do.
+    """Passes a band of each utterance only, as telephones, codecs and cheap microphones do.
 
-    The edges are uniform over the mel bands, what lies outside is 20 to 60 dB lower, from one band to the next.
+    The edges are uniform over the mel bands, each falls within one of them, and what lies outside is attenuated by 20 to
+    60 dB. It may sink to the floor of the front end, as behind a telephone: the one augmentation whose type the floor tells.
 
     Args:
         keys: [B].
@@ -262,16 +263,18 @@ def band_limit(keys: jax.Array, batch: dict, low: float, high: float) -> dict:
     Returns:
         New 'log_mel' and 'background'; the clean one stays.
     """
-    at = jnp.arange(batch['log_mel'].shape[-1])
-    low, high = (
-        np.interp(hertz, batch['bands'].centres, np.arange(len(at))) for hertz in (low, high)
+    band = jnp.arange(batch['log_mel'].shape[-1])
+    hertz = batch['bands'].centres
+    highest_lower, lowest_upper = (
+        np.interp(edge, hertz, np.arange(len(band))) for edge in (low, high)
     )
 
     def curve(key):
         lower, upper, depth = jax.random.uniform(key, (3,))
-        outside = jnp.maximum(lower * low - at, at - (high + upper * (at[-1] - high)))
-        stopped = _STOPPED_DB[0] + depth * (_STOPPED_DB[1] - _STOPPED_DB[0])
-        return -stopped * jnp.clip(outside, 0, 1)
+        lower, upper = lower * highest_lower, lowest_upper + upper * (band[-1] - lowest_upper)
+        outside = jnp.maximum(lower - band, band - upper)
+        attenuation = _STOPPED_DB[0] + depth * (_STOPPED_DB[1] - _STOPPED_DB[0])
+        return -attenuation * jnp.clip(outside, 0, 1)
 
     return _amplified(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
 

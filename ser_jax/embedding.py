@@ -102,7 +102,7 @@ def represent(experiment: Experiment, variables: dict, rows: np.ndarray) -> np.n
 def main_axes(vectors: np.ndarray) -> np.ndarray:
     """Vectors [N, D] on their two main axes (PCA), float [N, 2]; zeros where there is no axis.
 
-    An axis points where its largest loading does, so that every processor draws the same map.
+    An axis points where its largest loading does, so that no axis is mirrored between two processors.
     """
     left, sizes, axes = np.linalg.svd(vectors - vectors.mean(0, dtype=float), full_matrices=False)
     largest = np.take_along_axis(axes, np.abs(axes).argmax(1, keepdims=True), 1)[:, 0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ser_jax.models.layers import frames_mask
 
-DB = np.log(10.0) / 10.0  # nepers of power
+DB = np.log(10.0) / 10.0  # natural log of power a dB
 # Level of the background that every utterance gets, dB below the active speech, but never so low that
 # the floor of the front end would show through.
 _BACKGROUND_DB = (30.0, 60.0)
@@ -105,7 +105,7 @@ def background(keys: jax.Array, batch: dict) -> tuple[jax.Array, jax.Array]:
 
     Args:
         keys: [B].
-        batch: see the module `augmentations`.
+        batch: 'log_mel' [B, T, F], 'length' [B], 'texture' [B, T, F], 'bands' and 'floor' as `augmentations` has them.
 
     Returns:
         (log-mel, background), [B, T, F] each.

@@ -112,9 +112,13 @@ def _show(options):
         _write(options, {'cards': cards, 'over_seeds': None}, tables[0], [])
     elif not any(card['conditions'] for card in cards):
         found = _validated([card['validation'] for card in cards])
-        over = f'mean over {len(cards)} seeds ± std'
-        lines = [f'{name:<30}{_spread(**rate)} %   {over}' for name, rate in found.items()]
-        _write(options, {'cards': cards, 'over_seeds': found}, '\n'.join([*tables, *lines]), [])
+        width, over = max(map(len, found)), f'mean over {len(cards)} seeds ± std'
+        lines = [
+            f'validation UAR, {name:<{width}}  {_spread(**rate)} %   {over}'
+            for name, rate in found.items()
+        ]
+        content = {'cards': cards, 'over_seeds': {'validation': found}}
+        _write(options, content, '\n'.join([*tables, *lines]), [])
     else:
         condition = options.condition or _usual_condition(options.workdir[0])
         result = paired.over_seeds(options.workdir, condition, options.replicates)
@@ -124,13 +128,11 @@ def _show(options):
 
 def _validated(validations):
     """What seeds that tested nobody reached on validation speakers, clean and under the conditions that all of them tried."""
-    rates = [{'': each['uar'], **each.get('conditions', {})} for each in validations]
-    uar = {
-        name: [each[name] for each in rates] for name in rates[0] if all(name in r for r in rates)
-    }
+    rates = [{'clean': each['uar'], **each.get('conditions', {})} for each in validations]
+    tried = [name for name in rates[0] if all(name in each for each in rates)]
+    uar = {name: [each[name] for each in rates] for name in tried}
     return {
-        f'validation UAR {name}'.strip(): {'mean': statistics.mean(u), 'std': statistics.stdev(u)}
-        for name, u in uar.items()
+        name: {'mean': statistics.mean(u), 'std': statistics.stdev(u)} for name, u in uar.items()
     }
 
 

@@ -247,6 +247,7 @@ def test_type_is_not_readable_from_length_zeros_or_floor(operations):
         ('gain(10, -10)', 'lowest'),
         ('filter_augment(0)', 'above 0'),
         ('band_limit(3000, 400)', 'low < high'),
+        ('band_limit(0.4, 3)', 'in Hz'),
         ('band_limit(400)', 'takes 2 numbers: band_limit'),
         ('gain(1, 2, 3)', 'takes 2 numbers'),
         ('speed(lowest, 2)', 'not of the form'),

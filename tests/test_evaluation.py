@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -405,50 +406,66 @@ def test_the_lines_of_a_grid_under_one_condition(make_tables, results):
     assert make_tables.main(options(results)) == 1
 
 
-def test_the_errors_of_the_variants_of_a_grid(make_tables, results):
-    counts = {'full': ([8, 2, 0], [6, 4, 0]), 'single_task': ([9, 0, 1],)}
-    for variant, seeds in counts.items():
-        for seed, row in enumerate(seeds):
-            made = card(seed)
-            rest = [[0, 10, 0], [0, 0, 5]]
-            made['conditions']['clean'] |= {
-                'recall': dict.fromkeys(('angry', 'happy', 'sad'), 0.5),
-                'confusion': [row, *rest],
-            }
-            add_run(results, f'emodb-{variant}-seed{seed}', made)
-    readme = results / 'README.md'
-    readme.write_text(README.replace('GROUP', 'emodb4.confusions'))
-    assert make_tables.main(options(results)) == 0
-    assert readme.read_text().splitlines()[2:6] == [
+def filled(make_tables, root, table):
+    """The first lines of a table that the runs below a folder make; None where they make none."""
+    readme = root / 'README.md'
+    readme.write_text(README.replace('GROUP', table))
+    failed = make_tables.main(options(root))
+    return None if failed else readme.read_text().splitlines()[2:6]
+
+
+def test_the_errors_of_the_variants_of_a_grid(make_tables, tmp_path, capsys):
+    def add(folder, seed, *confusion, **changes):
+        made = card(seed, **changes)
+        recall = dict.fromkeys(('angry', 'happy', 'sad')[: len(confusion)], 0.5)
+        made['conditions']['clean'] |= {'recall': recall, 'confusion': confusion}
+        add_run(tmp_path, folder, made)
+
+    rest = [0, 10, 0], [0, 0, 0]  # nobody is sad
+    add('emodb-full-seed0', 0, [8, 2, 0], *rest)
+    add('emodb-full-seed1', 1, [6, 4, 0], *rest)
+    add('emodb-single_task-seed0', 0, [9, 0, 1], *rest)
+    assert filled(make_tables, tmp_path, 'emodb4.confusions') == [
         '| variant | seeds | angry as happy | angry as sad |',
         '| --- | --- | --- | --- |',
-        '| full | 2 | 30.0 ± 14.1 | 0.0 ± 0.0 |',
-        '| single_task | 1 | 0.0 | 10.0 |',
+        '| full | 0, 1 | 30.0 ± 14.1 | 0.0 ± 0.0 |',
+        '| single_task | 0 | 0.0 | 10.0 |',
     ]
-    made['conditions']['clean'] |= {'recall': {'calm': 1.0}, 'confusion': [[5]]}
-    add_run(results, 'emodb-single_task-seed1', made)
-    assert make_tables.main(options(results)) == 1
+    for message, folder, confusion, changes in (
+        ('not called SETTING-VARIANT-seedK', 'full-seed2', ([8, 2, 0], *rest), {}),
+        ('other classes', 'emodb-full-seed2', ([8, 2], [0, 1]), {}),
+        ('another config than', 'emodb-full-seed2', ([8, 2, 0], *rest), {'config_hash': 'x'}),
+        ('another corpus', 'emodb-full-seed2', ([8, 2, 0], *rest), {'corpus_hash': 'x'}),
+    ):
+        add(folder, 2, *confusion, **changes)
+        assert filled(make_tables, tmp_path, 'emodb4.confusions') is None
+        assert message in capsys.readouterr().err
+        shutil.rmtree(tmp_path / 'emodb4' / folder)
 
 
-def test_what_was_tried_on_validation_speakers(make_tables, results):
-    rates = {'gain': ((0.8, 0.2, 0.6), (0.9, 0.4, 0.6)), 'none': ((0.7, 0.1, 0.5),)}
-    for variant, seeds in rates.items():
-        for seed, (clean, *corrupted) in enumerate(seeds):
-            conditions = dict(zip(('telephone', 'gain_-20'), corrupted))
-            made = card(seed, conditions={}, validation={'uar': clean, 'conditions': conditions})
-            add_run(results, f'emodb-{variant}-seed{seed}', made)
-    readme = results / 'README.md'
-    readme.write_text(README.replace('GROUP', 'emodb4.tries'))
-    assert make_tables.main(options(results)) == 0
-    assert readme.read_text().splitlines()[2:6] == [
+def test_what_was_tried_on_validation_speakers(make_tables, tmp_path, capsys):
+    def add(variant, seed, clean, *corrupted, **changes):
+        conditions = dict(zip(('telephone', 'gain_-20'), corrupted))
+        validation = {'uar': clean, 'conditions': conditions}
+        made = card(seed, validation=validation, config={'eval_every': 9, 'steps': 9} | changes)
+        made['conditions'] = {}  # no test speaker was read
+        add_run(tmp_path, f'emodb-{variant}-seed{seed}', made)
+
+    add('gain', 0, 0.8, 0.2, 0.6)
+    add('gain', 1, 0.9, 0.4, 0.6)
+    add('none', 0, 0.7, 0.1, 0.5)
+    assert filled(make_tables, tmp_path, 'emodb4.tries') == [
         '| variant | seeds | clean | corrupted | telephone | gain_-20 |',
         '| --- | --- | --- | --- | --- | --- |',
-        '| gain | 2 | 85.0 ± 7.1 | 45.0 ± 7.1 | 30.0 ± 14.1 | 60.0 ± 0.0 |',
-        '| none | 1 | 70.0 | 30.0 | 10.0 | 50.0 |',
+        '| gain | 0, 1 | 85.0 ± 7.1 | 45.0 ± 7.1 | 30.0 ± 14.1 | 60.0 ± 0.0 |',
+        '| none | 0 | 70.0 | 30.0 | 10.0 | 50.0 |',
     ]
-    made['validation'] = {'uar': 0.5}
-    add_run(results, 'emodb-none-seed1', made)
-    assert make_tables.main(options(results)) == 1
+    add('none', 1, 0.5)
+    assert filled(make_tables, tmp_path, 'emodb4.tries') is None
+    assert 'other classes or conditions' in capsys.readouterr().err
+    add('none', 1, 0.5, 0.1, 0.1, eval_every=3)
+    assert filled(make_tables, tmp_path, 'emodb4.tries') is None
+    assert 'not judged at its last step' in capsys.readouterr().err
 
 
 def test_a_changed_card_or_readme_is_noticed(make_tables, results):

@@ -446,10 +446,13 @@ def test_conditions_and_validation(tmp_path, capsys):
     seeds = []
     for seed, uar in enumerate((0.8, 0.9)):
         validation = evaluation.summarise_validation([{**folds[0], 'uar': uar}])
-        validation['conditions'] = {'telephone': uar - 0.5} | ({'mu_law': 0.3} if seed else {})
+        validation['conditions'] = {'noise_fire_crackling_5db': uar - 0.5} | (
+            {'mu_law': 0.3} if seed else {}
+        )
         fields = {'validation': validation, 'conditions': ()}
         seeds.append(lay(tmp_path / f'v{seed}', predictions(0), seed, **fields))
     out, _ = shown(capsys, '--workdir', *seeds)
     clean, corrupted = out.splitlines()[-2:]
-    assert re.fullmatch(r'validation UAR +85\.0 ± 7\.1 %   mean over 2 seeds ± std', clean)
-    assert re.fullmatch(r'validation UAR telephone +35\.0 ± 7\.1 %   mean over .*', corrupted)
+    assert re.fullmatch(r'validation UAR, clean +85\.0 ± 7\.1 %   mean over 2 seeds ± std', clean)
+    said = r'validation UAR, noise_fire_crackling_5db  35\.0 ± 7\.1 %   mean over .*'
+    assert re.fullmatch(said, corrupted)
