@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ser_jax import stopping, train
-from ser_jax.clips import open_clips
+from ser_jax.clips import Waveforms, open_clips
 from ser_jax.conditions import parse_conditions
 from ser_jax.console import duration
 from ser_jax.corruptions import Corruption
 from ser_jax.errors import UserError
 from ser_jax.grid_plan import Grid, Run
-from ser_jax.sources import open_by_name
+from ser_jax.sources import open_by_name, open_noise
 from ser_jax.stored import read_card
 from ser_jax.workdir import as_json, compared, write_atomically
 
@@ -50,22 +50,31 @@ def open_corpora(runs: Sequence[Run]) -> None:
     """
     seen = set()
     for run in runs:
-        config = run.config
-        named = (config.corpus, config.noise_corpus)
-        named = (*named, *config.labelled, *config.unlabelled, *config.test_corpora)
-        openings = [(open_by_name, (config, name), name) for name in named if name]
-        for made in parse_conditions(config.conditions).values():
-            if isinstance(made, Corruption):
-                mixed = (config.test_noise_corpus, config.babble_corpus, made.name)
-                openings.append((open_clips, (made, config), (*mixed, *made.arguments[:1])))
-        for function, arguments, key in openings:
-            key = (key, config.representation, config.data.to_json())
+        for opening, key in _openings(run.config):
+            key = (key, run.config.representation, run.config.data.to_json())
             if key not in seen:
                 try:
-                    function(*arguments)
+                    opening()
                 except UserError as error:
                     raise UserError(f'{run.folder}: {error}') from error
                 seen.add(key)
+
+
+def _openings(config):
+    """(what a run opens before it trains, whatever else the outcome depends on) each."""
+    for name in (config.corpus, *config.labelled, *config.unlabelled, *config.test_corpora):
+        yield functools.partial(open_by_name, config, name), name
+    trains = (config.noise_corpus, *config.noise_types)
+    if config.noise_corpus:
+        yield functools.partial(open_noise, config), trains
+    conditions = parse_conditions(config.conditions)
+    corruptions = [made for made in conditions.values() if isinstance(made, Corruption)]
+    for made in corruptions:
+        mixed = (config.test_noise_corpus, config.babble_corpus, made.name, *made.arguments[:1])
+        yield functools.partial(open_clips, made, config), (mixed, trains)
+    if corruptions or any('_waveform' in name for name in conditions):
+        own = lambda: Waveforms(open_by_name(config, config.corpus), config)
+        yield own, ('waveforms', config.corpus)
 
 
 def check_grid(workdir: Path, grid: Grid, *, write: bool) -> None:

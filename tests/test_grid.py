@@ -316,6 +316,10 @@ def test_a_grid_from_beginning_to_end(beeps, tmp_path):
         ),
         ({'conditions': ("noise('rain', 5)",)}, 'config.test_noise_corpus'),
         ({'conditions': ('babble(9, 5)',), 'babble_corpus': 'csv_corpus/hums'}, 'needs 9 voices'),
+        (
+            {'noise_corpus': 'csv_corpus/hums', 'noise_types': ('rain',)},
+            "config.noise_types: csv_corpus/hums has no noise of the type 'rain'",
+        ),
     ],
 )
 def test_corpora_are_opened_before_the_first_run(
