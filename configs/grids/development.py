@@ -71,7 +71,7 @@ def get_grid() -> dict:
             **{
                 f'single_{name}': {
                     'argument': 'single_task',
-                    'changes': changes,
+                    'changes': {'model.dropout': 0.3} | changes,  # as frozen then
                     'seeds': _seeds(name in ('frozen', 'rate', 'dropout')),
                 }
                 for name, changes in single_task.items()
