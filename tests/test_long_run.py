@@ -57,7 +57,9 @@ def test_memory_files_and_logs_stay_as_they_are(beeps, tmp_path):
     assert np.median(memory[-quarter:]) < 1.03 * np.median(memory[quarter : 2 * quarter]), memory
     # More are open for a moment while checkpoints are written: what rests open counts, and one kept a validation would add twenty.
     assert min(files[-quarter:]) < min(files[quarter : 2 * quarter]) + 5, files
-    assert max(checkpoints) <= 4, checkpoints
+    # Two of the latest and two of the best; while one is written, the oldest is still there.
+    assert np.median(checkpoints) <= 4, checkpoints
+    assert max(checkpoints) <= 6, checkpoints
     room = lambda name: sum(path.stat().st_size for path in Path(workdir).rglob(name))
     # A line or a point for each interval, not for each step.
     assert room('metrics.jsonl') < 1000 * validations
