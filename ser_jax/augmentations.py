@@ -263,11 +263,9 @@ def band_limit(keys: jax.Array, batch: dict, low: float, high: float) -> dict:
     Returns:
         New 'log_mel' and 'background'; the clean one stays.
     """
-    band = jnp.arange(batch['log_mel'].shape[-1])
     hertz = batch['bands'].centres
-    highest_lower, lowest_upper = (
-        np.interp(edge, hertz, np.arange(len(band))) for edge in (low, high)
-    )
+    band = np.arange(len(hertz))
+    highest_lower, lowest_upper = (np.interp(edge, hertz, band) for edge in (low, high))
 
     def curve(key):
         lower, upper, depth = jax.random.uniform(key, (3,))

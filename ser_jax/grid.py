@@ -52,17 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mine = list(enumerate(grid.runs, 1))[start - 1 :: step]
     try:
         workdir = local_path(options.workdir or f'runs/grids/{grid.name}')
-        grid_runs.check_grid(workdir, grid, write=not (options.list or options.table))
+        grid_runs.check_grid(workdir, grid, write=False)
         if options.list:
             for number, run in mine:
                 print(f'{number:>4}  {grid_runs.state(workdir, run):<8}  {run.folder}')
             return 0
         if options.jobs:
+            grid_runs.check_grid(workdir, grid, write=True)
             return _write_jobs(Path(options.jobs), [run for _, run in mine], workdir)
         if options.table:
             return _report(grid, workdir, {})
         to_do = [run for _, run in mine if grid_runs.state(workdir, run) != 'finished']
         grid_runs.open_corpora(to_do)
+        grid_runs.check_grid(workdir, grid, write=True)
         failures = grid_runs.run_all(mine, workdir, len(grid.runs))
         return _report(grid, workdir, failures)
     except UserError as error:

@@ -15,7 +15,7 @@ import ml_collections
 from jax.experimental import multihost_utils
 
 from ser_jax.errors import UserError
-from ser_jax.stored import read_card
+from ser_jax.stored import read_card, read_json
 
 # What the conditions of a run are made with.
 TESTED_WITH = (
@@ -91,7 +91,11 @@ def summary_file(workdir: Path, fold: str) -> Path:
 
 def read_summary(workdir: Path, fold: str) -> dict[str, Any]:
     """What `loop.train_folds` said of a fold."""
-    return json.loads(summary_file(workdir, fold).read_text())
+    path = summary_file(workdir, fold)
+    try:
+        return read_json(path, {'steps': int})
+    except UserError as error:
+        raise UserError(f'{error}: delete {path.parent}, and the fold is trained anew') from error
 
 
 def predictions_file(workdir: Path, fold: str, condition: str) -> Path:
@@ -114,7 +118,10 @@ def is_made(predictions: list[Path], facts: Path, made_with: str) -> bool:
     """
     if not all(path.exists() for path in (*predictions, facts)):
         return False
-    return json.loads(facts.read_text())['made_with'] == made_with
+    try:
+        return read_json(facts, {'made_with': str})['made_with'] == made_with
+    except UserError:  # damaged: made anew
+        return False
 
 
 def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
@@ -135,11 +142,10 @@ def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
     stored = workdir / 'config.json'
     if stored.exists():
         try:
-            _refuse_other(
-                workdir, compared(json.loads(stored.read_text())), compared(as_json(config))
-            )
-        except json.JSONDecodeError as error:
-            raise UserError(f'{stored} is not JSON ({error}): choose another --workdir') from error
+            found = read_json(stored, {str: object})
+        except UserError as error:
+            raise UserError(f'{error}: choose another --workdir') from error
+        _refuse_other(workdir, compared(found), compared(as_json(config)))
     elif workdir.exists() and any(
         path.name != _LOCK and path.suffix != '.tmp' for path in workdir.iterdir()
     ):
@@ -219,7 +225,12 @@ def refuse_changed(workdir: Path, corpus_hashes: dict[str, str | None]) -> None:
     Raises:
         UserError: a corpus was prepared anew with other contents.
     """
-    stored = json.loads((workdir / 'corpora.json').read_text())
+    path = workdir / 'corpora.json'
+    try:
+        stored = read_json(path, {str: str})
+    except (FileNotFoundError, UserError) as error:
+        problem = error if isinstance(error, UserError) else f'{path} is missing'
+        raise UserError(f'{problem}: choose another --workdir') from error
     for name, now in corpus_hashes.items():
         if now is not None and stored.get(name) != now:
             raise UserError(

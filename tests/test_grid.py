@@ -340,7 +340,7 @@ def test_corpora_are_opened_before_the_first_run(
     assert last.startswith('error: beeps/typo/seed0: ')
     assert message in last
     assert err.count('error') == 1
-    assert [path.name for path in work.iterdir()] == ['grid.json']
+    assert not work.exists(), 'the corrected grid may have its folder'
 
 
 @pytest.mark.slow

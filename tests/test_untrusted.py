@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from ser_jax import exported, finished, html_page, predictor, stored
+from ser_jax import exported, finished, html_page, predictor, stored, workdir
 from ser_jax.checkpoints import Checkpoints
+from ser_jax.config import base_config
 from ser_jax.console import print_table
 from ser_jax.corpora import open_corpus
 from ser_jax.errors import UserError
@@ -366,6 +367,25 @@ def test_broken_configs_are_used_or_refused(strange):
         except Exception as error:
             raise AssertionError(what) from error
     assert refused > 200
+
+
+@pytest.mark.parametrize(
+    'text', ['', '{', '[]', '{}', '{"steps": "9", "made_with": 9, "beeps": 9}']
+)
+def test_damaged_facts_of_a_run_are_told_or_made_anew(tmp_path, text):
+    def refused(message, function, *arguments):
+        with pytest.raises(UserError, match=message):
+            function(*arguments)
+
+    for name in ('config.json', 'corpora.json', 'checkpoints/fold_01/summary.json', 'clean.json'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    refused(
+        'delete .*fold_01, and the fold is trained anew', workdir.read_summary, tmp_path, 'fold_01'
+    )
+    refused('choose another --workdir', workdir.refuse_changed, tmp_path, {'beeps': 'x'})
+    refused('choose another --workdir', workdir.check_workdir, tmp_path, base_config())
+    assert not workdir.is_made([], tmp_path / 'clean.json', 'x')
 
 
 def test_no_code_is_made_of_texts():
