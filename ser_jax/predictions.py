@@ -111,7 +111,9 @@ def read_predictions(path) -> tuple[Predictions, list[str]]:
     try:
         with open(path, newline='', encoding='utf-8') as file:
             header, *rows = csv.reader(file)
-        columns = dict(zip(header, zip(*rows), strict=True))
+        if not rows or any(len(row) != len(header) for row in rows):
+            raise ValueError('it is cut short')
+        columns = dict(zip(header, zip(*rows)))
         labels = [name.removeprefix('probability_') for name in columns if 'probability_' in name]
         classes = [labels.index(name) for name in columns['label']]
         probabilities = np.transpose([columns[f'probability_{label}'] for label in labels])

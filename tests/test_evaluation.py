@@ -163,6 +163,10 @@ def test_unreadable_predictions(tmp_path):
             path.write_text(content)
         with pytest.raises(UserError, match='cannot read predictions'):
             read_predictions(path)
+    write_predictions(path, predictions(), LABELS)
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(UserError, match='x.csv: it is cut short'):
+        read_predictions(path)
 
 
 def test_json_is_plain_and_written_whole(tmp_path):
