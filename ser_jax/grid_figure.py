@@ -49,7 +49,9 @@ def draw_grid(rows: Sequence[Mapping], title: str, path: Path) -> None:
     for border in range(1, len(groups)):
         axes.axhline(border - 0.5, color='#e4e7eb', lw=0.8)
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_xlabel('UAR %, mean over the seeds; 95 % interval over speakers; dotted: chance')
+    intervals = any(row['uar_low'] is not None for row in rows)  # none of validation speakers
+    interval = '; 95 % interval over speakers' if intervals else ''
+    axes.set_xlabel(f'UAR %, mean over the seeds{interval}; dotted: chance')
     axes.grid(axis='x', color='#e4e7eb', lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right', 'left']].set_visible(False)

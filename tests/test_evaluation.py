@@ -165,7 +165,7 @@ def test_unreadable_predictions(tmp_path):
             read_predictions(path)
     write_predictions(path, predictions(), LABELS)
     path.write_text(path.read_text()[:-30])
-    with pytest.raises(UserError, match='x.csv: it is cut short'):
+    with pytest.raises(UserError, match='it is cut short'):
         read_predictions(path)
 
 

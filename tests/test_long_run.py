@@ -41,25 +41,28 @@ def test_memory_files_and_logs_stay_as_they_are(beeps, tmp_path):
     environment = {n: v for n, v in os.environ.items() if n != 'XLA_FLAGS'}
     log = (tmp_path / 'log').open('w')
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-    seen = []  # (MiB, open files, checkpoints) after every validation
+    seen, at_rest = [], []  # after every validation: (MiB, open files), checkpoints
     while process.poll() is None:
         lines = metrics(workdir) if (workdir / 'metrics.jsonl').exists() else []
         if len([line for line in lines if 'validation_uar' in line]) > len(seen):
             held = len(os.listdir(f'/proc/{process.pid}/fd'))
+            seen.append((resident(process.pid), held))
+            at_rest.append(np.inf)
+        if (
+            at_rest
+        ):  # while one is written, the oldest is still there: the fewest until the next validation
             kept = [path for path in workdir.rglob('checkpoints/*/*/*') if path.name.isdigit()]
-            seen.append((resident(process.pid), held, len(kept)))
+            at_rest[-1] = min(at_rest[-1], len(kept))
         time.sleep(0.05)
     assert process.returncode == 0, (tmp_path / 'log').read_text()[-2000:]
-    memory, files, checkpoints = map(np.array, zip(*seen))
+    memory, files = map(np.array, zip(*seen))
     validations = STEPS // EVERY
     assert len(seen) > 0.8 * validations
     quarter = len(seen) // 4
     assert np.median(memory[-quarter:]) < 1.03 * np.median(memory[quarter : 2 * quarter]), memory
     # More are open for a moment while checkpoints are written: what rests open counts, and one kept a validation would add twenty.
     assert min(files[-quarter:]) < min(files[quarter : 2 * quarter]) + 5, files
-    # Two of the latest and two of the best; while one is written, the oldest is still there.
-    assert np.median(checkpoints) <= 4, checkpoints
-    assert max(checkpoints) <= 6, checkpoints
+    assert max(at_rest) <= 4, at_rest  # two of the latest and two of the best
     room = lambda name: sum(path.stat().st_size for path in Path(workdir).rglob(name))
     # A line or a point for each interval, not for each step.
     assert room('metrics.jsonl') < 1000 * validations

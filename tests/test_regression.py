@@ -132,7 +132,7 @@ def command(data_dir, workdir, *more):
 @pytest.fixture(scope='module')
 def finished(demo_records, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('regression') / 'run'
-    more = ("--config.conditions=('fgsm_waveform(0.01)',)", '--config.final=True')
+    more = ("--config.conditions=('pgd_waveform(0.01, 3)',)", '--config.final=True')
     result = run(*command(demo_records, workdir, *more))
     assert result.returncode == 0, result.stderr
     assert 'CCC' in result.stdout
@@ -163,7 +163,7 @@ def test_the_card_has_the_concordance(finished):
 @pytest.mark.slow
 def test_an_attack_on_ratings_moves_them_away(finished):
     distances = []
-    for name in ('clean', 'fgsm_waveform_0.01'):
+    for name in ('clean', 'pgd_waveform_0.01_3_1'):
         error = 0.0
         for task in ('arousal', 'valence', 'dominance'):
             found = read_predictions(finished / 'predictions' / f'{name}_{task}.csv')[0]

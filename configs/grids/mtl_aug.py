@@ -2,10 +2,10 @@
 
 python -m ser_jax.grid --config=configs/grids/mtl_aug.py     (needs emodb, esc10, urdu, nemo, ravdess and librispeech prepared)
 
-Three types of noise: rain is steady, a crying baby has a pitch, babble is speech. Nothing was chosen on them. The full system has heard
-coloured noise, gain(-20, 10) and filters: of the corruptions gain(-20) lies at the end of what it trains with, and was taken up because the recipe before
-had failed there on the test speakers (results/robustness, one seed, which had seen most of these conditions); so had the
-telephone. results/development.md tells how the recipe was chosen since, on validation speakers.
+Three types of noise: rain is steady, a crying baby has a pitch, babble is speech. Nothing was chosen on them. The full system trains
+with coloured noise, gain(-20, 10) and filters: gain(-20) is the end of its range. That augmentation was taken up because the recipe
+before it had failed there, and on the telephone, on the test speakers (results/robustness, one seed, most of these conditions);
+what was taken up was then chosen on validation speakers (results/development.md).
 
 With ten speakers no p is below 2 / 1024. The comparisons under each condition are corrected together, five each: what holds clean
 is asked once, not once more for every noise.
