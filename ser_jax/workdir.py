@@ -90,7 +90,12 @@ def summary_file(workdir: Path, fold: str) -> Path:
 
 
 def read_summary(workdir: Path, fold: str) -> dict[str, Any]:
-    """What `loop.train_folds` said of a fold."""
+    """What `loop.train_folds` said of a fold.
+
+    Raises:
+        FileNotFoundError: it has not ended yet.
+        UserError: the file is damaged.
+    """
     path = summary_file(workdir, fold)
     try:
         return read_json(path, {'steps': int})
@@ -223,7 +228,7 @@ def refuse_changed(workdir: Path, corpus_hashes: dict[str, str | None]) -> None:
         corpus_hashes: name -> hash now, or None where the corpus is no longer prepared.
 
     Raises:
-        UserError: a corpus was prepared anew with other contents.
+        UserError: a corpus was prepared anew with other contents, or nobody can tell: `corpora.json` is damaged.
     """
     path = workdir / 'corpora.json'
     try:
