@@ -4,8 +4,8 @@ A run behind a number of the README lies in `results/<group>/<run>/`: `results.j
 `predictions/<condition>.csv`, `command.txt` (the command that made it). `<!-- table: GROUP -->` and
 `<!-- end table -->` in the README enclose the table of a group; of a grid's folder, its `robustness_….md` or
 `matrix.md`; `GROUP.CONDITION` the lines of its `table.md` under one condition, with paired tests; `GROUP.confusions` its variants'
-most frequent errors; `GROUP.tries` what its variants reached on validation speakers. `--check` writes nothing and exits
-with 1 where the README says something else than the cards.
+most frequent errors; `GROUP.parts` what each part of MTL-AUG adds; `GROUP.tries` what its variants reached on validation speakers. `--check`
+writes nothing and exits with 1 where the README says something else than the cards.
 """
 
 import argparse
@@ -34,6 +34,25 @@ CONFUSIONS_CAPTION = (
 TRIES_CAPTION = (
     'UAR in percent on the validation speakers at the last step, mean over the folds (and the seeds, ± standard deviation); '
     'corrupted: mean over the conditions right of it.'
+)
+# Part of MTL-AUG -> (the variant that has it, the one that lacks it alone; of the last but one, both auxiliary tasks).
+PARTS = {
+    'augmentation, as data': ('augmentation_as_data', 'single_task'),
+    'its type as a task': ('augmentation_type', 'augmentation_as_data'),
+    'reconstruction': ('reconstruction', 'augmentation_as_data'),
+    'both tasks': ('full', 'augmentation_as_data'),
+    'unlabelled speech': ('full_unlabelled', 'full'),
+}
+# Kind of condition -> how the names of those begin whose mean is taken.
+KINDS = {
+    'clean': ('clean',),
+    'noise': ('noise_',),
+    'room, channel, level': ('reverberation_', 'telephone', 'mu_law', 'gain_', 'clipping_'),
+    'attack': ('fgsm_', 'pgd_'),
+}
+PARTS_CAPTION = (
+    'Points of UAR that a part adds, mean over the seeds and the conditions of a kind (their number in brackets), with a 95 % bootstrap interval over '
+    'speakers; p: two-sided, speakers swapped, Holm-corrected for the {} comparisons of a column. None of it speaks of other seeds.'
 )
 COLUMNS = (
     'system',
@@ -270,6 +289,56 @@ def make_confusion_table(group: Path) -> str:
     return _variants_table(rates, shown, CONFUSIONS_CAPTION)
 
 
+def make_parts_table(group: Path) -> str:
+    """What each part of MTL-AUG adds to the variant without it: a row a part, a column a kind of condition.
+
+    Raises:
+        CardError: no such runs, or runs that cannot be paired (see `finished.read_runs`).
+    """
+    from ser_jax import comparison, finished  # after main() has made the clone importable
+    from ser_jax.errors import UserError
+
+    folders = {
+        variant: sorted(group.glob(f'*-{variant}-seed*'))
+        for variant in dict.fromkeys(variant for pair in PARTS.values() for variant in pair)
+    }
+    missing = [variant for variant, found in folders.items() if not found]
+    if missing:
+        raise CardError(f'{group} holds no run of {", ".join(missing)}')
+    columns = {}
+    try:
+        cards = {variant: finished.read_seeds(found) for variant, found in folders.items()}
+        every = [
+            (folder, card) for name in folders for folder, card in zip(folders[name], cards[name])
+        ]
+        owner = [name for name in folders for _ in folders[name]]
+        names = list(every[0][1]['conditions'])
+        for kind, starts in KINDS.items():
+            chosen = [name for name in names if name.startswith(starts)]
+            counts = {variant: [] for variant in folders}
+            for condition in chosen:
+                runs = finished.read_runs(*zip(*every), condition)
+                for variant, count in zip(owner, runs.confusions(runs.probabilities)):
+                    counts[variant].append(count)
+            found = [comparison.compare(counts[a], counts[b]) for a, b in PARTS.values()]
+            columns[f'{kind} ({len(chosen)})'] = zip(
+                found, comparison.holm([one.p for one in found])
+            )
+    except UserError as error:
+        raise CardError(f'{group}: {error}') from error
+    lines = [('part', 'compared', *columns), ['---'] * (2 + len(columns))]
+    for (part, (a, b)), *cells in zip(PARTS.items(), *columns.values()):
+        shown = (
+            '{:+.1f} [{:+.1f}, {:+.1f}], p {:.2g}'.format(
+                100 * one.difference, *(100 * bound for bound in one.interval), p
+            )
+            for one, p in cells
+        )
+        lines.append((part, f'{a} - {b}', *shown))
+    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return f'{table}\n\n{PARTS_CAPTION.format(len(PARTS))}\n'
+
+
 def make_tries_table(group: Path) -> str:
     """What the variants of a grid reached on validation speakers at their last step: a row a variant, clean and corrupted.
 
@@ -353,7 +422,11 @@ def fill(readme: str, results: Path) -> str:
     def renew(match):
         group, condition = results / match[2].partition('.')[0], match[2].partition('.')[2]
         if condition:
-            own = {'confusions': make_confusion_table, 'tries': make_tries_table}
+            own = {
+                'confusions': make_confusion_table,
+                'parts': make_parts_table,
+                'tries': make_tries_table,
+            }
             table = (
                 own[condition](group) if condition in own else make_paired_table(group, condition)
             )

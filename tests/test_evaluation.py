@@ -447,6 +447,51 @@ def test_the_errors_of_the_variants_of_a_grid(make_tables, tmp_path, capsys):
         shutil.rmtree(tmp_path / 'emodb4' / folder)
 
 
+def test_what_each_part_adds(make_tables, tmp_path, capsys):
+    truth = predictions(0)
+    rates = {}  # (variant, condition) -> UAR of its seeds, by the oracle
+    for number, variant in enumerate(dict.fromkeys(sum(make_tables.PARTS.values(), ()))):
+        for seed in range(2):
+            made = card(seed, system=variant)
+            for shift, condition in enumerate(
+                ('clean', 'noise_rain_0db', 'fgsm_0.1', 'pgd_0.1', 'mu_law')
+            ):
+                drawn = predictions(100 * number + 10 * seed + shift).probabilities
+                said = dataclasses.replace(truth, probabilities=drawn)
+                path = f'emodb4/emodb-{variant}-seed{seed}/predictions/{condition}.csv'
+                write_predictions(tmp_path / path, said, LABELS)
+                made['conditions'][condition] = made['conditions']['clean']
+                uar = oracle.balanced_accuracy_score(truth.label, drawn.argmax(1))
+                rates.setdefault((variant, condition[:4]), []).append(100 * uar)
+            add_run(tmp_path, f'emodb-{variant}-seed{seed}', made)
+    rates |= {(v, 'attack'): [*rates[v, 'fgsm'], *rates[v, 'pgd_']] for v, _ in rates}
+    readme = tmp_path / 'README.md'
+    readme.write_text(README.replace('GROUP', 'emodb4.parts'))
+    assert make_tables.main(options(tmp_path)) == 0
+    head, _, *rows = (
+        line.strip('| ').split(' | ') for line in readme.read_text().splitlines()[2:9]
+    )
+    assert head == [
+        'part',
+        'compared',
+        'clean (1)',
+        'noise (1)',
+        'room, channel, level (1)',
+        'attack (2)',
+    ]
+    kinds = 'clea', 'nois', 'mu_l', 'attack'
+    for (part, (a, b)), row in zip(make_tables.PARTS.items(), rows, strict=True):
+        assert row[:2] == [part, f'{a} - {b}']
+        for kind, cell in zip(kinds, row[2:], strict=True):
+            difference = np.mean(rates[a, kind]) - np.mean(rates[b, kind])
+            assert re.fullmatch(rf'{re.escape(f"{difference:+.1f}")} \[\S+, \S+\], p [\d.]+', cell)
+            assert float(cell.split()[-1]) >= 2 / 2**5  # five speakers swapped
+    shutil.rmtree(tmp_path / 'emodb4' / 'emodb-full-seed1')
+    shutil.rmtree(tmp_path / 'emodb4' / 'emodb-full-seed0')
+    assert filled(make_tables, tmp_path, 'emodb4.parts') is None
+    assert 'no run of full' in capsys.readouterr().err
+
+
 def test_what_was_tried_on_validation_speakers(make_tables, tmp_path, capsys):
     def add(variant, seed, clean, *corrupted, **changes):
         conditions = dict(zip(('telephone', 'gain_-20'), corrupted))
