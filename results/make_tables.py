@@ -4,8 +4,8 @@ A run behind a number of the README lies in `results/<group>/<run>/`: `results.j
 `predictions/<condition>.csv`, `command.txt` (the command that made it). `<!-- table: GROUP -->` and
 `<!-- end table -->` in the README enclose the table of a group; of a grid's folder, its `robustness_….md` or
 `matrix.md`; `GROUP.CONDITION` the lines of its `table.md` under one condition, with paired tests; `GROUP.confusions` its variants'
-most frequent errors; `GROUP.parts` what each part of MTL-AUG adds; `GROUP.tries` what its variants reached on validation speakers. `--check`
-writes nothing and exits with 1 where the README says something else than the cards.
+most frequent errors; `GROUP.agreement` which recordings all its runs hear right, or wrong; `GROUP.parts` what each part of MTL-AUG adds; `GROUP.tries`
+what its variants reached on validation speakers. `--check` writes nothing and exits with 1 where the README says something else than the cards.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 import re
 import statistics
 import sys
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +31,10 @@ TASK_CAPTION = (
 CONFUSIONS_CAPTION = (
     'Of 100 recordings of a class those heard as another, clean, pooled over the folds, mean ± standard deviation over the seeds; '
     'pairs above 3 in any row.'
+)
+AGREEMENT_CAPTION = (
+    'Recordings, clean, by how many of the {} runs of all variants and seeds hear them right; last: of those that fewer than half do, what they are '
+    'heard as most often.'
 )
 TRIES_CAPTION = (
     'UAR in percent on the validation speakers at the last step, mean over the folds (and the seeds, ± standard deviation); '
@@ -289,6 +294,39 @@ def make_confusion_table(group: Path) -> str:
     return _variants_table(rates, shown, CONFUSIONS_CAPTION)
 
 
+def make_agreement_table(group: Path) -> str:
+    """How many recordings of each emotion all, most, few and none of a grid's runs hear right, and what the others are heard as.
+
+    Raises:
+        CardError: no run, or runs that cannot be paired (see `finished.read_runs`).
+    """
+    from ser_jax import finished  # after main() has made the clone importable
+    from ser_jax.errors import UserError
+
+    folders = sorted(path.parent for path in group.glob('*/results.json'))
+    if not folders:
+        raise CardError(f'{group} holds no results.json')
+    try:
+        cards = [finished.read_card(folder) for folder in folders]
+        runs = finished.read_runs(folders, cards, 'clean')
+    except UserError as error:
+        raise CardError(f'{group}: {error}') from error
+    said = runs.probabilities.argmax(2)
+    names = ('emotion', 'recordings', 'all right', 'half or more', 'fewer', 'none', 'heard as')
+    lines = [names, ['---'] * len(names)]
+    for number, name in enumerate(runs.labels):
+        votes = said[:, runs.label == number]
+        right = (votes == number).mean(0)
+        parts = right == 1, (right >= 0.5) & (right < 1), (right > 0) & (right < 0.5), right == 0
+        often = Counter(
+            Counter(one.tolist()).most_common(1)[0][0] for one in votes[:, right < 0.5].T
+        )
+        heard = ', '.join(f'{runs.labels[k]} {count}' for k, count in often.most_common())
+        lines.append((name, str(len(right)), *(str(part.sum()) for part in parts), heard or '–'))
+    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return f'{table}\n\n{AGREEMENT_CAPTION.format(len(folders))}\n'
+
+
 def make_parts_table(group: Path) -> str:
     """What each part of MTL-AUG adds to the variant without it: a row a part, a column a kind of condition.
 
@@ -423,6 +461,7 @@ def fill(readme: str, results: Path) -> str:
         group, condition = results / match[2].partition('.')[0], match[2].partition('.')[2]
         if condition:
             own = {
+                'agreement': make_agreement_table,
                 'confusions': make_confusion_table,
                 'parts': make_parts_table,
                 'tries': make_tries_table,

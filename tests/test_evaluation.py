@@ -492,6 +492,29 @@ def test_what_each_part_adds(make_tables, tmp_path, capsys):
     assert 'no run of full' in capsys.readouterr().err
 
 
+def test_which_recordings_all_runs_hear_right(make_tables, tmp_path):
+    truth = take(predictions(0), np.arange(6))
+    truth = dataclasses.replace(truth, label=[0, 0, 0, 0, 1, 2])
+    for seed, said in enumerate(([0, 0, 1, 1, 1, 3], [0, 1, 1, 3, 1, 0], [0, 0, 0, 1, 1, 3])):
+        whole = dataclasses.replace(truth, probabilities=np.eye(4)[said])
+        path = f'emodb4/emodb-full-seed{seed}/predictions/clean.csv'
+        write_predictions(tmp_path / path, whole, LABELS)
+        add_run(tmp_path, f'emodb-full-seed{seed}', card(seed))
+    readme = tmp_path / 'README.md'
+    readme.write_text(README.replace('GROUP', 'emodb4.agreement'))
+    assert make_tables.main(options(tmp_path)) == 0
+    assert readme.read_text().splitlines()[2:-2] == [
+        '| emotion | recordings | all right | half or more | fewer | none | heard as |',
+        '| --- | --- | --- | --- | --- | --- | --- |',
+        '| angry | 4 | 1 | 1 | 1 | 1 | happy 2 |',
+        '| happy | 1 | 1 | 0 | 0 | 0 | – |',
+        '| neutral | 1 | 0 | 0 | 0 | 1 | sad 1 |',
+        '| sad | 0 | 0 | 0 | 0 | 0 | – |',
+        '',
+        make_tables.AGREEMENT_CAPTION.format(3),
+    ]
+
+
 def test_what_was_tried_on_validation_speakers(make_tables, tmp_path, capsys):
     def add(variant, seed, clean, *corrupted, **changes):
         conditions = dict(zip(('telephone', 'gain_-20'), corrupted))
