@@ -235,7 +235,8 @@ def _load(name: str, folder: pathlib.Path, representation: str) -> Corpus:
             index = {field: stored[field] for field in stored.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
-            f'{folder} is damaged ({error}): delete it and run python -m tfds_builders.build {name}'
+            f'{folder} is damaged ({error}): delete it and run '
+            f'python -m tfds_builders.build {name} --representation={representation}'
         ) from error
     return Corpus(name, index, metadata, representation, folder)
 
@@ -266,7 +267,7 @@ def _warn_if_stale(corpus: Corpus, manual_dir: str | os.PathLike | None):
         ):
             warnings.warn(
                 f'{folder / file} has changed since {corpus.name} was prepared: '
-                f'python -m tfds_builders.build {corpus.name} prepares it again',
+                f'python -m tfds_builders.build {corpus.name} --representation={corpus.representation} prepares it again',
                 stacklevel=3,
             )
 
