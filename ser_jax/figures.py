@@ -92,7 +92,7 @@ def robustness_figure(panels, references, title: str, path) -> None:
             label = name if name == 'clean' else None
             axes.axhline(100 * rate, color=colour, linestyle='--', linewidth=1, label=label)
         for name, points in series.items():
-            _draw_series(axes, name, points, names.index(name))
+            _draw_series(axes, name, points, names.index(name), _places(series, names, name))
         _scale_levels(axes, heading, series)
     for axes in grid[:, 0]:
         axes.set_ylabel('UAR, %   (bars: 95 % interval over speakers)', size=8)
@@ -101,7 +101,18 @@ def robustness_figure(panels, references, title: str, path) -> None:
     save_figure(figure, path)
 
 
-def _draw_series(axes, name: str, points: list, number: int) -> None:
+def _levels(series: dict) -> list:
+    """What stands on the axis of a panel, each once."""
+    return list(dict.fromkeys(x for points in series.values() for x, *_ in points))
+
+
+def _places(series: dict, names: list[str], name: str) -> dict[str, float]:
+    """Single condition -> where on the axis a series has it: beside the others, whose bars would hide it."""
+    offset = 0.6 * ((names.index(name) + 0.5) / len(names) - 0.5)
+    return {x: place + offset for place, x in enumerate(_levels(series)) if isinstance(x, str)}
+
+
+def _draw_series(axes, name: str, points: list, number: int, places: dict[str, float]) -> None:
     x, rates, intervals = zip(*points)
     rates = 100 * np.array(rates)
     bounds = np.array(
@@ -111,12 +122,12 @@ def _draw_series(axes, name: str, points: list, number: int) -> None:
         ]
     )
     axes.errorbar(
-        x,
+        [places.get(level, level) for level in x],
         rates,
         np.maximum([rates - bounds[:, 0], bounds[:, 1] - rates], 0),
         color=_COLOURS[number % len(_COLOURS)],
         marker=_MARKERS[number % len(_MARKERS)],
-        linestyle='none' if isinstance(x[0], str) else '-',
+        linestyle='none' if places else '-',
         linewidth=1.5,
         markersize=5,
         elinewidth=0.7,
@@ -127,14 +138,16 @@ def _draw_series(axes, name: str, points: list, number: int) -> None:
 
 def _scale_levels(axes, heading: str, series: dict) -> None:
     """The axis of levels, and the legend."""
-    levels = [x for points in series.values() for x, *_ in points]
+    levels = _levels(series)
     if isinstance(levels[0], str):
-        axes.tick_params('x', rotation=30)
+        axes.set_xticks(range(len(levels)), levels, rotation=30, ha='right')
         axes.margins(x=0.15)
     elif 'epsilon' in heading and any(level > 0 for level in levels):
         # Epsilons are chosen by factors; 0 is drawn too.
         axes.set_xscale('symlog', linthresh=min(level for level in levels if level > 0))
-        axes.set_xticks(sorted(set(levels)), [f'{level:g}' for level in sorted(set(levels))])
+        axes.set_xticks(sorted(levels), [f'{level:g}' for level in sorted(levels)])
+    else:
+        axes.set_xticks(sorted(levels))
     if any(series):
         axes.legend(frameon=False, fontsize=8)
     axes.set_xlabel(heading)
