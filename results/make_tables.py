@@ -4,7 +4,8 @@ A run behind a number of the README lies in `results/<group>/<run>/`: `results.j
 `predictions/<condition>.csv`, `command.txt` (the command that made it). `<!-- table: GROUP -->` and
 `<!-- end table -->` in the README enclose the table of a group; of a grid's folder, its `robustness_….md` or
 `matrix.md`; `GROUP.CONDITION` the lines of its `table.md` under one condition, with paired tests; `GROUP.confusions` its variants'
-most frequent errors; `GROUP.agreement` which recordings all its runs hear right, or wrong; `GROUP.parts` what each part of MTL-AUG adds; `GROUP.tries`
+most frequent errors; `GROUP.agreement` which recordings all its runs hear right, or wrong; `GROUP.speakers` of which
+speakers the two classes are that they confuse most; `GROUP.parts` what each part of MTL-AUG adds; `GROUP.tries`
 what its variants reached on validation speakers. `--check` writes nothing and exits with 1 where the README says something else than the cards.
 """
 
@@ -15,6 +16,8 @@ import statistics
 import sys
 from collections import Counter
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ('README.md', 'results/README.md', 'results/development.md')
@@ -35,6 +38,10 @@ CONFUSIONS_CAPTION = (
 AGREEMENT_CAPTION = (
     'Recordings, clean, by how many of the {} runs of all variants and seeds hear them right; last: of those that fewer than half do, what they are '
     'heard as most often.'
+)
+SPEAKERS_CAPTION = (
+    'The two emotions that the {} runs of all variants and seeds confuse most, clean, mean over the runs. Area: under the ROC curve of the log odds of '
+    'the two, 50 = chance; of everybody it is lower than of each speaker where the odds have another zero for one speaker than for the other.'
 )
 TRIES_CAPTION = (
     'UAR in percent on the validation speakers at the last step, mean over the folds (and the seeds, ± standard deviation); '
@@ -300,17 +307,7 @@ def make_agreement_table(group: Path) -> str:
     Raises:
         CardError: no run, or runs that cannot be paired (see `finished.read_runs`).
     """
-    from ser_jax import finished  # after main() has made the clone importable
-    from ser_jax.errors import UserError
-
-    folders = sorted(path.parent for path in group.glob('*/results.json'))
-    if not folders:
-        raise CardError(f'{group} holds no results.json')
-    try:
-        cards = [finished.read_card(folder) for folder in folders]
-        runs = finished.read_runs(folders, cards, 'clean')
-    except UserError as error:
-        raise CardError(f'{group}: {error}') from error
+    runs = _all_runs(group)
     said = runs.probabilities.argmax(2)
     names = ('emotion', 'recordings', 'all right', 'half or more', 'fewer', 'none', 'heard as')
     lines = [names, ['---'] * len(names)]
@@ -324,7 +321,64 @@ def make_agreement_table(group: Path) -> str:
         heard = ', '.join(f'{runs.labels[k]} {count}' for k, count in often.most_common())
         lines.append((name, str(len(right)), *(str(part.sum()) for part in parts), heard or '–'))
     table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-    return f'{table}\n\n{AGREEMENT_CAPTION.format(len(folders))}\n'
+    return f'{table}\n\n{AGREEMENT_CAPTION.format(len(runs.cards))}\n'
+
+
+def make_speakers_table(group: Path) -> str:
+    """Of which speakers the two emotions are that a grid's runs confuse most: a row a speaker, the last one all of them.
+
+    Raises:
+        CardError: see `make_agreement_table`; or the two are never confused.
+    """
+    runs = _all_runs(group)
+    said = runs.probabilities.argmax(2)
+    counts = runs.confusions(runs.probabilities).sum((0, 1))
+    rates = counts / counts.sum(1, keepdims=True).clip(1)
+    np.fill_diagonal(rates, 0)
+    a, b = np.unravel_index((rates + rates.T).argmax(), rates.shape)
+    if not rates[a, b]:
+        raise CardError(f'{group}: its runs confuse nothing')
+    odds = np.log(runs.probabilities[..., a].clip(1e-9) / runs.probabilities[..., b].clip(1e-9))
+    one, other = runs.labels[a], runs.labels[b]
+    lines = [('speaker', one, f'% as {other}', other, f'% as {one}', 'area %'), ['---'] * 6]
+    for name in (*np.unique(runs.speaker), ''):
+        own = (runs.speaker == name) | (not name)
+        first, second = (np.flatnonzero(own & (runs.label == k)) for k in (a, b))
+        if not (len(first) and len(second)):
+            continue
+        between = odds[:, first, None] - odds[:, None, second]
+        cells = (said[:, first] == b).mean(), (said[:, second] == a).mean(), _area(between)
+        shown = [f'{100 * cell:.1f}' for cell in cells]
+        numbers = len(first), len(second)
+        lines.append(
+            (name or 'all', str(numbers[0]), shown[0], str(numbers[1]), shown[1], shown[2])
+        )
+    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return f'{table}\n\n{SPEAKERS_CAPTION.format(len(runs.cards))}\n'
+
+
+def _area(differences):
+    """Under the ROC curve: the share of pairs in the right order, ties half."""
+    return (differences > 0).mean() + (differences == 0).mean() / 2
+
+
+def _all_runs(group):
+    """All runs of a grid, clean and paired.
+
+    Raises:
+        CardError: no run, or runs that cannot be paired (see `finished.read_runs`).
+    """
+    from ser_jax import finished  # after main() has made the clone importable
+    from ser_jax.errors import UserError
+
+    folders = sorted(path.parent for path in group.glob('*/results.json'))
+    if not folders:
+        raise CardError(f'{group} holds no results.json')
+    try:
+        cards = [finished.read_card(folder) for folder in folders]
+        return finished.read_runs(folders, cards, 'clean')
+    except UserError as error:
+        raise CardError(f'{group}: {error}') from error
 
 
 def make_parts_table(group: Path) -> str:
@@ -464,6 +518,7 @@ def fill(readme: str, results: Path) -> str:
                 'agreement': make_agreement_table,
                 'confusions': make_confusion_table,
                 'parts': make_parts_table,
+                'speakers': make_speakers_table,
                 'tries': make_tries_table,
             }
             table = (

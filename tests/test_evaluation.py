@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -513,6 +514,62 @@ def test_which_recordings_all_runs_hear_right(make_tables, tmp_path):
         '',
         make_tables.AGREEMENT_CAPTION.format(3),
     ]
+
+
+def test_whose_emotions_are_confused(make_tables, tmp_path):
+    drawn = [predictions(seed) for seed in (0, 5)]
+    truth = drawn[0]
+    for seed, one in enumerate(drawn):
+        path = f'emodb4/emodb-full-seed{seed}/predictions/clean.csv'
+        kept = dataclasses.replace(truth, probabilities=one.probabilities)
+        write_predictions(tmp_path / path, kept, LABELS)
+        add_run(tmp_path, f'emodb-full-seed{seed}', card(seed))
+    label, speaker = np.array(truth.label), np.array(truth.speaker)
+    matrix = sum(
+        oracle.confusion_matrix(label, one.probabilities.argmax(1), labels=range(4))
+        for one in drawn
+    )
+    rates = matrix / matrix.sum(1, keepdims=True)
+    a, b = max(itertools.combinations(range(4), 2), key=lambda k: rates[k] + rates[k[::-1]])
+    expected = []
+    for name in (*sorted(set(speaker)), 'all'):
+        own = (speaker == name) | (name == 'all')
+        both = own & ((label == a) | (label == b))
+        if len(set(label[both])) < 2:
+            continue
+        shares = [
+            np.mean([one.probabilities[own & (label == k)].argmax(1) == other for one in drawn])
+            for k, other in ((a, b), (b, a))
+        ]
+        area = np.mean(
+            [
+                oracle.roc_auc_score(
+                    label[both] == a, np.log(one.probabilities[both][:, [a, b]]) @ [1, -1]
+                )
+                for one in drawn
+            ]
+        )
+        numbers = [str((own & (label == k)).sum()) for k in (a, b)]
+        first, second, below = (f'{100 * value:.1f}' for value in (*shares, area))
+        expected.append([name, numbers[0], first, numbers[1], second, below])
+    readme = tmp_path / 'README.md'
+    readme.write_text(README.replace('GROUP', 'emodb4.speakers'))
+    assert make_tables.main(options(tmp_path)) == 0
+    head, _, *rows = (
+        line.strip('| ').split(' | ')
+        for line in readme.read_text().splitlines()
+        if line.startswith('|')
+    )
+    assert head == [
+        'speaker',
+        LABELS[a],
+        f'% as {LABELS[b]}',
+        LABELS[b],
+        f'% as {LABELS[a]}',
+        'area %',
+    ]
+    assert rows == expected
+    assert len(rows) > 2
 
 
 def test_what_was_tried_on_validation_speakers(make_tables, tmp_path, capsys):
