@@ -1,5 +1,7 @@
 """Every benchmark runs; what it measures is never asserted."""
 
+import collections
+import csv
 import dataclasses
 import importlib.util
 import json
@@ -16,6 +18,7 @@ from conftest import ROOT, run, simulated
 from benchmarks import (
     accelerator,
     build,
+    emodb_listeners,
     end_to_end_step,
     flops,
     front_end,
@@ -200,3 +203,36 @@ def test_screening(beeps, capsys, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['screening', f'{beeps["manual_dir"]}/hums'])
     screening.main()
     assert re.search(r'^hums +16 ', capsys.readouterr().out, re.MULTILINE)
+
+
+def test_listeners_beside_runs(tmp_path, monkeypatch, capsys):
+    stored = ROOT / 'results' / 'mtl_aug'
+    right = collections.Counter()
+    for path in stored.glob('*/predictions/clean.csv'):
+        rows = list(csv.DictReader(path.open()))
+        right.update({row['id']: row['prediction'] == row['label'] for row in rows})
+    count = len(list(stored.glob('*/results.json')))
+    # As good listeners as the runs: a percentage in the layout of EMO-DB's file, with its commas and hard spaces.
+    lines = ['Nr.\tSatz\terkannt\tnatuerlich']
+    for number, (name, times) in enumerate(right.items(), 1):
+        share = f'{100 * times / count:.2f}'.replace('.', ',')
+        lines.append(f'{number}\xa0\t{name.removeprefix("wav/")}.wav\t{share}\xa0\xa0\t50,00\xa0')
+    (tmp_path / 'erkennung.txt').write_text('\n'.join(lines), encoding='latin-1')
+    out = tmp_path / 'out.json'
+    flags = [str(stored), f'--manual_dir={tmp_path}', f'--out={out}']
+    _run(emodb_listeners, monkeypatch, *flags)
+    result = json.loads(out.read_text())
+    assert result['runs'] == count
+    every = result['emotions']['all']
+    assert every['recordings'] == sum(
+        result['emotions'][name]['recordings'] for name in ('angry', 'happy', 'neutral', 'sad')
+    )
+    mean = 100 * sum(right.values()) / count / len(right)
+    assert every['listeners'] == pytest.approx(mean, abs=0.06)
+    assert every['listeners_where_every_run_is_right'] == 100
+    assert every['listeners_where_fewer_than_half_are'] < 50
+    assert every['spearman'] == 1
+    (tmp_path / 'erkennung.txt').write_text('\n'.join(lines[:100]), encoding='latin-1')
+    with pytest.raises(SystemExit):
+        _run(emodb_listeners, monkeypatch, *flags)
+    assert 'the listening test has no' in capsys.readouterr().err

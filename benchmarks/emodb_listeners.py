@@ -1,0 +1,101 @@
+"""Whether systems mishear the recordings of EMO-DB that people mishear: python -m benchmarks.emodb_listeners results/mtl_aug
+
+EMO-DB comes with a listening test of its recordings: `erkennung.txt` has, for each, the percentage of listeners who named the
+emotion that was meant. Compared with the share of a grid's runs (finished ones below the folder) that name it, clean.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from ser_jax import finished
+from ser_jax.corpora import default_manual_dir
+from ser_jax.errors import UserError
+from ser_jax.predictions import read_predictions
+
+
+def read_listeners(path: pathlib.Path) -> dict[str, float]:
+    """Reads the listening test.
+
+    Args:
+        path: `erkennung.txt`, ISO 8859-1: number, file, % that named the emotion, % that found it natural.
+
+    Returns:
+        Name of the recording without `.wav` -> percentage of the listeners who named its emotion.
+    """
+    found = {}
+    for line in path.read_text(encoding='latin-1').splitlines():
+        cells = [cell.strip() for cell in line.split('\t')]
+        if len(cells) > 2 and cells[1].endswith('.wav'):
+            found[cells[1].removesuffix('.wav')] = float(cells[2].replace(',', '.'))
+    return found
+
+
+def measure(folders: list[pathlib.Path], listeners: dict[str, float]) -> dict:
+    """Listeners and runs beside each other.
+
+    Args:
+        folders: of finished runs on the same utterances.
+        listeners: of `read_listeners`.
+
+    Returns:
+        For each emotion and all of them: recordings; % of listeners who named the emotion, mean of all recordings, of those that every
+        run hears right and of those that fewer than half do (None: there is none); Spearman's correlation over the recordings of
+        the share of listeners with the share of runs, and its p.
+
+    Raises:
+        UserError: runs that cannot be paired, or a recording that no listener heard.
+    """
+    runs = finished.read_runs(folders, [finished.read_card(one) for one in folders], 'clean')
+    ids = sorted(read_predictions(folders[0] / 'predictions' / 'clean.csv')[0].id)
+    names = [pathlib.PurePosixPath(one).name for one in ids]
+    missing = [name for name in names if name not in listeners]
+    if missing:
+        raise UserError(f'the listening test has no {missing[0]} ({len(missing)} missing)')
+    people = np.array([listeners[name] for name in names])
+    right = (runs.probabilities.argmax(2) == runs.label).mean(0)
+    mean = lambda chosen: round(float(people[chosen].mean()), 1) if chosen.any() else None
+    result = {'runs': len(folders), 'emotions': {}}
+    for number, name in [*enumerate(runs.labels), (None, 'all')]:
+        own = np.ones(len(ids), bool) if number is None else runs.label == number
+        correlation = spearmanr(people[own], right[own])
+        result['emotions'][name] = {
+            'recordings': int(own.sum()),
+            'listeners': mean(own),
+            'listeners_where_every_run_is_right': mean(own & (right == 1)),
+            'listeners_where_fewer_than_half_are': mean(own & (right < 0.5)),
+            'spearman': round(float(correlation.statistic), 3),
+            'p': round(float(correlation.pvalue), 4),
+        }
+    return result
+
+
+def main() -> None:
+    """Prints the comparison and writes it to `--out`."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('group', type=pathlib.Path, help='folder of finished runs')
+    parser.add_argument('--manual_dir', type=pathlib.Path, help='of EMO-DB, with erkennung.txt')
+    parser.add_argument(
+        '--out', type=pathlib.Path, default=pathlib.Path('results/emodb_listeners.json')
+    )
+    options = parser.parse_args()
+    folder = options.manual_dir or default_manual_dir('emodb')
+    try:
+        if folder is None:
+            raise UserError('where is EMO-DB? --manual_dir, or SER_JAX_MANUAL_DIR')
+        folders = sorted(path.parent for path in options.group.glob('*/results.json'))
+        if not folders:
+            raise UserError(f'{options.group} holds no finished run')
+        result = measure(folders, read_listeners(folder / 'erkennung.txt'))
+    except (UserError, OSError) as error:
+        parser.exit(1, f'emodb_listeners: {error}\n')
+    text = json.dumps(result, indent=1)
+    options.out.write_text(f'{text}\n')
+    print(text)
+
+
+if __name__ == '__main__':
+    main()
