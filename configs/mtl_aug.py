@@ -10,7 +10,7 @@ import ml_collections
 from ser_jax.config import SMOKE, apply_options, base_config
 
 OPTIONS = {
-    # Emotion only: no augmentation, no auxiliary task; with the dropout that suits it on EMO-DB's validation speakers.
+    # Emotion only: no augmentation, no auxiliary task; with the dropout that EMO-DB's validation speakers chose (RAVDESS's: 0.3).
     'single_task': {
         'augmentations': (),
         'tasks.augmentation_type.weight': 0.0,
@@ -71,6 +71,7 @@ CORPORA = {
             'spec_mask(2, 0.15, 0.15)',
             'noise(20, 40)',
             'speed(0.87, 1.15) + spec_mask(2, 0.15, 0.15)',
+            'gain(-20, 10) + filter_augment(12)',
         ),
         'clean_share': 0.25,
     },
