@@ -45,8 +45,14 @@ def _interval(row: Row) -> str:
     return f'[{100 * row["uar_low"]:.1f}, {100 * row["uar_high"]:.1f}]'
 
 
+def _difference(row: Row) -> str:
+    if row['difference'] is None:
+        return ''
+    return f'({100 * row["difference"]:+.1f}{"*" * (row["p_holm"] < 0.05)})'
+
+
 def as_markdown(panels: Panels) -> str:
-    """The matrices as Markdown tables, UAR in percent with its interval.
+    """The matrices as Markdown tables: UAR in percent with its interval and, in brackets, the difference to the baseline.
 
     Args:
         panels: of `matrices`.
@@ -58,7 +64,12 @@ def as_markdown(panels: Panels) -> str:
         for setting in settings:
             found = [cells.get((setting, corpus)) for corpus in corpora]
             texts = [
-                f'{100 * row["uar"]:.1f} {_interval(row)}'.strip() if row else '' for row in found
+                ' '.join(
+                    filter(None, (f'{100 * row["uar"]:.1f}', _interval(row), _difference(row)))
+                )
+                if row
+                else ''
+                for row in found
             ]
             lines.append([setting, *texts])
         table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
@@ -71,14 +82,16 @@ def _said(cells: Mapping[tuple[str, str], Row]) -> str:
     seeds = sorted({len(row['seeds']) for row in cells.values()})
     chance = sorted({round(100 * row['chance'], 1) for row in cells.values()})
     kinds = {'SYNTHETIC' if row['synthetic'] else 'real' for row in cells.values()}
+    compared = any(row['difference'] is not None for row in cells.values())
+    difference = ' (difference to the baseline, *: p < 0.05 after Holm)' * compared
     return (
-        f'UAR in percent and 95 % interval over the tested speakers, seeds: {" or ".join(map(str, seeds))}, '
+        f'UAR in percent and 95 % interval over the tested speakers{difference}, seeds: {" or ".join(map(str, seeds))}, '
         f'chance {" or ".join(map(str, chance))}, {" and ".join(sorted(kinds))} speech'
     )
 
 
 def draw_matrices(panels: Panels, title: str, path: Path) -> None:
-    """Draws the matrices side by side: colour from chance to 100 %, number and interval in the cell.
+    """Draws the matrices side by side: colour from chance to 100 %, number, interval and difference in the cell.
 
     Args:
         panels: of `matrices`, at least one.
@@ -111,7 +124,8 @@ def draw_matrices(panels: Panels, title: str, path: Path) -> None:
             ink = 'white' if share > 0.55 else '#1b2a41'
             style = {'ha': 'center', 'va': 'center', 'color': ink}
             axes.text(x, y - 0.1, f'{100 * row["uar"]:.1f}', size=11, weight='bold', **style)
-            axes.text(x, y + 0.25, _interval(row), size=6.5, **style)
+            axes.text(x, y + 0.2, _interval(row), size=6.5, **style)
+            axes.text(x, y + 0.38, _difference(row), size=6.5, **style)
         axes.set_xlim(-0.5, len(corpora) - 0.5)
         axes.set_ylim(len(settings) - 0.5, -0.5)
         axes.set_xticks(range(len(corpora)), corpora, size=8)

@@ -5,7 +5,7 @@ import matplotlib.image
 from ser_jax import grid_matrix
 
 
-def row(setting, corpus, condition, uar, variant='full', low=None):
+def row(setting, corpus, condition, uar, variant='full', low=None, difference=None, p=None):
     return {
         'setting': setting,
         'variant': variant,
@@ -17,6 +17,8 @@ def row(setting, corpus, condition, uar, variant='full', low=None):
         'uar': uar,
         'uar_low': low,
         'uar_high': None if low is None else uar + 0.1,
+        'difference': difference,
+        'p_holm': p,
     }
 
 
@@ -60,6 +62,21 @@ def test_as_text():
         '| --- | --- | --- | --- |',
         '| b |  | 40.0 [30.0, 50.0] |  |',
         '| a | 50.0 | 90.0 | 25.0 |',
+    ]
+
+
+def test_differences_to_the_baseline():
+    rows = [
+        row('a', 'b', 'cross_b', 0.5, low=0.4, difference=0.0312, p=0.04),
+        row('b', 'a', 'cross_a', 0.4, difference=-0.02, p=0.6),
+        row('c', 'a', 'cross_a', 0.3),
+    ]
+    lines = grid_matrix.as_markdown(grid_matrix.matrices(rows)).splitlines()
+    assert '(difference to the baseline, *: p < 0.05 after Holm)' in lines[0]
+    assert lines[4:] == [
+        '| a |  | 50.0 [40.0, 60.0] (+3.1*) |',
+        '| b | 40.0 (-2.0) |  |',
+        '| c | 30.0 |  |',
     ]
 
 
