@@ -5,8 +5,8 @@ A run behind a number of the README lies in `results/<group>/<run>/`: `results.j
 `<!-- end table -->` in the README enclose the table of a group; of a grid's folder, its `robustness_….md` or
 `matrix.md`; `GROUP.CONDITION` the lines of its `table.md` under one condition, with paired tests; `GROUP.confusions` its variants'
 most frequent errors; `GROUP.agreement` which recordings all its runs hear right, or wrong; `GROUP.speakers` of which
-speakers the two classes are that they confuse most; `GROUP.parts` what each part of MTL-AUG adds; `GROUP.tries`
-what its variants reached on validation speakers. `--check` writes nothing and exits with 1 where the README says something else than the cards.
+speakers the two classes are that they confuse most; `GROUP.parts` what each part of MTL-AUG adds; `GROUP.ways` the
+means of a matrix of corpora; `GROUP.tries` what its variants reached on validation speakers. `--check` writes nothing and exits with 1 where the README says something else than the cards.
 """
 
 import argparse
@@ -42,6 +42,10 @@ AGREEMENT_CAPTION = (
 SPEAKERS_CAPTION = (
     'The two emotions that the {} runs of all variants and seeds confuse most, clean, mean over the runs. Area: under the ROC curve of the log odds of '
     'the two, 50 = chance; of everybody it is lower than of each speaker where the odds have another zero for one speaker than for the other.'
+)
+WAYS_CAPTION = (
+    'UAR in percent, mean over the pairs of a trained and a tested corpus, ± standard deviation of that mean over the seeds; last: of how many pairs the '
+    'mean over the seeds is highest. Pairs with the same corpora share recordings: no more than a summary.'
 )
 TRIES_CAPTION = (
     'UAR in percent on the validation speakers at the last step, mean over the folds (and the seeds, ± standard deviation); '
@@ -79,6 +83,7 @@ COLUMNS = (
     'hardware',
     'command',
 )
+_GRID_FOLDER = re.compile(r'([^-]+)-([^-]+)-seed(\d+)')  # SETTING-VARIANT-seedK
 MARKED = re.compile(r'(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)', re.DOTALL)
 
 
@@ -431,6 +436,61 @@ def make_parts_table(group: Path) -> str:
     return f'{table}\n\n{PARTS_CAPTION.format(len(PARTS))}\n'
 
 
+def make_ways_table(group: Path) -> str:
+    """The means of a matrix of corpora: a row a way to test another corpus (as it is, adapted, …), a column a variant.
+
+    Raises:
+        CardError: an unreadable card, a folder that is not SETTING-VARIANT-seedK, or variants with other pairs or seeds.
+    """
+    rates = {}  # way -> variant -> seed -> (trained, tested) -> UAR
+    for path in sorted(group.glob('*/results.json')):
+        name = _GRID_FOLDER.fullmatch(path.parent.name)
+        if not name:
+            raise CardError(f'{path}: the folder is not called SETTING-VARIANT-seedK')
+        setting, variant, seed = name.groups()
+        try:
+            conditions = json.loads(path.read_text(encoding='utf-8'))['conditions']
+            for condition, result in conditions.items():
+                stem = f'cross_{result["corpus"].replace("/", "_")}'
+                way = condition.removeprefix(stem).strip('_').replace('_', ' ') or 'as it is'
+                pairs = rates.setdefault(way, {}).setdefault(variant, {}).setdefault(int(seed), {})
+                pairs[setting, result['corpus']] = 100 * result['uar']
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CardError(f'{path}: {error!r}') from error
+    if not rates:
+        raise CardError(f'{group} tests no other corpora')
+    variants = list(dict.fromkeys(variant for found in rates.values() for variant in found))
+    names = ('way', 'pairs', 'seeds', *variants, *(f'{variant} is best' for variant in variants))
+    lines = [names, ['---'] * len(names)]
+    for way, found in rates.items():
+        tested = {
+            variant: {seed: tuple(pairs) for seed, pairs in seeds.items()}
+            for variant, seeds in found.items()
+        }
+        first = next(iter(tested.values()))
+        pairs = next(iter(first.values()))
+        if len(tested) < len(variants) or any(
+            one.keys() != first.keys() or set(one.values()) != {pairs} for one in tested.values()
+        ):
+            raise CardError(f'{group}: {way}: the variants have other pairs or seeds')
+        means = {
+            variant: {
+                pair: statistics.mean(one[pair] for one in found[variant].values())
+                for pair in pairs
+            }
+            for variant in variants
+        }
+        best = Counter(max(variants, key=lambda one: means[one][pair]) for pair in pairs)
+        cells = [
+            _spread([statistics.mean(one.values()) for one in found[variant].values()])
+            for variant in variants
+        ]
+        counts = [str(best[variant]) for variant in variants]
+        lines.append((way, str(len(pairs)), ', '.join(map(str, sorted(first))), *cells, *counts))
+    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return f'{table}\n\n{WAYS_CAPTION}\n'
+
+
 def make_tries_table(group: Path) -> str:
     """What the variants of a grid reached on validation speakers at their last step: a row a variant, clean and corrupted.
 
@@ -460,7 +520,7 @@ def _by_variant(group, read):
     """
     found, alike, hashes = {}, {}, {}
     for path in sorted(group.glob('*/results.json')):
-        name = re.fullmatch(r'([^-]+)-([^-]+)-seed(\d+)', path.parent.name)
+        name = _GRID_FOLDER.fullmatch(path.parent.name)
         try:
             if not name:
                 raise ValueError('the folder is not called SETTING-VARIANT-seedK')
@@ -520,6 +580,7 @@ def fill(readme: str, results: Path) -> str:
                 'parts': make_parts_table,
                 'speakers': make_speakers_table,
                 'tries': make_tries_table,
+                'ways': make_ways_table,
             }
             table = (
                 own[condition](group) if condition in own else make_paired_table(group, condition)

@@ -572,6 +572,33 @@ def test_whose_emotions_are_confused(make_tables, tmp_path):
     assert len(rows) > 2
 
 
+def test_the_means_of_a_matrix_of_corpora(make_tables, tmp_path, capsys):
+    def add(setting, variant, seed, **rates):
+        made = card(seed)
+        made['conditions'] = {
+            name: {'uar': uar, 'corpus': name.split('_')[1]} for name, uar in rates.items()
+        }
+        add_run(tmp_path, f'{setting}-{variant}-seed{seed}', made)
+
+    for seed, gain in ((0, 0.0), (1, 0.2)):
+        add('emodb', 'full', seed, cross_urdu=0.4 + gain, cross_urdu_few_shot_5=0.6)
+        add('emodb+nemo', 'full', seed, cross_urdu=0.5 + gain, cross_urdu_few_shot_5=0.6)
+        add('emodb', 'single', seed, cross_urdu=0.3, cross_urdu_few_shot_5=0.7)
+        add('emodb+nemo', 'single', seed, cross_urdu=0.7, cross_urdu_few_shot_5=0.5)
+    readme = tmp_path / 'README.md'
+    readme.write_text(README.replace('GROUP', 'emodb4.ways'))
+    assert make_tables.main(options(tmp_path)) == 0
+    assert readme.read_text().splitlines()[2:6] == [
+        '| way | pairs | seeds | full | single | full is best | single is best |',
+        '| --- | --- | --- | --- | --- | --- | --- |',
+        '| as it is | 2 | 0, 1 | 55.0 ± 14.1 | 50.0 ± 0.0 | 1 | 1 |',
+        '| few shot 5 | 2 | 0, 1 | 60.0 ± 0.0 | 60.0 ± 0.0 | 1 | 1 |',
+    ]
+    shutil.rmtree(tmp_path / 'emodb4' / 'emodb-full-seed1')
+    assert filled(make_tables, tmp_path, 'emodb4.ways') is None
+    assert 'other pairs or seeds' in capsys.readouterr().err
+
+
 def test_what_was_tried_on_validation_speakers(make_tables, tmp_path, capsys):
     def add(variant, seed, clean, *corrupted, **changes):
         conditions = dict(zip(('telephone', 'gain_-20'), corrupted))
