@@ -37,11 +37,11 @@ CONFUSIONS_CAPTION = (
 )
 AGREEMENT_CAPTION = (
     'Recordings, clean, by how many of the {} runs of all variants and seeds hear them right; last: of those that fewer than half do, what they are '
-    'heard as most often.'
+    'wrongly heard as most often.'
 )
 SPEAKERS_CAPTION = (
     'The two emotions that the {} runs of all variants and seeds confuse most, clean, mean over the runs. Area: under the ROC curve of the log odds of '
-    'the two, 50 = chance; of everybody it is lower than of each speaker where the odds have another zero for one speaker than for the other.'
+    'the two, 50 = chance; pooled over the speakers it is lower where the decision threshold would have to differ between them.'
 )
 WAYS_CAPTION = (
     'UAR in percent, mean over the pairs of a trained and a tested corpus, ± standard deviation of that mean over the seeds; last: of how many pairs the '
@@ -51,19 +51,22 @@ TRIES_CAPTION = (
     'UAR in percent on the validation speakers at the last step, mean over the folds (and the seeds, ± standard deviation); '
     'corrupted: mean over the conditions right of it.'
 )
-# Part of MTL-AUG -> (the variant that has it, the one that lacks it alone; of the last but one, both auxiliary tasks).
+# Part of MTL-AUG -> (the variant that has it, the one that lacks it).
 PARTS = {
     'augmentation, as data': ('augmentation_as_data', 'single_task'),
     'its type as a task': ('augmentation_type', 'augmentation_as_data'),
     'reconstruction': ('reconstruction', 'augmentation_as_data'),
     'both tasks': ('full', 'augmentation_as_data'),
     'unlabelled speech': ('full_unlabelled', 'full'),
+    'augmentation and both tasks': ('full', 'single_task'),
 }
-# Kind of condition -> how the names of those begin whose mean is taken.
+# Kind of condition -> how the names of those begin whose mean is taken; a condition is of the first kind that fits.
 KINDS = {
     'clean': ('clean',),
-    'noise': ('noise_',),
-    'room, channel, level': ('reverberation_', 'telephone', 'mu_law', 'gain_', 'clipping_'),
+    'babble': ('noise_babble',),
+    'other noise': ('noise_',),
+    'room, channel': ('reverberation_', 'telephone', 'mu_law', 'clipping_'),
+    '20 dB softer': ('gain_-20',),
     'attack': ('fgsm_', 'pgd_'),
 }
 PARTS_CAPTION = (
@@ -321,7 +324,8 @@ def make_agreement_table(group: Path) -> str:
         right = (votes == number).mean(0)
         parts = right == 1, (right >= 0.5) & (right < 1), (right > 0) & (right < 0.5), right == 0
         often = Counter(
-            Counter(one.tolist()).most_common(1)[0][0] for one in votes[:, right < 0.5].T
+            Counter(one[one != number].tolist()).most_common(1)[0][0]
+            for one in votes[:, right < 0.5].T
         )
         heard = ', '.join(f'{runs.labels[k]} {count}' for k, count in often.most_common())
         lines.append((name, str(len(right)), *(str(part.sum()) for part in parts), heard or '–'))
@@ -341,13 +345,13 @@ def make_speakers_table(group: Path) -> str:
     rates = counts / counts.sum(1, keepdims=True).clip(1)
     np.fill_diagonal(rates, 0)
     a, b = np.unravel_index((rates + rates.T).argmax(), rates.shape)
-    if not rates[a, b]:
+    if not rates[a, b] + rates[b, a]:
         raise CardError(f'{group}: its runs confuse nothing')
     odds = np.log(runs.probabilities[..., a].clip(1e-9) / runs.probabilities[..., b].clip(1e-9))
     one, other = runs.labels[a], runs.labels[b]
     lines = [('speaker', one, f'% as {other}', other, f'% as {one}', 'area %'), ['---'] * 6]
-    for name in (*np.unique(runs.speaker), ''):
-        own = (runs.speaker == name) | (not name)
+    for name in (*np.unique(runs.speaker), None):
+        own = (runs.speaker == name) | (name is None)
         first, second = (np.flatnonzero(own & (runs.label == k)) for k in (a, b))
         if not (len(first) and len(second)):
             continue
@@ -356,7 +360,14 @@ def make_speakers_table(group: Path) -> str:
         shown = [f'{100 * cell:.1f}' for cell in cells]
         numbers = len(first), len(second)
         lines.append(
-            (name or 'all', str(numbers[0]), shown[0], str(numbers[1]), shown[1], shown[2])
+            (
+                'all' if name is None else name or 'unknown',
+                str(numbers[0]),
+                shown[0],
+                str(numbers[1]),
+                shown[1],
+                shown[2],
+            )
         )
     table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
     return f'{table}\n\n{SPEAKERS_CAPTION.format(len(runs.cards))}\n'
@@ -409,9 +420,17 @@ def make_parts_table(group: Path) -> str:
             (folder, card) for name in folders for folder, card in zip(folders[name], cards[name])
         ]
         owner = [name for name in folders for _ in folders[name]]
+        if len({tuple(sorted(card['seed'] for card in own)) for own in cards.values()}) > 1:
+            raise CardError(f'{group}: its variants have other seeds')
         names = list(every[0][1]['conditions'])
-        for kind, starts in KINDS.items():
-            chosen = [name for name in names if name.startswith(starts)]
+        kinds = {
+            name: next((kind for kind, starts in KINDS.items() if name.startswith(starts)), None)
+            for name in names
+        }
+        for kind in KINDS:
+            chosen = [name for name in names if kinds[name] == kind]
+            if not chosen:
+                raise CardError(f'{group} tests nothing of the kind {kind}')
             counts = {variant: [] for variant in folders}
             for condition in chosen:
                 runs = finished.read_runs(*zip(*every), condition)
@@ -442,6 +461,8 @@ def make_ways_table(group: Path) -> str:
     Raises:
         CardError: an unreadable card, a folder that is not SETTING-VARIANT-seedK, or variants with other pairs or seeds.
     """
+    from ser_jax.grid_matrix import matrices  # after main() has made the clone importable
+
     rates = {}  # way -> variant -> seed -> (trained, tested) -> UAR
     for path in sorted(group.glob('*/results.json')):
         name = _GRID_FOLDER.fullmatch(path.parent.name)
@@ -450,11 +471,13 @@ def make_ways_table(group: Path) -> str:
         setting, variant, seed = name.groups()
         try:
             conditions = json.loads(path.read_text(encoding='utf-8'))['conditions']
-            for condition, result in conditions.items():
-                stem = f'cross_{result["corpus"].replace("/", "_")}'
-                way = condition.removeprefix(stem).strip('_').replace('_', ' ') or 'as it is'
+            rows = [
+                {**result, 'setting': setting, 'variant': variant, 'condition': condition}
+                for condition, result in conditions.items()
+            ]
+            for (_, way), cells in matrices(rows).items():
                 pairs = rates.setdefault(way, {}).setdefault(variant, {}).setdefault(int(seed), {})
-                pairs[setting, result['corpus']] = 100 * result['uar']
+                pairs |= {pair: 100 * row['uar'] for pair, row in cells.items()}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CardError(f'{path}: {error!r}') from error
     if not rates:
@@ -464,7 +487,7 @@ def make_ways_table(group: Path) -> str:
     lines = [names, ['---'] * len(names)]
     for way, found in rates.items():
         tested = {
-            variant: {seed: tuple(pairs) for seed, pairs in seeds.items()}
+            variant: {seed: frozenset(pairs) for seed, pairs in seeds.items()}
             for variant, seeds in found.items()
         }
         first = next(iter(tested.values()))
@@ -480,7 +503,12 @@ def make_ways_table(group: Path) -> str:
             }
             for variant in variants
         }
-        best = Counter(max(variants, key=lambda one: means[one][pair]) for pair in pairs)
+        best = Counter(
+            variant
+            for pair in pairs
+            for variant in variants
+            if all(means[variant][pair] > means[one][pair] for one in variants if one != variant)
+        )
         cells = [
             _spread([statistics.mean(one.values()) for one in found[variant].values()])
             for variant in variants

@@ -48,7 +48,8 @@ def _interval(row: Row) -> str:
 def _difference(row: Row) -> str:
     if row['difference'] is None:
         return ''
-    return f'({100 * row["difference"]:+.1f}{"*" * (row["p_holm"] < 0.05)})'
+    sure = '*' if row['p_holm'] is not None and row['p_holm'] < 0.05 else ''
+    return f'({100 * row["difference"]:+.1f}{sure})'
 
 
 def as_markdown(panels: Panels) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from ser_jax import evaluation
+from ser_jax import comparison, evaluation, metrics
 from ser_jax.console import duration, print_table
 from ser_jax.errors import UserError
 from ser_jax.predictions import Predictions, pool, read_predictions, write_predictions
@@ -450,12 +450,24 @@ def test_the_errors_of_the_variants_of_a_grid(make_tables, tmp_path, capsys):
 
 def test_what_each_part_adds(make_tables, tmp_path, capsys):
     truth = predictions(0)
-    rates = {}  # (variant, condition) -> UAR of its seeds, by the oracle
+    rates, counts = (
+        {},
+        {},
+    )  # (variant, condition) -> UAR of its seeds by the oracle; counts by speaker
     for number, variant in enumerate(dict.fromkeys(sum(make_tables.PARTS.values(), ()))):
         for seed in range(2):
             made = card(seed, system=variant)
             for shift, condition in enumerate(
-                ('clean', 'noise_rain_0db', 'fgsm_0.1', 'pgd_0.1', 'mu_law')
+                (
+                    'clean',
+                    'noise_babble3_0db',
+                    'noise_rain_0db',
+                    'mu_law',
+                    'gain_-20',
+                    'fgsm_0.1',
+                    'pgd_0.1',
+                    'random_sign_0.1',
+                )
             ):
                 drawn = predictions(100 * number + 10 * seed + shift).probabilities
                 said = dataclasses.replace(truth, probabilities=drawn)
@@ -463,31 +475,49 @@ def test_what_each_part_adds(make_tables, tmp_path, capsys):
                 write_predictions(tmp_path / path, said, LABELS)
                 made['conditions'][condition] = made['conditions']['clean']
                 uar = oracle.balanced_accuracy_score(truth.label, drawn.argmax(1))
-                rates.setdefault((variant, condition[:4]), []).append(100 * uar)
+                rates.setdefault((variant, condition[:8]), []).append(100 * uar)
+                said = metrics.confusion_by_speaker(
+                    truth.label, drawn.argmax(1), truth.speaker, len(LABELS)
+                )
+                counts.setdefault((variant, condition[:8]), []).append(said)
             add_run(tmp_path, f'emodb-{variant}-seed{seed}', made)
-    rates |= {(v, 'attack'): [*rates[v, 'fgsm'], *rates[v, 'pgd_']] for v, _ in rates}
+    for found in (rates, counts):
+        found |= {(v, 'attack'): [*found[v, 'fgsm_0.1'], *found[v, 'pgd_0.1']] for v, _ in found}
     readme = tmp_path / 'README.md'
     readme.write_text(README.replace('GROUP', 'emodb4.parts'))
     assert make_tables.main(options(tmp_path)) == 0
     head, _, *rows = (
-        line.strip('| ').split(' | ') for line in readme.read_text().splitlines()[2:9]
+        line.strip('| ').split(' | ') for line in readme.read_text().splitlines()[2:10]
     )
     assert head == [
         'part',
         'compared',
         'clean (1)',
-        'noise (1)',
-        'room, channel, level (1)',
+        'babble (1)',
+        'other noise (1)',
+        'room, channel (1)',
+        '20 dB softer (1)',
         'attack (2)',
     ]
-    kinds = 'clea', 'nois', 'mu_l', 'attack'
-    for (part, (a, b)), row in zip(make_tables.PARTS.items(), rows, strict=True):
+    kinds = 'clean', 'noise_ba', 'noise_ra', 'mu_law', 'gain_-20', 'attack'
+    for number, ((part, (a, b)), row) in enumerate(
+        zip(make_tables.PARTS.items(), rows, strict=True)
+    ):
         assert row[:2] == [part, f'{a} - {b}']
         for kind, cell in zip(kinds, row[2:], strict=True):
             difference = np.mean(rates[a, kind]) - np.mean(rates[b, kind])
-            assert re.fullmatch(rf'{re.escape(f"{difference:+.1f}")} \[\S+, \S+\], p [\d.]+', cell)
-            assert float(cell.split()[-1]) >= 2 / 2**5  # five speakers swapped
+            low, high = comparison.compare(counts[a, kind], counts[b, kind]).interval
+            p = comparison.holm(
+                [
+                    comparison.compare(counts[c, kind], counts[d, kind]).p
+                    for c, d in make_tables.PARTS.values()
+                ]
+            )[number]
+            expected = f'{difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], p {p:.2g}'
+            assert cell == expected
     shutil.rmtree(tmp_path / 'emodb4' / 'emodb-full-seed1')
+    assert filled(make_tables, tmp_path, 'emodb4.parts') is None
+    assert 'its variants have other seeds' in capsys.readouterr().err
     shutil.rmtree(tmp_path / 'emodb4' / 'emodb-full-seed0')
     assert filled(make_tables, tmp_path, 'emodb4.parts') is None
     assert 'no run of full' in capsys.readouterr().err
@@ -570,6 +600,19 @@ def test_whose_emotions_are_confused(make_tables, tmp_path):
     ]
     assert rows == expected
     assert len(rows) > 2
+    # Mistaken in one direction only; a speaker nobody knows.
+    truth = take(truth, np.arange(4))
+    truth = dataclasses.replace(truth, label=[0, 0, 1, 1], speaker=['', '', '', ''])
+    for seed, said in enumerate(([0, 0, 0, 1], [0, 0, 1, 1])):
+        path = f'emodb4/emodb-full-seed{seed}/predictions/clean.csv'
+        kept = dataclasses.replace(truth, probabilities=np.eye(4)[said])
+        write_predictions(tmp_path / path, kept, LABELS)
+    assert make_tables.main(options(tmp_path)) == 0
+    rows = [line for line in readme.read_text().splitlines() if line.startswith('|')]
+    assert rows[2:] == [
+        '| unknown | 2 | 0.0 | 2 | 25.0 | 87.5 |',
+        '| all | 2 | 0.0 | 2 | 25.0 | 87.5 |',
+    ]
 
 
 def test_the_means_of_a_matrix_of_corpora(make_tables, tmp_path, capsys):

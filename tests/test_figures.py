@@ -4,7 +4,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from ser_jax.figures import attention_figure, confusion_matrix_figure
+from ser_jax import figures
+from ser_jax.figures import attention_figure, confusion_matrix_figure, robustness_figure
 
 NAMES = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgusted', 'surprised')
 
@@ -56,3 +57,35 @@ def test_attention_lies_under_the_waveform(tmp_path):
     blue = (image[..., 2] > image[..., 0] + 0.3) & (image[..., 1] > 0.3)  # the first task's colour
     left, right = np.split(blue.any(0)[: image.shape[1] // 2 * 2], 2)
     assert left.sum() > 5 * right.sum() > 0  # everywhere alike, or in one frame of thirty
+
+
+def test_robustness_of_several_systems(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(figures, 'save_figure', lambda figure, path: drawn.append(figure))
+    point = lambda x, rate: (x, rate, (rate - 0.1, None))
+    panels = {
+        'rain: SNR, dB': {'a': [point(0, 0.4), point(20, 0.8)], 'b': [point(20, 0.7)]},
+        'corruption': {
+            'a': [point('telephone', 0.3), point('mu_law', 0.9)],
+            'b': [point('mu_law', 0.8)],
+        },
+        'fgsm: epsilon': {'a': [point(0.03, 0.5), point(0.01, 0.6)]},
+    }
+    robustness_figure(panels, {'a': 0.9, 'clean': 0.8}, 'two systems', tmp_path / 'x.png')
+    noise, single, attack = (axes for axes in drawn[0].axes if axes.get_visible())
+    levels = lambda axes: [
+        [*bars.lines[0].get_xdata()] for bars in axes.containers
+    ]  # of a series each
+    assert levels(noise) == [[0, 20], [20]]
+    assert [*noise.get_xticks()] == [0, 20]
+    assert [label.get_text() for label in attack.get_xticklabels()] == ['0.01', '0.03']
+    # Single conditions: at their names, the systems beside each other, and no line from one to the next.
+    assert [label.get_text() for label in single.get_xticklabels()] == ['telephone', 'mu_law']
+    (first, second), (other,) = levels(single)
+    assert abs(first - 0) < 0.5
+    assert abs(second - 1) < 0.5
+    assert 0.1 < other - second < 0.5
+    assert [bars.lines[0].get_linestyle() for bars in single.containers] == ['None', 'None']
+    colours = lambda axes: [bars.lines[0].get_color() for bars in axes.containers]
+    assert colours(noise) == colours(single)
+    assert colours(noise)[0] != colours(noise)[1]
