@@ -38,5 +38,4 @@ def get_grid() -> dict:
         },
         'seeds': (0, 1, 2),
         'baseline': 'single_task',
-        'family': 'condition',
     }
