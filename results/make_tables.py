@@ -617,8 +617,11 @@ def fill(readme: str, results: Path) -> str:
         files = [*group.glob('robustness_*.md'), *group.glob('matrix.md')]
         if files:
             table = files[0].read_text(encoding='utf-8').partition('finished.\n\n')[2]
-            # Of matrices, the models as they are and with target statistics; the rest stands in the file.
-            table = '\n\n**'.join(table.split('\n\n**')[:2]).rstrip() + '\n'
+            # Of matrices, the first variant's models as they are and with target statistics; the rest stands in the file.
+            matrices = table.split('\n\n**')
+            variant = matrices[0].lstrip('*').partition(',')[0]
+            of_variant = [one for one in matrices if one.lstrip('*').startswith(f'{variant}, ')]
+            table = '\n\n**'.join(of_variant[:2]).rstrip() + '\n'
         else:
             runs = read_runs(group)
             of_tasks = any(set(run.get('tasks', ('emotion',))) != {'emotion'} for run in runs)

@@ -96,6 +96,8 @@ def _rows_of(condition, tested, baseline, workdir) -> list[Row]:
                     row |= {'not_compared': VALIDATION}
                 else:
                     row |= compare(folders[variant], folders[baseline], condition)
+                    # A table names its runs by their folders in the grid, wherever that lies.
+                    row['warnings'] = [line.replace(f'{workdir}/', '') for line in row['warnings']]
             rows.append(row)
     return rows
 

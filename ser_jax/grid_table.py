@@ -204,6 +204,7 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
     panels = matrices(rows)
     if panels:
         write_atomically(
-            workdir / 'matrix.md', f'# Grid {grid.name}\n\n{summary}.\n\n{as_markdown(panels)}'
+            workdir / 'matrix.md',
+            f'# Grid {grid.name}\n\n{against}{summary}.\n\n{as_markdown(panels)}',
         )
-        draw_matrices(panels, f'{grid.name}: {summary}', workdir / 'matrix.png')
+        draw_matrices(panels, f'{grid.name}: {against}{summary}', workdir / 'matrix.png')

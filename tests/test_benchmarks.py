@@ -12,12 +12,14 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import ROOT, run, simulated
 
 from benchmarks import (
     accelerator,
     build,
+    corpus_levels,
     emodb_listeners,
     end_to_end_step,
     flops,
@@ -236,3 +238,25 @@ def test_listeners_beside_runs(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         _run(emodb_listeners, monkeypatch, *flags)
     assert 'the listening test has no' in capsys.readouterr().err
+
+
+def test_corpus_levels(monkeypatch, tmp_path, capsys, demo_records):
+    sine = 0.5 * np.sin(2 * np.pi * 200 * np.arange(32000) / 16000)
+    loud = np.round(32768 * sine).astype(np.int16)
+    expected = 10 * np.log10(0.5**2 / 2)
+    assert corpus_levels.level(loud) == pytest.approx(expected, abs=0.01)
+    silence = np.zeros(48000, np.int16)
+    soft = np.round(loud / 100).astype(np.int16)  # 40 dB below: no part of it
+    assert corpus_levels.level(np.concatenate([silence, loud, soft])) == pytest.approx(
+        expected, abs=0.01
+    )
+    assert corpus_levels.level(silence) == -np.inf
+    out = tmp_path / 'out.json'
+    flags = [f'--data_dir={demo_records}', f'--out={out}']
+    _run(corpus_levels, monkeypatch, 'demo_speech', *flags)
+    found = json.loads(out.read_text())['demo_speech']
+    assert found['recordings'] > 300
+    assert -60 < found['mean_dbfs'] < 0
+    with pytest.raises(SystemExit):
+        _run(corpus_levels, monkeypatch, 'no_such_corpus', *flags)
+    assert 'no_such_corpus' in capsys.readouterr().err

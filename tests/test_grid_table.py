@@ -136,6 +136,16 @@ def test_other_utterances_are_not_compared(tmp_path, made):
     assert last.startswith('- Not compared: s, full, clean: ')
 
 
+def test_runs_of_other_code_are_named_by_their_folders_in_the_grid(tmp_path, made):
+    for one in made.runs:
+        commit = 'def' if one.seed else 'abc'
+        environment = {'commit': commit, 'versions': {}, 'device': '1 × cpu'}
+        fake_result(tmp_path, one, 4, environment=environment)
+    _, full, _ = grid_rows.make_rows(made, tmp_path)[:3]
+    expected = 'the runs differ in commit: abc (s/full/seed0), def (s/full/seed1)'
+    assert expected in full['warnings']
+
+
 def test_the_files_say_everything(tmp_path, made):
     for one in made.runs[:7]:  # one seed of all, and of one the other
         fake_result(tmp_path, one, 4, conditions=('clean', 'cross_d'))

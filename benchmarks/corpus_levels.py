@@ -1,0 +1,65 @@
+"""How loud the recordings of corpora are: python -m benchmarks.corpus_levels emodb ravdess nemo urdu
+
+The level of a recording is the root mean square of its frames of 20 ms that lie within 30 dB of the loudest, so that neither silence
+nor its length counts; in dBFS. Needs the corpora as waveforms (`python -m tfds_builders.build CORPUS --representation=both`).
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+
+from ser_jax.corpora import open_corpus
+from ser_jax.errors import UserError
+
+_FRAME = 320  # 20 ms at 16 kHz
+
+
+def level(samples: np.ndarray) -> float:
+    """The level of a recording.
+
+    Args:
+        samples: int16 [S], at least 20 ms.
+
+    Returns:
+        dBFS; -inf for digital silence.
+    """
+    frames = samples[: samples.size // _FRAME * _FRAME].reshape(-1, _FRAME) / 32768
+    powers = np.square(frames).mean(1)
+    with np.errstate(divide='ignore'):
+        return 10 * np.log10(powers[powers >= powers.max() / 1000].mean())
+
+
+def main() -> None:
+    """Prints mean and standard deviation of the level by corpus and writes them to `--out`."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('corpora', nargs='+')
+    parser.add_argument('--data_dir')
+    parser.add_argument('--out', type=pathlib.Path)
+    options = parser.parse_args()
+    result = {}
+    try:
+        for name in options.corpora:
+            corpus = open_corpus(name, data_dir=options.data_dir, representation='waveform')
+            source = corpus.source()
+            levels = np.array([level(source[row]) for row in range(len(corpus))])
+            result[name] = {
+                'corpus_hash': corpus.metadata['corpus_hash'],
+                'recordings': len(levels),
+                'mean_dbfs': round(float(levels.mean()), 1),
+                'std_db': round(float(levels.std()), 1),
+            }
+            print(
+                '{}: {recordings} recordings, {mean_dbfs} ± {std_db} dBFS'.format(
+                    name, **result[name]
+                )
+            )
+    except UserError as error:
+        parser.exit(1, f'corpus_levels: {error}\n')
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()
