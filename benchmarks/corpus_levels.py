@@ -12,6 +12,7 @@ import numpy as np
 
 from ser_jax.corpora import open_corpus
 from ser_jax.errors import UserError
+from ser_jax.labels import labels_of
 
 _FRAME = 320  # 20 ms at 16 kHz
 
@@ -23,16 +24,20 @@ def level(samples: np.ndarray) -> float:
         samples: int16 [S], at least 20 ms.
 
     Returns:
-        dBFS; -inf for digital silence.
+        dBFS.
+
+    Raises:
+        UserError: digital silence.
     """
     frames = samples[: samples.size // _FRAME * _FRAME].reshape(-1, _FRAME) / 32768
     powers = np.square(frames).mean(1)
-    with np.errstate(divide='ignore'):
-        return 10 * np.log10(powers[powers >= powers.max() / 1000].mean())
+    if not powers.any():
+        raise UserError('a recording is digital silence: it has no level')
+    return 10 * np.log10(powers[powers >= powers.max() / 1000].mean())
 
 
 def main() -> None:
-    """Prints mean and standard deviation of the level by corpus and writes them to `--out`."""
+    """Prints mean and standard deviation of the level by corpus, and its mean by emotion; writes them to `--out`."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('corpora', nargs='+')
     parser.add_argument('--data_dir')
@@ -43,18 +48,23 @@ def main() -> None:
         for name in options.corpora:
             corpus = open_corpus(name, data_dir=options.data_dir, representation='waveform')
             source = corpus.source()
+            labels = tuple(corpus.metadata['labels'])
+            numbers = labels_of(corpus, np.arange(len(corpus)), 'emotion', labels)
             levels = np.array([level(source[row]) for row in range(len(corpus))])
             result[name] = {
                 'corpus_hash': corpus.metadata['corpus_hash'],
                 'recordings': len(levels),
                 'mean_dbfs': round(float(levels.mean()), 1),
                 'std_db': round(float(levels.std()), 1),
+                'mean_dbfs_by_emotion': {
+                    emotion: round(float(levels[numbers == number].mean()), 1)
+                    for number, emotion in enumerate(labels)
+                },
             }
-            print(
-                '{}: {recordings} recordings, {mean_dbfs} ± {std_db} dBFS'.format(
-                    name, **result[name]
-                )
+            words = (
+                '{}: {recordings} recordings, {mean_dbfs} ± {std_db} dBFS; {mean_dbfs_by_emotion}'
             )
+            print(words.format(name, **result[name]))
     except UserError as error:
         parser.exit(1, f'corpus_levels: {error}\n')
     if options.out:

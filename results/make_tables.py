@@ -45,7 +45,7 @@ SPEAKERS_CAPTION = (
 )
 WAYS_CAPTION = (
     'UAR in percent, mean over the pairs of a trained and a tested corpus, ± standard deviation of that mean over the seeds; last: of how many pairs the '
-    'mean over the seeds is highest. Pairs with the same corpora share recordings: no more than a summary.'
+    'mean over the seeds is highest. Ties count for neither. Pairs with the same corpora share recordings: the means are descriptive only.'
 )
 TRIES_CAPTION = (
     'UAR in percent on the validation speakers at the last step, mean over the folds (and the seeds, ± standard deviation); '
@@ -587,6 +587,19 @@ def _variants_table(rates, columns, caption):
     return f'{table}\n\n{caption}\n'
 
 
+def _some_matrices(text: str) -> str:
+    """The first variant's matrices of a `matrix.md` as the models are and with target statistics; the rest stands in the file."""
+    found = re.findall(
+        r'^(\*\*([^\n]+?), ([^\n]+?)\*\* .*?)(?=\n\n\*\*|\s*\Z)', text, re.MULTILINE | re.DOTALL
+    )
+    chosen = [
+        matrix
+        for matrix, variant, way in found
+        if variant == found[0][1] and way in ('as it is', 'target statistics')
+    ]
+    return '\n\n'.join(chosen) + '\n'
+
+
 def fill(readme: str, results: Path) -> str:
     """The README's text with every marked table made anew.
 
@@ -616,12 +629,10 @@ def fill(readme: str, results: Path) -> str:
             return f'{match[1]}{table}{match[3]}'
         files = [*group.glob('robustness_*.md'), *group.glob('matrix.md')]
         if files:
-            table = files[0].read_text(encoding='utf-8').partition('finished.\n\n')[2]
-            # Of matrices, the first variant's models as they are and with target statistics; the rest stands in the file.
-            matrices = table.split('\n\n**')
-            variant = matrices[0].lstrip('*').partition(',')[0]
-            of_variant = [one for one in matrices if one.lstrip('*').startswith(f'{variant}, ')]
-            table = '\n\n**'.join(of_variant[:2]).rstrip() + '\n'
+            # After the heading and what is told of the grid.
+            table = files[0].read_text(encoding='utf-8').split('\n\n', 2)[2]
+            if files[0].name == 'matrix.md':
+                table = _some_matrices(table)
         else:
             runs = read_runs(group)
             of_tasks = any(set(run.get('tasks', ('emotion',))) != {'emotion'} for run in runs)

@@ -94,8 +94,6 @@ def _said(cells: Mapping[tuple[str, str], Row]) -> str:
 def draw_matrices(panels: Panels, title: str, path: Path) -> None:
     """Draws the matrices side by side: colour from chance to 100 %, number, interval and difference in the cell.
 
-    Of a grid with a baseline only the other variants, whose cells tell the difference to it.
-
     Args:
         panels: of `matrices`, at least one.
         title: one line.
@@ -105,13 +103,6 @@ def draw_matrices(panels: Panels, title: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    compared = {
-        variant
-        for (variant, _), cells in panels.items()
-        if any(row['difference'] is not None for row in cells.values())
-    }
-    if compared:
-        panels = {key: cells for key, cells in panels.items() if key[0] in compared}
     shapes = [tuple(map(len, _axes(cells))) for cells in panels.values()]
     columns = min(len(panels), 2)
     lines = -(-len(panels) // columns)

@@ -177,10 +177,9 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
     against = f'Baseline: {grid.baseline}. ' if grid.baseline else ''
     commits = list(dict.fromkeys(commit or 'unknown' for row in rows for commit in row['commits']))
     notes = ''.join(f'- {note}\n' for note in _notes(rows))
-    text = (
-        f'# Grid {grid.name}\n\n{summary}. {against}Code: commit {", ".join(commits)}.\n\n{table}\n\n'
-        f'{_caption(rows, grid)}\n' + (f'\n{notes}' if notes else '')
-    )
+    told = f'{summary}. {against}Code: commit {", ".join(commits)}'
+    text = f'# Grid {grid.name}\n\n{told}.\n\n{table}\n\n{_caption(rows, grid)}\n'
+    text += f'\n{notes}' if notes else ''
     write_atomically(workdir / 'table.md', text)
     file = io.StringIO()
     writer = csv.DictWriter(file, rows[0], lineterminator='\n')
@@ -204,7 +203,11 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
     panels = matrices(rows)
     if panels:
         write_atomically(
-            workdir / 'matrix.md',
-            f'# Grid {grid.name}\n\n{against}{summary}.\n\n{as_markdown(panels)}',
+            workdir / 'matrix.md', f'# Grid {grid.name}\n\n{told}.\n\n{as_markdown(panels)}'
         )
-        draw_matrices(panels, f'{grid.name}: {against}{summary}', workdir / 'matrix.png')
+        # In the picture the differences stand for the baseline.
+        others = {key: cells for key, cells in panels.items() if key[0] != grid.baseline}
+        title = f'{grid.name}: {summary}'
+        if others and len(others) < len(panels):
+            title += f'; differences to {grid.baseline}'
+        draw_matrices(others or panels, title, workdir / 'matrix.png')

@@ -31,6 +31,7 @@ from benchmarks import (
     train_step,
     trainers,
 )
+from ser_jax.errors import UserError
 
 _HAS_TORCH = importlib.util.find_spec('torch') is not None
 
@@ -250,13 +251,17 @@ def test_corpus_levels(monkeypatch, tmp_path, capsys, demo_records):
     assert corpus_levels.level(np.concatenate([silence, loud, soft])) == pytest.approx(
         expected, abs=0.01
     )
-    assert corpus_levels.level(silence) == -np.inf
+    with pytest.raises(UserError, match='digital silence'):
+        corpus_levels.level(silence)
     out = tmp_path / 'out.json'
     flags = [f'--data_dir={demo_records}', f'--out={out}']
     _run(corpus_levels, monkeypatch, 'demo_speech', *flags)
     found = json.loads(out.read_text())['demo_speech']
     assert found['recordings'] > 300
     assert -60 < found['mean_dbfs'] < 0
+    emotions = found['mean_dbfs_by_emotion']
+    assert set(emotions) == {'angry', 'happy', 'neutral', 'sad'}
+    assert min(emotions.values()) <= found['mean_dbfs'] <= max(emotions.values())
     with pytest.raises(SystemExit):
         _run(corpus_levels, monkeypatch, 'no_such_corpus', *flags)
     assert 'no_such_corpus' in capsys.readouterr().err

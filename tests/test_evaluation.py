@@ -333,6 +333,21 @@ def test_tables_are_written_and_checked(make_tables, results):
     assert 'the mean of the bounds over the seeds' in text
 
 
+def test_a_page_shows_the_first_variants_matrices_without_labels_of_the_target(
+    make_tables, tmp_path
+):
+    def matrix(variant, way):
+        return f'**{variant}, {way}** (UAR in percent)\n\n| a |\n| --- |\n| {variant} {way} |\n'
+
+    ways = ('as it is', 'target statistics', 'few shot 5')
+    text = '\n'.join(matrix(variant, way) for way in ways for variant in ('full', 'base'))
+    (tmp_path / 'g').mkdir()
+    (tmp_path / 'g' / 'matrix.md').write_text(f'# Grid g\n\n6 of 6 runs.\n\n{text}')
+    page = make_tables.fill('<!-- table: g -->\n<!-- end table -->\n', tmp_path)
+    expected = matrix('full', ways[0]) + '\n' + matrix('full', ways[1])
+    assert page == f'<!-- table: g -->\n{expected}<!-- end table -->\n'
+
+
 def test_runs_of_several_tasks_have_a_column_each(make_tables):
     def run(seed, *tasks, **changes):
         made = card(seed, tasks={task: LABELS for task in tasks}, **changes)

@@ -80,27 +80,11 @@ def test_differences_to_the_baseline():
     ]
 
 
-def draw(rows, path):
-    grid_matrix.draw_matrices(grid_matrix.matrices(rows), 'a grid', path)
-    image = (255 * matplotlib.image.imread(path)[..., :3]).round().astype(int)
-    return {tuple(pixel) for pixel in image.reshape(-1, 3)}
-
-
-def holds(colours, uar):
-    share = (uar - 0.25) / 0.75
-    expected = [round(255 * (1 - slope * share)) for slope in (0.87, 0.55, 0.31)]
-    return any(max(abs(a - b) for a, b in zip(colour, expected)) <= 1 for colour in colours)
-
-
 def test_picture(tmp_path):
-    assert holds(draw(ROWS, tmp_path / 'matrix.png'), 0.9)
-
-
-def test_picture_of_a_grid_with_a_baseline_leaves_the_baseline_to_the_differences(tmp_path):
-    rows = [
-        row('a', 'b', 'cross_b', 0.5, difference=0.1),
-        row('a', 'b', 'cross_b', 0.95, variant='single_task'),
-    ]
-    colours = draw(rows, tmp_path / 'matrix.png')
-    assert holds(colours, 0.5)
-    assert not holds(colours, 0.95)
+    path = tmp_path / 'matrix.png'
+    grid_matrix.draw_matrices(grid_matrix.matrices(ROWS), 'a grid', path)
+    image = (255 * matplotlib.image.imread(path)[..., :3]).round().astype(int)
+    colours = {tuple(pixel) for pixel in image.reshape(-1, 3)}
+    share = (0.9 - 0.25) / 0.75
+    expected = [round(255 * (1 - slope * share)) for slope in (0.87, 0.55, 0.31)]
+    assert any(max(abs(a - b) for a, b in zip(colour, expected)) <= 1 for colour in colours)

@@ -146,6 +146,24 @@ def test_runs_of_other_code_are_named_by_their_folders_in_the_grid(tmp_path, mad
     assert expected in full['warnings']
 
 
+def test_the_picture_of_matrices_leaves_the_baseline_to_the_differences(
+    tmp_path, made, monkeypatch
+):
+    for one in made.runs:
+        fake_result(tmp_path, one, 4, conditions=('cross_c',))
+    drawn = []
+    monkeypatch.setattr(grid_table, 'draw_matrices', lambda *arguments: drawn.append(arguments))
+    for grid in (made, dataclasses.replace(made, baseline=None)):
+        grid_table.write_tables(grid_rows.make_rows(grid, tmp_path), grid, 'done', tmp_path)
+        text = (tmp_path / 'matrix.md').read_text()
+        assert all(f'**{name}, as it is**' in text for name in ('base', 'full', 'half'))
+    (some, title, _), (every, untitled, _) = drawn
+    assert [name for name, _ in some] == ['full', 'half']
+    assert [name for name, _ in every] == ['base', 'full', 'half']
+    assert title.endswith('done; differences to base')
+    assert untitled.endswith('done')
+
+
 def test_the_files_say_everything(tmp_path, made):
     for one in made.runs[:7]:  # one seed of all, and of one the other
         fake_result(tmp_path, one, 4, conditions=('clean', 'cross_d'))
