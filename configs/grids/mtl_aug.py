@@ -1,4 +1,4 @@
-"""What each part of MTL-AUG is worth on EMO-DB: clean, in noise, in other rooms and channels, under attack; three seeds.
+"""What each part of MTL-AUG is worth on EMO-DB: clean, in noise, in other rooms and channels, under attack; five seeds.
 
 python -m ser_jax.grid --config=configs/grids/mtl_aug.py     (needs emodb, esc10, urdu, nemo, ravdess and librispeech prepared)
 
@@ -54,7 +54,7 @@ def get_grid() -> dict:
                 'changes': {'unlabelled': ('nemo', 'ravdess', 'librispeech'), 'batch_size': 32}
             },
         },
-        'seeds': (0, 1, 2),
+        'seeds': (0, 1, 2, 3, 4),
         'baseline': 'single_task',
         'family': 'condition',
     }
