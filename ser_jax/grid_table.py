@@ -17,12 +17,15 @@ from ser_jax.workdir import write_atomically
 CAPTION = (
     'UAR on predictions pooled over the folds, mean ± standard deviation over the seeds; 95 % '
     'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training, mean '
-    'over the seeds. Conditions "validation…": mean over the folds (and tasks) at the checkpoint '
-    'that clean validation selected, no test speaker was read. Difference: of the mean UAR to the baseline on the same '
+    'over the seeds. {validation}Difference: of the mean UAR to the baseline on the same '
     'utterances, in points, with a 95 % bootstrap interval over speakers; p: two-sided, speakers '
     'swapped between the two; both say how sure it is for other speakers, not for other seeds. '
     'Holm: p corrected for every comparison {family} ({count}), {floor}. '
     '–: not defined.'
+)
+VALIDATION_CAPTION = (
+    'Conditions "validation…": mean over the folds (and tasks) at the checkpoint that clean validation selected, no test speaker '
+    'was read. '
 )
 
 
@@ -139,24 +142,26 @@ def _caption(rows: Sequence[Row], grid: Grid) -> str:
     family = 'of this table'
     if grid.family == 'condition':
         family = 'under the same condition, not for those under others'
-    return CAPTION.format(family=family, count=count, floor=floor)
+    validated = any(row['condition'].startswith('validation') for row in rows)
+    validation = VALIDATION_CAPTION if validated else ''
+    return CAPTION.format(family=family, count=count, floor=floor, validation=validation)
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
     """What must be known before the numbers are trusted, each once."""
-    notes = {}
+    notes, warned = {}, {}
     for row in rows:
         where = f'{row["setting"]}, {row["variant"]}'
         for check in row['failed_checks']:
             note = f'A check of the attacks FAILS, so that they say nothing about robustness: {where}: {check}'
             notes[note] = None
         for warning in row['warnings']:
-            notes[f'{where}: {warning}'] = None
+            warned.setdefault(warning, {})[where] = None
         if row['not_compared'] == VALIDATION:
             notes[f'Not compared: {VALIDATION}'] = None
         elif row['not_compared']:
             notes[f'Not compared: {where}, {row["condition"]}: {row["not_compared"]}'] = None
-    return list(notes)
+    return [*notes, *(f'{"; ".join(places)}: {warning}' for warning, places in warned.items())]
 
 
 def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -> None:

@@ -152,6 +152,7 @@ def _warnings(workdirs, cards, condition, split=None):
         )
     if split is not None and split != len(cards) - split:
         lines.append(
-            f'{split} seeds against {len(cards) - split}: an averaged posterior gains with every seed'
+            f'{split} {"seed" if split == 1 else "seeds"} against {len(cards) - split}: '
+            'a mean of fewer scatters more, an averaged posterior gains with every seed'
         )
     return lines

@@ -184,7 +184,8 @@ def test_the_files_say_everything(tmp_path, made):
     (caption,) = [line for line in lines if 'Holm: p corrected' in line]
     assert '(8), with these speakers never below 0.062' in caption  # 8 × 2 / 2^8
 
-    assert lines[-1].startswith('- s, half: 1 seeds against 2')
+    said = '1 seed against 2: a mean of fewer scatters more, an averaged posterior gains with every seed'
+    assert lines[-1] == f'- s, full; s, half: {said}'
     with (tmp_path / 'table.csv').open(newline='') as file:
         stored = list(csv.DictReader(file))
     for text, row in zip(stored, rows, strict=True):

@@ -164,7 +164,9 @@ def test_table_says_what_a_number_needs(runs, capsys):
         cells = [title, *spread, f'{100 * row["difference"]:+.1f}']
         cells += [f'[{low}, {high}]', f'{row["p"]:.3g}']
         assert re.search(' +'.join(map(re.escape, cells)) + '\n', out)
-    assert err == 'warning: 3 seeds against 2: an averaged posterior gains with every seed\n'
+    assert err == (
+        'warning: 3 seeds against 2: a mean of fewer scatters more, an averaged posterior gains with every seed\n'
+    )
 
 
 def test_runs_without_the_emotion_need_no_condition(tmp_path, capsys):
