@@ -2,7 +2,8 @@
 
 python -m ser_jax.grid --config=configs/grids/ravdess.py     (needs ravdess, esc10 and urdu prepared)
 
-The conditions ask whether what configs/grids/mtl_aug.py found on EMO-DB holds here: some of its own. Nothing was chosen on them.
+The conditions ask whether what configs/grids/mtl_aug.py found on EMO-DB holds here: some of its own. Of them gain(-20) and the telephone took
+part in the choice of the recipe, on validation speakers (configs/grids/development_ravdess.py); nothing was chosen on the others.
 """
 
 _CONDITIONS = (
