@@ -9,7 +9,7 @@
             the folder; default 1/1
 --table     makes the table of what is finished, runs nothing
 
-Ends in table.md, table.csv and table.png in the grid's folder.
+Ends in table.md, table.csv and pictures in the grid's folder.
 """
 
 from ser_jax import stopping
@@ -119,7 +119,7 @@ def _report(grid: Grid, workdir: Path, failures: dict[str, str]) -> int:
     if rows:
         grid_table.write_tables(rows, grid, summary, workdir)
         print(
-            f'\n{grid_table.as_text(rows)}\n\n{workdir}/table.md, table.csv, table.png: {summary}'
+            f'\n{grid_table.as_text(rows)}\n\n{workdir}/table.md, table.csv and pictures: {summary}'
         )
     else:
         print(f'no table: {summary}')

@@ -23,6 +23,7 @@ CAPTION = (
     'Holm: p corrected for every comparison {family} ({count}), {floor}. '
     '–: not defined.'
 )
+_PICTURED = 100  # rows: a longer picture is not looked at
 VALIDATION_CAPTION = (
     'Conditions "validation…": mean over the folds (and tasks) at the checkpoint that clean validation selected, no test speaker '
     'was read. '
@@ -165,7 +166,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 
 def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -> None:
-    """Writes `table.md`, `table.csv` and `table.png`, each whole or not at all.
+    """Writes `table.md`, `table.csv` and, of at most 100 rows, `table.png`, each whole or not at all.
 
     Where corpora are tested across there are `matrix.md` and `matrix.png`, too; where noise, attacks or other conditions
     of `config.conditions`, `robustness_<setting>.md` and `.png`, which draws them instead of `table.png`.
@@ -204,7 +205,8 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
         for row in rows
         if row['condition'].startswith(('clean', 'cross_')) or row['setting'] not in drawn
     ]
-    draw_grid(whole, f'{grid.name}: {summary}', workdir / 'table.png')
+    if len(whole) <= _PICTURED:
+        draw_grid(whole, f'{grid.name}: {summary}', workdir / 'table.png')
     panels = matrices(rows)
     if panels:
         write_atomically(

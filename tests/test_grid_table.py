@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import json
 import re
 import statistics
@@ -251,3 +252,70 @@ def test_conditions_with_levels_are_drawn_as_curves(tmp_path, monkeypatch):
     colours = {tuple(pixel) for pixel in (255 * image[..., :3]).astype(int).reshape(-1, 3)}
     assert {(0, 114, 178), (213, 94, 0)} <= colours
     assert not (tmp_path / 'matrix.md').exists()
+
+
+def store_grid():
+    """The module results/store_grid.py."""
+    spec = importlib.util.spec_from_file_location('store_grid', ROOT / 'results/store_grid.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_are_made_again_of_the_runs_that_are_kept(tmp_path, made):
+    workdir, kept, store = tmp_path / 'work', tmp_path / 'kept', store_grid()
+    for one in made.runs[:9]:
+        fake_result(workdir, one, 4 + one.seed, conditions=('clean', 'noise_rain_5db'))
+        (workdir / one.folder / 'checkpoints').mkdir()
+    rows = grid_rows.make_rows(made, workdir)
+    grid_table.write_tables(rows, made, '9 of 12 runs are finished', workdir)
+    for _ in range(2):  # also over what is there
+        store.copy_runs(made, workdir, kept)
+    store.write_tables(made, kept)
+    for name in ('table.md', 'table.csv'):
+        assert (kept / name).read_bytes() == (workdir / name).read_bytes()
+    folder = kept / 's-full-seed1'
+    assert sorted(path.name for path in folder.iterdir()) == [
+        'command.txt',
+        'predictions',
+        'results.json',
+    ]
+    assert len(list((folder / 'predictions').iterdir())) == 2
+    command = (folder / 'command.txt').read_text()
+    assert command.startswith('python -m ser_jax.main --config=')
+    assert '--config.seed=1' in command
+    assert '--workdir' not in command
+
+    with pytest.raises(UserError, match='holds no finished run of the grid'):
+        store.copy_runs(made, tmp_path / 'empty', kept)
+    with pytest.raises(UserError, match='holds no run of the grid'):
+        store.write_tables(made, tmp_path / 'empty')
+    (workdir / made.runs[0].folder / 'results.json').write_text('{')
+    with pytest.raises(UserError, match=r'results\.json'):
+        store.copy_runs(made, workdir, kept)
+    assert (kept / 's-base-seed0/results.json').exists()  # nothing is lost
+
+
+def test_a_grid_that_is_not_there_is_one_line(tmp_path, capsys):
+    store = store_grid()
+    assert store.main(['nowhere', f'--results={tmp_path}']) == 1
+    assert store.main(['mtl_aug', f'--results={tmp_path}', f'--workdir={tmp_path}']) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(': ')[0] for line in lines] == ['store_grid', 'store_grid']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name', sorted(path.parent.name for path in (ROOT / 'results').glob('*/table.md'))
+)
+def test_the_tables_of_results_follow_from_the_runs_kept_there(tmp_path, name):
+    """To the digits that are shown."""
+    kept, again = ROOT / 'results' / name, tmp_path / name
+    again.mkdir()
+    for run in kept.glob('*/results.json'):
+        (again / run.parent.name).symlink_to(run.parent)
+    assert store_grid().main([name, f'--results={tmp_path}']) == 0
+    pages = sorted(kept.glob('*.md'))
+    assert pages
+    for page in pages:
+        assert (again / page.name).read_text() == page.read_text()
