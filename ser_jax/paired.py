@@ -138,6 +138,9 @@ def _warnings(workdirs, cards, condition, split=None):
     start = next((start for start in _MADE_WITH if condition.startswith(start)), None)
     for field in _MADE_WITH.get(start, ()):
         facts[field] = [json.dumps((card.get('tested_with') or {}).get(field)) for card in cards]
+    commits = facts['commit']
+    if split is not None and sorted(commits[:split]) == sorted(commits[split:]):
+        del facts['commit']  # both sides have the same: no difference comes of it
     for field, values in facts.items():
         first = {}
         for workdir, value in zip(workdirs, values):
