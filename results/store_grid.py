@@ -9,17 +9,21 @@ NAME        of a file in `configs/grids/`
 """
 
 import argparse
+import contextlib
 import shlex
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from ser_jax import finished, grid_rows, grid_table
-from ser_jax.errors import UserError
-from ser_jax.grid_plan import Grid, Run, read_grid
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # this clone's, whichever is installed
+
+from ser_jax import finished, grid_rows, grid_table  # noqa: E402
+from ser_jax.errors import UserError  # noqa: E402
+from ser_jax.grid_plan import Grid, Run, read_grid  # noqa: E402
+from ser_jax.predictions import read_predictions  # noqa: E402
+from ser_jax.workdir import as_json, compared  # noqa: E402
 
 
 def copy_runs(grid: Grid, workdir: Path, kept: Path) -> None:
@@ -28,27 +32,28 @@ def copy_runs(grid: Grid, workdir: Path, kept: Path) -> None:
     Args:
         grid: the grid.
         workdir: where it has run.
-        kept: folder of the copies.
+        kept: folder of the copies; a run that is there already is replaced, whole or not at all.
 
     Raises:
-        UserError: no run has a card, or one is damaged.
+        UserError: no run has a card, or one of them is damaged or of another grid; then nothing is copied.
     """
     done = [run for run in grid.runs if (workdir / run.folder / 'results.json').exists()]
     if not done:
         raise UserError(f'{workdir} holds no finished run of the grid {grid.name}')
+    predictions = {run: _predictions(run, workdir / run.folder) for run in done}
     for run in done:
-        finished.read_card(workdir / run.folder)
-    for run in done:
-        there, here = workdir / run.folder, kept / _kept_name(run)
-        shutil.rmtree(here, ignore_errors=True)
-        here.mkdir(parents=True)
-        shutil.copy(there / 'results.json', here)
-        # Of the whole test, not of its folds.
-        (here / 'predictions').mkdir()
-        for path in (there / 'predictions').glob('*.csv'):
-            shutil.copy(path, here / 'predictions')
+        here = kept / _kept_name(run)
+        copy = here.with_name(f'{here.name}.tmp')
+        shutil.rmtree(copy, ignore_errors=True)
+        (copy / 'predictions').mkdir(parents=True)
+        shutil.copy(workdir / run.folder / 'results.json', copy)
+        for path in predictions[run]:
+            shutil.copy(path, copy / 'predictions')
         *command, _ = run.command(Path('runs/grids') / grid.name)
-        (here / 'command.txt').write_text(shlex.join(command) + '\n', encoding='utf-8')
+        (copy / 'command.txt').write_text(shlex.join(command) + '\n', encoding='utf-8')
+        if here.exists():
+            shutil.rmtree(here)
+        copy.rename(here)
 
 
 def write_tables(grid: Grid, kept: Path) -> None:
@@ -59,23 +64,47 @@ def write_tables(grid: Grid, kept: Path) -> None:
         kept: folder of the runs, of `copy_runs`.
 
     Raises:
-        UserError: none is kept, one is damaged, or seeds of a variant were not tested alike.
+        UserError: no run is kept, one is damaged or of another grid, or seeds of a variant were not tested alike.
     """
+    done = [run for run in grid.runs if (kept / _kept_name(run)).is_dir()]
+    if not done:
+        raise UserError(f'{kept} holds no run of the grid {grid.name}')
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder).resolve()  # a grid's own layout
-        done = [run for run in grid.runs if (kept / _kept_name(run)).is_dir()]
         for run in done:
+            _predictions(run, kept / _kept_name(run))
             (workdir / run.folder).parent.mkdir(parents=True, exist_ok=True)
             (workdir / run.folder).symlink_to((kept / _kept_name(run)).resolve())
         rows = grid_rows.make_rows(grid, workdir)
-    if not rows:
-        raise UserError(f'{kept} holds no run of the grid {grid.name}')
     summary = f'{len(done)} of {len(grid.runs)} runs are finished'
     grid_table.write_tables(rows, grid, summary, kept)
 
 
 def _kept_name(run: Run) -> str:
     return f'{run.setting}-{run.variant}-seed{run.seed}'
+
+
+def _predictions(run: Run, folder: Path) -> list[Path]:
+    """The files of predictions of a run, one for every condition of its card.
+
+    Raises:
+        UserError: card or predictions are missing or damaged, or of another config than the grid's.
+    """
+    card = finished.read_card(folder)
+    asked = compared(as_json(run.config)) | {'seed': run.seed}
+    told = card.get('config', {}) | {'seed': card['seed']}
+    for name in told.keys() & asked.keys():  # the program may have got further fields since
+        if told[name] != asked[name] and not (run.source and name == 'attack_source'):
+            raise UserError(
+                f'{folder} is of another grid: {name} is {told[name]} there, {asked[name]} in this one'
+            )
+    files = {}
+    for name, result in card['conditions'].items():
+        files[name] = folder / 'predictions' / f'{name}.csv'
+        n = len(read_predictions(files[name])[0].id)
+        if n != result['n']:
+            raise UserError(f'{files[name]} has {n} utterances, results.json {result["n"]}')
+    return list(files.values())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,13 +116,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.workdir and len(options.names) > 1:
         parser.error('--workdir is of one grid')
+    workdir, results = options.workdir and options.workdir.resolve(), options.results.resolve()
     try:
         for name in options.names:
-            grid = read_grid(str(ROOT / f'configs/grids/{name}.py'))
-            if options.workdir:
-                copy_runs(grid, options.workdir, options.results / name)
-            write_tables(grid, options.results / name)
-            print(f'{options.results / name}: table.md, table.csv and pictures')
+            with contextlib.chdir(ROOT):  # grids name their configs from there
+                grid = read_grid(f'configs/grids/{name}.py')
+            if workdir:
+                copy_runs(grid, workdir, results / name)
+            write_tables(grid, results / name)
+            print(f'{results / name}: table.md, table.csv and pictures')
     except (UserError, OSError) as error:
         print(f'store_grid: {error}', file=sys.stderr)
         return 1

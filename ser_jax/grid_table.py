@@ -14,6 +14,7 @@ from ser_jax.grid_plan import Grid
 from ser_jax.grid_rows import VALIDATION, Row, families
 from ser_jax.workdir import write_atomically
 
+_MOST_DRAWN = 100  # rows: a longer picture is not looked at
 CAPTION = (
     'UAR on predictions pooled over the folds, mean ± standard deviation over the seeds; 95 % '
     'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training, mean '
@@ -23,7 +24,6 @@ CAPTION = (
     'Holm: p corrected for every comparison {family} ({count}), {floor}. '
     '–: not defined.'
 )
-_PICTURED = 100  # rows: a longer picture is not looked at
 VALIDATION_CAPTION = (
     'Conditions "validation…": mean over the folds (and tasks) at the checkpoint that clean validation selected, no test speaker '
     'was read. '
@@ -166,10 +166,11 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 
 def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -> None:
-    """Writes `table.md`, `table.csv` and, of at most 100 rows, `table.png`, each whole or not at all.
+    """Writes `table.md`, `table.csv` and `table.png`, each whole or not at all.
 
     Where corpora are tested across there are `matrix.md` and `matrix.png`, too; where noise, attacks or other conditions
-    of `config.conditions`, `robustness_<setting>.md` and `.png`, which draws them instead of `table.png`.
+    of `config.conditions`, `robustness_<setting>.md` and `.png`, which draws them instead of `table.png`. There is no
+    `table.png` where more than 100 rows are left for it.
 
     Args:
         rows: at least one, of `grid_rows.make_rows`.
@@ -205,8 +206,11 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
         for row in rows
         if row['condition'].startswith(('clean', 'cross_')) or row['setting'] not in drawn
     ]
-    if len(whole) <= _PICTURED:
-        draw_grid(whole, f'{grid.name}: {summary}', workdir / 'table.png')
+    picture = workdir / 'table.png'
+    if len(whole) <= _MOST_DRAWN:
+        draw_grid(whole, f'{grid.name}: {summary}', picture)
+    else:
+        picture.unlink(missing_ok=True)  # of the grid when it was smaller
     panels = matrices(rows)
     if panels:
         write_atomically(

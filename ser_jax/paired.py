@@ -140,7 +140,7 @@ def _warnings(workdirs, cards, condition, split=None):
         facts[field] = [json.dumps((card.get('tested_with') or {}).get(field)) for card in cards]
     commits = facts['commit']
     if split is not None and sorted(commits[:split]) == sorted(commits[split:]):
-        del facts['commit']  # both sides have the same: no difference comes of it
+        del facts['commit']  # both sides have the same: no difference of means comes of it
     for field, values in facts.items():
         first = {}
         for workdir, value in zip(workdirs, values):

@@ -5,7 +5,9 @@ import dataclasses
 import importlib.util
 import json
 import re
+import shutil
 import statistics
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -184,6 +186,7 @@ def test_the_files_say_everything(tmp_path, made):
         assert '1 × cpu' in line
         assert line.count('|') == table[0].count('|')
     (caption,) = [line for line in lines if 'Holm: p corrected' in line]
+    assert 'validation' not in caption
     assert '(8), with these speakers never below 0.062' in caption  # 8 × 2 / 2^8
 
     said = '1 seed against 2: a mean of fewer scatters more, an averaged posterior gains with every seed'
@@ -212,6 +215,17 @@ def test_runs_that_only_validate(tmp_path, made):
         ('validation', 0.5, 9, None)
     }
     grid_table.write_tables(rows, made, '', tmp_path)
+    assert 'no test speaker was read. Difference: ' in (tmp_path / 'table.md').read_text()
+
+
+def test_a_picture_that_nobody_would_look_at_is_not_drawn(tmp_path, made, monkeypatch):
+    for one in made.runs:
+        fake_result(tmp_path, one, 4)
+    rows = grid_rows.make_rows(made, tmp_path)
+    for most, drawn in ((len(rows), True), (len(rows) - 1, False)):
+        monkeypatch.setattr(grid_table, '_MOST_DRAWN', most)
+        grid_table.write_tables(rows, made, '', tmp_path)
+        assert (tmp_path / 'table.png').exists() == drawn
 
 
 def test_seeds_of_different_corpora_are_not_joined(tmp_path, made):
@@ -270,39 +284,98 @@ def test_tables_are_made_again_of_the_runs_that_are_kept(tmp_path, made):
         (workdir / one.folder / 'checkpoints').mkdir()
     rows = grid_rows.make_rows(made, workdir)
     grid_table.write_tables(rows, made, '9 of 12 runs are finished', workdir)
-    for _ in range(2):  # also over what is there
-        store.copy_runs(made, workdir, kept)
-    store.write_tables(made, kept)
-    for name in ('table.md', 'table.csv'):
-        assert (kept / name).read_bytes() == (workdir / name).read_bytes()
+    store.copy_runs(made, workdir, kept)
     folder = kept / 's-full-seed1'
-    assert sorted(path.name for path in folder.iterdir()) == [
+    (folder / 'predictions/gone.csv').touch()  # of an earlier copy
+    (kept / 's-full-seed1.tmp').mkdir()  # of one that was killed
+    store.copy_runs(made, workdir, kept)
+    store.write_tables(made, kept)
+    for name in ('table.md', 'table.csv', 'table.png'):
+        assert (kept / name).read_bytes() == (workdir / name).read_bytes()
+    files = [str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()]
+    assert sorted(files) == [
         'command.txt',
-        'predictions',
+        'predictions/clean.csv',
+        'predictions/noise_rain_5db.csv',
         'results.json',
     ]
-    assert len(list((folder / 'predictions').iterdir())) == 2
     command = (folder / 'command.txt').read_text()
     assert command.startswith('python -m ser_jax.main --config=')
     assert '--config.seed=1' in command
     assert '--workdir' not in command
+    assert not list(kept.glob('*.tmp'))
 
-    with pytest.raises(UserError, match='holds no finished run of the grid'):
-        store.copy_runs(made, tmp_path / 'empty', kept)
-    with pytest.raises(UserError, match='holds no run of the grid'):
-        store.write_tables(made, tmp_path / 'empty')
-    (workdir / made.runs[0].folder / 'results.json').write_text('{')
-    with pytest.raises(UserError, match=r'results\.json'):
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def without_a_line(path):
+    path.write_text(''.join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+@pytest.mark.parametrize(
+    ('name', 'damage', 'message'),
+    [
+        ('results.json', cut, 'results.json is not what ser_jax writes'),
+        ('predictions/clean.csv', Path.unlink, 'cannot read predictions from'),
+        ('predictions/clean.csv', cut, 'cannot read predictions from'),
+        ('predictions/clean.csv', without_a_line, 'clean.csv has 23 utterances, results.json 24'),
+    ],
+)
+def test_a_damaged_run_is_neither_kept_nor_told(tmp_path, made, name, damage, message):
+    workdir, kept, store = tmp_path / 'work', tmp_path / 'kept', store_grid()
+    for one in made.runs:
+        fake_result(workdir, one, 4)
+    store.copy_runs(made, workdir, kept)
+    store.write_tables(made, kept)
+    before = {path: path.read_bytes() for path in kept.rglob('*') if path.is_file()}
+    damage(workdir / made.runs[-1].folder / name)
+    with pytest.raises(UserError, match=re.escape(message)):
         store.copy_runs(made, workdir, kept)
-    assert (kept / 's-base-seed0/results.json').exists()  # nothing is lost
+    assert {path: path.read_bytes() for path in kept.rglob('*') if path.is_file()} == before
+    damage(kept / 't-half-seed1' / name)
+    with pytest.raises(UserError, match=re.escape(message)):
+        store.write_tables(made, kept)
+    (kept / 't-half-seed1/results.json').unlink(missing_ok=True)
+    with pytest.raises(UserError, match='t-half-seed1 holds no results'):
+        store.write_tables(made, kept)
+    assert (kept / 'table.md').read_bytes() == before[kept / 'table.md']
 
 
-def test_a_grid_that_is_not_there_is_one_line(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'config': {'steps': 399}}, 'steps is 399 there, 400 in this one'),
+        ({'seed': 7}, 'seed is 7 there, 0 in this one'),
+    ],
+)
+def test_runs_of_another_grid_are_not_kept(tmp_path, made, fields, message):
     store = store_grid()
-    assert store.main(['nowhere', f'--results={tmp_path}']) == 1
-    assert store.main(['mtl_aug', f'--results={tmp_path}', f'--workdir={tmp_path}']) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(': ')[0] for line in lines] == ['store_grid', 'store_grid']
+    fake_result(tmp_path / 'work', made.runs[0], 4, config={'steps': 400, 'gone_since': 1})
+    store.copy_runs(made, tmp_path / 'work', tmp_path / 'kept')
+    fake_result(tmp_path / 'kept' / 'work', made.runs[0], 4, **fields)
+    with pytest.raises(UserError, match=f'is of another grid: {message}'):
+        store.copy_runs(made, tmp_path / 'kept' / 'work', tmp_path / 'kept')
+    shutil.copy(
+        tmp_path / 'kept/work' / made.runs[0].folder / 'results.json',
+        tmp_path / 'kept' / 's-base-seed0',
+    )
+    with pytest.raises(UserError, match=f'is of another grid: {message}'):
+        store.write_tables(made, tmp_path / 'kept')
+
+
+def test_what_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    store = store_grid()
+    assert store.main(['nowhere']) == 1
+    assert store.main(['mtl_aug', '--results=.']) == 1
+    assert store.main(['mtl_aug', '--results=.', '--workdir=.']) == 1
+    wrong, unkept, empty = capsys.readouterr().err.splitlines()
+    assert wrong.startswith('store_grid: --config=configs/grids/nowhere.py: no such grid file')
+    assert unkept == f'store_grid: {tmp_path}/mtl_aug holds no run of the grid mtl_aug'
+    assert empty == f'store_grid: {tmp_path} holds no finished run of the grid mtl_aug'
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -310,13 +383,11 @@ def test_a_grid_that_is_not_there_is_one_line(tmp_path, capsys):
     'name', sorted(path.parent.name for path in (ROOT / 'results').glob('*/table.md'))
 )
 def test_the_tables_of_results_follow_from_the_runs_kept_there(tmp_path, name):
-    """To the digits that are shown."""
     kept, again = ROOT / 'results' / name, tmp_path / name
     again.mkdir()
     for run in kept.glob('*/results.json'):
         (again / run.parent.name).symlink_to(run.parent)
     assert store_grid().main([name, f'--results={tmp_path}']) == 0
-    pages = sorted(kept.glob('*.md'))
-    assert pages
+    pages = [*kept.glob('*.md'), kept / 'table.csv']
     for page in pages:
         assert (again / page.name).read_text() == page.read_text()
