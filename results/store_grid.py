@@ -1,6 +1,7 @@
 """Keeps the finished runs of grids in this folder and makes tables and figures from what is kept: `python results/store_grid.py NAME… [--workdir FOLDER]`
 
 NAME        of a file in `configs/grids/`
+--results   folder to keep them in; default this one
 --workdir   of the grid, where it has run: its finished runs are copied first, the card, the predictions and
             the command line of each to `results/NAME/SETTING-VARIANT-seedK/`. Without it the tables and
             figures are made anew from what is kept.
@@ -56,12 +57,15 @@ def copy_runs(grid: Grid, workdir: Path, kept: Path) -> None:
         copy.rename(here)
 
 
-def write_tables(grid: Grid, kept: Path) -> None:
+def write_tables(grid: Grid, kept: Path) -> str:
     """Writes the tables and figures of a grid beside its runs.
 
     Args:
         grid: the grid.
         kept: folder of the runs, of `copy_runs`.
+
+    Returns:
+        How many of its runs are kept.
 
     Raises:
         UserError: no run is kept, one is damaged or of another grid, or seeds of a variant were not tested alike.
@@ -78,6 +82,7 @@ def write_tables(grid: Grid, kept: Path) -> None:
         rows = grid_rows.make_rows(grid, workdir)
     summary = f'{len(done)} of {len(grid.runs)} runs are finished'
     grid_table.write_tables(rows, grid, summary, kept)
+    return summary
 
 
 def _kept_name(run: Run) -> str:
@@ -118,13 +123,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error('--workdir is of one grid')
     workdir, results = options.workdir and options.workdir.resolve(), options.results.resolve()
     try:
-        for name in options.names:
-            with contextlib.chdir(ROOT):  # grids name their configs from there
-                grid = read_grid(f'configs/grids/{name}.py')
+        with contextlib.chdir(ROOT):  # grids name their configs from there
+            grids = {name: read_grid(f'configs/grids/{name}.py') for name in options.names}
+        for name, grid in grids.items():
             if workdir:
                 copy_runs(grid, workdir, results / name)
-            write_tables(grid, results / name)
-            print(f'{results / name}: table.md, table.csv and pictures')
+            told = write_tables(grid, results / name)
+            print(f'{results / name}: table.md, table.csv and pictures: {told}')
     except (UserError, OSError) as error:
         print(f'store_grid: {error}', file=sys.stderr)
         return 1
