@@ -1,4 +1,4 @@
-"""Writes the tables of README.md, results/README.md and results/development.md from the result cards: `python results/make_tables.py [--check]`.
+"""Writes the tables of README.md, results/README.md and results/development.md from the result cards: `python results/make_tables.py [--grids] [--check]`.
 
 A run behind a number of the README lies in `results/<group>/<run>/`: `results.json` (the card),
 `predictions/<condition>.csv`, `command.txt` (the command that made it). `<!-- table: GROUP -->` and
@@ -6,7 +6,8 @@ A run behind a number of the README lies in `results/<group>/<run>/`: `results.j
 `matrix.md`; `GROUP.CONDITION` the lines of its `table.md` under one condition, with paired tests; `GROUP.confusions` its variants'
 most frequent errors; `GROUP.agreement` which recordings all its runs hear right, or wrong; `GROUP.speakers` of which
 speakers the two classes are that they confuse most; `GROUP.parts` what each part of MTL-AUG adds; `GROUP.ways` the
-means of a matrix of corpora; `GROUP.tries` what its variants reached on validation speakers. `--check` writes nothing and exits with 1 where the README says something else than the cards.
+means of a matrix of corpora; `GROUP.tries` what its variants reached on validation speakers. `--grids` first makes the tables
+and figures of all grids that are kept here anew from their runs (a minute). `--check` writes nothing to the pages and exits with 1 where they say something else than the cards.
 """
 
 import argparse
@@ -650,8 +651,15 @@ def main(arguments: list[str] | None = None) -> int:
         '--readme', type=Path, action='append', help='default: all that have tables'
     )
     parser.add_argument('--results', type=Path, default=ROOT / 'results')
+    parser.add_argument('--grids', action='store_true', help="first make the grids' tables anew")
     options = parser.parse_args(arguments)
     sys.path.insert(0, str(ROOT))
+    if options.grids:
+        import store_grid  # beside this file
+
+        names = sorted(path.parent.name for path in options.results.glob('*/table.md'))
+        if store_grid.main([*names, f'--results={options.results}']):
+            return 1
     try:
         files = options.readme or [ROOT / name for name in PAGES]
         old = {file: file.read_text(encoding='utf-8') for file in files}

@@ -41,7 +41,7 @@ def copy_runs(grid: Grid, workdir: Path, kept: Path) -> None:
     done = [run for run in grid.runs if (workdir / run.folder / 'results.json').exists()]
     if not done:
         raise UserError(f'{workdir} holds no finished run of the grid {grid.name}')
-    predictions = {run: _predictions(run, workdir / run.folder) for run in done}
+    predictions = {run: _checked_predictions(run, workdir / run.folder) for run in done}
     for run in done:
         here = kept / _kept_name(run)
         copy = here.with_name(f'{here.name}.tmp')
@@ -76,7 +76,7 @@ def write_tables(grid: Grid, kept: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder).resolve()  # a grid's own layout
         for run in done:
-            _predictions(run, kept / _kept_name(run))
+            _checked_predictions(run, kept / _kept_name(run))
             (workdir / run.folder).parent.mkdir(parents=True, exist_ok=True)
             (workdir / run.folder).symlink_to((kept / _kept_name(run)).resolve())
         rows = grid_rows.make_rows(grid, workdir)
@@ -89,7 +89,7 @@ def _kept_name(run: Run) -> str:
     return f'{run.setting}-{run.variant}-seed{run.seed}'
 
 
-def _predictions(run: Run, folder: Path) -> list[Path]:
+def _checked_predictions(run: Run, folder: Path) -> list[Path]:
     """The files of predictions of a run, one for every condition of its card.
 
     Raises:
@@ -103,13 +103,13 @@ def _predictions(run: Run, folder: Path) -> list[Path]:
             raise UserError(
                 f'{folder} is of another grid: {name} is {told[name]} there, {asked[name]} in this one'
             )
-    files = {}
+    files = []
     for name, result in card['conditions'].items():
-        files[name] = folder / 'predictions' / f'{name}.csv'
-        n = len(read_predictions(files[name])[0].id)
+        files.append(folder / 'predictions' / f'{name}.csv')
+        n = len(read_predictions(files[-1])[0].id)
         if n != result['n']:
-            raise UserError(f'{files[name]} has {n} utterances, results.json {result["n"]}')
-    return list(files.values())
+            raise UserError(f'{files[-1]} has {n} utterances, results.json {result["n"]}')
+    return files
 
 
 def main(arguments: list[str] | None = None) -> int:
