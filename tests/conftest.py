@@ -2,6 +2,7 @@
 
 import atexit
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import types
 from pathlib import Path
 
 import hypothesis
@@ -160,6 +162,14 @@ def trained(beeps, tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return workdir, config
+
+
+def load(path: str) -> types.ModuleType:
+    """A Python file of the clone that is in no package, as a module; the path is from the clone's root."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run(*arguments: str, devices: int = 1, **environment: str) -> subprocess.CompletedProcess:

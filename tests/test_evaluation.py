@@ -1,15 +1,14 @@
 """Predictions, result cards, the table on the console, and the README's tables made of cards."""
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, load
 from sklearn import metrics as oracle
 
 from ser_jax import comparison, evaluation, metrics
@@ -17,7 +16,6 @@ from ser_jax.console import duration, print_table
 from ser_jax.errors import UserError
 from ser_jax.predictions import Predictions, pool, read_predictions, write_predictions
 
-ROOT = Path(__file__).resolve().parent.parent
 LABELS = ['angry', 'happy', 'neutral', 'sad']
 
 
@@ -276,12 +274,7 @@ def test_durations():
 @pytest.fixture(scope='module')
 def make_tables():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location(
-        'make_tables', ROOT / 'results' / 'make_tables.py'
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load('results/make_tables.py')
 
 
 README = 'before\n<!-- table: GROUP -->\nold\n<!-- end table -->\nafter\n'

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import re
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load
 from test_grid_plan import plan
 
 from ser_jax import comparison, evaluation, grid_rows, grid_table
@@ -267,16 +266,14 @@ def test_conditions_with_levels_are_drawn_as_curves(tmp_path, monkeypatch):
     assert not (tmp_path / 'matrix.md').exists()
 
 
-def store_grid():
+@pytest.fixture
+def store():
     """The module results/store_grid.py."""
-    spec = importlib.util.spec_from_file_location('store_grid', ROOT / 'results/store_grid.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load('results/store_grid.py')
 
 
-def test_tables_are_made_again_of_the_runs_that_are_kept(tmp_path, made):
-    workdir, kept, store = tmp_path / 'work', tmp_path / 'kept', store_grid()
+def test_tables_are_made_again_of_the_runs_that_are_kept(tmp_path, made, store):
+    workdir, kept = tmp_path / 'work', tmp_path / 'kept'
     for one in made.runs[:9]:
         fake_result(workdir, one, 4 + one.seed, conditions=('clean', 'noise_rain_5db'))
         (workdir / one.folder / 'checkpoints').mkdir()
@@ -321,8 +318,8 @@ def without_a_line(path):
         ('predictions/clean.csv', without_a_line, 'clean.csv has 23 utterances, results.json 24'),
     ],
 )
-def test_a_damaged_run_is_neither_kept_nor_told(tmp_path, made, name, damage, message):
-    workdir, kept, store = tmp_path / 'work', tmp_path / 'kept', store_grid()
+def test_a_damaged_run_is_neither_kept_nor_told(tmp_path, made, store, name, damage, message):
+    workdir, kept = tmp_path / 'work', tmp_path / 'kept'
     for one in made.runs:
         fake_result(workdir, one, 4)
     store.copy_runs(made, workdir, kept)
@@ -348,8 +345,7 @@ def test_a_damaged_run_is_neither_kept_nor_told(tmp_path, made, name, damage, me
         ({'seed': 7}, 'seed is 7 there, 0 in this one'),
     ],
 )
-def test_runs_of_another_grid_are_not_kept(tmp_path, made, fields, message):
-    store = store_grid()
+def test_runs_of_another_grid_are_not_kept(tmp_path, made, store, fields, message):
     fake_result(tmp_path / 'work', made.runs[0], 4, config={'steps': 400, 'gone_since': 1})
     store.copy_runs(made, tmp_path / 'work', tmp_path / 'kept')
     fake_result(tmp_path / 'kept' / 'work', made.runs[0], 4, **fields)
@@ -363,9 +359,8 @@ def test_runs_of_another_grid_are_not_kept(tmp_path, made, fields, message):
         store.write_tables(made, tmp_path / 'kept')
 
 
-def test_what_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
+def test_what_is_not_there_is_one_line(tmp_path, store, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    store = store_grid()
     assert store.main(['nowhere']) == 1
     assert store.main(['mtl_aug', '--results=.']) == 1
     assert store.main(['mtl_aug', '--results=.', '--workdir=.']) == 1
@@ -376,16 +371,30 @@ def test_what_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_one_command_makes_the_tables_of_grids_and_pages(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'results')
+    kept, page = tmp_path / 'results/label_shares', tmp_path / 'page.md'
+    shutil.copytree(ROOT / 'results/label_shares', kept)
+    (kept / 'table.md').write_text('')
+    text = '<!-- table: label_shares.clean -->\n{}<!-- end table -->\n'
+    page.write_text(text.format(''))
+    flags = '--grids', f'--results={tmp_path}/results', f'--readme={page}'
+    assert load('results/make_tables.py').main(flags) == 0
+    assert page.read_text().count('| emodb_25 | full') == 2
+    (kept / 'emodb_25-full-seed0/results.json').unlink()
+    assert load('results/make_tables.py').main(flags) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'name', sorted(path.parent.name for path in (ROOT / 'results').glob('*/table.md'))
 )
-def test_the_tables_of_results_follow_from_the_runs_kept_there(tmp_path, name):
+def test_the_tables_of_results_follow_from_the_runs_kept_there(tmp_path, store, name):
     kept, again = ROOT / 'results' / name, tmp_path / name
     again.mkdir()
     for run in kept.glob('*/results.json'):
         (again / run.parent.name).symlink_to(run.parent)
-    assert store_grid().main([name, f'--results={tmp_path}']) == 0
+    assert store.main([name, f'--results={tmp_path}']) == 0
     for page in kept.glob('*.md'):
         assert (again / page.name).read_text() == page.read_text()
     stored, made = (rows_of(folder / 'table.csv') for folder in (kept, again))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, metrics, run
+from conftest import ROOT, load, metrics, run
 
 from configs.mtl_aug import get_config
 from ser_jax import train
@@ -19,13 +19,6 @@ from ser_jax.errors import UserError
 from ser_jax.predictions import read_predictions
 
 CONFIG = '--config=configs/mtl_aug.py'
-
-
-def load(config):
-    spec = importlib.util.spec_from_file_location('config', config)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def refused(result, message, code=1):

@@ -1,7 +1,6 @@
 """configs/README.md: every field of every config, with what it does, as the configs themselves say."""
 
 import ast
-import importlib.util
 import re
 import shlex
 import shutil
@@ -9,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load
 
 from ser_jax import grid_plan
 
@@ -19,11 +18,7 @@ README = (ROOT / 'configs' / 'README.md').read_text(encoding='utf-8')
 @pytest.fixture
 def make_reference(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
-    path = ROOT / 'configs' / 'make_reference.py'
-    spec = importlib.util.spec_from_file_location('make_reference', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load('configs/make_reference.py')
 
 
 def rows(section):

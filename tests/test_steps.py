@@ -1,11 +1,9 @@
 """The step on its own: bad gradients, device order, what each process loads."""
 
-import importlib.util
-
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import load
 from jax.sharding import AxisType, Mesh
 
 from ser_jax import sharding
@@ -13,10 +11,7 @@ from ser_jax.experiment import build_experiment
 
 
 def get_config(argument):
-    spec = importlib.util.spec_from_file_location('config', ROOT / 'configs' / 'mtl_aug.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(argument)
+    return load('configs/mtl_aug.py').get_config(argument)
 
 
 @pytest.fixture(scope='module')
