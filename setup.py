@@ -16,7 +16,7 @@ setup(
     package_dir={'': '.'},
     packages=find_packages(include=['ser_jax*', 'tfds_builders*']),
     package_data={
-        'ser_jax': ['report.css'],
+        'ser_jax.reporting.html': ['report.css'],
         'tfds_builders': ['*/*.md', '*/*.bib', '*/*.sha256', '*/*.txt'],
     },
     install_requires=[

@@ -27,7 +27,7 @@ from benchmarks import timing
 from benchmarks.flops import matrix_flops
 from benchmarks.setting import Setting
 from benchmarks.trainers import JaxTrainer, same_losses, seconds_per_step
-from ser_jax import sharding
+from ser_jax.runtime import devices
 
 # What JAX does with float32 operands.
 _PRECISIONS = {'float32': 'highest', 'tf32': 'tensorfloat32', 'bfloat16': 'default'}
@@ -162,8 +162,8 @@ def main() -> None:
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
     setting, variables = load(options.load)
     sizes = [int(size) for size in options.batch_sizes.split(',')]
-    first_device = sharding.ParallelRuns(jax.device_count()).mesh
-    given = {'variables': variables, 'placement': sharding.DataParallel(first_device)}
+    first_device = devices.ParallelRuns(jax.device_count()).mesh
+    given = {'variables': variables, 'placement': devices.DataParallel(first_device)}
     has_torch = _has_torch()
     losses = None
     if has_torch:

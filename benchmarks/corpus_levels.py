@@ -10,9 +10,9 @@ import pathlib
 
 import numpy as np
 
-from ser_jax.corpora import open_corpus
-from ser_jax.errors import UserError
-from ser_jax.labels import labels_of
+from ser_jax.data.corpora import open_corpus
+from ser_jax.data.labels import labels_of
+from ser_jax.runtime.errors import UserError
 
 _FRAME = 320  # 20 ms at 16 kHz
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ser_jax.corpora import open_corpus
-from ser_jax.folds import Fold, make_folds
+from ser_jax.data.corpora import open_corpus
+from ser_jax.data.folds import Fold, make_folds
 
 _RATE = 16000
 _HOP = 160

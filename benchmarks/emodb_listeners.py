@@ -11,10 +11,10 @@ import pathlib
 import numpy as np
 from scipy.stats import spearmanr
 
-from ser_jax import finished
-from ser_jax.corpora import default_manual_dir
-from ser_jax.errors import UserError
-from ser_jax.predictions import read_predictions
+from ser_jax.data.corpora import default_manual_dir
+from ser_jax.runs import finished
+from ser_jax.runs.predictions import read_predictions
+from ser_jax.runtime.errors import UserError
 
 
 def read_listeners(path: pathlib.Path) -> dict[str, float]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks import timing
-from ser_jax.features import DEFAULT_FRONT_END, log_mel, mel_matrix
+from ser_jax.audio.log_mel import DEFAULT_FRONT_END, log_mel, mel_matrix
 
 _RATE = DEFAULT_FRONT_END.sample_rate
 _BATCH = 16
@@ -74,7 +74,7 @@ def jax_runner() -> Callable:
     """waveforms -> one [B, T, n_mels] a batch, through `batch_log_mel` under jit."""
     import jax
 
-    from ser_jax.front_end import batch_log_mel
+    from ser_jax.audio.log_mel_jax import batch_log_mel
 
     compute = jax.jit(batch_log_mel)
     return lambda waveforms: [

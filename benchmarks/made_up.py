@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.utterance import Utterance
+from tfds_builders.core.base import CorpusBuilder, Listing
+from tfds_builders.core.utterance import Utterance
 
 NAME = 'made_up'
 _SECONDS = 8

@@ -12,10 +12,10 @@ from importlib.metadata import version
 
 import numpy as np
 
-from ser_jax import comparison, metrics
-from ser_jax.corpora import open_corpus
-from ser_jax.folds import make_folds
-from ser_jax.labels import labels_of
+from ser_jax.data.corpora import open_corpus
+from ser_jax.data.folds import make_folds
+from ser_jax.data.labels import labels_of
+from ser_jax.metrics import rates, significance
 
 
 def functionals(corpus, rows: np.ndarray) -> np.ndarray:
@@ -67,17 +67,15 @@ def main() -> None:
             machine = make_pipeline(StandardScaler(), SVC(class_weight=weights))
             machine.fit([features[row] for row in fold.train.tolist()], labels[fold.train])
             predicted[fold.test] = machine.predict([features[row] for row in fold.test.tolist()])
-        confusion = metrics.confusion_matrix(labels[rows], predicted[rows], len(names))
+        confusion = rates.confusion_matrix(labels[rows], predicted[rows], len(names))
         speakers = corpus.index['speaker'][rows]
-        by_speaker = metrics.confusion_by_speaker(
-            labels[rows], predicted[rows], speakers, len(names)
-        )
-        interval = comparison.interval(comparison.bootstrap_uar(by_speaker[None])[0][:, 0])
+        by_speaker = rates.confusion_by_speaker(labels[rows], predicted[rows], speakers, len(names))
+        interval = significance.interval(significance.bootstrap_uar(by_speaker[None])[0][:, 0])
         result[name] = {
-            'uar': float(metrics.uar(confusion)),
+            'uar': float(rates.uar(confusion)),
             'uar_ci95': interval,
-            'wa': float(metrics.wa(confusion)),
-            'recall': dict(zip(names, metrics.recall(confusion).tolist())),
+            'wa': float(rates.wa(confusion)),
+            'recall': dict(zip(names, rates.recall(confusion).tolist())),
         }
         low, high = interval
         print(

@@ -16,7 +16,7 @@ from benchmarks import timing
 from benchmarks.setting import Setting
 from benchmarks.trainers import JaxTrainer, seconds_per_step
 from configs.mtl_aug import get_config
-from ser_jax import sharding
+from ser_jax.runtime import devices as sharding
 
 
 def _side_by_side(setting: Setting, runs: int) -> JaxTrainer:

@@ -15,7 +15,7 @@ import soundfile
 
 from benchmarks import timing
 from ser_jax.predict import find_files, predict_files
-from ser_jax.predictor import load
+from ser_jax.serving.predictor import load
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ import collections
 import pathlib
 
 from benchmarks import timing
-from ser_jax.audio import read_audio
+from ser_jax.audio.reading import read_audio
 from ser_jax.predict import find_files
-from ser_jax.screening import FLAGS, screen
+from ser_jax.serving.screening import FLAGS, screen
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ser_jax.tasks import Task
+from ser_jax.data.tasks import Task
 
 BANDS = 80
 

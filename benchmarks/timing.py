@@ -5,7 +5,7 @@ import pathlib
 import time
 from collections.abc import Callable, Mapping
 
-from ser_jax.environment import environment
+from ser_jax.runs.environment import environment
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

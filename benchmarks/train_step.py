@@ -15,7 +15,8 @@ from benchmarks import timing
 from benchmarks.setting import BANDS, Setting
 from benchmarks.trainers import JaxTrainer, same_losses, seconds_per_step
 from configs.mtl_aug import get_config
-from ser_jax import augment, sharding
+from ser_jax.runtime import devices
+from ser_jax.transforms import augment
 
 
 def make_raw_batch(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
@@ -39,7 +40,7 @@ def augmented_trainer(setting: Setting) -> JaxTrainer:
         frames=setting.crop_frames,
         n_classes=setting.classes,
         clean_share=setting.clean_share,
-        axis_name=sharding.AXIS,
+        axis_name=devices.AXIS,
     )
     return JaxTrainer(setting, augment=augmentation, make=make_raw_batch)
 

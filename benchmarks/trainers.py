@@ -11,9 +11,11 @@ from flax import linen as nn
 
 from benchmarks import timing
 from benchmarks.setting import BANDS, Setting, make_batch, make_constants
-from ser_jax import objectives, optimiser, sharding, steps
 from ser_jax.models import layers
 from ser_jax.models.mtl_aug import Model
+from ser_jax.objectives import multitask, optimiser
+from ser_jax.runtime import devices
+from ser_jax.training import steps
 
 
 class _InBfloat16:
@@ -71,16 +73,16 @@ class JaxTrainer:
         make: Callable = make_batch,
     ):
         settings = setting.model_settings(dropout=dropout)
-        model = Model(heads=setting.heads, axis_name=sharding.AXIS, **settings)
-        self._phases = objectives.multitask(
+        model = Model(heads=setting.heads, axis_name=devices.AXIS, **settings)
+        self._phases = multitask.multitask(
             _InBfloat16(model) if bfloat16 else model,
             setting.make_tasks(),
             optimiser.make_optimiser(types.SimpleNamespace(**setting.optimiser), setting.steps),
             label_smoothing=setting.label_smoothing,
             clean_target=True,
-            axis_name=sharding.AXIS,
+            axis_name=devices.AXIS,
         )
-        self.placement = placement or sharding.DataParallel(sharding.make_mesh())
+        self.placement = placement or devices.DataParallel(devices.make_mesh())
         self._init = jax.jit(
             functools.partial(
                 steps.init_state,
@@ -92,7 +94,7 @@ class JaxTrainer:
         if augment:
             self.step = steps.compile_train_step(self._phases, augment, self.placement)
         else:
-            step = steps.make_train_step(self._phases, sharding.AXIS)
+            step = steps.make_train_step(self._phases, devices.AXIS)
             self.step = self.placement.compile(step, donate=True)
         self._setting, self._variables, self._make = setting, variables, make
         self.reset()
@@ -109,7 +111,7 @@ class JaxTrainer:
                 opt_state={phase.name: phase.tx.init(params) for phase in self._phases},
                 model_state={'batch_stats': batch_stats, 'constants': constants},
             )
-        return sharding.replicate(state, self.placement.mesh)
+        return devices.replicate(state, self.placement.mesh)
 
     def reset(self, seed: int = 0) -> None:
         """Back to step 0 of a seed; further runs of the placement have the following ones."""

@@ -86,10 +86,12 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def field_table(values: dict, systems: dict[str, dict], base: Source, own: Source) -> str:
     """Field, default, what it must be, what it does; `systems` may have defaults of their own."""
-    from ser_jax import config_check, features, tasks
+    from ser_jax import config_check
+    from ser_jax.audio import log_mel
+    from ser_jax.data import tasks
 
     groups = {  # whose fields are described elsewhere
-        'data.front_end': attributes(features.FrontEnd),
+        'data.front_end': attributes(log_mel.FrontEnd),
         'tasks.NAME': attributes(tasks.Task),
         'optimisers.NAME': {name.partition('.')[2]: does for name, does in base.fields.items()},
     }

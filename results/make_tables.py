@@ -191,7 +191,7 @@ def _where(card):
 
 
 def _duration(seconds):
-    from ser_jax.console import duration  # after main() has made the clone importable
+    from ser_jax.reporting.text import duration  # after main() has made the clone importable
 
     return '–' if None in seconds else duration(statistics.mean(seconds))
 
@@ -385,8 +385,8 @@ def _all_runs(group):
     Raises:
         CardError: no run, or runs that cannot be paired (see `finished.read_runs`).
     """
-    from ser_jax import finished  # after main() has made the clone importable
-    from ser_jax.errors import UserError
+    from ser_jax.runs import finished  # after main() has made the clone importable
+    from ser_jax.runtime.errors import UserError
 
     folders = sorted(path.parent for path in group.glob('*/results.json'))
     if not folders:
@@ -404,8 +404,9 @@ def make_parts_table(group: Path) -> str:
     Raises:
         CardError: no such runs, or runs that cannot be paired (see `finished.read_runs`).
     """
-    from ser_jax import comparison, finished  # after main() has made the clone importable
-    from ser_jax.errors import UserError
+    from ser_jax.metrics import significance
+    from ser_jax.runs import finished  # after main() has made the clone importable
+    from ser_jax.runtime.errors import UserError
 
     folders = {
         variant: sorted(group.glob(f'*-{variant}-seed*'))
@@ -437,9 +438,9 @@ def make_parts_table(group: Path) -> str:
                 runs = finished.read_runs(*zip(*every), condition)
                 for variant, count in zip(owner, runs.confusions(runs.probabilities)):
                     counts[variant].append(count)
-            found = [comparison.compare(counts[a], counts[b]) for a, b in PARTS.values()]
+            found = [significance.compare(counts[a], counts[b]) for a, b in PARTS.values()]
             columns[f'{kind} ({len(chosen)})'] = zip(
-                found, comparison.holm([one.p for one in found])
+                found, significance.holm([one.p for one in found])
             )
     except UserError as error:
         raise CardError(f'{group}: {error}') from error
@@ -462,7 +463,7 @@ def make_ways_table(group: Path) -> str:
     Raises:
         CardError: an unreadable card, a folder that is not SETTING-VARIANT-seedK, or variants with other pairs or seeds.
     """
-    from ser_jax.grid_matrix import matrices  # after main() has made the clone importable
+    from ser_jax.grid.matrix import matrices  # after main() has made the clone importable
 
     rates = {}  # way -> variant -> seed -> (trained, tested) -> UAR
     for path in sorted(group.glob('*/results.json')):

@@ -20,11 +20,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # this clone's, whichever is installed
 
-from ser_jax import finished, grid_rows, grid_table  # noqa: E402
-from ser_jax.errors import UserError  # noqa: E402
-from ser_jax.grid_plan import Grid, Run, read_grid  # noqa: E402
-from ser_jax.predictions import read_predictions  # noqa: E402
-from ser_jax.workdir import as_json, compared  # noqa: E402
+from ser_jax.grid import rows as grid_rows  # noqa: E402
+from ser_jax.grid import tables  # noqa: E402
+from ser_jax.grid.plan import Grid, Run, read_grid  # noqa: E402
+from ser_jax.runs import finished  # noqa: E402
+from ser_jax.runs.predictions import read_predictions  # noqa: E402
+from ser_jax.runs.workdir import as_json, compared  # noqa: E402
+from ser_jax.runtime.errors import UserError  # noqa: E402
 
 
 def copy_runs(grid: Grid, workdir: Path, kept: Path) -> None:
@@ -81,7 +83,7 @@ def write_tables(grid: Grid, kept: Path) -> str:
             (workdir / run.folder).symlink_to((kept / _kept_name(run)).resolve())
         rows = grid_rows.make_rows(grid, workdir)
     summary = f'{len(done)} of {len(grid.runs)} runs are finished'
-    grid_table.write_tables(rows, grid, summary, kept)
+    tables.write_tables(rows, grid, summary, kept)
     return summary
 
 

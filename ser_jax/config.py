@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import ml_collections
 
-from ser_jax.errors import UserError
-from ser_jax.features import FrontEnd
+from ser_jax.audio.log_mel import FrontEnd
+from ser_jax.runtime.errors import UserError
 
 
 def base_config() -> ml_collections.ConfigDict:

@@ -2,8 +2,8 @@
 
 import ml_collections
 
-from ser_jax.errors import UserError
-from ser_jax.features import FrontEnd
+from ser_jax.audio.log_mel import FrontEnd
+from ser_jax.runtime.errors import UserError
 
 _LARGEST = 2**31 - 1  # whole number that JAX holds
 _LARGEST_SIZE = 65_536  # of a layer, a batch, a transform; above it, it is the memory that refuses

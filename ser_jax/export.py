@@ -6,10 +6,10 @@
 --check=DIR   computes the stored example of an export again instead
 """
 
-from ser_jax import stopping
+from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    stopping.listen('nothing is left behind; the same command starts over')
+    signals.listen('nothing is left behind; the same command starts over')
 
 import argparse
 import json
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from absl import logging
 
-from ser_jax.errors import UserError, faults_told
-from ser_jax.paths import keep_compiled
+from ser_jax.runtime.errors import UserError, faults_told
+from ser_jax.runtime.paths import keep_compiled
 
 
 @faults_told()
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _export(options) -> int:
     keep_compiled()
-    from ser_jax.artefact import write_export  # after the flags: JAX is slow to import
+    from ser_jax.serving.export import write_export  # after the flags: JAX is slow to import
 
     differences = write_export(options.workdir, options.out, options.format)
     print(json.loads((Path(options.out).expanduser() / 'card.json').read_text())['says'])
@@ -57,10 +57,10 @@ def _export(options) -> int:
 
 
 def _check(folder: str) -> int:
-    from ser_jax import exported
+    from ser_jax.serving import standalone
 
     try:
-        differences = exported.replay(Path(folder).expanduser())
+        differences = standalone.replay(Path(folder).expanduser())
     except ImportError as error:
         raise UserError(f'{folder} needs another package: {error}') from error
     except Exception as error:  # files of others, in which anything may be wrong
@@ -69,10 +69,10 @@ def _check(folder: str) -> int:
             f'{folder} is not a sound export ({type(error).__name__}: {reason})'
         ) from error
     _tell(differences)
-    sound = all(difference <= exported.TOLERANCE for difference in differences.values())
+    sound = all(difference <= standalone.TOLERANCE for difference in differences.values())
     if not sound:
         print(
-            f'error: {folder} differs from its example by more than {exported.TOLERANCE}',
+            f'error: {folder} differs from its example by more than {standalone.TOLERANCE}',
             file=sys.stderr,
         )
     return int(not sound)

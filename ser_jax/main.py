@@ -28,10 +28,10 @@ python -m tfds_builders.doctor    is a corpus complete and readable?
 python -m tfds_builders.build     prepares a corpus
 """
 
-from ser_jax import stopping
+from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    stopping.listen('the same command goes on from the last checkpoint')
+    signals.listen('the same command goes on from the last checkpoint')
 
 import os
 import shlex
@@ -43,8 +43,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ser_jax.errors import UserError, faults_told, printable
-from ser_jax.paths import keep_compiled, local_path
+from ser_jax.runtime.errors import UserError, faults_told, printable
+from ser_jax.runtime.paths import keep_compiled, local_path
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'see above')
@@ -66,8 +66,10 @@ def main(_: list[str]) -> None:
         # Slow to import: not before the flags are right.
         import jax
 
-        from ser_jax import console, html_page, train
-        from ser_jax.stored import read_card
+        from ser_jax import train
+        from ser_jax.reporting import text
+        from ser_jax.reporting.html import page
+        from ser_jax.runtime.stored import read_card
 
         run = train.train_and_evaluate if _MODE.value == 'train' else train.evaluate
         before = read_card(workdir)
@@ -75,8 +77,8 @@ def main(_: list[str]) -> None:
         if jax.process_index() == 0:
             if card != before:  # else this command has made nothing of it
                 (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
-            html_page.write_page(workdir / 'report' / 'report.html', [workdir])
-            print(f'{console.print_table(card)}\nEverything about this run: {workdir}', flush=True)
+            page.write_page(workdir / 'report' / 'report.html', [workdir])
+            print(f'{text.print_table(card)}\nEverything about this run: {workdir}', flush=True)
     except UserError as error:
         sys.exit(f'error: {error}')
 

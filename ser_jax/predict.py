@@ -5,10 +5,10 @@
 --windows     also what is said of each window of 10 s of a long recording
 """
 
-from ser_jax import stopping
+from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    stopping.listen('the same command starts over')
+    signals.listen('the same command starts over')
 
 import argparse
 import concurrent.futures
@@ -21,8 +21,8 @@ from pathlib import Path
 import tqdm
 from absl import logging
 
-from ser_jax.errors import UserError, faults_told
-from ser_jax.paths import keep_compiled
+from ser_jax.runtime.errors import UserError, faults_told
+from ser_jax.runtime.paths import keep_compiled
 
 # Files decoded before they are predicted, and their seconds: bounds the memory.
 _CHUNK, _CHUNK_SECONDS = 64, 1800
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_compiled()
     logging.set_verbosity(logging.ERROR)  # Orbax warns of what is of no use here
     try:
-        from ser_jax.prediction_formats import FORMATS
-        from ser_jax.predictor import load
+        from ser_jax.serving.formats import FORMATS
+        from ser_jax.serving.predictor import load
 
         predictor = load(options.workdir)
     except UserError as error:
@@ -150,7 +150,7 @@ def predict_files(predictor, files: Sequence[Path]) -> Iterator[tuple[Path, obje
 
 def _chunks(files: Sequence[Path]) -> Iterator[list[Path]]:
     """The files in portions of _CHUNK files or _CHUNK_SECONDS, whichever is less; of one at least."""
-    from ser_jax.audio import file_seconds
+    from ser_jax.audio.reading import file_seconds
 
     chunk, total = [], 0.0
     for path in files:
@@ -164,7 +164,7 @@ def _chunks(files: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _decode(path: Path, sample_rate: int):
-    from ser_jax.audio import AudioError, read_audio
+    from ser_jax.audio.reading import AudioError, read_audio
 
     try:
         return read_audio(path, sample_rate)
@@ -196,7 +196,7 @@ def find_files(words: Iterable[str | Path]) -> Iterator[Path | str]:
 
 def _below(path: Path) -> Iterator[Path | str]:
     """The audio files below a folder, or the file itself."""
-    from ser_jax.audio import AUDIO_ENDINGS
+    from ser_jax.audio.reading import AUDIO_ENDINGS
 
     if not os.path.isdir(path):
         yield path

@@ -9,10 +9,10 @@
 --audio       the page also plays the hardest utterances: it then holds recordings of the corpus
 """
 
-from ser_jax import stopping
+from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    stopping.listen('the same command starts over')
+    signals.listen('the same command starts over')
 
 import argparse
 import json
@@ -21,7 +21,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from ser_jax.errors import UserError, faults_told, printable
+from ser_jax.runtime.errors import UserError, faults_told, printable
 
 _FEW = 8  # speakers: below, a p-value cannot become small
 # Speakers below which the percentile interval is noticeably too narrow: normal differences of 10
@@ -79,7 +79,7 @@ def _split(word):
 
 def _usual_condition(workdir):
     """`clean`, or that of the first task where the emotion is none."""
-    from ser_jax import finished
+    from ser_jax.runs import finished
 
     there = finished.read_card(workdir)['conditions']
     clean = [name for name in there if name.startswith('clean')]
@@ -87,15 +87,17 @@ def _usual_condition(workdir):
 
 
 def _compare(options):
-    from ser_jax import paired  # after the flags: it is slower to import
+    from ser_jax.evaluation import compare  # after the flags: it is slower to import
 
     condition = options.condition or _usual_condition(options.workdir[0])
-    result = paired.compare_runs(options.workdir, options.against, condition, options.replicates)
+    result = compare.compare_runs(options.workdir, options.against, condition, options.replicates)
     _write(options, result, comparison_table(result), result['warnings'])
 
 
 def _show(options):
-    from ser_jax import console, finished, paired
+    from ser_jax.evaluation import compare
+    from ser_jax.reporting import text as console
+    from ser_jax.runs import finished
 
     cards = finished.read_seeds(options.workdir)
     for workdir, card in zip(options.workdir, cards):
@@ -121,7 +123,7 @@ def _show(options):
         _write(options, content, '\n'.join([*tables, *lines]), [])
     else:
         condition = options.condition or _usual_condition(options.workdir[0])
-        result = paired.over_seeds(options.workdir, condition, options.replicates)
+        result = compare.over_seeds(options.workdir, condition, options.replicates)
         text = '\n'.join([*tables, seeds_table(result)])
         _write(options, {'cards': cards, 'over_seeds': result}, text, result['warnings'])
 
@@ -138,10 +140,10 @@ def _validated(validations):
 
 def _write(options, content, table, warnings):
     if options.html:
-        from ser_jax import html_page
+        from ser_jax.reporting.html import page
 
         result = content if options.against else content['over_seeds'] or {}
-        html_page.write_page(
+        page.write_page(
             options.html,
             options.workdir,
             options.against,

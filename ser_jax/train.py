@@ -10,21 +10,22 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ser_jax import evaluation, inference, loop
-from ser_jax import workdir as workdirs
-from ser_jax.conditions import Tester, parse_conditions
 from ser_jax.config_check import check_config
-from ser_jax.corpora import prepared_hash
-from ser_jax.cross_corpus import CrossCorpus
-from ser_jax.errors import UserError
-from ser_jax.experiment import Experiment, build_experiment
-from ser_jax.folds import Fold
-from ser_jax.labels import level_of
-from ser_jax.paths import local_path
-from ser_jax.predictions import Predictions, write_predictions
-from ser_jax.reporting import report, tested_with
-from ser_jax.stored import read_card
-from ser_jax.writer import MetricLog
+from ser_jax.data.corpora import prepared_hash
+from ser_jax.data.folds import Fold
+from ser_jax.data.labels import level_of
+from ser_jax.evaluation import summary as evaluation
+from ser_jax.evaluation.cross_corpus import CrossCorpus
+from ser_jax.evaluation.results import report, tested_with
+from ser_jax.evaluation.robustness import Tester, parse_conditions
+from ser_jax.runs import workdir as workdirs
+from ser_jax.runs.predictions import Predictions, write_predictions
+from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.paths import local_path
+from ser_jax.runtime.stored import read_card
+from ser_jax.training import inference, loop
+from ser_jax.training.experiment import Experiment, build_experiment
+from ser_jax.training.metric_log import MetricLog
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def beeps(tmp_path_factory) -> dict[str, str]:
         str(root / 'manual'),
         os.environ.get('SER_JAX_MANUAL_DIR'),
     )
-    from ser_jax.corpora import open_corpus
+    from ser_jax.data.corpora import open_corpus
 
     for name in ('csv_corpus/beeps', 'csv_corpus/hums'):
         open_corpus(name, data_dir=root / 'records')
@@ -129,7 +129,7 @@ def voices(tmp_path_factory) -> str:
     """A folder with eight recordings that sound like speech, which the beeps do not."""
     import soundfile
 
-    from tfds_builders import catalogue
+    from tfds_builders.core import catalogue
 
     folder = tmp_path_factory.mktemp('voices')
     load = catalogue.builder_class('demo_speech').LOAD

@@ -31,7 +31,7 @@ from benchmarks import (
     train_step,
     trainers,
 )
-from ser_jax.errors import UserError
+from ser_jax.runtime.errors import UserError
 
 _HAS_TORCH = importlib.util.find_spec('torch') is not None
 

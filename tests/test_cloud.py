@@ -12,7 +12,7 @@ import time
 import pytest
 from conftest import EMOTIONS, ROOT, run, simulated, write_beeps
 
-from ser_jax import sharding
+from ser_jax.runtime import devices
 
 CLOUD = ROOT / 'cloud'
 # A queue that takes a few looks, workers that are folders, a bucket that is a folder, and a log of all that was asked.
@@ -272,14 +272,14 @@ def test_a_slice_is_left_to_jax(monkeypatch, environment):
     calls = []
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sharding.jax.distributed, 'is_initialized', lambda: False)
+    monkeypatch.setattr(devices.jax.distributed, 'is_initialized', lambda: False)
     note = lambda *who, heartbeat_timeout_seconds: calls.append(who)
-    monkeypatch.setattr(sharding.jax.distributed, 'initialize', note)
-    sharding.start_processes()
+    monkeypatch.setattr(devices.jax.distributed, 'initialize', note)
+    devices.start_processes()
     assert calls == [()]
     monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'localhost')
     monkeypatch.delenv('SER_JAX_PROCESSES', raising=False)
-    sharding.start_processes()
+    devices.start_processes()
     assert calls == [()]
 
 

@@ -4,11 +4,11 @@ import ml_collections
 import pytest
 
 from configs import adversarial_autoencoder, end_to_end, mtl_aug
-from ser_jax.calls import parse_call
 from ser_jax.config import apply_options, base_config
 from ser_jax.config_check import check_config
-from ser_jax.errors import UserError
-from ser_jax.tasks import make_tasks
+from ser_jax.data.tasks import make_tasks
+from ser_jax.runtime.call_strings import parse_call
+from ser_jax.runtime.errors import UserError
 
 PRESETS = {'fast': {'steps': 7, 'optimiser.clip': 2.0}, 'slow': {'steps': 9}}
 CORPORA = {'demo_speech': {'folds': (1,)}, 'emodb': {'crop_frames': 99}}

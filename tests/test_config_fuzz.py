@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from ser_jax import train
-from ser_jax.errors import UserError
+from ser_jax.runtime.errors import UserError
 
 # Not settings: where things lie, and what stands behind the colon of --config.
 LEFT_OUT = ('data.data_dir', 'data.manual_dir', 'corpus', 'settings_of', 'options', 'system')

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import metrics, run, simulated
 from test_resume import parameters
-from test_stopping import assert_same, end, rest, start, start_two, wait_for
+from test_signals import assert_same, end, rest, start, start_two, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -329,7 +329,8 @@ def test_damaged_records_are_noticed(beeps, tmp_path, damage):
 
 def test_skipped_steps_are_counted(beeps, tmp_path, monkeypatch):
     from configs.mtl_aug import get_config
-    from ser_jax import data, train
+    from ser_jax import train
+    from ser_jax.data import batches as data
 
     config = get_config('csv_corpus/beeps,smoke')
     config.data.data_dir = beeps['data_dir']

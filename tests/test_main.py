@@ -15,8 +15,8 @@ from conftest import ROOT, load, metrics, run
 from configs.mtl_aug import get_config
 from ser_jax import train
 from ser_jax.config_check import check_config
-from ser_jax.errors import UserError
-from ser_jax.predictions import read_predictions
+from ser_jax.runs.predictions import read_predictions
+from ser_jax.runtime.errors import UserError
 
 CONFIG = '--config=configs/mtl_aug.py'
 
@@ -259,7 +259,7 @@ def test_a_workdir_in_the_home_folder(trained, tmp_path):
 def test_events_are_written_as_tensorboard_reads_them(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
-    from ser_jax.writer import MetricLog
+    from ser_jax.training.metric_log import MetricLog
 
     log = MetricLog(tmp_path)
     log.write({'fold': 'fold_01', 'step': 20, 'loss': 0.5})

@@ -10,7 +10,7 @@ import sys
 import pytest
 from conftest import ROOT, load
 
-from ser_jax import grid_plan
+from ser_jax.grid import plan
 
 README = (ROOT / 'configs' / 'README.md').read_text(encoding='utf-8')
 
@@ -49,7 +49,7 @@ def test_every_field_and_option_is_described(make_reference, system):
 
 def test_every_key_of_a_grid_file_is_described():
     text = README.partition('\n## Grid files')[2]
-    for key in (*grid_plan._KEYS, *grid_plan._VARIANT_KEYS):
+    for key in (*plan._KEYS, *plan._VARIANT_KEYS):
         assert f'`{key}`' in text or f"'{key}'" in text, key
 
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trees import beep, call, check_rows, failed, write_csv
 
-from ser_jax.corpora import EMOTIONS, open_corpus
-from ser_jax.errors import UserError
+from ser_jax.data.corpora import EMOTIONS, open_corpus
+from ser_jax.runtime.errors import UserError
 from tfds_builders import build
 from tfds_builders.csv_corpus.csv_corpus_dataset_builder import Builder
 

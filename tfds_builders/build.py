@@ -4,18 +4,18 @@ python -m tfds_builders.build emodb --manual_dir=~/corpora/emodb
 python -m tfds_builders.build csv_corpus/mine --manual_dir=~/recordings --map bored=neutral
 """
 
-from ser_jax import stopping
+from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    stopping.listen('nothing was changed')
+    signals.listen('nothing was changed')
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from ser_jax.corpora import DEFAULT_DATA_DIR, REPRESENTATIONS
-from ser_jax.errors import UserError, faults_told
-from tfds_builders.catalogue import corpus_names
+from ser_jax.data.corpora import DEFAULT_DATA_DIR, REPRESENTATIONS
+from ser_jax.runtime.errors import UserError, faults_told
+from tfds_builders.core.catalogue import corpus_names
 
 
 def parse_map(pairs: Sequence[str]) -> dict[str, str]:
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     flags = parser().parse_args(arguments)
     # After --help: importing TFDS takes a while.
-    from tfds_builders.prepare import prepare
+    from tfds_builders.core.prepare import prepare
 
     try:
         options = csv_options(flags)

@@ -10,10 +10,10 @@ owner's own faults are notes. Else 1.
 looks at what was prepared of it instead: are the bytes still those that were written?
 """
 
-from ser_jax import stopping
+from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    stopping.listen('the same command starts over')
+    signals.listen('the same command starts over')
 
 import argparse
 import json
@@ -22,13 +22,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_jax.checksums import CHECKSUMS_FILE, damaged_file
-from ser_jax.corpora import REPRESENTATIONS, corpus_folder
-from ser_jax.errors import UserError, faults_told
-from tfds_builders.catalogue import corpus_names
+from ser_jax.data.corpora import REPRESENTATIONS, corpus_folder
+from ser_jax.runtime.checksums import CHECKSUMS_FILE, damaged_file
+from ser_jax.runtime.errors import UserError, faults_told
+from tfds_builders.core.catalogue import corpus_names
 
 if TYPE_CHECKING:
-    from tfds_builders.examination import Examination
+    from tfds_builders.core.examination import Examination
 
 # More names than this are counted, not listed, unless --all.
 _LISTED = 5
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     # After --help: importing TFDS takes a while.
     from tfds_builders.build import csv_options
-    from tfds_builders.examination import examine
+    from tfds_builders.core.examination import examine
 
     try:
         if flags.records:

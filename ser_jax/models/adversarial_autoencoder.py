@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.features import FrontEnd
+from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.models import layers
-from ser_jax.models.encoder import LogMelEncoder
+from ser_jax.models.encoders.log_mel import LogMelEncoder
 
 _PERIODS = (4, 8, 16, 32, 64, 128, 256, 512)  # frames; by them the decoder tells the time
 

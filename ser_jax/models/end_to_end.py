@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ser_jax.features import FrontEnd
+from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.models import layers
 from ser_jax.models.recurrent import gru
 

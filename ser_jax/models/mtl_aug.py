@@ -9,10 +9,10 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
-from ser_jax.features import FrontEnd
+from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.models import layers
 from ser_jax.models.convolution import convolution, depth_to_space
-from ser_jax.models.encoder import LogMelEncoder
+from ser_jax.models.encoders.log_mel import LogMelEncoder
 
 
 class Model(nn.Module):

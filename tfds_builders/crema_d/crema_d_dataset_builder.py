@@ -4,10 +4,10 @@ import csv
 import pathlib
 import re
 
-from ser_jax.errors import UserError
-from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.folders import audio_files, file_notes, read_text
-from tfds_builders.utterance import Utterance
+from ser_jax.runtime.errors import UserError
+from tfds_builders.core.base import CorpusBuilder, Listing
+from tfds_builders.core.folders import audio_files, file_notes, read_text
+from tfds_builders.core.utterance import Utterance
 
 _EMOTIONS = {
     'ANG': 'angry',

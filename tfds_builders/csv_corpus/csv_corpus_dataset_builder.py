@@ -6,11 +6,11 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from ser_jax.corpora import EMOTIONS, GENDERS
-from ser_jax.errors import UserError
-from tfds_builders.base import CorpusBuilder, Listing
+from ser_jax.data.corpora import EMOTIONS, GENDERS
+from ser_jax.runtime.errors import UserError
+from tfds_builders.core.base import CorpusBuilder, Listing
+from tfds_builders.core.utterance import Utterance
 from tfds_builders.csv_corpus.tables import NEEDED, TABLE, read_folder
-from tfds_builders.utterance import Utterance
 
 _DIMENSIONS = ('arousal', 'valence', 'dominance')
 _COLUMNS = (*NEEDED, 'gender', 'session', 'script', 'language', *_DIMENSIONS)

@@ -6,8 +6,8 @@ import json
 import pathlib
 from typing import NamedTuple
 
-from ser_jax.errors import UserError
-from tfds_builders.folders import read_text
+from ser_jax.runtime.errors import UserError
+from tfds_builders.core.folders import read_text
 
 TABLE = 'metadata.csv'
 NEEDED = ('file', 'emotion', 'speaker')

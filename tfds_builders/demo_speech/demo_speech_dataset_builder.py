@@ -2,9 +2,9 @@
 
 import pathlib
 
-from tfds_builders.base import CorpusBuilder, Listing
+from tfds_builders.core.base import CorpusBuilder, Listing
+from tfds_builders.core.utterance import Utterance
 from tfds_builders.demo_speech import synthesiser, voices
-from tfds_builders.utterance import Utterance
 
 
 class Builder(CorpusBuilder):

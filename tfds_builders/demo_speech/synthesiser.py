@@ -9,9 +9,9 @@ import dataclasses
 import numpy as np
 import scipy.signal
 
+from tfds_builders.core.utterance import Utterance
 from tfds_builders.demo_speech import voices
 from tfds_builders.demo_speech.voices import CONSONANTS, VOWELS, Prosody, Speaker, Syllable
-from tfds_builders.utterance import Utterance
 
 RATE = 16000
 # Control tracks have one value every 5 ms; the filters change that often.

@@ -2,11 +2,11 @@
 
 import pathlib
 
-from ser_jax.audio import AUDIO_ENDINGS
-from ser_jax.errors import UserError
-from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.folders import audio_files
-from tfds_builders.utterance import Utterance
+from ser_jax.audio.reading import AUDIO_ENDINGS
+from ser_jax.runtime.errors import UserError
+from tfds_builders.core.base import CorpusBuilder, Listing
+from tfds_builders.core.folders import audio_files
+from tfds_builders.core.utterance import Utterance
 
 
 class Builder(CorpusBuilder):

@@ -3,10 +3,10 @@
 import pathlib
 import re
 
-from ser_jax.errors import UserError
-from tfds_builders.base import CorpusBuilder, Listing
-from tfds_builders.folders import audio_files, file_notes
-from tfds_builders.utterance import Utterance
+from ser_jax.runtime.errors import UserError
+from tfds_builders.core.base import CorpusBuilder, Listing
+from tfds_builders.core.folders import audio_files, file_notes
+from tfds_builders.core.utterance import Utterance
 
 _EMOTIONS = {'Angry': 'angry', 'Happy': 'happy', 'Neutral': 'neutral', 'Sad': 'sad'}
 _NAME = re.compile(r'(?P<folder>\w+)/S(?P<gender>[MF])(?P<number>\d+)_F\d+_[AHNS]\d+')

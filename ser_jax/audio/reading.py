@@ -1,0 +1,210 @@
+"""Audio files of any kind -> mono int16 samples at one rate."""
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from ser_jax.runtime.errors import UserError
+
+# Below these a recording holds no speech that could be labelled.
+MIN_SECONDS = 0.1
+# -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech.
+SILENCE_PEAK = 16
+# Above this share of clipped samples a recording is worth a note.
+CLIPPED_SHARE = 1e-3
+
+_BLOCK = 1 << 20  # frames decoded at once
+
+# Of the files that libsndfile reads; where two recordings have one name, the first is taken.
+AUDIO_ENDINGS = (
+    '.wav',
+    '.flac',
+    '.ogg',
+    '.mp3',
+    '.oga',
+    '.opus',
+    '.aif',
+    '.aiff',
+    '.au',
+    '.caf',
+    '.w64',
+)
+# Sample rates that a recording may have, Hz; a damaged header may say anything.
+_RATES = 1000, 768_000
+
+
+class AudioError(UserError):
+    """A file that cannot be used as audio.
+
+    Attributes:
+        path: the file.
+        reason: why, in a few words ('empty file', 'truncated', ...).
+    """
+
+    def __init__(self, path: str | os.PathLike, reason: str):
+        super().__init__(f'{path}: {reason}')
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self):
+        # Exceptions pickle by their message alone; this one crosses process borders.
+        return AudioError, (str(self.path), self.reason)
+
+
+def _truncated(path: pathlib.Path) -> bool:
+    """Whether a RIFF header promises more bytes than the file has, as after an interrupted copy.
+
+    libsndfile reads such files without a word. Sizes of 0 and near 2^31 or 2^32 are written by programs that
+    stream and do not know the length.
+    """
+    with path.open('rb') as file:
+        head = file.read(12)
+    if len(head) < 12 or head[:4] != b'RIFF' or head[8:12] != b'WAVE':
+        return False
+    promised = int.from_bytes(head[4:8], 'little')
+    if promised == 0 or promised >= 0x7FFFF000:
+        return False
+    # One byte of padding is often counted and left out.
+    return promised + 8 > path.stat().st_size + 1
+
+
+def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
+    """Reads wav, flac, ogg or mp3 of any rate, width and number of channels.
+
+    Channels are averaged, then resampled (soxr, 'HQ'), then rounded to 16 bits; 16-bit mono files at
+    `sample_rate` come back bit for bit.
+
+    Args:
+        path: the file.
+        sample_rate: samples per second wanted.
+
+    Returns:
+        int16 [S].
+
+    Raises:
+        AudioError: missing, empty, truncated, undecodable, without samples, or not finite.
+    """
+    import soundfile
+
+    path = pathlib.Path(path)
+    try:
+        if not path.is_file():
+            raise AudioError(path, 'no such file')
+        if path.stat().st_size == 0:
+            raise AudioError(path, 'empty file')
+        if _truncated(path):
+            raise AudioError(path, 'truncated (its header promises more)')
+        with soundfile.SoundFile(_system_name(path)) as file:
+            if not _RATES[0] <= file.samplerate <= _RATES[1]:
+                raise AudioError(path, f'its header says {file.samplerate} samples a second')
+            pieces = [np.empty(0, np.int16), *_resampled(file, path, sample_rate)]
+    except soundfile.LibsndfileError as error:
+        reason = ' '.join(str(error.error_string).split()).rstrip('.')
+        raise AudioError(path, f'cannot be decoded ({reason})') from error
+    except OSError as error:
+        raise AudioError(path, f'cannot be read ({error.strerror})') from error
+    except TypeError as error:  # soundfile's answer to files without a header
+        raise AudioError(path, 'cannot be decoded (no header says how)') from error
+    samples = np.concatenate(pieces)
+    if not len(samples):
+        raise AudioError(path, 'no samples')
+    return samples
+
+
+def _system_name(path: str | os.PathLike) -> str | bytes:
+    """A path as libsndfile takes it: names of files need not be text, except on Windows."""
+    return str(path) if os.name == 'nt' else os.fsencode(path)
+
+
+def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarray]:
+    """The samples of an open file, int16, piece by piece: an hour of 48 kHz stereo would take 1.4 GB at once.
+
+    The pieces are, bit for bit, those of the resampled whole.
+    """
+    import soxr
+
+    other_rate = file.samplerate != sample_rate
+    if other_rate:
+        stream = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype='float32', quality='HQ')
+    while True:
+        block = file.read(_BLOCK, dtype='float32', always_2d=True)
+        if not np.isfinite(block).all():
+            raise AudioError(path, 'samples that are not finite')
+        mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        if other_rate:
+            mono = stream.resample_chunk(mono, last=not len(block))
+        yield _as_int16(mono)
+        if not len(block):
+            return
+
+
+def to_mono(waveform: np.ndarray, sample_rate: int, wanted_rate: int = 16000) -> np.ndarray:
+    """Samples at hand as `read_audio` gives those of a file.
+
+    Args:
+        waveform: [S] or [S, channels], int16 or floats in [-1, 1].
+        sample_rate: Hz.
+        wanted_rate: Hz.
+
+    Returns:
+        int16 [S'].
+
+    Raises:
+        UserError: no samples, of another shape or kind, or not finite.
+    """
+    waveform = np.asarray(waveform)
+    if waveform.ndim not in (1, 2) or not waveform.size:
+        raise UserError(f'a waveform is [samples] or [samples, channels], not {waveform.shape}')
+    if waveform.ndim == 2 and waveform.shape[1] > waveform.shape[0]:
+        raise UserError(
+            f'a waveform of several channels is [samples, channels], not {waveform.shape}'
+        )
+    if waveform.dtype != np.int16 and waveform.dtype.kind != 'f':
+        raise UserError(f'a waveform holds int16 or floats in [-1, 1], not {waveform.dtype}')
+    if not np.isfinite(waveform).all():
+        raise UserError('the waveform has samples that are not finite')
+    mono = waveform.reshape(len(waveform), -1).astype(np.float32).mean(axis=1)
+    if waveform.dtype == np.int16:
+        mono /= 32768
+    if sample_rate != wanted_rate:
+        import soxr
+
+        mono = soxr.resample(mono, sample_rate, wanted_rate, quality='HQ')
+    return _as_int16(mono)
+
+
+def _as_int16(samples: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+
+
+def clipped_share(samples: np.ndarray) -> float:
+    """The share of int16 samples that are as large as 16 bits can be; what was clipped below full scale is not seen."""
+    return float(np.mean(np.abs(samples.astype(np.int32)) >= 32767))
+
+
+def file_rate(path: str | os.PathLike) -> int:
+    """Samples per second of a file that `read_audio` reads."""
+    import soundfile
+
+    return soundfile.info(_system_name(path)).samplerate
+
+
+def file_seconds(path: str | os.PathLike) -> float:
+    """How long a file is by its header; 0 where nobody can tell."""
+    import soundfile
+
+    try:
+        return soundfile.info(_system_name(path)).duration
+    except (OSError, TypeError, ZeroDivisionError, soundfile.LibsndfileError):
+        return 0.0
+
+
+def unusable(samples: np.ndarray, sample_rate: int = 16000) -> str | None:
+    """Why int16 samples [S] cannot be an utterance: 'too short (0.02 s)', 'silent'; None where they can."""
+    if len(samples) < MIN_SECONDS * sample_rate:
+        return f'too short ({len(samples) / sample_rate:.2f} s)'
+    if int(np.abs(samples.astype(np.int32)).max()) < SILENCE_PEAK:
+        return 'silent'
+    return None

@@ -1,0 +1,219 @@
+"""Batches for training and evaluation, with the targets of every task, from the rows of prepared corpora."""
+
+import dataclasses
+from collections.abc import Collection, Iterator
+
+import numpy as np
+
+from ser_jax.data import pipeline
+from ser_jax.data.corpora import Corpus
+from ser_jax.data.labels import labels_of
+from ser_jax.runtime.errors import UserError
+
+
+class Utterances:
+    """Random access to some utterances of one or more corpora, held in memory where they fit.
+
+    Args:
+        parts: (corpus, rows of its index) pairs.
+        targets: class names of each label wanted, by the record field that holds it. Fields are
+            those of `labels_of`.
+        ratings: dimensions ('arousal', …) whose ratings are wanted.
+        hide: fields whose labels and ratings are withheld (unlabelled speech).
+        memory_gb: up to this size the log-mels are read once and kept, by the corpus, for all folds.
+
+    Attributes:
+        ids: str [N].
+        labels: field -> int32 [N] class numbers, −1 where missing.
+        ratings: dimension -> float32 [N], NaN where missing.
+        representation: of the corpora, 'log_mel' or 'waveform'.
+        lengths: int32 [N], frames or samples.
+    """
+
+    def __init__(
+        self,
+        parts: list[tuple[Corpus, np.ndarray]],
+        targets: dict[str, tuple[str, ...]],
+        *,
+        ratings: Collection[str] = (),
+        hide: Collection[str] = (),
+        memory_gb: float = 4.0,
+    ):
+        sources = {id(corpus): corpus.source() for corpus, _ in parts}
+        self._where = [(sources[id(corpus)], int(row)) for corpus, rows in parts for row in rows]
+        self.ids = np.concatenate([corpus.index['id'][rows] for corpus, rows in parts])
+        self.representation = parts[0][0].representation
+        self.lengths = _joined([_lengths(corpus, rows) for corpus, rows in parts])
+        self.labels = {
+            field: _joined([labels_of(corpus, rows, field, names) for corpus, rows in parts])
+            for field, names in targets.items()
+        }
+        for field in set(hide) & set(targets):
+            self.labels[field] = np.full_like(self.labels[field], -1)
+        self.ratings = {
+            field: np.concatenate([corpus.index[field][rows] for corpus, rows in parts])
+            for field in ratings
+        }
+        for field in set(hide) & set(ratings):
+            self.ratings[field] = np.full_like(self.ratings[field], np.nan)
+        self._kept = None
+        waves = self.representation == 'waveform'
+        step = 2 if waves else 4 * parts[0][0].metadata['front_end']['n_mels']  # bytes
+        if step * self.lengths.sum() < memory_gb * 2**30:
+            for corpus, rows in parts:
+                for row in map(int, rows):
+                    if row not in corpus.kept:
+                        corpus.kept[row] = sources[id(corpus)][row]
+            self._kept = [corpus.kept[int(row)] for corpus, rows in parts for row in rows]
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        """One utterance: its log-mel, float32 [T, F], or its waveform, float32 [S] in [-1, 1)."""
+        if self._kept is not None:
+            return as_float(self._kept[position])
+        source, row = self._where[position]
+        return as_float(source[row])
+
+
+def _lengths(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
+    if corpus.representation == 'log_mel':
+        return corpus.index['frames'][rows]
+    # Stored as float32 seconds, which round to the right sample up to minutes.
+    return np.round(corpus.index['duration'][rows] * corpus.metadata['front_end']['sample_rate'])
+
+
+def as_float(array: np.ndarray) -> np.ndarray:
+    """An array of the records as networks see it: int16 samples become float32 in [-1, 1), the rest stays."""
+    return array / np.float32(32768) if array.dtype == np.int16 else array
+
+
+def refuse_not_finite(corpus: Corpus) -> None:
+    """Looks for NaN and infinity in the features of a corpus; the sums in its index tell of them all.
+
+    Raises:
+        UserError: there are some.
+    """
+    bad = np.flatnonzero(~np.isfinite(corpus.index['log_mel_squares'].sum(axis=1)))
+    if len(bad):
+        raise UserError(
+            f'the features of {len(bad)} utterances of {corpus.name} are not finite, e.g. of '
+            f'{corpus.index["id"][bad[0]]}: prepare the corpus again'
+        )
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays).astype(np.int32)
+
+
+def normalisation(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Mean and standard deviation of each mel band over all frames of some utterances, or of all samples.
+
+    Those of log-mels are read from the index and no log-mel is touched; waveforms are read.
+
+    Args:
+        parts: (corpus, rows) pairs, training speakers only.
+
+    Returns:
+        {'mean', 'std'}: float32 [F], or [] for waveforms.
+    """
+    if parts[0][0].representation == 'waveform':
+        return _normalisation_of_samples(parts)
+    frames = sum(corpus.index['frames'][rows].sum() for corpus, rows in parts)
+    total = sum(corpus.index['log_mel_sum'][rows].sum(axis=0) for corpus, rows in parts)
+    squares = sum(corpus.index['log_mel_squares'][rows].sum(axis=0) for corpus, rows in parts)
+    mean = total / frames
+    std = np.sqrt(np.maximum(squares / frames - mean**2, 1e-8))
+    return {'mean': mean.astype(np.float32), 'std': std.astype(np.float32)}
+
+
+def _normalisation_of_samples(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarray]:
+    utterances = Utterances(parts, {})
+    sums = np.zeros(3)
+    for position in range(len(utterances)):
+        samples = utterances[position].astype(np.float64)
+        sums += len(samples), samples.sum(), (samples**2).sum()
+    mean = sums[1] / sums[0]
+    std = np.sqrt(max(sums[2] / sums[0] - mean**2, 1e-12))
+    return {'mean': np.float32(mean), 'std': np.float32(std)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainBatches:
+    """Training batches as a pure function of (seed, step): `batches[step]`.
+
+    The first rows of a batch are labelled utterances, the last `n_unlabelled` are unlabelled ones.
+
+    Attributes:
+        labelled, unlabelled, noise: utterances, the last two or None.
+        batch_size: rows of the global batch.
+        n_unlabelled: how many of them are unlabelled.
+        length: to crop or pad to, in frames or samples.
+        seed: of order and crops.
+        rows: the rows of the global batch to load (those of this process).
+    """
+
+    labelled: Utterances
+    unlabelled: Utterances | None
+    noise: Utterances | None
+    batch_size: int
+    n_unlabelled: int
+    length: int
+    seed: int
+    rows: slice
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        """The batch of one step: 'log_mel' [B, T, F] or 'waveform' [B, S], 'length' [B], int32 [B] a label, float32 [B] a `<dimension>_rating`, 'noise' like log_mel."""
+        examples = [self._example(step, row) for row in range(*self.rows.indices(self.batch_size))]
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+    def ids(self, step: int) -> list[str]:
+        """The utterances of the global batch of a step."""
+        chosen = (self._chosen(step, row) for row in range(self.batch_size))
+        return [str(utterances.ids[number]) for utterances, number, _ in chosen]
+
+    def _chosen(self, step: int, row: int) -> tuple[Utterances, int, np.random.Generator]:
+        """The utterance of a row of a batch, (of which, its number), and the source of its randomness."""
+        n_labelled = self.batch_size - self.n_unlabelled
+        if row < n_labelled:
+            utterances, stream, position = self.labelled, 0, step * n_labelled + row
+        else:
+            utterances, stream = self.unlabelled, 1
+            position = step * self.n_unlabelled + row - n_labelled
+        number = pipeline.shuffled(len(utterances), 2 * self.seed + stream)[position]
+        return utterances, number, np.random.default_rng((self.seed, stream, position))
+
+    def _example(self, step: int, row: int) -> dict[str, np.ndarray]:
+        utterances, chosen, rng = self._chosen(step, row)
+        array, length = pipeline.crop_or_pad(utterances[chosen], self.length, rng)
+        example = {utterances.representation: array, 'length': np.int32(length)}
+        example |= {field: labels[chosen] for field, labels in utterances.labels.items()}
+        example |= {f'{field}_rating': all_[chosen] for field, all_ in utterances.ratings.items()}
+        if self.noise is not None:
+            noise = self.noise[rng.integers(len(self.noise))]
+            repeats = -(-self.length // len(noise))  # short noises loop
+            example['noise'], _ = pipeline.crop_or_pad(
+                np.tile(noise, (repeats, 1)), self.length, rng
+            )
+        return example
+
+
+def evaluation_batches(
+    utterances: Utterances, batch_size: int, rows: slice
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Whole utterances, batched with others of like length and padded.
+
+    Args:
+        utterances: to evaluate.
+        batch_size: rows of the global batch.
+        rows: those of them to load (this process's).
+
+    Yields:
+        (positions [batch_size] of the global batch, of which the last may repeat; batch with
+        'log_mel' [rows, T, F] or 'waveform' [rows, S], and 'length' [rows]).
+    """
+    for longest, positions in pipeline.buckets(utterances.lengths, batch_size):
+        mine = positions[rows]
+        arrays = np.stack([pipeline.pad(utterances[position], longest) for position in mine])
+        yield positions, {utterances.representation: arrays, 'length': utterances.lengths[mine]}

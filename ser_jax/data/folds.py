@@ -1,0 +1,162 @@
+"""Folds of index rows, made by a protocol, with validation speakers where it names none."""
+
+import bisect
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ser_jax.data.protocols import PROTOCOLS, Utterances
+from ser_jax.runtime.call_strings import parse_call
+from ser_jax.runtime.errors import UserError
+
+_NONE = np.empty(0, np.int64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fold:
+    """One split of a corpus.
+
+    Attributes:
+        name: `fold_01`, `fold_02`, …; fit for a folder's name.
+        train: rows of the index to train on, int64, ascending.
+        validation: rows on which every choice is made; empty with `make_folds(…,
+            validation=False)`.
+        test: rows to report on.
+        test_speakers: the known speakers of `test`, sorted.
+        excluded: usable rows that belong to no side because their speaker is unknown.
+    """
+
+    name: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    test_speakers: tuple[str, ...]
+    excluded: np.ndarray = dataclasses.field(default_factory=_NONE.copy)
+
+
+def validation_speakers(
+    genders: Mapping[str, int], test_speakers: Sequence[str]
+) -> tuple[str, ...]:
+    """The validation speakers of a fold: the next speaker of each gender.
+
+    "Next" is cyclic in sorted order, after the last test speaker, and never a test speaker. Where
+    only one gender, or none, is known, the next speakers of whatever gender make up two. At most
+    half of the speakers that are not test speakers are taken, so that training keeps at least as
+    many.
+
+    Args:
+        genders: speaker -> 0 female, 1 male, -1 unknown: the speakers to choose from (test speakers
+            are passed over).
+        test_speakers: the test speakers of the fold.
+
+    Returns:
+        One or two speakers, in cyclic order; none where fewer than two speakers are left.
+    """
+    ordered = sorted(set(genders) - set(test_speakers))
+    after = bisect.bisect_right(ordered, max(test_speakers, default=''))
+    cyclic = ordered[after:] + ordered[:after]
+    first = {}
+    for speaker in cyclic:
+        if genders[speaker] >= 0:
+            first.setdefault(genders[speaker], speaker)
+    chosen = list(first.values())
+    chosen += [name for name in cyclic if name not in chosen][: max(0, 2 - len(chosen))]
+    return tuple(sorted(chosen, key=cyclic.index)[: min(2, len(cyclic) // 2)])
+
+
+def make_folds(
+    index: Mapping[str, np.ndarray],
+    protocol: str,
+    *,
+    rows,
+    folds: Sequence[Sequence[str]] | None = None,
+    seed: int = 0,
+    validation: bool = True,
+) -> list[Fold]:
+    """Splits a corpus by a protocol.
+
+    Args:
+        index: the index of the corpus: str fields `id`, `speaker`, `session`, int field `gender`,
+            one entry a row.
+        protocol: call string, e.g. `'speaker_folds(4)'`.
+        rows: the usable rows: those that have a label of the task.
+        folds: published folds as lists of test speakers (`Corpus.metadata['folds']`), or None.
+        seed: of the split (`speaker_folds`); 0 deals the speakers in sorted order. Not the seed of
+            training.
+        validation: False adds the validation utterances to training and leaves `Fold.validation`
+            empty, to train a frozen configuration on every speaker that is not tested.
+
+    Returns:
+        The folds, `fold_01` first.
+
+    Raises:
+        UserError: unknown protocol or wrong arguments, fewer than three known speakers, an empty
+            side.
+    """
+    name, arguments = parse_call(protocol, 'protocol')
+    if name not in PROTOCOLS:
+        raise UserError(f'unknown protocol {name!r}; there are {", ".join(PROTOCOLS)}')
+    try:
+        inspect.signature(PROTOCOLS[name]).bind(None, *arguments)
+    except TypeError as error:
+        raise UserError(f'protocol {protocol}: {error}') from error
+    utterances = _utterances(index, np.unique(np.asarray(rows, np.int64)), folds, seed)
+    if len(utterances.genders) < 3 and name not in ('fixed_lists', 'whole_corpus'):
+        raise UserError(
+            f'{protocol} needs 3 known speakers (test, validation, training), the corpus has '
+            f'{len(utterances.genders)}; fixed_lists("lists.json") takes any split'
+        )
+    excluded = _NONE if name == 'fixed_lists' else np.setdiff1d(utterances.usable, utterances.rows)
+    splits = PROTOCOLS[name](utterances, *arguments)
+    digits = max(2, len(str(len(splits))))
+    return [
+        _fold(utterances, f'fold_{number:0{digits}d}', split, validation, excluded)
+        for number, split in enumerate(splits, 1)
+    ]
+
+
+def _utterances(index, usable, published, seed):
+    speaker = np.asarray(index['speaker']).astype(str)
+    rows = usable[speaker[usable] != '']
+    gender = np.asarray(index['gender'])
+    genders = {
+        str(name): int(gender[rows[speaker[rows] == name]].max())
+        for name in np.unique(speaker[rows])
+    }
+    return Utterances(index, usable, rows, speaker, genders, published, seed)
+
+
+def _fold(utterances, name, split, validation, excluded):
+    train, held_out, test = split
+    test_speakers = utterances.speakers_of(test)
+    if held_out is None:
+        free = utterances.speakers_of(train)
+        chosen = validation_speakers(
+            {name: utterances.genders[name] for name in free}, test_speakers
+        )
+        held_out = train[np.isin(utterances.speaker[train], chosen)]
+        train = np.setdiff1d(train, held_out)
+    if not validation:
+        train, held_out = np.union1d(train, held_out), _NONE
+    for side, rows in (('training', train), ('validation', held_out), ('test', test)):
+        if not rows.size and (side != 'validation' or validation):
+            raise UserError(
+                f'{name}: no {side} utterance (test: {", ".join(test_speakers) or "nobody"})'
+            )
+    return Fold(name, train, held_out, test, test_speakers, excluded)
+
+
+def select_folds(folds: Sequence[Fold], numbers: Sequence[int]) -> list[Fold]:
+    """The folds of some numbers, counted from 1; all of them for no numbers.
+
+    Raises:
+        UserError: a fold that does not exist.
+    """
+    if not folds:
+        return []  # the protocol has none, whatever an option may choose
+    for number in numbers:
+        if not isinstance(number, int) or not 1 <= number <= len(folds):
+            raise UserError(f'config.folds: there is no fold {number!r}, only 1 to {len(folds)}')
+    return [folds[number - 1] for number in sorted(set(numbers))] if numbers else list(folds)

@@ -1,0 +1,141 @@
+"""The labels of records as numbers: classes, levels of ratings, and which utterances keep theirs."""
+
+import zlib
+
+import numpy as np
+
+from ser_jax.data.corpora import DIMENSIONS, EMOTIONS, EMOTIONS_OF, GENDERS, Corpus
+from ser_jax.runtime.errors import UserError
+
+
+def labels_of(corpus: Corpus, rows: np.ndarray, field: str, names: tuple[str, ...]) -> np.ndarray:
+    """The labels of some utterances as class numbers.
+
+    Args:
+        corpus: the corpus.
+        rows: [N] rows of its index.
+        field: of the records: 'emotion', 'gender', a text field, or a dimension ('arousal', 'valence', 'dominance'),
+            whose three classes are those of `level_of`; or 'arousal_of_emotion', 'valence_of_emotion': see `EMOTIONS_OF`.
+        names: the classes. An emotion that is none of them may count as another by the corpus' own usage (`merged`
+            in its metadata: excited as happy in IEMOCAP).
+
+    Returns:
+        int [N]: positions in `names`, −1 where the label is missing or another class.
+    """
+    if field in EMOTIONS_OF:
+        groups = [[e in EMOTIONS_OF[field][name] for name in names] for e in EMOTIONS]
+        group = [row.index(True) if any(row) else -1 for row in groups]
+        return np.array([*group, -1])[labels_of(corpus, rows, 'emotion', EMOTIONS)]
+    values = corpus.index[field][rows]
+    if field in DIMENSIONS:
+        return level_of(values)
+    stored = {'emotion': corpus.metadata['vocabulary'], 'gender': GENDERS}.get(field)
+    if stored is not None:
+        # The field holds class numbers of its own; a last −1 maps missing to missing.
+        merged = corpus.metadata.get('merged', {}) if field == 'emotion' else {}
+        stored = [name if name in names else merged.get(name, name) for name in stored]
+        numbers = [names.index(name) if name in names else -1 for name in stored]
+        return np.array([*numbers, -1])[values]
+    numbers = {name: number for number, name in enumerate(names)}
+    return np.array([numbers.get(str(value), -1) for value in values])
+
+
+def level_of(ratings: np.ndarray) -> np.ndarray:
+    """The class of ratings from 1 to 5: 0 low [1, 2], 1 middle (2, 4), 2 high [4, 5] (Zhang et al. 2019); −1 for NaN."""
+    levels = np.where(ratings <= 2, 0, np.where(ratings < 4, 1, 2))
+    return np.where(np.isnan(ratings), -1, levels)
+
+
+def rating_scale(parts: list[tuple[Corpus, np.ndarray]], field: str) -> np.ndarray:
+    """Mean and standard deviation of the ratings of a dimension over some utterances, float32 [2].
+
+    Args:
+        parts: (corpus, rows) pairs, training speakers only.
+        field: the dimension.
+    """
+    ratings = np.concatenate([corpus.index[field][rows] for corpus, rows in parts])
+    ratings = ratings[~np.isnan(ratings)].astype(np.float64)
+    if not ratings.size:
+        return np.array([3.0, 1.0], np.float32)  # nobody rated: the middle of 1 … 5
+    return np.array([ratings.mean(), max(ratings.std(), 1e-3)], np.float32)
+
+
+def class_names(field: str, corpora: list[Corpus], emotions: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of a record field: the task's emotions, the genders, or every text that occurs.
+
+    Args:
+        field: of the records.
+        corpora: those that training draws on.
+        emotions: the classes of the emotion task.
+
+    Raises:
+        UserError: the records have no such label.
+    """
+    if field == 'emotion':
+        return tuple(emotions)
+    if field == 'gender':
+        return GENDERS
+    if field in DIMENSIONS:
+        return ('low', 'middle', 'high')
+    if field in EMOTIONS_OF:
+        return tuple(EMOTIONS_OF[field])
+    values = [corpus.index.get(field) for corpus in corpora]
+    if any(value is None or value.dtype.kind not in 'US' for value in values):
+        raise UserError(
+            f'a classification task cannot have the target {field!r}: no such label in the records'
+        )
+    return tuple(sorted({str(text) for value in values for text in value} - {''}))
+
+
+def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Weights n / (K n_k) that make every class count the same: [N] labels (−1 ignored) -> float32 [K]."""
+    counts = np.bincount(labels[labels >= 0], minlength=n_classes)
+    return (counts.sum() / (n_classes * np.maximum(counts, 1))).astype(np.float32)
+
+
+def labelled_share(
+    speakers: np.ndarray, emotions: np.ndarray, share: float, seed: int
+) -> np.ndarray:
+    """Chooses the utterances that keep their emotion label, the same share of every speaker's.
+
+    Of each speaker they are taken from the emotions in turn, so that the rare ones are not lost first.
+
+    Args:
+        speakers: str [N].
+        emotions: int [N].
+        share: from 0 (exclusive) to 1; each speaker keeps at least one label.
+        seed: of the choice; a larger share of the same seed holds the smaller one.
+
+    Returns:
+        bool [N].
+    """
+    if share == 1:
+        return np.ones(len(speakers), bool)
+    chosen = np.zeros(len(speakers), bool)
+    for speaker in np.unique(speakers):
+        rows = np.flatnonzero(speakers == speaker)
+        rng = np.random.default_rng((seed, zlib.crc32(str(speaker).encode())))
+        rows = rows[rng.permutation(len(rows))]
+        turn = np.zeros(len(rows), int)  # how many of the emotion come before it
+        for emotion in np.unique(emotions[rows]):
+            same = emotions[rows] == emotion
+            turn[same] = np.arange(same.sum())
+        order = np.lexsort((rng.permutation(max(1, emotions.max() + 1))[emotions[rows]], turn))
+        chosen[rows[order[: max(1, round(share * len(rows)))]]] = True
+    return chosen
+
+
+def occurring(
+    parts: list[tuple[Corpus, np.ndarray]], field: str, names: tuple[str, ...]
+) -> np.ndarray:
+    """Which of some classes occur: of the speakers, for one, not those that are tested.
+
+    Args:
+        parts: (corpus, rows) pairs.
+        field, names: see `labels_of`.
+
+    Returns:
+        bool [K].
+    """
+    found = np.concatenate([labels_of(*part, field, names) for part in parts])
+    return np.isin(np.arange(len(names)), found)

@@ -1,0 +1,131 @@
+"""The leak check: proves, before a run, that no side of a fold holds what another side holds."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ser_jax.runtime.errors import UserError
+
+# Copies of one recording in two corpora agree in length to within this, in seconds; equal names
+# alone prove nothing.
+_SAME_DURATION = 0.05
+
+
+def check_leaks(
+    index: Mapping[str, np.ndarray], fold, extra: Sequence[Mapping[str, np.ndarray]] = ()
+) -> dict[str, int]:
+    """Checks that training, validation and test share no id, no identical audio and no speaker.
+
+    Scripts that were spoken on both sides are counted only: in acted corpora everybody says the
+    same sentences. So are utterances whose speaker is unknown (''): they are never taken as one
+    speaker, and nothing can be said about them. Missing hashes and speakers match nothing. An
+    utterance of another corpus leaks by its id if its duration is the same too (to 0.05 s): ids are
+    relative to a corpus, and `audio/001` may be anything.
+
+    Args:
+        index: the index of the corpus: str fields `id`, `audio_sha256`, `speaker`, `script`, float
+            field `duration`.
+        fold: the `Fold` with rows of `index`.
+        extra: indices of other corpora, all of whose rows join training.
+
+    Returns:
+        `speakers`, `audio`, `ids`: 0, since everything else raises; `scripts`: distinct scripts of
+        the test side that are spoken in training too; `unknown_speakers`: utterances of unknown
+        speakers in use; `excluded`: utterances left out by the protocol because their speaker is
+        unknown.
+
+    Raises:
+        UserError: a leak, with an example.
+    """
+    sides = {'training': fold.train, 'validation': fold.validation, 'test': fold.test}
+    for first, second in (('training', 'test'), ('validation', 'test'), ('training', 'validation')):
+        for field, what in (
+            ('id', 'utterance'),
+            ('audio_sha256', 'identical audio'),
+            ('speaker', 'speaker'),
+        ):
+            shared = _shared(index, sides[first], index, sides[second], field)
+            if shared:
+                example = _example(index, sides[second], field, shared[0])
+                raise UserError(
+                    f'leak in {fold.name}: {what} {example} is in {first} and in {second} '
+                    f'({len(shared)} such); mend the lists or the metadata, '
+                    'or use a speaker-independent protocol'
+                )
+    held_out = np.concatenate([fold.validation, fold.test])
+    for other in extra:
+        rows = np.arange(len(other['id']))
+        for field, what in (
+            ('speaker', 'speaker'),
+            ('audio_sha256', 'identical audio'),
+            ('id', 'utterance'),
+        ):
+            shared = _shared(other, rows, index, held_out, field)
+            if field == 'id':
+                shared = [
+                    name for name in shared if _same_duration(other, rows, index, held_out, name)
+                ]
+            if shared:
+                example = _example(other, rows, field, shared[0])
+                raise UserError(
+                    f'leak in {fold.name}: {what} {example} of an added corpus is in its '
+                    f'validation or test side ({len(shared)} such); '
+                    'leave that corpus out of the added speech'
+                )
+    used = np.concatenate([fold.train, held_out])
+    unknown = np.sum(_values(index, used, 'speaker') == '')
+    unknown += sum(np.sum(np.asarray(other['speaker']).astype(str) == '') for other in extra)
+    return {
+        'speakers': 0,
+        'audio': 0,
+        'ids': 0,
+        'scripts': len(_shared(index, fold.train, index, fold.test, 'script')),
+        'unknown_speakers': int(unknown),
+        'excluded': len(fold.excluded),
+    }
+
+
+def check_folds(
+    index: Mapping[str, np.ndarray], folds: Sequence, extra: Sequence[Mapping[str, np.ndarray]] = ()
+) -> dict[str, int]:
+    """The leak check of every fold.
+
+    Args:
+        index: as in `check_leaks`.
+        folds: `Fold`s.
+        extra: as in `check_leaks`.
+
+    Returns:
+        The counts of `check_leaks`, each the largest over the folds (the folds hold the same
+        utterances).
+
+    Raises:
+        UserError: a leak in any fold.
+    """
+    checks = [check_leaks(index, fold, extra) for fold in folds]
+    return {name: max(check[name] for check in checks) for name in checks[0]}
+
+
+def _values(index, rows, field):
+    return np.asarray(index[field])[rows].astype(str)
+
+
+def _shared(first, first_rows, second, second_rows, field):
+    """The known values of a field that both sides have, sorted."""
+    both = np.intersect1d(_values(first, first_rows, field), _values(second, second_rows, field))
+    return [str(value) for value in both if value]
+
+
+def _example(index, rows, field, value):
+    """The shared id or speaker itself; of a hash, the id that has it."""
+    if field != 'audio_sha256':
+        return repr(value)
+    return f'of {str(index["id"][rows[_values(index, rows, field) == value][0]])!r}'
+
+
+def _same_duration(first, first_rows, second, second_rows, name):
+    spans = [
+        np.asarray(index['duration'])[rows[_values(index, rows, 'id') == name]]
+        for index, rows in ((first, first_rows), (second, second_rows))
+    ]
+    return bool(np.any(np.abs(spans[0][:, None] - spans[1][None, :]) < _SAME_DURATION))

@@ -1,0 +1,141 @@
+"""The matrices of a grid that tests across corpora: who was trained against who is tested, as text and picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ser_jax.reporting.figures import save_figure
+
+Row = dict[str, Any]
+Panels = dict[tuple[str, str], dict[tuple[str, str], Row]]
+
+
+def matrices(rows: Sequence[Row]) -> Panels:
+    """Arranges the rows of a table by trained and tested corpus.
+
+    Args:
+        rows: of `grid_rows.make_rows`.
+
+    Returns:
+        (variant, way) -> {(setting, tested corpus): row}. The way is what follows `cross_<corpus>` in the
+        condition, e.g. `target statistics`; within-corpus results (`clean`) stand with the way `as it is`,
+        those of other tasks than the emotion with the task as the way. Empty where nothing is tested across.
+    """
+    panels: Panels = {}
+    for row in rows:
+        stem = 'cross_' + row['corpus'].replace('/', '_')
+        if row['condition'].startswith(('clean', stem)):
+            way = row['condition'].removeprefix('clean').removeprefix(stem)
+            way = way.replace('_', ' ').strip() or 'as it is'
+            panels.setdefault((row['variant'], way), {})[row['setting'], row['corpus']] = row
+    crossed = any(row['condition'].startswith('cross_') for row in rows)
+    return panels if crossed else {}
+
+
+def _axes(cells: Mapping[tuple[str, str], Row]) -> tuple[list[str], list[str]]:
+    """Settings and tested corpora, the latter in the order of the settings that bear their name."""
+    settings, corpora = (list(dict.fromkeys(names)) for names in zip(*cells))
+    last = len(settings)
+    return settings, sorted(corpora, key=lambda c: settings.index(c) if c in settings else last)
+
+
+def _interval(row: Row) -> str:
+    if row['uar_low'] is None:
+        return ''
+    return f'[{100 * row["uar_low"]:.1f}, {100 * row["uar_high"]:.1f}]'
+
+
+def _difference(row: Row) -> str:
+    if row['difference'] is None:
+        return ''
+    sure = '*' if row['p_holm'] is not None and row['p_holm'] < 0.05 else ''
+    return f'({100 * row["difference"]:+.1f}{sure})'
+
+
+def as_markdown(panels: Panels) -> str:
+    """The matrices as Markdown tables: UAR in percent with its interval and, in brackets, the difference to the baseline.
+
+    Args:
+        panels: of `matrices`.
+    """
+    parts = []
+    for (variant, way), cells in panels.items():
+        settings, corpora = _axes(cells)
+        lines = [['trained ↓ tested →', *corpora], ['---'] * (1 + len(corpora))]
+        for setting in settings:
+            found = [cells.get((setting, corpus)) for corpus in corpora]
+            texts = [
+                ' '.join(
+                    filter(None, (f'{100 * row["uar"]:.1f}', _interval(row), _difference(row)))
+                )
+                if row
+                else ''
+                for row in found
+            ]
+            lines.append([setting, *texts])
+        table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+        parts.append(f'**{variant}, {way}** ({_said(cells)})\n\n{table}\n')
+    return '\n'.join(parts)
+
+
+def _said(cells: Mapping[tuple[str, str], Row]) -> str:
+    """What the numbers are."""
+    seeds = sorted({len(row['seeds']) for row in cells.values()})
+    chance = sorted({round(100 * row['chance'], 1) for row in cells.values()})
+    kinds = {'SYNTHETIC' if row['synthetic'] else 'real' for row in cells.values()}
+    compared = any(row['difference'] is not None for row in cells.values())
+    difference = ' (difference to the baseline, *: p < 0.05 after Holm)' * compared
+    return (
+        f'UAR in percent and 95 % interval over the tested speakers{difference}, seeds: {" or ".join(map(str, seeds))}, '
+        f'chance {" or ".join(map(str, chance))}, {" and ".join(sorted(kinds))} speech'
+    )
+
+
+def draw_matrices(panels: Panels, title: str, path: Path) -> None:
+    """Draws the matrices side by side: colour from chance to 100 %, number, interval and difference in the cell.
+
+    Args:
+        panels: of `matrices`, at least one.
+        title: one line.
+        path: PNG file to write, whole or not at all.
+    """
+    # Imported here: matplotlib costs half a second.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shapes = [tuple(map(len, _axes(cells))) for cells in panels.values()]
+    columns = min(len(panels), 2)
+    lines = -(-len(panels) // columns)
+    height, width = (max(side) for side in zip(*shapes))
+    size = (columns * (1.6 + 1.15 * width), 0.8 + lines * (1.3 + 0.75 * height))
+    figure = Figure(figsize=size, layout='constrained')
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes, ((variant, way), cells) in zip(grid, panels.items()):
+        settings, corpora = _axes(cells)
+        for (setting, corpus), row in cells.items():
+            x, y = corpora.index(corpus), settings.index(setting)
+            share = max(0.0, (row['uar'] - row['chance']) / (1 - row['chance']))
+            colour = (1 - 0.87 * share, 1 - 0.55 * share, 1 - 0.31 * share)  # white to blue
+            axes.fill(
+                [x - 0.5, x + 0.5, x + 0.5, x - 0.5], [y - 0.5] * 2 + [y + 0.5] * 2, color=colour
+            )
+            ink = 'white' if share > 0.55 else '#1b2a41'
+            style = {'ha': 'center', 'va': 'center', 'color': ink}
+            axes.text(x, y - 0.1, f'{100 * row["uar"]:.1f}', size=11, weight='bold', **style)
+            axes.text(x, y + 0.2, _interval(row), size=6.5, **style)
+            axes.text(x, y + 0.38, _difference(row), size=6.5, **style)
+        axes.set_xlim(-0.5, len(corpora) - 0.5)
+        axes.set_ylim(len(settings) - 0.5, -0.5)
+        axes.set_xticks(range(len(corpora)), corpora, size=8)
+        axes.set_yticks(range(len(settings)), settings, size=8)
+        axes.set_xlabel('tested', size=9)
+        axes.set_ylabel('trained', size=9)
+        axes.tick_params(length=0)
+        axes.spines[:].set_color('#cbd2d9')
+        axes.set_title(f'{variant}, {way}', loc='left', size=9.5, weight='bold')
+    speech = _said({key: row for cells in panels.values() for key, row in cells.items()})
+    figure.suptitle(f'{title}\n{speech}', x=0.01, ha='left', size=8.5)
+    save_figure(figure, path)

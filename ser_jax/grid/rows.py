@@ -1,0 +1,195 @@
+"""The rows of a grid's table, from the result cards and predictions of the runs that are finished."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ser_jax.evaluation import compare as paired
+from ser_jax.grid.plan import Grid, Run
+from ser_jax.metrics import significance
+from ser_jax.runs import finished
+from ser_jax.runtime.errors import UserError
+
+Row = dict[str, Any]
+# Why rows of validation speakers have no difference.
+VALIDATION = 'results on validation speakers, who are not independent over the folds'
+
+
+def make_rows(grid: Grid, workdir: Path) -> list[Row]:
+    """One row a setting, condition and variant, over the finished runs.
+
+    Args:
+        grid: the grid.
+        workdir: its folder.
+
+    Returns:
+        Rows by setting, condition and variant, in the grid's order: `setting`, `condition`,
+        `variant`, `system`, `trained_on`, `corpus` (tested), `synthetic`, `protocol`, `folds` [run,
+        there are], `n`, `seeds`, `chance`, `uar` (mean), `uar_std`, `uar_low`, `uar_high`, `wa`, `train_seconds`,
+        `hardware`, `commits`, `perturbation_snr_db`, `failed_checks` (of the run's attacks), and of
+        `compare`: `difference`, `difference_low`, `difference_high`, `p`, `smallest_p`, `warnings`,
+        `not_compared`, with `p_holm`.
+        Rates are fractions; None = undefined.
+
+    Raises:
+        UserError: an unreadable card, or seeds of one row that were not tested alike.
+    """
+    cards: dict[tuple[str, str], list[tuple[Run, dict]]] = {}
+    for run in grid.runs:
+        folder = workdir / run.folder
+        if (folder / 'results.json').exists():
+            cards.setdefault((run.setting, run.variant), []).append(
+                (run, finished.read_card(folder))
+            )
+    settings = list(dict.fromkeys(run.setting for run in grid.runs))
+    variants = list(dict.fromkeys(run.variant for run in grid.runs))
+    rows = []
+    for setting in settings:
+        here = {variant: cards.get((setting, variant), []) for variant in variants}
+        names = dict.fromkeys(
+            name for runs in here.values() for _, card in runs for name in _results(card)
+        )
+        for condition in names:
+            tested = {
+                variant: [(run, card) for run, card in runs if condition in _results(card)]
+                for variant, runs in here.items()
+            }
+            rows += _rows_of(condition, tested, grid.baseline, workdir)
+    for family in families(rows, grid):
+        for row, p in zip(family, significance.holm([row['p'] for row in family])):
+            row['p_holm'] = float(p)
+    return rows
+
+
+def families(rows: Sequence[Row], grid: Grid) -> list[list[Row]]:
+    """The rows with a p, those together that are corrected together (`Grid.family`)."""
+    found: dict[tuple, list[Row]] = {}
+    for row in rows:
+        if row['p'] is not None:
+            key = (row['setting'], row['condition']) if grid.family == 'condition' else ()
+            found.setdefault(key, []).append(row)
+    return list(found.values())
+
+
+def _results(card: Mapping) -> Mapping[str, Mapping]:
+    """Condition -> rates; a run that never reads test speakers has its validation only."""
+    if card['conditions']:
+        return card['conditions']
+    validation = card['validation']
+    n = sum(fold['n'] for fold in validation['folds'])
+    tried = {
+        f'validation_{name}': {'uar': uar, 'n': n}
+        for name, uar in validation.get('conditions', {}).items()
+    }
+    return {'validation': {**validation, 'n': n}, **tried}
+
+
+def _rows_of(condition, tested, baseline, workdir) -> list[Row]:
+    rows = []
+    folders = {
+        variant: [workdir / run.folder for run, _ in runs] for variant, runs in tested.items()
+    }
+    for variant, runs in tested.items():
+        if runs:
+            row = _row(condition, runs)
+            if variant != baseline and folders.get(baseline):
+                if condition.startswith('validation'):
+                    row |= {'not_compared': VALIDATION}
+                else:
+                    row |= compare(folders[variant], folders[baseline], condition)
+                    # A table names its runs by their folders in the grid, wherever that lies.
+                    row['warnings'] = [line.replace(f'{workdir}/', '') for line in row['warnings']]
+            rows.append(row)
+    return rows
+
+
+def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
+    run, card = runs[0]
+    cards = [card for _, card in runs]
+    results = [_results(card)[condition] for card in cards]
+    for field in ('corpus_hash', 'n_folds', 'labels'):
+        if any(other[field] != card[field] for other in cards):
+            raise UserError(
+                f'{run.setting}/{run.variant}: its seeds differ in {field}: delete those that are '
+                'out of date and start again'
+            )
+    uar = [result['uar'] for result in results]
+    bounds = [result.get('uar_ci95', (None, None)) for result in results]
+    low, high = (_mean(side) for side in zip(*bounds))
+    return {
+        'setting': run.setting,
+        'condition': condition,
+        'variant': run.variant,
+        'system': card['system'],
+        'trained_on': card.get('trained_on', [card['corpus']]),
+        'corpus': results[0].get('corpus', card['corpus']),
+        'synthetic': results[0].get('synthetic', card['synthetic']),
+        'protocol': card['protocol'],
+        'folds': card['n_folds'],
+        'n': results[0]['n'],
+        'seeds': [run.seed for run, _ in runs],
+        'chance': _chance(results[0], card),
+        'uar': _mean(uar),
+        'uar_std': statistics.stdev(uar) if len(uar) > 1 else None,
+        'uar_low': low,
+        'uar_high': high,
+        'wa': _mean([result.get('wa') for result in results]),
+        'train_seconds': _mean([card['cost'].get('train_seconds') for card in cards]),
+        'hardware': '; '.join(dict.fromkeys(card['device'] for card in cards)),
+        'commits': list(dict.fromkeys(card['commit'] for card in cards)),
+        'perturbation_snr_db': _mean([result.get('perturbation_snr_db') for result in results]),
+        'failed_checks': [
+            check['check']
+            for card in cards
+            for check in card.get('attack_checks', ())
+            if not check['holds']
+        ],
+        'warnings': [],
+        **dict.fromkeys(
+            (
+                'difference',
+                'difference_low',
+                'difference_high',
+                'p',
+                'p_holm',
+                'smallest_p',
+                'not_compared',
+            )
+        ),
+    }
+
+
+def _chance(result: Mapping, card: Mapping) -> float:
+    """The UAR of guessing; of a validation, whose UAR is the mean over the tasks, the mean, too."""
+    if 'recall' in result:
+        return 1 / sum(recall is not None for recall in result['recall'].values())
+    counts = [len(classes) for classes in card.get('tasks', {'emotion': card['labels']}).values()]
+    return statistics.mean(1 / count for count in counts)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else statistics.mean(values)
+
+
+def compare(ours: Sequence[Path], baseline: Sequence[Path], condition: str) -> Row:
+    """Compares a variant with the baseline.
+
+    Args:
+        ours: workdirs of the variant, one a seed.
+        baseline: those of the baseline.
+        condition: under which both were tested.
+
+    Returns:
+        `difference`, `difference_low`, `difference_high`, `p`, `smallest_p` (that so few speakers
+        allow), `warnings`; where the two cannot be paired, `not_compared`, which says why.
+    """
+    try:
+        result = paired.compare_runs(ours, baseline, condition)
+    except UserError as error:
+        return {'not_compared': str(error)}
+    found = result['mean_over_seeds']
+    low, high = found['ci95']
+    difference = {'difference': found['difference'], 'difference_low': low, 'difference_high': high}
+    warnings = {'p': found['p'], 'smallest_p': result['smallest_p'], 'warnings': result['warnings']}
+    return difference | warnings

@@ -1,0 +1,224 @@
+"""The table and the figures of a grid, from its rows."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ser_jax.evaluation import robustness
+from ser_jax.grid.figures import draw_grid
+from ser_jax.grid.matrix import as_markdown, draw_matrices, matrices
+from ser_jax.grid.plan import Grid
+from ser_jax.grid.rows import VALIDATION, Row, families
+from ser_jax.reporting.figures import robustness_figure
+from ser_jax.reporting.text import duration
+from ser_jax.runs.workdir import write_atomically
+
+_MOST_DRAWN = 100  # rows: a longer picture is not looked at
+CAPTION = (
+    'UAR on predictions pooled over the folds, mean ± standard deviation over the seeds; 95 % '
+    'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training, mean '
+    'over the seeds. {validation}Difference: of the mean UAR to the baseline on the same '
+    'utterances, in points, with a 95 % bootstrap interval over speakers; p: two-sided, speakers '
+    'swapped between the two; both say how sure it is for other speakers, not for other seeds. '
+    'Holm: p corrected for every comparison {family} ({count}), {floor}. '
+    '–: not defined.'
+)
+VALIDATION_CAPTION = (
+    'Conditions "validation…": mean over the folds (and tasks) at the checkpoint that clean validation selected, no test speaker '
+    'was read. '
+)
+
+
+def curves(rows: Sequence[Row], grid: Grid) -> dict[str, tuple[dict, dict]]:
+    """What `figures.robustness_figure` draws of the conditions that have levels: a panel a series, a line a variant.
+
+    Args:
+        rows: of `grid_rows.make_rows`.
+        grid: the grid.
+
+    Returns:
+        Setting -> (panels, UAR of every variant on clean speech); settings without such conditions are left out.
+    """
+    found: dict[str, tuple[dict, dict]] = {}
+    for run in grid.runs:
+        results = {
+            row['condition']: {'uar': row['uar'], 'uar_ci95': (row['uar_low'], row['uar_high'])}
+            for row in rows
+            if (row['setting'], row['variant']) == (run.setting, run.variant)
+        }
+        asked = robustness.parse_conditions(run.config.conditions)
+        asked = {name: condition for name, condition in asked.items() if name in results}
+        panels, references = found.setdefault(run.setting, ({}, {}))
+        for heading, series in robustness.panels(asked, results).items():
+            for name, points in series.items():
+                panels.setdefault(f'{name}: {heading}' if name else heading, {})[run.variant] = (
+                    points
+                )
+        if 'clean' in results:
+            references[run.variant] = results['clean']['uar']
+    return {setting: drawn for setting, drawn in found.items() if drawn[0]}
+
+
+def levels_as_markdown(panels: Mapping[str, Mapping], references: Mapping[str, float]) -> str:
+    """The curves of one setting as Markdown tables, UAR in percent: a table a kind of level, a row a series and variant.
+
+    Args:
+        panels, references: of `curves`.
+    """
+    kinds: dict[str, list[tuple[str, str, dict]]] = {}
+    for heading, lines in panels.items():
+        series, _, axis = heading.rpartition(': ')
+        for variant, points in lines.items():
+            rates = {x if isinstance(x, str) else f'{x:g}': uar for x, uar, _ in points}
+            kinds.setdefault(axis, []).append((series, variant, rates))
+    parts = []
+    for axis, rows in kinds.items():
+        levels = list(dict.fromkeys(level for *_, rates in rows for level in rates))
+        lines = [[axis, 'system', 'clean', *levels], ['---'] * (3 + len(levels))]
+        for series, variant, rates in rows:
+            cells = [_percent(rates.get(level)) for level in levels]
+            lines.append([series, variant, _percent(references.get(variant)), *cells])
+        parts.append('\n'.join('| ' + ' | '.join(line) + ' |' for line in lines))
+    return '\n\n'.join(parts) + '\n'
+
+
+def _percent(value: float | None, signed: bool = False) -> str:
+    return '–' if value is None else f'{100 * value:{"+" if signed else ""}.1f}'
+
+
+def _cells(row: Row) -> dict[str, str]:
+    """Column -> what stands in it."""
+    spread = '' if row['uar_std'] is None else f' ± {_percent(row["uar_std"])}'
+    difference = _percent(row['difference'], signed=True)
+    if row['difference_low'] is not None:
+        low, high = row['difference_low'], row['difference_high']
+        difference += f' [{_percent(low, signed=True)}, {_percent(high, signed=True)}]'
+    p, p_holm = ('–' if row[name] is None else f'{row[name]:.4f}' for name in ('p', 'p_holm'))
+    seconds = row['train_seconds']
+    return {
+        'setting': row['setting'],
+        'condition': row['condition'],
+        'variant': row['variant'],
+        'corpus': f'{row["corpus"]} ({"SYNTHETIC" if row["synthetic"] else "real"})',
+        'protocol': f'trained on {" and ".join(row["trained_on"])}'
+        if row['condition'].startswith('cross_')
+        else f'{row["protocol"]}, {row["folds"][0]} of {row["folds"][1]} folds',
+        'n': str(row['n']),
+        'seeds': ', '.join(map(str, row['seeds'])),
+        'UAR % (mean ± std)': _percent(row['uar']) + spread,
+        '95 % interval': '–'
+        if row['uar_low'] is row['uar_high'] is None
+        else f'{_percent(row["uar_low"])} – {_percent(row["uar_high"])}',
+        'WA %': _percent(row['wa']),
+        'time': '–' if seconds is None else duration(seconds),
+        'hardware': row['hardware'],
+        'difference': difference,
+        'p': p,
+        'p (Holm)': p_holm,
+    }
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """The table for a terminal, without protocol, cost and WA."""
+    left = ('setting', 'condition', 'variant', 'corpus')
+    shown = [*left, 'seeds', 'UAR % (mean ± std)', '95 % interval', 'difference', 'p (Holm)']
+    lines = [shown, *([_cells(row)[name] for name in shown] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return '\n'.join(
+        '  '.join(
+            f'{cell:{"<" if name in left else ">"}{width}}'
+            for name, cell, width in zip(shown, line, widths)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _caption(rows: Sequence[Row], grid: Grid) -> str:
+    together = families(rows, grid)
+    floor, count = 'none', max(map(len, together), default=0)
+    if together:
+        least = min(len(family) * min(row['smallest_p'] for row in family) for family in together)
+        floor = f'with these speakers never below {min(1.0, least):.2g}'
+    family = 'of this table'
+    if grid.family == 'condition':
+        family = 'under the same condition, not for those under others'
+    validated = any(row['condition'].startswith('validation') for row in rows)
+    validation = VALIDATION_CAPTION if validated else ''
+    return CAPTION.format(family=family, count=count, floor=floor, validation=validation)
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """What must be known before the numbers are trusted, each once."""
+    notes, warned = {}, {}
+    for row in rows:
+        where = f'{row["setting"]}, {row["variant"]}'
+        for check in row['failed_checks']:
+            note = f'A check of the attacks FAILS, so that they say nothing about robustness: {where}: {check}'
+            notes[note] = None
+        for warning in row['warnings']:
+            warned.setdefault(warning, {})[where] = None
+        if row['not_compared'] == VALIDATION:
+            notes[f'Not compared: {VALIDATION}'] = None
+        elif row['not_compared']:
+            notes[f'Not compared: {where}, {row["condition"]}: {row["not_compared"]}'] = None
+    return [*notes, *(f'{"; ".join(places)}: {warning}' for warning, places in warned.items())]
+
+
+def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -> None:
+    """Writes `table.md`, `table.csv` and `table.png`, each whole or not at all.
+
+    Where corpora are tested across there are `matrix.md` and `matrix.png`, too; where noise, attacks or other conditions
+    of `config.conditions`, `robustness_<setting>.md` and `.png`, which draws them instead of `table.png`. There is no
+    `table.png` where more than 100 rows are left for it.
+
+    Args:
+        rows: at least one, of `grid_rows.make_rows`.
+        grid: the grid.
+        summary: how many runs are finished.
+        workdir: of the grid.
+    """
+    cells = [_cells(row) for row in rows]
+    lines = [list(cells[0]), ['---'] * len(cells[0]), *(list(line.values()) for line in cells)]
+    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    against = f'Baseline: {grid.baseline}. ' if grid.baseline else ''
+    commits = list(dict.fromkeys(commit or 'unknown' for row in rows for commit in row['commits']))
+    notes = ''.join(f'- {note}\n' for note in _notes(rows))
+    told = f'{summary}. {against}Code: commit {", ".join(commits)}'
+    text = f'# Grid {grid.name}\n\n{told}.\n\n{table}\n\n{_caption(rows, grid)}\n'
+    text += f'\n{notes}' if notes else ''
+    write_atomically(workdir / 'table.md', text)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, rows[0], lineterminator='\n')
+    writer.writeheader()
+    for row in rows:
+        lists = {name: ' '.join(map(str, v)) for name, v in row.items() if isinstance(v, list)}
+        writer.writerow(row | lists | {'synthetic': str(row['synthetic']).lower()})
+    write_atomically(workdir / 'table.csv', file.getvalue())
+    drawn = curves(rows, grid)
+    for setting, (panels, references) in drawn.items():
+        path = workdir / f'robustness_{setting}.png'
+        robustness_figure(panels, references, f'{grid.name}, {setting}: {summary}', path)
+        text = f'# Grid {grid.name}, {setting}: UAR %\n\n{summary}.\n\n{levels_as_markdown(panels, references)}'
+        write_atomically(path.with_suffix('.md'), text)
+    whole = [
+        row
+        for row in rows
+        if row['condition'].startswith(('clean', 'cross_')) or row['setting'] not in drawn
+    ]
+    picture = workdir / 'table.png'
+    if len(whole) <= _MOST_DRAWN:
+        draw_grid(whole, f'{grid.name}: {summary}', picture)
+    else:
+        picture.unlink(missing_ok=True)  # of the grid when it was smaller
+    panels = matrices(rows)
+    if panels:
+        write_atomically(
+            workdir / 'matrix.md', f'# Grid {grid.name}\n\n{told}.\n\n{as_markdown(panels)}'
+        )
+        # In the picture the differences stand for the baseline.
+        others = {key: cells for key, cells in panels.items() if key[0] != grid.baseline}
+        title = f'{grid.name}: {summary}'
+        if others and len(others) < len(panels):
+            title += f'; differences to {grid.baseline}'
+        draw_matrices(others or panels, title, workdir / 'matrix.png')

@@ -1,0 +1,215 @@
+"""The objective of an adversarial autoencoder (Makhzani et al. 2016, arXiv 1511.05644) with supervised tasks."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from ser_jax.data.tasks import Task
+from ser_jax.models import layers
+from ser_jax.models.adversarial_autoencoder import functionals
+from ser_jax.objectives import losses
+from ser_jax.objectives.multitask import Phase, normalise, task_losses, weighted
+
+PHASES = ('reconstruction', 'discriminator', 'generator', 'supervised')
+
+
+def adversarial(
+    model: nn.Module,
+    tasks: tuple[Task, ...],
+    optimisers: Mapping[str, optax.GradientTransformation],
+    *,
+    prior: str,
+    separation: float,
+    gradient_penalty: float,
+    label_smoothing: float,
+    clean_target: bool,
+    axis_name: str,
+) -> tuple[Phase, ...]:
+    """The phases of a step, each of which changes some subtrees of the parameters.
+
+    - `reconstruction`: encoder and decoder, squared error of the log-mel (or of its functionals);
+    - `discriminator`: tells codes from draws of the prior, with a penalty on its gradient at the latter
+      (R1, Mescheder et al. 2018, arXiv 1801.04406, equation 9);
+    - `generator`: the encoder, so that codes pass for draws (the non-saturating loss of Goodfellow et al. 2014);
+    - `supervised`: encoder and heads, Σ weight × loss over the tasks whose label is there.
+
+    Only `supervised` updates the encoder's running statistics, so that they are as smooth with few phases as with many.
+
+    Args:
+        model: `models.adversarial_autoencoder.Model`.
+        tasks: what to learn.
+        optimisers: of the phases there are, in the order in which they are run.
+        prior: 'gaussian', or 'mixture': a Gaussian an emotion, which the discriminator is told where it is known.
+        separation: distance of the mixture's means from the origin, along an axis each; 1 = their standard deviation.
+        gradient_penalty: weight of R1.
+        label_smoothing: of the reported tasks.
+        clean_target: reconstruct the input as it was before noise and masks.
+        axis_name: the devices' axis.
+
+    Returns:
+        As many phases as there are optimisers.
+    """
+    adversary = Adversary(model, prior, separation, gradient_penalty, axis_name)
+    losses_of = {
+        'reconstruction': functools.partial(
+            _reconstruction, model=model, clean_target=clean_target, axis_name=axis_name
+        ),
+        'discriminator': adversary.discriminator,
+        'generator': adversary.generator,
+        'supervised': functools.partial(
+            _supervised,
+            model=model,
+            tasks=tuple(task for task in tasks if task.kind != 'reconstruction'),
+            label_smoothing=label_smoothing,
+            axis_name=axis_name,
+        ),
+    }
+    heads = tuple(f'{task.name}_head' for task in tasks if task.kind != 'reconstruction')
+    updates = {
+        'reconstruction': ('encoder', 'decoder'),
+        'discriminator': ('discriminator',),
+        'generator': ('encoder',),
+        'supervised': ('encoder', *heads),
+    }
+    return tuple(Phase(name, losses_of[name], updates[name], tx) for name, tx in optimisers.items())
+
+
+def _apply(model, params, model_state, rngs, *arguments, method=None):
+    """(outputs in training, model state with new running statistics)."""
+    outputs, updated = model.apply(
+        {'params': params, 'batch_stats': model_state['batch_stats']},
+        *arguments,
+        train=True,
+        rngs={'dropout': rngs['dropout']},
+        mutable=['batch_stats'],
+        method=method,
+    )
+    return outputs, {**model_state, 'batch_stats': updated.get('batch_stats', {})}
+
+
+def _encode(model, params, model_state, batch, rngs):
+    x = normalise(batch['log_mel'], model_state['constants'])
+    return _apply(model, params, model_state, rngs, x, batch['length'], method='encode')[0]
+
+
+def _reconstruction(params, model_state, batch, rngs, *, model, clean_target, axis_name):
+    code = _encode(model, params, model_state, batch, rngs)
+    frames = batch['log_mel'].shape[1]
+    output = model.apply({'params': params}, code, frames, method='decode')
+    target = batch['clean_log_mel'] if clean_target else batch['log_mel']
+    target = normalise(target, model_state['constants'])
+    if output.ndim == 2:
+        values = losses.squared_error(output, functionals(target, batch['length'])).mean(-1)
+        weights = jnp.ones_like(values)
+    else:
+        values = losses.squared_error(output, target).mean(-1)
+        weights = layers.frames_mask(batch['length'], frames)
+    loss = losses.masked_mean(values, weights, axis_name)
+    return loss, ({'loss_reconstruction': jax.lax.psum(loss, axis_name)}, model_state)
+
+
+def _supervised(params, model_state, batch, rngs, *, model, tasks, label_smoothing, axis_name):
+    constants = model_state['constants']
+    x = normalise(batch['log_mel'], constants)
+    outputs, new_state = _apply(model, params, model_state, rngs, x, batch['length'])
+    how = {'label_smoothing': label_smoothing, 'axis_name': axis_name}
+    loss, metrics = weighted(task_losses(outputs, batch, tasks, constants, **how), tasks)
+    return loss, (jax.lax.psum(metrics, axis_name), new_state)
+
+
+class Adversary:
+    """Prior, and the losses of discriminator and generator. For the arguments see `adversarial`."""
+
+    def __init__(self, model, prior, separation, gradient_penalty, axis_name):
+        self._model, self._mixture, self._separation = model, prior == 'mixture', separation
+        self._penalty, self._axis = gradient_penalty, axis_name
+
+    def draw(self, rng: jax.Array, batch: dict, dimensions: int) -> jax.Array:
+        """Draws from the prior, one for each utterance, from the component of its emotion where that is known.
+
+        Args:
+            rng: key, the same on every device.
+            batch: with 'emotion' [B, K] and 'emotion_mask' [B].
+            dimensions: D, of a code.
+
+        Returns:
+            Draws [B, D].
+        """
+        emotion, known = batch['emotion'], batch['emotion_mask'][:, None]
+        count = emotion.shape[-1]
+        keys = layers.example_keys(rng, len(emotion), self._axis)
+        draws = jax.vmap(lambda key: jax.random.normal(key, (dimensions,)))(keys)
+        if not self._mixture:
+            return draws
+        shares = jnp.where(known, emotion, 1.0 / count)  # soft where utterances are mixed
+        choose = lambda key, share: jax.random.categorical(jax.random.fold_in(key, 1), share)
+        component = jax.vmap(choose)(keys, jnp.log(shares + 1e-9))
+        means = self._separation * jnp.eye(count, dimensions)
+        return draws + means[component]
+
+    def condition(self, batch: dict) -> jax.Array:
+        """What the discriminator is told: the emotion [B, K], zeros where it is not known; [B, 0] if the prior has one component."""
+        emotion = jnp.where(batch['emotion_mask'][:, None], batch['emotion'], 0.0)
+        return emotion if self._mixture else emotion[:, :0]
+
+    def _logits(self, params, code, condition):
+        return self._model.apply({'params': params}, code, condition, method='discriminate')
+
+    def _mean(self, values):
+        return losses.masked_mean(values, jnp.ones_like(values), self._axis)
+
+    def discriminator(self, params, model_state, batch, rngs):
+        """Loss of the discriminator; log 2 for a coin."""
+        code = _encode(self._model, params, model_state, batch, rngs)
+        draws, condition = self.draw(rngs['sample'], batch, code.shape[-1]), self.condition(batch)
+        logits = lambda z: self._logits(params, z, condition)
+        real, fake = logits(draws), logits(code)
+        slope = jax.grad(lambda z: logits(z).sum())(draws)
+        penalty = 0.5 * self._penalty * self._mean(jnp.sum(slope**2, axis=-1))
+        loss = 0.5 * self._mean(jax.nn.softplus(-real) + jax.nn.softplus(fake))
+        right = 0.5 * self._mean((real > 0).astype(jnp.float32) + (fake <= 0))
+        shares = {
+            'loss_discriminator': loss,
+            'gradient_penalty': penalty,
+            'discriminator_accuracy': right,
+        }
+        everybody = lambda x: jax.lax.all_gather(x, self._axis, tiled=True)
+        codes = everybody(code)
+        metrics = jax.lax.psum(shares, self._axis) | {
+            'code_offset': jnp.abs(codes.mean(0)).mean(),
+            'code_std': codes.std(0).mean(),
+            'code_mmd': mmd(codes, everybody(draws)),  # whatever the emotion of either
+        }
+        return loss + penalty, (metrics, model_state)
+
+    def generator(self, params, model_state, batch, rngs):
+        """Loss of the encoder against the discriminator."""
+        code = _encode(self._model, params, model_state, batch, rngs)
+        condition = self.condition(batch)
+        loss = self._mean(jax.nn.softplus(-self._logits(params, code, condition)))
+        return loss, ({'loss_generator': jax.lax.psum(loss, self._axis)}, model_state)
+
+
+def mmd(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Maximum mean discrepancy of two samples, squared and unbiased (Gretton et al. 2012, equation 3).
+
+    The kernel is exp(-|a - b|² / 2D): two draws of a standard Gaussian are 2D apart.
+
+    Args:
+        x, y: [B, D], B ≥ 2.
+
+    Returns:
+        Scalar: about 0 where both come from one distribution, at most 2.
+    """
+
+    def kernel(a, b):
+        squares = (a**2).sum(-1)[:, None] + (b**2).sum(-1) - 2 * a @ b.T
+        return jnp.exp(-jnp.maximum(squares, 0.0) / (2 * a.shape[-1]))
+
+    n = len(x)
+    others = lambda k: (k.sum() - jnp.trace(k)) / (n * (n - 1))
+    return others(kernel(x, x)) + others(kernel(y, y)) - 2 * kernel(x, y).mean()

@@ -1,0 +1,206 @@
+"""An objective is a list of phases; multitask learning has one, the weighted sum of its tasks' losses."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from ser_jax.data.tasks import Task
+from ser_jax.models import layers
+from ser_jax.objectives import losses
+from ser_jax.transforms import attacks
+
+_NEVER = -1e9  # logit of a class that nothing in training belongs to: a test speaker's
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One update of a training step.
+
+    Attributes:
+        name: names the phase's optimiser state.
+        loss: (params, model_state, batch, rngs) -> (this device's share of the loss, (metrics,
+            model_state)); metrics are global.
+        updates: the top-level subtrees of the parameters that the phase changes; () = all.
+        tx: its optimiser.
+    """
+
+    name: str
+    loss: Callable[..., tuple[jax.Array, tuple[dict[str, jax.Array], Any]]]
+    updates: tuple[str, ...]
+    tx: optax.GradientTransformation
+
+
+def multitask(
+    model: nn.Module,
+    tasks: tuple[Task, ...],
+    tx: optax.GradientTransformation,
+    *,
+    label_smoothing: float,
+    clean_target: bool,
+    axis_name: str,
+    adversarial_epsilon: float = 0.0,
+    representation: str = 'log_mel',
+) -> tuple[Phase, ...]:
+    """The objective of MTL-AUG: Σ weight × loss over the tasks (Latif et al. 2022), in one phase.
+
+    Args:
+        model: maps (input, length) to one output a task.
+        tasks: what to learn.
+        tx: the optimiser.
+        label_smoothing: of the reported tasks, in [0, 1).
+        clean_target: reconstruct the input as it was before noise and masks, not as the network sees it.
+        axis_name: the devices' axis.
+        adversarial_epsilon: trains on inputs attacked within this epsilon of the standardised log-mel
+            (`_attacked`); 0 = as they are.
+        representation: field of the batch that the network sees, 'log_mel' or 'waveform'.
+
+    Returns:
+        One phase.
+    """
+    loss = functools.partial(
+        _multitask_loss,
+        model=model,
+        tasks=tasks,
+        label_smoothing=label_smoothing,
+        clean_target=clean_target,
+        axis_name=axis_name,
+        adversarial_epsilon=adversarial_epsilon,
+        representation=representation,
+    )
+    return (Phase('multitask', loss, (), tx),)
+
+
+def _multitask_loss(
+    params,
+    model_state,
+    batch,
+    rngs,
+    *,
+    model,
+    tasks,
+    label_smoothing,
+    clean_target,
+    axis_name,
+    adversarial_epsilon,
+    representation,
+):
+    constants = model_state['constants']
+
+    def apply(x):
+        return model.apply(
+            {'params': params, 'batch_stats': model_state['batch_stats']},
+            x,
+            batch['length'],
+            train=True,
+            rngs=rngs,
+            mutable=['batch_stats'],
+        )
+
+    x = normalise(batch[representation], constants)
+    if adversarial_epsilon:
+        x = _attacked(x, apply, batch, rngs['dropout'], adversarial_epsilon, axis_name)
+    outputs, updated = apply(x)
+    how = {'label_smoothing': label_smoothing, 'clean_target': clean_target, 'axis_name': axis_name}
+    shares = task_losses(outputs, batch, tasks, constants, **how)
+    loss, metrics = weighted(shares, tasks)
+    return loss, (
+        jax.lax.psum(metrics, axis_name),
+        {**model_state, 'batch_stats': updated.get('batch_stats', {})},
+    )
+
+
+def task_losses(
+    outputs: dict[str, jax.Array],
+    batch: dict[str, jax.Array],
+    tasks: tuple[Task, ...],
+    constants: dict[str, Any],
+    *,
+    label_smoothing: float,
+    axis_name: str,
+    clean_target: bool = True,
+) -> dict[str, jax.Array]:
+    """This device's share of every task's loss.
+
+    Args:
+        outputs: of the network.
+        batch: augmented.
+        tasks: what to learn.
+        constants: see `steps.TrainState`.
+        label_smoothing, clean_target, axis_name: see `multitask`.
+
+    Returns:
+        Task -> scalar.
+    """
+    shares = {}
+    for task in tasks:
+        output = outputs[task.name]
+        if task.kind == 'regression':
+            ratings = batch[f'{task.target}_rating']
+            scaled = standardised(ratings, constants['ratings'][task.name])
+            present = jnp.isfinite(ratings)
+            shares[task.name] = losses.concordance_loss(output[:, 0], scaled, present, axis_name)
+            continue
+        if task.kind == 'reconstruction':
+            target = batch['clean_log_mel'] if clean_target else batch['log_mel']
+            values = losses.squared_error(output, normalise(target, constants)).mean(axis=-1)
+            weights = layers.frames_mask(batch['length'], values.shape[1])
+        elif task.target == 'emotion':
+            values = losses.cross_entropy(output, batch['emotion'], label_smoothing)
+            weights = batch['emotion_mask']
+            if task.name in constants['class_weights']:  # reported
+                weights = weights * (batch['emotion'] @ constants['class_weights']['emotion'])
+        else:
+            labels = batch[task.target]
+            if task.name in constants['trained_classes']:
+                output = jnp.where(constants['trained_classes'][task.name], output, _NEVER)
+            target = jax.nn.one_hot(labels, len(task.classes))  # a row of zeros for −1
+            reported = task.name in constants['class_weights']
+            values = losses.cross_entropy(output, target, label_smoothing if reported else 0.0)
+            weights = target @ constants['class_weights'][task.name] if reported else labels >= 0
+        shares[task.name] = losses.masked_mean(values, weights, axis_name)
+    return shares
+
+
+def weighted(
+    shares: dict[str, jax.Array], tasks: tuple[Task, ...]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The weighted sum of the tasks' losses, and the metrics 'loss' and 'loss_<task>'."""
+    loss = sum(task.weight * shares[task.name] for task in tasks)
+    return loss, {'loss': loss, **{f'loss_{name}': share for name, share in shares.items()}}
+
+
+def _attacked(x, apply, batch, rng, epsilon, axis_name):
+    """The inputs after one step of FGSM on the emotion from a random start in the ball.
+
+    Fast adversarial training, Wong et al. 2020 (arXiv 2001.03994, algorithm 3; steps of 1.25 epsilon). Utterances without an
+    emotion only get the random start.
+    """
+    keys = layers.example_keys(jax.random.fold_in(rng, 1), len(x), axis_name)
+    draw = lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -epsilon, epsilon)
+    start = x + jax.vmap(draw)(keys)
+
+    def loss(start):
+        logits = apply(start)[0]['emotion']
+        return jnp.sum(losses.cross_entropy(logits, batch['emotion'], 0.0) * batch['emotion_mask'])
+
+    lower, upper = attacks.ball(x, epsilon)
+    # Through the batch statistics others' losses reach utterances without an emotion, too.
+    size = 1.25 * epsilon * batch['emotion_mask'].reshape(-1, *[1] * (x.ndim - 1))
+    moved = attacks.ascend(start, jax.grad(loss), lower, upper, size)
+    return jax.lax.stop_gradient(moved)
+
+
+def normalise(x: jax.Array, constants: dict[str, jax.Array]) -> jax.Array:
+    """Z-scores each band, [B, T, F], or the samples, [B, S], by the training speakers' statistics."""
+    return (x - constants['mean']) / constants['std']
+
+
+def standardised(ratings: jax.Array, scale: jax.Array) -> jax.Array:
+    """Ratings as a regression's output has them: by mean and standard deviation of training, `scale` [2]."""
+    return (ratings - scale[0]) / scale[1]

@@ -1,0 +1,259 @@
+"""The folder of one run: whose it is, what is in it, and how files get there whole."""
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from jax.experimental import multihost_utils
+
+from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.stored import read_card, read_json
+
+# What the conditions of a run are made with.
+TESTED_WITH = (
+    'test_noise_corpus',
+    'babble_corpus',
+    'attack_source',
+    'few_shot',
+    'few_shot_speakers',
+    'few_shot_steps',
+    'few_shot_learning_rate',
+)
+# What is no part of what a run is: where its data lie, how many of its folds train at once, when it
+# is given up, and what its models are
+# tested on beside clean speech, which may be added later.
+_NOT_COMPARED = (
+    'data.data_dir',
+    'data.manual_dir',
+    'data.memory_gb',
+    'parallel_runs',
+    'skipped_steps',
+    'conditions',
+    'test_corpora',
+    'target_statistics',
+    *TESTED_WITH,
+)
+
+
+_LOCK = '.lock'  # names who is at work, or was last
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    try:
+        temporary.write_text(text, encoding='utf-8')
+        os.replace(temporary, path)
+    except OSError:  # a full disk
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as it comes back from a JSON file: lists for tuples."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def compared(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Dotted field -> value of a config in JSON form, without what is no part of what a run is."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= compared(value, f'{prefix}{name}.')
+        else:
+            flat[prefix + name] = value
+    return {name: value for name, value in flat.items() if name not in _NOT_COMPARED}
+
+
+def run_fingerprint(workdir: str | Path) -> str | None:
+    """What tells the models of a finished run from those of another; None where there is none.
+
+    Args:
+        workdir: of the run.
+    """
+    card = read_card(Path(workdir).expanduser())
+    return card and f'{card["config_hash"]} seed {card["seed"]} {card["commit"]}'
+
+
+def summary_file(workdir: Path, fold: str) -> Path:
+    """Where a fold says how its training ended; it is there only then."""
+    return workdir / 'checkpoints' / fold / 'summary.json'
+
+
+def read_summary(workdir: Path, fold: str) -> dict[str, Any]:
+    """What `loop.train_folds` said of a fold.
+
+    Raises:
+        FileNotFoundError: it has not ended yet.
+        UserError: the file is damaged.
+    """
+    path = summary_file(workdir, fold)
+    try:
+        return read_json(path, {'steps': int})
+    except UserError as error:
+        raise UserError(f'{error}: delete {path.parent}, and the fold is trained anew') from error
+
+
+def predictions_file(workdir: Path, fold: str, condition: str) -> Path:
+    """Where the predictions of a fold's test utterances under a condition lie; as condition `validation` or `validation_…`, of its validation utterances."""
+    return workdir / 'checkpoints' / fold / f'{condition}.csv'
+
+
+def result_name(condition: str, task: str) -> str:
+    """How predictions and results of a task under a condition are named: `clean`, or `clean_arousal`."""
+    return condition if task == 'emotion' else f'{condition}_{task}'
+
+
+def is_made(predictions: list[Path], facts: Path, made_with: str) -> bool:
+    """Whether predictions are there, and were made with what they would be made with now.
+
+    Args:
+        predictions: CSV files.
+        facts: JSON file that says what it was made with, beside whatever else there is to say.
+        made_with: now.
+    """
+    if not all(path.exists() for path in (*predictions, facts)):
+        return False
+    try:
+        return read_json(facts, {'made_with': str})['made_with'] == made_with
+    except UserError:  # damaged: made anew
+        return False
+
+
+def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Refuses a folder that cannot hold this config's run; writes nothing.
+
+    Args:
+        workdir: the folder, which need not exist.
+        config: of the run.
+
+    Raises:
+        UserError: it cannot be written to, or holds something else, such as the run of another config.
+    """
+    existing = next(path for path in (workdir, *workdir.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(
+            f'cannot write to the workdir {workdir}: {existing} is not a writable folder'
+        )
+    stored = workdir / 'config.json'
+    if stored.exists():
+        try:
+            found = read_json(stored, {str: object})
+        except UserError as error:
+            raise UserError(f'{error}: choose another --workdir') from error
+        _refuse_other(workdir, compared(found), compared(as_json(config)))
+    elif workdir.exists() and any(
+        path.name != _LOCK and path.suffix != '.tmp' for path in workdir.iterdir()
+    ):
+        raise UserError(
+            f'workdir {workdir} holds files but no config.json: choose another --workdir'
+        )
+
+
+@contextlib.contextmanager
+def claimed(
+    workdir: Path, config: ml_collections.ConfigDict, corpus_hashes: dict[str, str]
+) -> Iterator[None]:
+    """Makes a run's folder, or checks that nothing the run stands on has changed since; keeps other processes out of it.
+
+    Args:
+        workdir: the folder, checked by `check_workdir`.
+        config: of the run.
+        corpus_hashes: name -> hash of every corpus in use.
+
+    Raises:
+        UserError: it cannot be written to, another process is at work there, or a corpus was prepared anew with other
+            contents.
+    """
+    path = workdir / 'corpora.json'
+    with contextlib.ExitStack() as held:
+        try:
+            if jax.process_index() == 0:
+                held.enter_context(_locked(workdir))
+            if path.exists():
+                refuse_changed(workdir, corpus_hashes)
+            elif jax.process_index() == 0:
+                write_atomically(workdir / 'config.json', json.dumps(as_json(config), indent=2))
+                write_atomically(path, json.dumps(corpus_hashes, indent=2))
+        except OSError as error:
+            raise UserError(f'cannot write to the workdir {workdir}: {error.strerror}') from error
+        multihost_utils.sync_global_devices('workdir')
+        yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    """Holds a lock that the system releases whenever the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing to hold two runs apart
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / _LOCK).open('a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f'another run is at work in {workdir} ({file.read().strip()}): wait for it, or choose another --workdir'
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            print(
+                f'warning: {workdir} cannot be locked: see that no other run works there',
+                file=sys.stderr,
+            )
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+        file.flush()
+        yield
+
+
+def refuse_changed(workdir: Path, corpus_hashes: dict[str, str | None]) -> None:
+    """Refuses to go on with, or to show, a run whose corpora have changed since.
+
+    Args:
+        workdir: of the run.
+        corpus_hashes: name -> hash now, or None where the corpus is no longer prepared.
+
+    Raises:
+        UserError: a corpus was prepared anew with other contents, or nobody can tell: `corpora.json` is damaged.
+    """
+    path = workdir / 'corpora.json'
+    try:
+        stored = read_json(path, {str: str})
+    except (FileNotFoundError, UserError) as error:
+        problem = error if isinstance(error, UserError) else f'{path} is missing'
+        raise UserError(f'{problem}: choose another --workdir') from error
+    for name, now in corpus_hashes.items():
+        if now is not None and stored.get(name) != now:
+            raise UserError(
+                f'{name} has changed since the run in {workdir} began: choose another --workdir'
+            )
+
+
+def _refuse_other(workdir: Path, stored: dict[str, Any], mine: dict[str, Any]) -> None:
+    absent = object()
+    differences = [
+        f'{name}: {stored.get(name, "absent")} there, {mine.get(name, "absent")} now'
+        for name in sorted(stored | mine)
+        if stored.get(name, absent) != mine.get(name, absent)
+    ]
+    if differences:
+        shown = '; '.join(differences[:5]) + (
+            f'; and {len(differences) - 5} more' if differences[5:] else ''
+        )
+        raise UserError(
+            f'workdir {workdir} holds a run of another config ({shown}): choose another --workdir'
+        )

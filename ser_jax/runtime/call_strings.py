@@ -1,0 +1,67 @@
+"""Call strings such as `'speed(0.9, 1.1)'`: what configs name operations, conditions and protocols with."""
+
+import ast
+from collections.abc import Callable, Mapping
+
+from ser_jax.runtime.errors import UserError
+
+
+def number_rule(
+    lowest: float, highest: float, *, whole: bool = False
+) -> tuple[Callable[[object], bool], str]:
+    """The rule of an argument of a call string: (test, in words); infinity and NaN lie outside every range."""
+    kinds = (int,) if whole else (int, float)
+    words = f'a {"whole " if whole else ""}number from {lowest} to {highest}'
+    return lambda x: type(x) in kinds and lowest <= x <= highest, words
+
+
+def check_arguments(
+    what: str, text: str, name: str, arguments: tuple, rules: Mapping[str, tuple[Callable, str]]
+) -> None:
+    """Refuses the arguments of a call string that break their rules.
+
+    Args:
+        what: kind of thing that is called, for messages.
+        text: the call string.
+        name: of the call.
+        arguments: as parsed.
+        rules: argument -> (test, what it must be), in order.
+
+    Raises:
+        UserError: too few, too many, or one that its rule refuses.
+    """
+    if len(arguments) != len(rules):
+        form = f'{name}({", ".join(rules)})'
+        raise UserError(
+            f'{what} {text!r} takes {len(rules)} argument{"s" * (len(rules) != 1)}: {form}'
+        )
+    for argument, (field, (test, words)) in zip(arguments, rules.items()):
+        if not test(argument):
+            raise UserError(f'{what} {text!r}: {field} must be {words}')
+
+
+def parse_call(text: str, what: str = '') -> tuple[str, tuple]:
+    """Splits a call string into its name and literal arguments, without evaluating anything.
+
+    Args:
+        text: `'name'`, `'name()'` or `'name(1, 0.5, "x")'`.
+        what: kind of thing that is called, for the message.
+
+    Returns:
+        (name, arguments).
+
+    Raises:
+        UserError: the text is not such a call.
+    """
+    problem = UserError(
+        f"{what}{' ' * bool(what)}{text!r} is not of the form name(number or 'text', …), e.g. speed(0.9, 1.1) or noise('rain', 5)"
+    )
+    try:
+        node = ast.parse(text.strip(), mode='eval').body
+        if isinstance(node, ast.Name):
+            return node.id, ()
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
+            raise problem
+        return node.func.id, tuple(ast.literal_eval(argument) for argument in node.args)
+    except (SyntaxError, TypeError, ValueError) as error:  # TypeError: {[]: 1}
+        raise problem from error

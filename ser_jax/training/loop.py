@@ -1,0 +1,247 @@
+"""The training of the folds: the loop, checkpoints, early stopping, resuming."""
+
+import functools
+import itertools
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ser_jax.data.folds import Fold
+from ser_jax.data.pipeline import prefetch
+from ser_jax.objectives import optimiser
+from ser_jax.runs.checkpoints import Checkpoints
+from ser_jax.runs.environment import environment
+from ser_jax.runtime import devices, signals
+from ser_jax.runtime.errors import UserError
+from ser_jax.training import cost, inference
+from ser_jax.training.experiment import Experiment
+from ser_jax.training.metric_log import MetricLog, Progress
+from ser_jax.training.selection import best_row, is_patient
+from ser_jax.training.steps import TrainState, inference_variables
+
+
+class Job(NamedTuple):
+    """A fold to train.
+
+    Attributes:
+        fold: its rows; without validation rows the last parameters are kept.
+        folder: for the checkpoints.
+        title: of the progress line.
+        stop: step to end at.
+    """
+
+    fold: Fold
+    folder: Path
+    title: str
+    stop: int
+
+
+def train_folds(
+    experiment: Experiment, jobs: Iterable[Job], log: MetricLog
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Trains folds, each from where its last checkpoint was, as many at a time as the placement has runs.
+
+    Killed at any moment and started again, it ends with the parameters of the uninterrupted run, bit
+    for bit: random numbers and batches are functions of (seed, step), and which checkpoint is the
+    best, and since when, is read from the metrics already written.
+
+    Args:
+        experiment: what to train.
+        jobs: the folds.
+        log: of the run.
+
+    On a signal (`stopping`) the process ends, after a checkpoint of the last step made.
+
+    Yields:
+        Every job as soon as it is done, with its summary: 'steps' that the kept parameters were trained for,
+        their 'validation_uar' or None and what else validation told, 'n_params', 'n_labels', 'environment', 'cost'.
+
+    Raises:
+        UserError: training diverged, or a damaged checkpoint.
+    """
+    placement, jobs = experiment.placement, iter(jobs)
+    start = lambda job: FoldTraining(experiment, job, log)
+    runs = [start(job) for job in itertools.islice(jobs, placement.runs)]
+    while runs:
+        for run in runs:
+            run.meter.resume(len(runs))
+        state = placement.pack([run.state for run in runs])
+        mine = [functools.partial(placement.run_of, number=number) for number in range(len(runs))]
+        with signals.deferred() as asked_to_stop:
+            while not any(run.done for run in runs):
+                batch = placement.to_devices([run.next_batch() for run in runs])
+                state, step_metrics = experiment.train_step(state, batch)
+                for run, part in zip(runs, mine):
+                    run.after_step(part, state, step_metrics)
+                if devices.any_process(asked_to_stop(), runs[0].step):
+                    steps = [run.save(part, state) for run, part in zip(runs, mine)]
+                    signals.stop(f'the same command goes on from {", ".join(steps)}')
+        for run, part in zip(runs, mine):
+            run.take_out(part, state)
+        yield from [(run.job, run.summary()) for run in runs if run.done]
+        runs = [run for run in runs if not run.done]
+        runs += [start(job) for job in itertools.islice(jobs, placement.runs - len(runs))]
+
+
+class FoldTraining:
+    """The training of one fold: its batches, and what happens between two steps.
+
+    Args:
+        experiment: what to train.
+        job: the fold.
+        log: of the run.
+
+    Attributes:
+        job: the fold.
+        step: steps made.
+        state: at the step where it begins, or goes on.
+        done: whether it has ended: the last step, or patience.
+        meter: of what it costs.
+    """
+
+    def __init__(self, experiment: Experiment, job: Job, log: MetricLog):
+        config, fold = experiment.config, job.fold
+        self.job, self._experiment, self._log = job, experiment, log
+        self._environment = environment()
+        self.meter = cost.Meter(config.batch_size, job.folder / 'cost.json')
+        self.state = experiment.init_state(experiment.constants(fold.train))
+        self._n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        self._latest = Checkpoints(job.folder / 'latest')
+        self._best = Checkpoints(job.folder / 'best')
+        self.step, self._history = self._last_consistent(log.rows(fold.name))
+        self._latest.go_back_to(self.step)
+        self._best.go_back_to(self.step)
+        log.forget(fold.name, after=self.step)
+        # Metrics since the last validation: before this start, and in it.
+        self._before, self._recent = [], []
+        if self.step:
+            self.state = self._latest.restore(self.state)
+            self._before = _rows(self._latest.read_beside(self.step))
+        self._progress = Progress(job.title, job.stop, config.batch_size)
+        self._validation = experiment.utterances(fold.validation) if len(fold.validation) else None
+        if self.step:
+            self._progress.say(f'goes on from step {self.step}')
+        self._progress.say('compiling (programs are kept for the next run)')
+        self.done = self.step == job.stop or not is_patient(self._history, config.patience)
+        batches = self._all_batches = experiment.train_batches(fold.train)
+        stop = self.step if self.done else job.stop
+        self._n_labels = len(batches.labelled)
+        self._batches = self.meter.batches(prefetch(batches, self.step, stop))
+        self.meter.pause()
+
+    def _last_consistent(self, rows: list[dict]) -> tuple[int, list[dict]]:
+        """The newest step whose state, metrics and best parameters are all there, and the metrics up to it."""
+        steps = self._latest.intact_steps() if jax.process_index() == 0 else ()
+        kept = self._best.intact_steps() if steps else ()
+        consistent = (step for step in steps if self._is_consistent(step, rows, kept))
+        found = int(multihost_utils.broadcast_one_to_all(np.int32(next(consistent, 0))))
+        return found, [row for row in rows if row['step'] <= found]
+
+    def _is_consistent(self, step: int, rows: list[dict], kept: Collection[int]) -> bool:
+        history = [row for row in rows if row['step'] <= step]
+        every = self._experiment.config.eval_every
+        validated = [n for n in range(1, step + 1) if n % every == 0 or n == self.job.stop]
+        beside = len(_rows(self._latest.read_beside(step)))
+        return (
+            [row['step'] for row in history] == validated
+            and beside == step - max(validated, default=0)
+            and (not history or best_row(history)['step'] in kept)
+        )
+
+    def next_batch(self) -> dict[str, np.ndarray]:
+        """The batch of the next step."""
+        return next(self._batches)
+
+    def after_step(self, mine: Callable, state: TrainState, step_metrics: dict) -> None:
+        """Reports, validates and saves when it is time.
+
+        Args:
+            mine: takes this run's part out of the two below.
+            state: after the step, as packed by the placement.
+            step_metrics: of the step.
+        """
+        config, self.step = self._experiment.config, self.step + 1
+        self._recent.append(step_metrics)
+        if self._progress.due():
+            self._progress.line(self.step, {'loss': float(mine(step_metrics)['loss'])})
+        if self.step % config.eval_every == 0 or self.step == self.job.stop:
+            state = mine(state)
+            row = {'fold': self.job.fold.name, 'step': self.step}
+            skipped = self._refuse_diverged(state)
+            row |= _mean(self._since_validation(mine)) | {'skipped_steps': skipped}
+            if self._validation is not None:
+                variables = inference_variables(state)
+                row |= inference.validate(self._experiment, variables, self._validation)
+            self._before, self._recent, self._history = [], [], [*self._history, row]
+            self._progress.line(self.step, row)
+            self._log.write(row)
+            if row is best_row(self._history):
+                self._best.save(self.step, inference_variables(state))
+            self.meter.save()
+            self._latest.save(self.step, state)
+            impatient = not is_patient(self._history, config.patience)
+            self.done = impatient or self.step == self.job.stop
+
+    def _refuse_diverged(self, state: TrainState) -> int:
+        """How many steps were skipped in all, in the phase with the most; refuses too many in a row."""
+        most = 0
+        for phase, opt_state in state.opt_state.items():
+            in_a_row, of_phase = map(int, optimiser.skipped_steps(opt_state))
+            most = max(most, of_phase)
+            if in_a_row >= self._experiment.config.skipped_steps:
+                ids = ', '.join(dict.fromkeys(self._all_batches.ids(self.step - 1)))
+                raise UserError(
+                    f'training diverged: no finite gradient of the phase {phase} in the last {in_a_row} steps of '
+                    f'{self.job.fold.name} up to {self.step}; lower its learning rate, or look at what the last of them '
+                    f'saw: {ids}'
+                )
+        return most
+
+    def take_out(self, mine: Callable, state: TrainState) -> None:
+        """Keeps what is this run's: it may get another place, beside other runs."""
+        self.state = mine(state)
+        self._before, self._recent = self._since_validation(mine), []
+        self.meter.pause()
+
+    def save(self, mine: Callable, state: TrainState) -> str:
+        """Saves what a later start needs to go on from this very step, which it returns by name."""
+        rows = self._since_validation(mine)
+        beside = {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
+        self.meter.save()
+        self._latest.save(self.step, mine(state), beside)
+        return f'step {self.step} of {self.job.fold.name}'
+
+    def _since_validation(self, mine: Callable) -> list[dict[str, np.ndarray]]:
+        return [*self._before, *(mine(step) for step in jax.device_get(self._recent))]
+
+    def summary(self) -> dict[str, Any]:
+        """See `train_folds`; only the kept parameters stay on disk."""
+        kept = best_row(self._history)
+        self._best.keep_newest()
+        return {
+            'steps': kept['step'],
+            'validation_uar': None,
+            **{name: value for name, value in kept.items() if name.startswith('validation_')},
+            'environment': self._environment,
+            'n_params': self._n_params,
+            'n_labels': {'train': self._n_labels, 'validation': len(self.job.fold.validation)},
+            'cost': self.meter.total(),
+        }
+
+
+def _rows(columns: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    return [dict(zip(columns, values)) for values in zip(*columns.values())]
+
+
+def _mean(recent: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    return {name: float(np.mean([step[name] for step in recent])) for name in recent[0]}
+
+
+def discard_latest(folder: Path) -> None:
+    """Drops what only resuming needs: a finished fold keeps its best parameters."""
+    shutil.rmtree(folder / 'latest', ignore_errors=True)

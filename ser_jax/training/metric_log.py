@@ -1,0 +1,136 @@
+"""What a run tells while it goes on: metrics.jsonl, TensorBoard events, and a progress line with an ETA."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ser_jax.runs.workdir import write_atomically
+
+
+class MetricLog:
+    """Metrics of a run, one JSON object a line, and the same as TensorBoard events.
+
+    The file holds nothing that depends on the clock, so that two runs of one config write the same.
+
+    Args:
+        workdir: of the run.
+    """
+
+    def __init__(self, workdir: Path):
+        self._path = workdir / 'metrics.jsonl'
+        self._events = workdir / 'events'
+        self._write = jax.process_index() == 0
+        self._writers: dict[str, Any] = {}
+
+    def rows(self, fold: str) -> list[dict[str, Any]]:
+        """What was written for a fold, in order."""
+        if not self._path.exists():
+            return []
+        rows = [
+            json.loads(line) for line in self._path.read_text().splitlines() if line.endswith('}')
+        ]
+        return [row for row in rows if row['fold'] == fold]
+
+    def forget(self, fold: str, after: int) -> None:
+        """Drops a fold's lines of steps later than `after`: training goes on from there."""
+        if not self._write or not self._path.exists():
+            return
+        lines = [line for line in self._path.read_text().splitlines() if line.endswith('}')]
+        kept = [
+            line for line in lines if (r := json.loads(line))['fold'] != fold or r['step'] <= after
+        ]
+        write_atomically(self._path, ''.join(line + '\n' for line in kept))
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Adds one line, {'fold', 'step', name: value, …}, and its events."""
+        if not self._write:
+            return
+        with self._path.open('a', encoding='utf-8') as file:
+            file.write(json.dumps(row) + '\n')
+        fold = row['fold']
+        values = {name: value for name, value in row.items() if name not in ('fold', 'step')}
+        if fold not in self._writers:
+            self._writers[fold] = _Events(self._events / fold, row['step'])
+        self._writers[fold].write(row['step'], values)
+
+    def close(self) -> None:
+        """Flushes the events."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+class _Events:
+    """A file of TensorBoard events. Written at once: a thread, as `SummaryWriter` has, would keep quiet about a full disk.
+
+    Args:
+        folder: for the file.
+        step: what was written there of this step and later ones no longer counts.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        from tensorboardX.event_file_writer import EventsWriter  # slow to import
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = EventsWriter(str(folder / 'events'))
+        self._write(step, session_log={'status': 'START'})
+
+    def _write(self, step: int, **content) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._file.write_event(Event(wall_time=time.time(), step=step, **content))
+        self._file.flush()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Adds the values of a step."""
+        told = [{'tag': name, 'simple_value': value} for name, value in values.items()]
+        self._write(step, summary={'value': told})
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Progress:
+    """The line that says how far a fold is.
+
+    Args:
+        title: e.g. 'fold_03 (3/10)'.
+        stop: step it ends at.
+        batch_size: utterances a step.
+        every: seconds between two lines.
+    """
+
+    def __init__(self, title: str, stop: int, batch_size: int, every: float = 5.0):
+        self._title, self._stop, self._batch_size, self._every = title, stop, batch_size, every
+        self._first = None  # (time, step) of the first line: rates leave compilation out
+        self._last = 0.0
+
+    def say(self, text: str) -> None:
+        """Prints what is about to happen."""
+        if jax.process_index() == 0:
+            print(f'{self._title}  {text}', file=sys.stderr, flush=True)
+
+    def due(self) -> bool:
+        """Whether it is time for another line."""
+        return jax.process_index() == 0 and time.monotonic() - self._last > self._every
+
+    def line(self, step: int, values: dict[str, float]) -> None:
+        """Prints how far it is, loss and validation UAR where `values` have them, rate and ETA."""
+        if jax.process_index():
+            return
+        now = self._last = time.monotonic()
+        self._first = self._first or (now, step)
+        parts = [f'{self._title}  step {step}/{self._stop}', f'loss {values["loss"]:.3f}']
+        if 'validation_uar' in values:
+            parts.append(f'validation UAR {100 * values["validation_uar"]:.1f} %')
+        if 'validation_ccc' in values:
+            parts.append(f'CCC {values["validation_ccc"]:.3f}')
+        if step > self._first[1]:
+            rate = (step - self._first[1]) / (now - self._first[0])
+            left = round((self._stop - step) / rate)
+            parts.append(f'{rate * self._batch_size:.0f} utterances/s')
+            parts.append(f'ETA {left // 60}:{left % 60:02d}')
+        print('  '.join(parts), file=sys.stderr, flush=True)

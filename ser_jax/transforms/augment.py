@@ -1,0 +1,203 @@
+"""Augmentations of log-mel batches on the device; which one an utterance drew is a label for free.
+
+Everything here works on raw natural-log mel [B, T, F] (not normalised), is a pure function of the key, and
+gives every example the same draw on any number of devices. An operation is a function
+`name(keys, batch, *arguments) -> changed fields` applied to the whole batch; `augment` then keeps its
+result for the utterances that drew it.
+
+What must not tell the type: every utterance is cropped to the length that the fastest speed would leave
+it, and every utterance, clean ones too, gets a background at a random level far below the speech, so
+that neither length nor digital silence (or its absence) is a clue. `band_limit` alone leaves silence: where it stops, as telephones do.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ser_jax.audio.log_mel import FrontEnd
+from ser_jax.models.layers import example_keys, frames_mask
+from ser_jax.runtime.call_strings import parse_call
+from ser_jax.runtime.errors import UserError
+from ser_jax.transforms import augmentations
+from ser_jax.transforms.mel_noise import background, mel_bands, noise_texture
+
+
+class Operation(NamedTuple):
+    """One augmentation type: calls applied one after the other.
+
+    Attributes:
+        text: the call string, for messages and tables.
+        calls: ((name, arguments), …).
+    """
+
+    text: str
+    calls: tuple[tuple[str, tuple], ...]
+
+
+# Speed reads the source anew and mixup the clean mixture: what came before them would be lost.
+_ORDER = {'speed': 0, 'mixup': 1}
+
+
+def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
+    """Parses `config.augmentations`.
+
+    Args:
+        texts: call strings such as 'speed(0.9, 1.1)'; 'speed(0.9, 1.1) + spec_mask(2, 0.1, 0.1)' is one
+            type that applies both.
+
+    Returns:
+        One `Operation` a string.
+
+    Raises:
+        UserError: no such augmentation, wrong arguments, or an order that would undo an operation.
+    """
+    operations = []
+    for text in texts:
+        calls = tuple(parse_call(part, 'augmentation') for part in text.split('+'))
+        for name, arguments in calls:
+            if name not in augmentations.OPERATIONS:
+                raise UserError(
+                    f'augmentation {name!r} in {text!r} does not exist; there are '
+                    f'{", ".join(augmentations.OPERATIONS)}'
+                )
+            test, words = augmentations.OPERATIONS[name]
+            names = list(inspect.signature(test).parameters)
+            if len(arguments) != len(names):
+                raise UserError(
+                    f'augmentation {name!r} in {text!r} takes {len(names)} number{"s" * (len(names) != 1)}: {name}({", ".join(names)})'
+                )
+            numbers = all(type(argument) in (int, float) for argument in arguments)
+            if not numbers or not test(*arguments):
+                raise UserError(f'augmentation {name!r} in {text!r}: {words}')
+        order = [_ORDER.get(name, 2) for name, _ in calls]
+        if order != sorted(order) or len({name for name, _ in calls}) < len(calls):
+            raise UserError(
+                f'augmentation {text!r}: each operation once, speed first, then mixup, then the others'
+            )
+        if calls in [operation.calls for operation in operations]:
+            raise UserError(f'augmentation {text!r} is there twice: types must differ')
+        operations.append(Operation(text, calls))
+    return tuple(operations)
+
+
+def _stretch(operations: Sequence[Operation]) -> float:
+    """The highest speed, at least 1: how much more input than output a frame may need."""
+    highest = [arguments[1] for op in operations for name, arguments in op.calls if name == 'speed']
+    return max([1.0, *highest])
+
+
+def input_frames(operations: Sequence[Operation], frames: int) -> int:
+    """Frames the host must deliver (where the utterance has them) for `frames` after augmentation.
+
+    Args:
+        operations: of `parse_operations`.
+        frames: T, the frames the model trains on.
+
+    Returns:
+        T_in ≥ T.
+    """
+    return int(np.ceil(frames * _stretch(operations))) + (2 if _stretch(operations) > 1 else 0)
+
+
+def augment(
+    rng: jax.Array,
+    batch: dict,
+    operations: Sequence[Operation],
+    *,
+    frames: int,
+    n_classes: int,
+    clean_share: float | None = None,
+    axis_name: str | None = None,
+    front_end: FrontEnd = FrontEnd(),  # noqa: B008 (frozen)
+) -> dict:
+    """Draws one of clean, operation 1, operation 2, … for each utterance and applies it.
+
+    Args:
+        rng: key, the same on every device.
+        batch: 'log_mel' [B, T_in, F] raw log-mel, T_in = `input_frames(operations, frames)`; 'length'
+            int32 [B]; 'emotion' int [B], −1 = none; optionally 'noise' [B, T_in, F], log-mel of noise that
+            the operation noise takes instead of coloured noise; other fields are passed through.
+        operations: of `parse_operations`; none: cropping only.
+        frames: T.
+        n_classes: K.
+        clean_share: probability of clean; None: as likely as each operation.
+        axis_name: mapped axis the batch is spread over, or None.
+        front_end: says where the mel bands lie.
+
+    Returns:
+        The batch with 'log_mel' and 'clean_log_mel' [B, T, F] (the same speed, mixture and gain, without noise,
+        masks and filters), 'length' int32 [B], 'emotion' float [B, K] (zeros if missing), 'emotion_mask' bool [B],
+        'augmentation_type' int32 [B] (0 = clean).
+    """
+    size = batch['log_mel'].shape[0]
+    keys = jax.vmap(lambda key: jax.random.split(key, 4 + len(operations)))(
+        example_keys(rng, size, axis_name)
+    )
+    work = dict(batch, source=batch['log_mel'], source_length=batch['length'])
+    work['emotion'] = jax.nn.one_hot(batch['emotion'], n_classes)  # a row of zeros for −1
+    work['emotion_mask'] = batch['emotion'] >= 0
+    work['axis_name'], work['floor'] = axis_name, np.log(front_end.floor)
+
+    slack = batch['length'] / _stretch(operations)
+    work['length'] = jnp.clip(slack.astype(jnp.int32), 1, frames)
+    room = batch['length'] - work['length'] + 1
+    start = (jax.vmap(jax.random.uniform)(keys[:, 0]) * room).astype(jnp.int32)
+    work['log_mel'] = augmentations.rows(work['source'], start[:, None] + jnp.arange(frames))
+    work['bands'] = mel_bands(work['source'].shape[-1], front_end.fmin, front_end.fmax)
+    if operations:
+        work['texture'] = noise_texture(keys[:, 1], work['log_mel'].shape, work['bands'])
+        work['log_mel'], work['background'] = background(keys[:, 2], work)
+    work['clean_log_mel'] = work['log_mel']
+    # One number for the whole global batch: row i mixes with row i + shift.
+    work['partner_shift'] = jax.random.randint(jax.random.fold_in(rng, 2**31 - 1), (), 1, 2**16)
+
+    draw = jax.vmap(jax.random.uniform)(keys[:, 3])
+    clean = 1.0 / (1 + len(operations)) if clean_share is None else clean_share
+    each = (1.0 - clean) / max(len(operations), 1)
+    kind = jnp.where(draw < clean, 0, 1 + jnp.floor((draw - clean) / max(each, 1e-9)))
+    kind = jnp.clip(kind, 0, len(operations)).astype(jnp.int32)
+
+    result = dict(work)
+    for i, operation in enumerate(operations):
+        changed = dict(work)
+        for j, (name, arguments) in enumerate(operation.calls):
+            call_keys = jax.vmap(jax.random.fold_in, (0, None))(keys[:, 4 + i], j)
+            changed.update(getattr(augmentations, name)(call_keys, changed, *arguments))
+        for field in ('log_mel', 'clean_log_mel', 'emotion', 'emotion_mask'):
+            if changed[field] is not work[field]:
+                chosen = (kind == i + 1).reshape(-1, *[1] * (result[field].ndim - 1))
+                result[field] = jnp.where(chosen, changed[field], result[field])
+
+    mask = frames_mask(result['length'], frames)[..., None]
+    fields = {
+        'log_mel': jnp.where(mask, result['log_mel'], 0.0),
+        'clean_log_mel': jnp.where(mask, result['clean_log_mel'], 0.0),
+        'length': result['length'],
+        'emotion': result['emotion'],
+        'emotion_mask': result['emotion_mask'],
+        'augmentation_type': kind,
+    }
+    return {**{k: v for k, v in batch.items() if k != 'noise'}, **fields}
+
+
+def unchanged(rng: jax.Array, batch: dict, *, n_classes: int) -> dict:
+    """The batch as `augment` would return it without doing anything, for inputs that it does not know.
+
+    Args:
+        rng: not used.
+        batch: with 'emotion' int [B], −1 = none, and 'length' [B].
+        n_classes: K.
+
+    Returns:
+        The batch with 'emotion' float [B, K], 'emotion_mask' bool [B] and 'augmentation_type' int32 [B], all 0.
+    """
+    del rng
+    return batch | {
+        'emotion': jax.nn.one_hot(batch['emotion'], n_classes),
+        'emotion_mask': batch['emotion'] >= 0,
+        'augmentation_type': jnp.zeros_like(batch['length']),
+    }

@@ -1,0 +1,299 @@
+"""The augmentations themselves: what each does to a batch of raw natural-log mel [B, T, F].
+
+An operation is a function `name(keys, batch, *arguments) -> changed fields`, applied to the whole batch
+as if every utterance had drawn it; `augment.augment` keeps its result for those that did. Adding an
+augmentation = adding one function here and its line in `OPERATIONS`.
+
+The batch holds, beside the fields of `augment.augment`: 'source' [B, T_in, F] and 'source_length' [B],
+what the host delivered; 'texture' and 'background' [B, T, F], see `mel.noise_texture` and
+`mel.background`; 'bands', see `mel.mel_bands`; 'floor', log of the front end's floor; 'partner_shift' [];
+'axis_name'.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy
+from jax import lax
+
+from ser_jax.models.layers import frames_mask
+from ser_jax.transforms.mel_noise import DB, active_level
+
+_FILTER_BANDS = (3, 4, 5)  # as many bands as a filter may have
+_STOPPED_DB = (20.0, 60.0)  # attenuation outside a limited band
+
+# The operations: name -> (test of its arguments, which numbers they must be).
+OPERATIONS = {
+    'speed': (lambda lowest, highest: 0.5 <= lowest <= highest <= 2, '0.5 ≤ lowest ≤ highest ≤ 2'),
+    'mixup': (lambda alpha: alpha > 0, 'alpha must be above 0'),
+    'spec_mask': (
+        lambda masks, time_share, band_share: (
+            type(masks) is int and masks >= 1 and 0 <= time_share <= 1 and 0 <= band_share <= 1
+        ),
+        'a whole number of masks from 1, and shares from 0 to 1',
+    ),
+    'noise': (
+        lambda lowest_snr, highest_snr: lowest_snr <= highest_snr,
+        'lowest ≤ highest SNR, in dB',
+    ),
+    'gain': (lambda lowest, highest: -60 <= lowest <= highest <= 60, '-60 ≤ lowest ≤ highest ≤ 60'),
+    'filter_augment': (lambda largest: 0 < largest <= 60, 'largest in dB, above 0, at most 60'),
+    'band_limit': (lambda low, high: 20 <= low < high <= 8000, '20 ≤ low < high ≤ 8000, in Hz'),
+}
+
+
+def speed(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
+    """Plays each utterance faster or slower by a factor in [lowest, highest], as resampling does.
+
+    Time is compressed and the spectrum stretched by the same factor: band centres f read at f / factor
+    (linear in log-mel on both axes; beyond the ends the spectrum is mirrored). Ko et al. 2015.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        lowest: factor, 1 = unchanged.
+        highest: factor.
+
+    Returns:
+        New 'log_mel', 'clean_log_mel'.
+    """
+    draw = functools.partial(jax.random.uniform, shape=(2,))
+    uniform = jax.vmap(draw)(keys)
+    factor = lowest * (highest / lowest) ** uniform[:, 0]
+    frames, n_bands = batch['log_mel'].shape[1:]
+    room = jnp.maximum(batch['source_length'] - batch['length'] * factor, 0.0)
+    position = (uniform[:, 1] * room)[:, None] + jnp.arange(frames) * factor[:, None]
+    final = batch['source_length'][:, None] - 1
+    position = jnp.clip(position, 0.0, jnp.maximum(final, 0))
+    before = jnp.floor(position).astype(jnp.int32)
+    between = (position - before)[..., None]
+    x = rows(batch['source'], before) * (1.0 - between)
+    x = x + rows(batch['source'], jnp.minimum(before + 1, final)) * between
+
+    bands = batch['bands']
+    index = jnp.interp(bands.centres / factor[:, None], bands.extended, bands.extended_index)
+    index = jnp.abs(index)
+    index = (n_bands - 1) - jnp.abs((n_bands - 1) - index)
+    hats = jax.nn.relu(1.0 - jnp.abs(index[:, :, None] - jnp.arange(n_bands)))  # [B, F_out, F_in]
+    x = jnp.einsum('btf,bgf->btg', x, hats, precision=lax.Precision.HIGHEST)
+    # The same energy spread over a spectrum `factor` times as wide.
+    x = jnp.maximum(x - jnp.log(factor)[:, None, None], batch['floor'])
+    x = jnp.logaddexp(x, batch['background'])
+    return {'log_mel': x, 'clean_log_mel': x}
+
+
+def mixup(keys: jax.Array, batch: dict, alpha: float) -> dict:
+    """Mixes each utterance with another of the global batch (Zhang et al. 2018, arXiv 1710.09412).
+
+    The larger share is always the utterance's own; the partner is repeated to the utterance's length. The
+    emotion target is mixed likewise, and masked if either emotion is unknown.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        alpha: of Beta(alpha, alpha), from which the share is drawn.
+
+    Returns:
+        New 'log_mel', 'clean_log_mel', 'emotion', 'emotion_mask'.
+    """
+    grid = np.linspace(0.0, 1.0, 513)
+    quantiles = jnp.asarray(scipy.special.betaincinv(alpha, alpha, grid), jnp.float32)
+    uniform = jax.vmap(jax.random.uniform)(keys)
+    share = jnp.interp(uniform, jnp.asarray(grid, jnp.float32), quantiles)
+    share = jnp.maximum(share, 1.0 - share)
+
+    fields = {k: batch[k] for k in ('clean_log_mel', 'length', 'emotion', 'emotion_mask')}
+    size, first, everyone = batch['length'].shape[0], 0, batch['length'].shape[0]
+    if batch['axis_name'] is not None:
+        axis = batch['axis_name']
+        fields = jax.tree.map(lambda x: lax.all_gather(x, axis, tiled=True), fields)
+        first, everyone = lax.axis_index(axis) * size, fields['length'].shape[0]
+    shift = batch['partner_shift'] % max(everyone - 1, 1) + (everyone > 1) * 1
+    row = (first + jnp.arange(size) + shift) % everyone
+    partner = jax.tree.map(lambda x: x[row], fields)
+    repeated = jnp.arange(batch['clean_log_mel'].shape[1]) % partner['length'][:, None]
+    other = rows(partner['clean_log_mel'], repeated)
+
+    mix = lambda a, b, s: s * a + (1.0 - s) * b
+    x = mix(batch['clean_log_mel'], other, share[:, None, None])
+    return {
+        'log_mel': x,
+        'clean_log_mel': x,
+        'emotion': mix(batch['emotion'], partner['emotion'], share[:, None]),
+        'emotion_mask': batch['emotion_mask'] & partner['emotion_mask'],
+    }
+
+
+def spec_mask(
+    keys: jax.Array, batch: dict, masks: int, time_share: float, band_share: float
+) -> dict:
+    """SpecAugment-style masks in time and frequency (Park et al. 2019, arXiv 1904.08779).
+
+    A masked cell holds the utterance's own mean of the band with the fluctuation of noise, so that
+    neither zeros nor constants tell where the mask is.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        masks: number of time masks, and of frequency masks.
+        time_share: longest time mask as a share of the utterance's length.
+        band_share: widest frequency mask as a share of the bands.
+
+    Returns:
+        New 'log_mel'; the clean one stays.
+    """
+    x = batch['log_mel']
+    frames, n_bands = x.shape[1:]
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (4, masks)))(keys)
+    length = batch['length'][:, None].astype(jnp.float32)
+
+    def hidden(size, axis_length, where):  # [B, masks] sizes and starts -> bool [B, n]
+        start = where * (axis_length - size)
+        steps = jnp.arange(frames if axis_length is length else n_bands)[:, None]
+        inside = (steps >= start[:, None]) & (steps < (start + size)[:, None])
+        return jnp.any(inside, axis=-1)
+
+    in_time = hidden(uniform[:, 0] * time_share * length, length, uniform[:, 1])
+    in_bands = hidden(uniform[:, 2] * band_share * n_bands, float(n_bands), uniform[:, 3])
+    covered = in_time[:, :, None] | in_bands[:, None, :]
+    real = frames_mask(batch['length'], frames)[..., None]
+    mean = jnp.sum(x * real, 1, keepdims=True) / batch['length'][:, None, None]
+    # Another part of the random field than the background's, and above floor and background like all else.
+    fill = jnp.maximum(mean + jnp.roll(batch['texture'], frames // 2, axis=1), batch['floor'])
+    return {'log_mel': jnp.where(covered, jnp.logaddexp(fill, batch['background']), x)}
+
+
+def noise(keys: jax.Array, batch: dict, lowest_snr: float, highest_snr: float) -> dict:
+    """Adds noise in the mel-power domain at a random SNR over the active part of the utterance.
+
+    Without a noise corpus the noise is coloured, from white to brown (spectrum 1 / f^0…2), and fluctuates
+    from frame to frame as a mel spectrogram of real noise does.
+
+    Args:
+        keys: [B].
+        batch: see `augment`; 'noise' [B, T_in, F] if there is a noise corpus.
+        lowest_snr: dB.
+        highest_snr: dB.
+
+    Returns:
+        New 'log_mel'; the clean one stays.
+    """
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(keys)
+    frames = batch['log_mel'].shape[1]
+    bands = batch['bands']
+    if 'noise' in batch:
+        sound = batch['noise'][:, :frames]
+    else:
+        # Another part of the random field than the background's.
+        sound = jnp.roll(batch['texture'], frames // 2, axis=1)
+        slope = 2.0 * uniform[:, 1]
+        sound = sound - slope[:, None, None] * jnp.log(bands.centres / 1000.0)
+    sound_level = active_level(sound, batch['length'], bands)
+    level = active_level(batch['clean_log_mel'], batch['length'], bands)
+    snr = lowest_snr + (highest_snr - lowest_snr) * uniform[:, 0]
+    gain = level - sound_level - snr * DB
+    return {'log_mel': jnp.logaddexp(batch['log_mel'], sound + gain[:, None, None])}
+
+
+def gain(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
+    """Makes each utterance louder or softer, background and all, as another distance or microphone does.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        lowest: dB.
+        highest: dB.
+
+    Returns:
+        New 'log_mel', 'clean_log_mel' (what is reconstructed is as loud as what is heard) and 'background'.
+    """
+    draw = lambda key: jax.random.uniform(key, (1, 1), minval=lowest, maxval=highest)
+    return _amplified(batch, jax.vmap(draw)(keys), 'log_mel', 'clean_log_mel', 'background')
+
+
+def filter_augment(keys: jax.Array, batch: dict, largest: float) -> dict:
+    """Filters each utterance as another room, microphone or channel might (Nam et al. 2022, arXiv 2110.03282).
+
+    FilterAugment of the linear type, as its authors' code has it: three to five bands of random widths, each of at least
+    six of the mel bands, gains at their edges, linear in between.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        largest: the gains are uniform in ± this, dB.
+
+    Returns:
+        New 'log_mel' and 'background'; the clean one stays.
+    """
+    last = batch['log_mel'].shape[-1] - 1.0
+    at = jnp.arange(last + 1)
+    narrowest = min(6.0, last / _FILTER_BANDS[-1])
+
+    def curve(key):
+        which, *keys = jax.random.split(key, 3)
+        positions = jax.random.uniform(keys[0], (_FILTER_BANDS[-1] - 1,))
+        gains = jax.random.uniform(
+            keys[1], (_FILTER_BANDS[-1] + 1,), minval=-largest, maxval=largest
+        )
+        curves = []
+        for bands in _FILTER_BANDS:
+            spare = last - bands * narrowest
+            inner = jnp.sort(positions[: bands - 1]) * spare + narrowest * np.arange(1, bands)
+            edges = jnp.concatenate([jnp.zeros(1), inner, jnp.full(1, last)])
+            curves.append(jnp.interp(at, edges, gains[: bands + 1]))
+        return jnp.stack(curves)[jax.random.randint(which, (), 0, len(curves))]
+
+    return _amplified(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
+
+
+def band_limit(keys: jax.Array, batch: dict, low: float, high: float) -> dict:
+    """Passes a band of each utterance only, as telephones, codecs and cheap microphones do.
+
+    The edges are uniform over the mel bands, each falls within one of them, and what lies outside is attenuated by 20 to
+    60 dB. It may sink to the floor of the front end, as behind a telephone: the one augmentation whose type the floor tells.
+
+    Args:
+        keys: [B].
+        batch: see `augment`.
+        low: the lower edge lies between the lowest band and this, Hz.
+        high: the upper edge lies between this and the highest band, Hz.
+
+    Returns:
+        New 'log_mel' and 'background'; the clean one stays.
+    """
+    hertz = batch['bands'].centres
+    band = np.arange(len(hertz))
+    highest_lower, lowest_upper = (np.interp(edge, hertz, band) for edge in (low, high))
+
+    def curve(key):
+        lower, upper, depth = jax.random.uniform(key, (3,))
+        lower, upper = lower * highest_lower, lowest_upper + upper * (band[-1] - lowest_upper)
+        outside = jnp.maximum(lower - band, band - upper)
+        attenuation = _STOPPED_DB[0] + depth * (_STOPPED_DB[1] - _STOPPED_DB[0])
+        return -attenuation * jnp.clip(outside, 0, 1)
+
+    return _amplified(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
+
+
+def _amplified(batch: dict, decibels: jax.Array, *fields: str) -> dict:
+    """Log-mels as if the sound had been louder before the front end added its floor."""
+    floor = jnp.exp(batch['floor'])
+    factor = jnp.exp(DB * decibels)
+    power = lambda x: jnp.maximum(jnp.exp(x) - floor, 0.0) * factor
+    return {name: jnp.log(power(batch[name]) + floor) for name in fields}
+
+
+def rows(x: jax.Array, index: jax.Array) -> jax.Array:
+    """Picks frames.
+
+    Args:
+        x: [B, T, F].
+        index: int [B, N], clipped to the array.
+
+    Returns:
+        [B, N, F].
+    """
+    index = jnp.clip(index, 0, x.shape[1] - 1)
+    return jnp.take_along_axis(x, index[:, :, None], axis=1)

@@ -1,0 +1,151 @@
+"""Audio files of every kind, whole and broken."""
+
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser_jax.audio.reading import AudioError, read_audio, unusable
+
+
+def tone(rate, seconds=0.5, hertz=440.0, level=0.4):
+    """float64 [S]."""
+    return level * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)
+
+
+def test_16_bit_mono_comes_back_bit_for_bit(tmp_path):
+    samples = np.random.default_rng(0).integers(-32768, 32768, 5000).astype(np.int16)
+    for ending in ('wav', 'flac'):
+        path = tmp_path / f'a.{ending}'
+        soundfile.write(path, samples, 16000, subtype='PCM_16')
+        result = read_audio(path)
+        assert result.dtype == np.int16
+        assert np.array_equal(result, samples)
+
+
+@pytest.mark.parametrize('rate', [8000, 22050, 44100, 48000])
+def test_rates(tmp_path, rate):
+    soundfile.write(tmp_path / 'a.wav', tone(rate), rate)
+    result = read_audio(tmp_path / 'a.wav') / 32768
+    assert abs(len(result) - 8000) <= 2
+    middle = slice(1000, 7000)
+    np.testing.assert_allclose(result[middle], tone(16000)[: len(result)][middle], atol=2e-3)
+
+
+def test_channels_are_averaged(tmp_path):
+    left, right = tone(16000, hertz=300), tone(16000, hertz=900)
+    soundfile.write(tmp_path / 'a.wav', np.stack([left, right, 0 * left], 1), 16000)
+    expected = (left + right) / 3 * 32768
+    assert np.abs(read_audio(tmp_path / 'a.wav') - expected).max() < 2
+
+
+@pytest.mark.parametrize(
+    ('ending', 'subtype', 'tolerance'),
+    [
+        ('wav', 'PCM_U8', 0.01),
+        ('wav', 'PCM_24', 1e-4),
+        ('wav', 'FLOAT', 1e-4),
+        ('ogg', 'VORBIS', 0.05),
+        ('mp3', 'MPEG_LAYER_III', 0.05),
+    ],
+)
+def test_kinds(tmp_path, ending, subtype, tolerance):
+    path = tmp_path / f'a.{ending}'
+    soundfile.write(path, tone(16000), 16000, subtype=subtype)
+    result = read_audio(path) / 32768
+    assert abs(np.sqrt((result**2).mean()) - 0.4 / np.sqrt(2)) < tolerance
+
+
+def test_too_loud_floats_are_clipped_not_wrapped(tmp_path):
+    soundfile.write(tmp_path / 'a.wav', tone(16000, level=1.9), 16000, subtype='FLOAT')
+    result = read_audio(tmp_path / 'a.wav')
+    assert result.max() == 32767
+    assert result.min() == -32768
+    assert np.abs(np.diff(result.astype(int))).max() < 20000
+
+
+def write_broken(path, kind):
+    """A file that cannot be used, and part of the reason that must be given."""
+    soundfile.write(path, tone(16000), 16000)
+    whole = path.read_bytes()
+    if kind == 'missing':
+        path.unlink()
+    elif kind == 'empty':
+        path.write_bytes(b'')
+    elif kind == 'truncated':
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == 'garbage':
+        path.write_bytes(b'<html>404 not found</html>' * 20)
+    elif kind == 'header only':
+        soundfile.write(path, np.zeros(0), 16000)
+    elif kind == 'not a number':
+        soundfile.write(path, np.full(8000, np.nan), 16000, subtype='FLOAT')
+    elif kind == 'folder':
+        path.unlink()
+        path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'reason'),
+    [
+        ('missing', 'no such file'),
+        ('empty', 'empty'),
+        ('truncated', 'truncated'),
+        ('garbage', 'cannot be decoded'),
+        ('header only', 'no samples'),
+        ('not a number', 'not finite'),
+        ('folder', 'no such file'),
+    ],
+)
+def test_broken_files_say_why(tmp_path, kind, reason):
+    path = tmp_path / 'broken.wav'
+    write_broken(path, kind)
+    with pytest.raises(AudioError, match=reason) as caught:
+        read_audio(path)
+    assert 'broken.wav' in str(caught.value)
+    assert '\n' not in str(caught.value)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.reason, str(again)) == (caught.value.reason, str(caught.value))
+
+
+@pytest.mark.parametrize('size', [0, 0xFFFFFFFF, 0x7FFFFFFF])
+def test_headers_of_streaming_writers_are_no_truncation(tmp_path, size):
+    path = tmp_path / 'streamed.wav'
+    soundfile.write(path, tone(16000), 16000)
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + struct.pack('<I', size) + data[8:])
+    assert len(read_audio(path)) == 8000
+
+
+def test_unusable():
+    speech = np.round(tone(16000) * 32767).astype(np.int16)
+    assert unusable(speech) is None
+    assert unusable(speech[:1599]).startswith('too short (0.10 s')
+    assert unusable(np.zeros(16000, np.int16)) == 'silent'
+    assert unusable(np.full(16000, -32768, np.int16)) is None
+
+
+def test_reading_piece_by_piece_is_reading_at_once(tmp_path, monkeypatch):
+    import soxr
+
+    monkeypatch.setattr('ser_jax.audio.reading._BLOCK', 1 << 12)
+    stereo = np.random.default_rng(0).normal(0, 0.1, (30000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / 'a.wav', stereo, 44100, subtype='FLOAT')
+    whole = soxr.resample(stereo.mean(1), 44100, 16000, quality='HQ')
+    expected = np.rint(whole * 32768).astype(np.int16)
+    np.testing.assert_array_equal(read_audio(tmp_path / 'a.wav'), expected)
+
+
+@pytest.mark.parametrize('rate', [1, 999, 900_000])
+def test_the_header_of_a_damaged_file(tmp_path, rate):
+    soundfile.write(tmp_path / 'a.wav', tone(16000), rate)
+    with pytest.raises(AudioError, match=f'its header says {rate} samples a second'):
+        read_audio(tmp_path / 'a.wav')
+
+
+def test_without_a_header(tmp_path):
+    (tmp_path / 'a.raw').write_bytes(bytes(1000))
+    with pytest.raises(AudioError, match='no header'):
+        read_audio(tmp_path / 'a.raw')

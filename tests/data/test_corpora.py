@@ -1,0 +1,187 @@
+"""Opening corpora, and the real ones where they are at hand."""
+
+import os
+import pathlib
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser_jax.audio.log_mel import FrontEnd, log_mel
+from ser_jax.data import corpora
+from ser_jax.data.corpora import EMOTIONS, GENDERS, corpus_folder, default_manual_dir, open_corpus
+from ser_jax.runtime.errors import UserError
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Folder of a csv corpus of three beeps."""
+    folder = tmp_path / 'manual' / 'mine'
+    folder.mkdir(parents=True)
+    rows = ['file,emotion,speaker']
+    for number, emotion in enumerate(('happy', 'sad', 'angry')):
+        time = np.arange(6000 + 800 * number) / 16000
+        soundfile.write(folder / f'{number}.wav', 0.3 * np.sin(2e3 * time), 16000)
+        rows.append(f'{number}.wav,{emotion},s{number}')
+    (folder / 'metadata.csv').write_text('\n'.join(rows))
+    return folder
+
+
+def test_records_of_another_kind_are_told_from_none(tmp_path, beeps, monkeypatch):
+    monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
+    records = tmp_path / 'records'
+    name = 'csv_corpus/beeps/log_mel'  # its waveforms another test may have made
+    shutil.copytree(f'{beeps["data_dir"]}/{name}', records / name)
+    with pytest.raises(UserError, match=r'prepared as log_mel only.*--representation=waveform'):
+        open_corpus('csv_corpus/beeps', data_dir=records, representation='waveform')
+
+
+def test_vocabulary_is_the_designs():
+    assert ' '.join(EMOTIONS) == (
+        'neutral calm happy sad angry fearful disgusted surprised bored excited frustrated other'
+    )
+    assert GENDERS == ('female', 'male')
+
+
+def test_places(monkeypatch):
+    monkeypatch.setenv('SER_JAX_MANUAL_DIR', '/corpora')
+    assert default_manual_dir('emodb') == pathlib.Path('/corpora/emodb')
+    assert default_manual_dir('csv_corpus/mine') == pathlib.Path('/corpora/mine')
+    monkeypatch.delenv('SER_JAX_MANUAL_DIR')
+    assert default_manual_dir('emodb') is None
+    monkeypatch.setenv('HOME', '/home/me')
+    folder = corpus_folder('csv_corpus/mine', data_dir=None, representation='log_mel')
+    assert str(folder) == '/home/me/.cache/ser_jax/records/csv_corpus/mine/log_mel/1.0.0'
+    with pytest.raises(UserError, match=r'representation .mfcc.: one of log_mel, waveform'):
+        corpus_folder('emodb', data_dir=None, representation='mfcc')
+
+
+def test_prepared_at_first_use_from_the_environment(tmp_path, monkeypatch, mine, capsys):
+    monkeypatch.setenv('SER_JAX_MANUAL_DIR', str(mine.parent))
+    corpus = open_corpus('csv_corpus/mine', data_dir=tmp_path / 'records')
+    assert 'preparing csv_corpus/mine' in capsys.readouterr().err
+    again = open_corpus('csv_corpus/mine', data_dir=tmp_path / 'records')
+    assert capsys.readouterr().err == ''
+    assert again.metadata == corpus.metadata
+    source = pickle.loads(pickle.dumps(again.source()))
+    assert len(source) == len(again) == 3
+    assert source[np.int64(1)].shape == (1 + 6800 // 160, 80)
+    assert source[1].dtype == np.float32
+
+
+def test_corpus_hash_is_of_the_content(tmp_path, mine):
+    """The same recordings and labels have the same hash wherever they lie; another label, another hash."""
+    hashes = []
+    for name in ('one', 'two', 'three'):
+        if name == 'three':
+            table = mine / 'metadata.csv'
+            table.write_text(table.read_text().replace('sad', 'bored'))
+        corpus = open_corpus('csv_corpus/mine', data_dir=tmp_path / name, manual_dir=mine)
+        hashes.append(corpus.metadata['corpus_hash'])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_other_front_end_names_both(tmp_path, mine):
+    open_corpus('csv_corpus/mine', data_dir=tmp_path, manual_dir=mine)
+    with pytest.raises(
+        UserError, match=r'hop_length=160, n_mels=80, but hop_length=128, n_mels=64'
+    ):
+        open_corpus(
+            'csv_corpus/mine', data_dir=tmp_path, front_end=FrontEnd(n_mels=64, hop_length=128)
+        )
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        (
+            'emo-db',
+            "unknown corpus 'emo-db': one of crema_d, csv_corpus/<name>, demand, demo_speech, emodb, esc10, folder/<name>",
+        ),
+        ('csv_corpus/none', 'csv_corpus/none is not prepared and not here: it needs a folder'),
+        ('csv_corpus/', 'unknown corpus'),
+    ],
+)
+def test_missing_corpora_say_what_to_do(tmp_path, monkeypatch, name, words):
+    monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
+    with pytest.raises(UserError, match=words) as caught:
+        open_corpus(name, data_dir=tmp_path / 'records')
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'records').exists()
+
+
+@pytest.mark.parametrize('file', ['index.npz', 'metadata.json'])
+def test_damaged_index(tmp_path, mine, file):
+    corpus = open_corpus('csv_corpus/mine', data_dir=tmp_path, manual_dir=mine)
+    content = (corpus.path / file).read_bytes()
+    (corpus.path / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match='is damaged'):
+        open_corpus('csv_corpus/mine', data_dir=tmp_path)
+
+
+REAL = os.environ.get('SER_JAX_MANUAL_DIR', '')
+needs = lambda name: pytest.mark.skipif(
+    not (pathlib.Path(REAL) / name).is_dir() or not REAL,
+    reason=f'real audio: set SER_JAX_MANUAL_DIR to a folder with {name}/',
+)
+
+
+@pytest.fixture(scope='module')
+def records(tmp_path_factory):
+    return tmp_path_factory.mktemp('records')
+
+
+@needs('emodb')
+def test_real_emodb(records):
+    corpus = open_corpus('emodb', data_dir=records)
+    names = np.array([EMOTIONS[code] for code in corpus.index['emotion']])
+    counts = {name: int((names == name).sum()) for name in corpus.metadata['labels']}
+    assert counts == {'angry': 127, 'happy': 71, 'neutral': 79, 'sad': 62}
+    assert sum(counts.values()) == 339
+    assert corpus.metadata['missing'] == 535 - len(corpus)
+    assert corpus.metadata['skipped'] == []
+    task = np.isin(names, corpus.metadata['labels'])
+    assert len(set(corpus.index['speaker'][task])) == 10
+    men = set(corpus.index['speaker'][corpus.index['gender'] == 1])
+    assert men == {f'emodb/{n}' for n in ('03', '10', '11', '12', '15')}
+    assert len(set(corpus.index['audio_sha256'])) == len(corpus)
+    _check_audio(corpus, pathlib.Path(REAL) / 'emodb')
+
+
+@needs('ravdess')
+def test_real_ravdess(records):
+    corpus = open_corpus('ravdess', data_dir=records)
+    assert len(corpus) == 1440
+    counts = np.bincount(corpus.index['emotion'], minlength=len(EMOTIONS))
+    assert counts.tolist() == [96] + [192] * 7 + [0] * 4
+    speakers, each = np.unique(corpus.index['speaker'], return_counts=True)
+    assert len(speakers) == 24
+    assert set(each) == {60}
+    assert (corpus.index['gender'] == 1).sum() == 720
+    assert (corpus.metadata['published'], corpus.metadata['missing']) == (1440, 0)
+    assert any('03-01-03-01-02-02-07' in note for note in corpus.metadata['notes'])
+    assert len(set(corpus.index['audio_sha256'])) == 1439
+    _check_audio(corpus, pathlib.Path(REAL) / 'ravdess')
+
+
+def _check_audio(corpus, folder):
+    """Records equal the front end applied to the owner's files, read straight with soundfile."""
+    source = corpus.source()
+    for row in range(0, len(corpus), len(corpus) // 7):
+        [path] = folder.glob(f'{corpus.index["id"][row]}.*')
+        samples, rate = soundfile.read(path, dtype='int16')
+        if rate != 16000 or samples.ndim > 1:
+            continue
+        # BLAS may add in another order in another process.
+        np.testing.assert_allclose(source[row], log_mel(samples), rtol=0, atol=1e-4)
+        assert corpus.index['frames'][row] == 1 + len(samples) // 160
+        assert corpus.index['duration'][row] == pytest.approx(len(samples) / 16000)
+
+
+def test_the_index_is_read_without_tfds(tmp_path, mine, monkeypatch):
+    """Folds, leak check and normalisation must not wait for TFDS."""
+    open_corpus('csv_corpus/mine', data_dir=tmp_path, manual_dir=mine)
+    monkeypatch.setitem(__import__('sys').modules, 'tensorflow_datasets', None)
+    assert len(corpora.open_corpus('csv_corpus/mine', data_dir=tmp_path)) == 3

@@ -1,0 +1,414 @@
+"""The table of a grid, from made-up results: seeds joined, variants compared, everything said."""
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+import statistics
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from conftest import ROOT, load
+from test_grid_plan import plan
+
+from ser_jax.evaluation import summary as evaluation
+from ser_jax.grid import rows as grid_rows
+from ser_jax.grid import tables
+from ser_jax.metrics import significance
+from ser_jax.runs.predictions import Predictions, write_predictions
+from ser_jax.runtime.errors import UserError
+
+LABELS = ['angry', 'happy', 'sad']
+
+
+def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
+    """Writes a card and predictions of a run that gets `hits` of the utterances of each class right."""
+    labels = np.arange(n) % 3
+    said = np.where(np.arange(n) // 3 < hits, labels, (labels + 1) % 3)
+    predictions = Predictions(
+        id=[f'u{i:02d}' for i in range(n)],
+        fold=['fold_01'] * n,
+        speaker=[f'c/{i // 3}' for i in range(n)],
+        label=labels,
+        probabilities=np.eye(3)[said],
+    )
+    folder = workdir / run.folder
+    for condition in conditions:
+        write_predictions(folder / f'predictions/{condition}.csv', predictions, LABELS)
+    summary = evaluation.summarise(predictions, LABELS, n_bootstrap=200)
+    card = evaluation.result_card(
+        **{
+            'system': run.variant,
+            'config_hash': '1',
+            'config': {},
+            'corpus': 'c',
+            'trained_on': ['c'],
+            'corpus_hash': '2',
+            'synthetic': True,
+            'labels': LABELS,
+            'tasks': {'emotion': LABELS},
+            'protocol': 'speaker_folds(4)',
+            'n_folds': (1, 4),
+            'environment': {'commit': 'abc', 'versions': {}, 'device': '1 × cpu'},
+            'seed': run.seed,
+            'n_params': 1,
+            'conditions': dict.fromkeys(conditions, summary),
+            'leak_check': {'scripts': 0},
+            'cost': {'train_seconds': 10.0 + 10 * run.seed},
+            **fields,
+        }
+    )
+    evaluation.write_json(folder / 'results.json', card)
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    return plan(
+        tmp_path,
+        settings={'s': {'argument': 'demo_speech'}, 't': {'argument': 'emodb'}},
+        variants={
+            'base': {'argument': 'single_task'},
+            'full': {},
+            'half': {'argument': 'augment_only'},
+        },
+        seeds=(0, 1),
+        baseline='base',
+    )
+
+
+def test_a_row_joins_its_seeds_and_is_compared_with_the_baseline(tmp_path, made):
+    hits = {'base': 3, 'full': 7, 'half': 5}
+    for one in made.runs:
+        fake_result(tmp_path, one, hits[one.variant] + one.seed)
+    rows = grid_rows.make_rows(made, tmp_path)
+    assert [(row['setting'], row['variant']) for row in rows] == [
+        (setting, variant) for setting in 'st' for variant in ('base', 'full', 'half')
+    ]
+    base, full, half = rows[:3]
+    assert full['uar'] == pytest.approx((7 / 8 + 1) / 2)
+    assert full['uar_std'] == pytest.approx(statistics.stdev([7 / 8, 1]))
+    assert full['seeds'] == [0, 1]
+    assert full['train_seconds'] == 15
+    assert full['chance'] == pytest.approx(1 / 3)
+    cards = [json.loads((tmp_path / f's/full/seed{k}/results.json').read_text()) for k in (0, 1)]
+    lower = [card['conditions']['clean']['uar_ci95'][0] for card in cards]
+    assert full['uar_low'] == pytest.approx(statistics.mean(lower))
+
+    assert base['difference'] is base['p'] is base['p_holm'] is None
+    assert full['difference'] == pytest.approx(full['uar'] - base['uar'])
+    assert full['difference_low'] < full['difference'] < full['difference_high']
+    assert 0 < full['p'] < half['p'] < 1
+    family = [row['p'] for row in rows if row['p'] is not None]
+    assert len(family) == 4
+    expected = significance.holm(family)
+    assert [row['p_holm'] for row in rows if row['p'] is not None] == pytest.approx(list(expected))
+
+    each = dataclasses.replace(made, family='condition')
+    expected = [*significance.holm(family[:2]), *significance.holm(family[2:])]
+    rows = grid_rows.make_rows(each, tmp_path)
+    assert [row['p_holm'] for row in rows if row['p'] is not None] == pytest.approx(expected)
+    for grid, words in ((made, 'of this table (4)'), (each, 'under the same condition, .* (2)')):
+        tables.write_tables(rows, grid, 'finished', tmp_path / grid.family)
+        text = (tmp_path / grid.family / 'table.md').read_text()
+        least = min(len(some) * some[0]['smallest_p'] for some in grid_rows.families(rows, grid))
+        assert re.search(f'every comparison {words.replace("(", "[(]").replace(")", "[)]")}', text)
+        assert f'never below {least:.2g}' in text
+
+
+def test_the_order_of_the_utterances_plays_no_part(tmp_path, made):
+    for one in made.runs:
+        fake_result(tmp_path, one, 3 if one.variant == 'base' else 6)
+    before = grid_rows.make_rows(made, tmp_path)
+    path = tmp_path / 's/full/seed0/predictions/clean.csv'
+    header, *lines = path.read_text().splitlines(keepends=True)
+    path.write_text(''.join([header, *lines[::-1]]))
+    assert grid_rows.make_rows(made, tmp_path) == before
+
+
+def test_other_utterances_are_not_compared(tmp_path, made):
+    for one in made.runs:
+        fake_result(tmp_path, one, 4, n=24 if one.variant != 'full' else 21)
+    _, full, half = grid_rows.make_rows(made, tmp_path)[:3]
+    assert full['difference'] is full['p'] is None
+    assert 'other utterances' in full['not_compared']
+    assert half['difference'] == 0
+    tables.write_tables([full, half], made, '', tmp_path)
+    *_, last = (tmp_path / 'table.md').read_text().splitlines()
+    assert last.startswith('- Not compared: s, full, clean: ')
+
+
+def test_runs_of_other_code_are_named_by_their_folders_in_the_grid(tmp_path, made):
+    for one in made.runs:
+        commit = 'def' if one.seed and one.variant != 'half' else 'abc'
+        environment = {'commit': commit, 'versions': {}, 'device': '1 × cpu'}
+        fake_result(tmp_path, one, 4, environment=environment)
+    _, full, half = grid_rows.make_rows(made, tmp_path)[:3]
+    assert full['warnings'] == []  # the baseline's seeds are of the same two
+    expected = 'the runs differ in commit: abc (s/half/seed0), def (s/base/seed1)'
+    assert half['warnings'] == [expected]
+
+
+def test_the_picture_of_matrices_leaves_the_baseline_to_the_differences(
+    tmp_path, made, monkeypatch
+):
+    for one in made.runs:
+        fake_result(tmp_path, one, 4, conditions=('cross_c',))
+    drawn = []
+    monkeypatch.setattr(tables, 'draw_matrices', lambda *arguments: drawn.append(arguments))
+    for grid in (made, dataclasses.replace(made, baseline=None)):
+        tables.write_tables(grid_rows.make_rows(grid, tmp_path), grid, 'done', tmp_path)
+        text = (tmp_path / 'matrix.md').read_text()
+        assert all(f'**{name}, as it is**' in text for name in ('base', 'full', 'half'))
+    (some, title, _), (every, untitled, _) = drawn
+    assert [name for name, _ in some] == ['full', 'half']
+    assert [name for name, _ in every] == ['base', 'full', 'half']
+    assert title.endswith('done; differences to base')
+    assert untitled.endswith('done')
+
+
+def test_the_files_say_everything(tmp_path, made):
+    for one in made.runs[:7]:  # one seed of all, and of one the other
+        fake_result(tmp_path, one, 4, conditions=('clean', 'cross_d'))
+    rows = grid_rows.make_rows(made, tmp_path)
+    assert len(rows) == 12
+    tables.write_tables(rows, made, '7 of 12 runs are finished', tmp_path)
+    lines = (tmp_path / 'table.md').read_text().splitlines()
+    assert '7 of 12 runs are finished' in lines[2]
+    assert 'commit abc' in lines[2]
+    table = [line for line in lines if line.startswith('|')]
+    assert len(table) == 2 + len(rows)
+    for line in table[2:]:
+        assert 'c (SYNTHETIC)' in line
+        protocol = 'trained on c |' if '| cross_d |' in line else 'speaker_folds(4), 1 of 4 folds |'
+        assert f'| {protocol}' in line
+        assert '1 × cpu' in line
+        assert line.count('|') == table[0].count('|')
+    (caption,) = [line for line in lines if 'Holm: p corrected' in line]
+    assert 'validation' not in caption
+    assert '(8), with these speakers never below 0.062' in caption  # 8 × 2 / 2^8
+
+    said = '1 seed against 2: a mean of fewer scatters more, an averaged posterior gains with every seed'
+    assert lines[-1] == f'- s, full; s, half: {said}'
+    for text, row in zip(rows_of(tmp_path / 'table.csv'), rows, strict=True):
+        assert float(text['uar']) == row['uar']
+        assert text['seeds'] == ' '.join(map(str, row['seeds']))
+        assert (text['corpus'], text['synthetic']) == ('c', 'true')
+        assert text['p'] == ('' if row['p'] is None else str(row['p']))
+    assert 'SYNTHETIC' in tables.as_text(rows)
+    image = matplotlib.image.imread(tmp_path / 'table.png')
+    colours = {tuple(pixel) for pixel in (255 * image[..., :3]).astype(int).reshape(-1, 3)}
+    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colours  # every variant is there
+
+
+def test_runs_that_only_validate(tmp_path, made):
+    validation = evaluation.summarise_validation(
+        [{'fold': 'fold_01', 'validation_speakers': ['c/1'], 'n': 9, 'uar': 0.5}]
+    )
+    for one in made.runs:
+        fake_result(tmp_path, one, 4, conditions=(), validation=validation)
+    rows = grid_rows.make_rows(made, tmp_path)
+    assert {(row['condition'], row['uar'], row['n'], row['p']) for row in rows} == {
+        ('validation', 0.5, 9, None)
+    }
+    tables.write_tables(rows, made, '', tmp_path)
+    assert 'no test speaker was read. Difference: ' in (tmp_path / 'table.md').read_text()
+
+
+def test_a_picture_that_nobody_would_look_at_is_not_drawn(tmp_path, made, monkeypatch):
+    for one in made.runs:
+        fake_result(tmp_path, one, 4)
+    rows = grid_rows.make_rows(made, tmp_path)
+    for most, drawn in ((len(rows), True), (len(rows) - 1, False)):
+        monkeypatch.setattr(tables, '_MOST_DRAWN', most)
+        tables.write_tables(rows, made, '', tmp_path)
+        assert (tmp_path / 'table.png').exists() == drawn
+
+
+def test_seeds_of_different_corpora_are_not_joined(tmp_path, made):
+    for one in made.runs:
+        fake_result(tmp_path, one, 4, corpus_hash=str(one.seed))
+    with pytest.raises(UserError, match='s/base: its seeds differ in corpus_hash'):
+        grid_rows.make_rows(made, tmp_path)
+
+
+def test_conditions_with_levels_are_drawn_as_curves(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    asked = ("noise('pink', 5)", "noise('pink', 0)", 'fgsm(0.1)', 'telephone')
+    grid = plan(
+        tmp_path,
+        settings={'s': {'argument': 'demo_speech', 'changes': {'conditions': asked}}},
+        variants={'base': {'argument': 'single_task'}, 'full': {}},
+    )
+    names = ('clean', 'noise_pink_5db', 'noise_pink_0db', 'fgsm_0.1', 'telephone')
+    for one in grid.runs:
+        fake_result(tmp_path, one, 3, conditions=names if one.variant == 'full' else names[:3])
+    rows = grid_rows.make_rows(grid, tmp_path)
+    ((panels, references),) = tables.curves(rows, grid).values()
+    assert references == {'base': 0.375, 'full': 0.375}  # 3 of 8
+    found = {
+        heading: {name: [point[0] for point in points] for name, points in series.items()}
+        for heading, series in panels.items()
+    }
+    assert found == {
+        'pink: SNR, dB': {'base': [0, 5], 'full': [0, 5]},
+        'fgsm: epsilon, standardised log-mel': {'full': [0.1]},
+        'corruption': {'full': ['telephone']},
+    }
+    tables.write_tables(rows, grid, '', tmp_path)
+    text = (tmp_path / 'robustness_s.md').read_text()
+    assert '| SNR, dB | system | clean | 0 | 5 |\n| --- | --- | --- | --- | --- |\n' in text
+    assert '| pink | base | 37.5 | 37.5 | 37.5 |\n| pink | full | 37.5 | 37.5 | 37.5 |\n' in text
+    assert '| fgsm | full | 37.5 | 37.5 |\n' in text
+    image = matplotlib.image.imread(tmp_path / 'robustness_s.png')
+    colours = {tuple(pixel) for pixel in (255 * image[..., :3]).astype(int).reshape(-1, 3)}
+    assert {(0, 114, 178), (213, 94, 0)} <= colours
+    assert not (tmp_path / 'matrix.md').exists()
+
+
+@pytest.fixture
+def store():
+    """The module results/store_grid.py."""
+    return load('results/store_grid.py')
+
+
+def test_tables_are_made_again_of_the_runs_that_are_kept(tmp_path, made, store):
+    workdir, kept = tmp_path / 'work', tmp_path / 'kept'
+    for one in made.runs[:9]:
+        fake_result(workdir, one, 4 + one.seed, conditions=('clean', 'noise_rain_5db'))
+        (workdir / one.folder / 'checkpoints').mkdir()
+    rows = grid_rows.make_rows(made, workdir)
+    tables.write_tables(rows, made, '9 of 12 runs are finished', workdir)
+    store.copy_runs(made, workdir, kept)
+    folder = kept / 's-full-seed1'
+    (folder / 'predictions/gone.csv').touch()  # of an earlier copy
+    (kept / 's-full-seed1.tmp').mkdir()  # of one that was killed
+    store.copy_runs(made, workdir, kept)
+    store.write_tables(made, kept)
+    for name in ('table.md', 'table.csv', 'table.png'):
+        assert (kept / name).read_bytes() == (workdir / name).read_bytes()
+    files = [str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()]
+    assert sorted(files) == [
+        'command.txt',
+        'predictions/clean.csv',
+        'predictions/noise_rain_5db.csv',
+        'results.json',
+    ]
+    command = (folder / 'command.txt').read_text()
+    assert command.startswith('python -m ser_jax.main --config=')
+    assert '--config.seed=1' in command
+    assert '--workdir' not in command
+    assert not list(kept.glob('*.tmp'))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def without_a_line(path):
+    path.write_text(''.join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+@pytest.mark.parametrize(
+    ('name', 'damage', 'message'),
+    [
+        ('results.json', cut, 'results.json is not what ser_jax writes'),
+        ('predictions/clean.csv', Path.unlink, 'cannot read predictions from'),
+        ('predictions/clean.csv', cut, 'cannot read predictions from'),
+        ('predictions/clean.csv', without_a_line, 'clean.csv has 23 utterances, results.json 24'),
+    ],
+)
+def test_a_damaged_run_is_neither_kept_nor_told(tmp_path, made, store, name, damage, message):
+    workdir, kept = tmp_path / 'work', tmp_path / 'kept'
+    for one in made.runs:
+        fake_result(workdir, one, 4)
+    store.copy_runs(made, workdir, kept)
+    store.write_tables(made, kept)
+    before = {path: path.read_bytes() for path in kept.rglob('*') if path.is_file()}
+    damage(workdir / made.runs[-1].folder / name)
+    with pytest.raises(UserError, match=re.escape(message)):
+        store.copy_runs(made, workdir, kept)
+    assert {path: path.read_bytes() for path in kept.rglob('*') if path.is_file()} == before
+    damage(kept / 't-half-seed1' / name)
+    with pytest.raises(UserError, match=re.escape(message)):
+        store.write_tables(made, kept)
+    (kept / 't-half-seed1/results.json').unlink(missing_ok=True)
+    with pytest.raises(UserError, match='t-half-seed1 holds no results'):
+        store.write_tables(made, kept)
+    assert (kept / 'table.md').read_bytes() == before[kept / 'table.md']
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'config': {'steps': 399}}, 'steps is 399 there, 400 in this one'),
+        ({'seed': 7}, 'seed is 7 there, 0 in this one'),
+    ],
+)
+def test_runs_of_another_grid_are_not_kept(tmp_path, made, store, fields, message):
+    fake_result(tmp_path / 'work', made.runs[0], 4, config={'steps': 400, 'gone_since': 1})
+    store.copy_runs(made, tmp_path / 'work', tmp_path / 'kept')
+    fake_result(tmp_path / 'kept' / 'work', made.runs[0], 4, **fields)
+    with pytest.raises(UserError, match=f'is of another grid: {message}'):
+        store.copy_runs(made, tmp_path / 'kept' / 'work', tmp_path / 'kept')
+    shutil.copy(
+        tmp_path / 'kept/work' / made.runs[0].folder / 'results.json',
+        tmp_path / 'kept' / 's-base-seed0',
+    )
+    with pytest.raises(UserError, match=f'is of another grid: {message}'):
+        store.write_tables(made, tmp_path / 'kept')
+
+
+def test_what_is_not_there_is_one_line(tmp_path, store, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert store.main(['nowhere']) == 1
+    assert store.main(['mtl_aug', '--results=.']) == 1
+    assert store.main(['mtl_aug', '--results=.', '--workdir=.']) == 1
+    wrong, unkept, empty = capsys.readouterr().err.splitlines()
+    assert wrong.startswith('store_grid: --config=configs/grids/nowhere.py: no such grid file')
+    assert unkept == f'store_grid: {tmp_path}/mtl_aug holds no run of the grid mtl_aug'
+    assert empty == f'store_grid: {tmp_path} holds no finished run of the grid mtl_aug'
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_command_makes_the_tables_of_grids_and_pages(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'results')
+    kept, page = tmp_path / 'results/label_shares', tmp_path / 'page.md'
+    shutil.copytree(ROOT / 'results/label_shares', kept)
+    (kept / 'table.md').write_text('')
+    text = '<!-- table: label_shares.clean -->\n{}<!-- end table -->\n'
+    page.write_text(text.format(''))
+    flags = '--grids', f'--results={tmp_path}/results', f'--readme={page}'
+    assert load('results/make_tables.py').main(flags) == 0
+    assert page.read_text().count('| emodb_25 | full') == 2
+    (kept / 'emodb_25-full-seed0/results.json').unlink()
+    assert load('results/make_tables.py').main(flags) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name', sorted(path.parent.name for path in (ROOT / 'results').glob('*/table.md'))
+)
+def test_the_tables_of_results_follow_from_the_runs_kept_there(tmp_path, store, name):
+    kept, again = ROOT / 'results' / name, tmp_path / name
+    again.mkdir()
+    for run in kept.glob('*/results.json'):
+        (again / run.parent.name).symlink_to(run.parent)
+    assert store.main([name, f'--results={tmp_path}']) == 0
+    for page in kept.glob('*.md'):
+        assert (again / page.name).read_text() == page.read_text()
+    stored, made = (rows_of(folder / 'table.csv') for folder in (kept, again))
+    for before, after in zip(stored, made, strict=True):
+        for name, cell in before.items():
+            try:
+                assert float(after[name]) == pytest.approx(float(cell), rel=1e-9)
+            except ValueError:
+                assert after[name] == cell
+
+
+def rows_of(path):
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))

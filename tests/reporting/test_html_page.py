@@ -1,0 +1,379 @@
+"""The page of a run: its parts, that it needs nothing beside it, and that nothing in it can become code."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, run
+from test_report import lay, predictions
+
+from ser_jax import report
+from ser_jax.data.corpora import open_corpus
+from ser_jax.evaluation import summary
+from ser_jax.evaluation.worst_errors import hardest
+from ser_jax.reporting.html.page import write_page
+from ser_jax.reporting.html.svg import Axis, axis_of
+from ser_jax.runs.predictions import Predictions, read_predictions, write_predictions
+from ser_jax.runtime.errors import UserError
+
+EVIL = (
+    '<script>alert(1)</script>',
+    '"><img src=x onerror=alert(1)>',
+    "'&amp;<b>\x00",
+    '</style><a>',
+)
+VOID = {'meta', 'img', 'br', 'hr', 'input', 'link', 'source', 'wbr'}
+SECTIONS = (
+    'Confusion matrices',
+    'Other conditions',
+    'Speakers',
+    'Learning curves',
+    'Calibration',
+    'Map of utterances',
+    'Hardest utterances',
+)
+ROBUST = ROOT / 'results' / 'robustness'
+
+
+class Page(HTMLParser):
+    """Reads a page and notes its tags, attributes, headings and text; every tag must be closed in its turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.words, self.headings = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attributes]
+        self.open += [tag] if tag not in VOID else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] == ['h2']:
+            self.headings.append(data)
+        if self.open[-1:] not in (['style'], ['script']):
+            self.words.append(data)
+
+
+def read(path):
+    """The page in a file, after what holds of every page was checked."""
+    text = path.read_text(encoding='utf-8')
+    page = Page(text)
+    assert not {'script', 'img', 'iframe', 'object', 'embed', 'link', 'a'} & set(page.tags)
+    assert 'http://' not in text
+    assert 'https://' not in text
+    assert 'url(' not in text
+    assert '@import' not in text
+    for _, name, value in page.attributes:
+        assert not name.startswith('on')
+        assert name != 'href'
+        assert name != 'src' or value.startswith('data:audio/wav;base64,')
+    (policy,) = [v for _, name, v in page.attributes if name == 'content' and 'default-src' in v]
+    assert "default-src 'none'" in policy
+    assert 'script-src' not in policy
+    assert page.tags.count('html') == page.tags.count('body') == 1
+    return page
+
+
+@pytest.fixture(scope='module')
+def waveforms(beeps):
+    """The beeps as waveforms in the same folder."""
+    return open_corpus(
+        'csv_corpus/beeps',
+        data_dir=beeps['data_dir'],
+        manual_dir=f'{beeps["manual_dir"]}/beeps',
+        representation='waveform',
+    )
+
+
+@pytest.fixture(scope='module')
+def finished(beeps, waveforms, tmp_path_factory):
+    """A smoke run with conditions, made by the command; (its folder, the command)."""
+    workdir = tmp_path_factory.mktemp('page') / 'run'
+    words = (
+        'ser_jax.main',
+        '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
+        f'--config.data.data_dir={beeps["data_dir"]}',
+        '--config.conditions=(\'noise("white", 5)\', \'noise("white", 20)\')',
+        f'--workdir={workdir}',
+    )
+    result = run(*words)
+    assert result.returncode == 0, result.stderr
+    return workdir, words
+
+
+def test_a_finished_run_has_its_page(finished):
+    page = read(finished[0] / 'report' / 'report.html')
+    assert tuple(page.headings) == SECTIONS
+    text = ' '.join(page.words)
+    card = json.loads((finished[0] / 'results.json').read_text())
+    for value in (
+        f'{100 * card["conditions"]["clean"]["uar"]:.1f} %',
+        'leave_one_speaker_out(), 1 of 6 folds',
+        'real speech',
+        card['device'],
+        card['commit'][:10] or 'unknown',
+        'passed: no speaker, audio or id on two sides',
+        'python -m ser_jax.main --config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
+        'UAR against SNR, dB',
+    ):
+        assert value in text
+    assert (finished[0] / 'report' / 'report.html').stat().st_size < 2_000_000
+
+
+def test_it_is_written_again_and_the_results_stay(finished):
+    workdir, words = finished
+    path, card = workdir / 'report' / 'report.html', (workdir / 'results.json').read_bytes()
+    page = path.read_bytes()
+    path.unlink()
+    assert run(*words).returncode == 0  # complete: it only prints
+    assert path.read_bytes() == page
+    path.unlink()
+    result = run(*words, '--mode=evaluate')
+    assert result.returncode == 0, result.stderr
+    assert path.read_bytes() == page
+    assert (workdir / 'results.json').read_bytes() == card
+
+
+def test_the_numbers_of_the_figures(finished):
+    """The counts of the matrix, a row a speaker, a point an evaluation and an utterance."""
+    workdir, _ = finished
+    found, labels = read_predictions(workdir / 'predictions' / 'clean.csv')
+    text = (workdir / 'report' / 'report.html').read_text()
+    matrix = text.partition('<h3>clean</h3>')[2].partition('</table>')[0]
+    counts = [int(count) for count in re.findall(r'<small>(\d+)</small>', matrix)]
+    assert sum(counts) == len(found.id)
+    assert counts[:: len(labels) + 1] == [
+        int(((found.label == k) & (found.prediction == k)).sum()) for k in range(len(labels))
+    ]
+    rows = list(csv.DictReader((workdir / 'report' / 'embedding.csv').open()))
+    assert {row['id'] for row in rows if row['side'] == 'test'} == set(found.id)
+    by_emotion = text.partition('by emotion</title>')[2].partition('</svg>')[0]
+    marks = ''.join(re.findall(r'class="mark[^"]*" d="([^"]*)"', by_emotion))
+    assert marks.count('M') == len(rows)
+    curve = text.partition('Validation UAR of')[2].partition('</svg>')[0]
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+    evaluations = sum('validation_uar' in json.loads(line) for line in lines)
+    (marks,) = re.findall(r'class="mark" d="([^"]*)"', curve)
+    assert marks.count('M') == evaluations
+
+
+def evil_run(folder):
+    """A run whose ids, speakers, labels, command, config, metrics and map all try to be markup."""
+    labels = list(EVIL[:3])
+    one = predictions(0, labels=labels)
+    found = Predictions(
+        [f'{EVIL[n % 4]}{n}' for n in range(len(one.id))],
+        [EVIL[n % 2] for n in range(len(one.id))],
+        [EVIL[n % 3] for n in range(len(one.id))],
+        one.label,
+        one.probabilities,
+    )
+    fields = {
+        'system': EVIL[0],
+        'corpus': EVIL[1].replace('/', ''),
+        'protocol': EVIL[2],
+        'config': dict.fromkeys(EVIL, EVIL[3]),
+        'environment': {'commit': EVIL[0], 'versions': {EVIL[0]: EVIL[1]}, 'device': EVIL[1]},
+        'attack_checks': [{'check': EVIL[0], 'holds': True}],
+        'trained_on': list(EVIL),
+    }
+    conditions = (
+        'clean',
+        f'noise_{EVIL[0]}_5db'.replace('/', ''),
+        'noise_rain_5db',
+        f'cross_{EVIL[1]}'.replace('/', ''),
+    )
+    lay(folder, found, labels=labels, conditions=('clean',), **fields)
+    card = json.loads((folder / 'results.json').read_text())
+    card['conditions'] = dict.fromkeys(conditions, card['conditions']['clean'])
+    card['calibration'] = {'clean': {'temperature': 1.5, 'ece_calibrated': 0.0456}}
+    summary.write_json(folder / 'results.json', card)
+    (folder / 'command.txt').write_text('\n'.join(EVIL))
+    rows = [{'fold': EVIL[n % 2], 'step': n, 'loss': 1.0, 'validation_uar': 0.5} for n in range(6)]
+    rows.append({'fold': EVIL[0], 'step': 9, 'loss': float('nan')})
+    (folder / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n{"fold": "cut')
+    (folder / 'report').mkdir()
+    with (folder / 'report' / 'embedding.csv').open('w') as file:
+        table = csv.writer(file)
+        table.writerow(['id', 'side', 'emotion', 'speaker', 'gender', 'x', 'y'])
+        table.writerows([text, 'test', text, text, text, 0, 0] for text in EVIL)
+    return folder
+
+
+def test_nothing_becomes_markup(tmp_path):
+    path = tmp_path / 'page.html'
+    write_page(path, [evil_run(tmp_path / '<script>run')])
+    page = read(path)
+    assert tuple(page.headings) == SECTIONS
+    text = ' '.join(page.words)
+    assert EVIL[0] in text
+    assert EVIL[1] in text
+    assert '\x00' not in text
+    assert '4.6 % with a temperature fitted on the validation speakers' in text
+    written = path.read_text()
+    assert '<script' not in written
+    assert '<img' not in written
+
+
+def test_real_results_compared(tmp_path, capsys):
+    path = tmp_path / 'made' / 'page.html'
+    sides = [str(ROBUST / f'emodb-{name}-seed0') for name in ('full', 'single_task')]
+    words = [f'--workdir={sides[0]}', f'--against={sides[1]}', '--replicates=300']
+    assert report.main(words) == 0
+    plain = capsys.readouterr()
+    assert report.main([*words, f'--html={path}']) == 0
+    assert capsys.readouterr() == plain  # what is printed stays as it was
+    page = read(path)
+    assert page.headings[:2] == ['Runs', 'Comparison: clean']
+    assert page.headings.count('Calibration') == 2
+    assert 'Learning curves' not in page.headings  # results/ has no metrics
+    text = ' '.join(page.words)
+    (line,) = [line for line in plain.out.splitlines() if line.startswith('one seed each')]
+    _, _, _, a, b, difference, low, high, p = line.split()
+    for number in (a, b, difference, f'{low} {high}', p):
+        assert number in text
+    for title in ('SNR, dB', 'epsilon, standardised log-mel', 'epsilon, waveform'):
+        assert text.count(f'UAR against {title}') == 4  # heading and title of the picture
+    assert path.stat().st_size < 500_000
+
+
+def test_seeds_are_joined(tmp_path, capsys):
+    seeds = [str(lay(tmp_path / str(seed), predictions(seed), seed)) for seed in range(2)]
+    path = tmp_path / 'page.html'
+    report.main(['--workdir', *seeds, f'--html={path}', '--replicates=200'])
+    assert 'averaged posterior' in capsys.readouterr().out
+    page = read(path)
+    assert page.headings[:2] == ['Runs', 'Over seeds: clean']
+
+
+def test_audio_is_there_only_when_it_is_asked_for(finished, waveforms, tmp_path):
+    pages = [tmp_path / name for name in ('silent.html', 'loud.html')]
+    for path, more in zip(pages, ([], ['--audio'])):
+        assert report.main([f'--workdir={finished[0]}', f'--html={path}', *more]) == 0
+    silent, loud = map(read, pages)
+    assert 'audio' not in silent.tags
+    sources = [value for tag, name, value in loud.attributes if (tag, name) == ('audio', 'src')]
+    found, _ = read_predictions(finished[0] / 'predictions' / 'clean.csv')
+    rows = hardest(found)
+    assert len(sources) == len(rows) > 0
+    for source, name in zip(sources, found.id[rows]):
+        stored = io.BytesIO(base64.b64decode(source.partition(',')[2]))
+        wave, rate = soundfile.read(stored, dtype='int16')
+        (row,) = np.flatnonzero(waveforms.index['id'] == name)
+        np.testing.assert_array_equal(wave, waveforms.source()[row])
+        assert rate == 16000
+
+
+def test_what_cannot_be_is_one_line(finished, tmp_path, waveforms):
+    page = tmp_path / 'page.html'
+    with pytest.raises(SystemExit, match='error: --audio puts'):
+        report.main([f'--workdir={finished[0]}', '--audio'])
+    other = lay(tmp_path / 'other', predictions(0), corpus='nowhere')
+    with pytest.raises(SystemExit, match='error: --audio: nowhere is not prepared'):
+        report.main([f'--workdir={other}', f'--html={page}', '--audio'])
+    copy = shutil.copytree(finished[0], tmp_path / 'copy')
+    write_predictions(copy / 'predictions' / 'clean.csv', predictions(0), ['a', 'b', 'c'])
+    with pytest.raises(UserError, match=r'holds 60 utterances, but results\.json tells of'):
+        write_page(page, [copy])
+    card = json.loads((copy / 'results.json').read_text())
+    card['conditions']['clean']['n'] = 60
+    summary.write_json(copy / 'results.json', card)
+    with pytest.raises(UserError, match='lacks wav/'):
+        write_page(page, [copy], audio=True)
+    assert not page.exists()
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='cannot write the page'):
+        write_page(tmp_path / 'file' / 'page.html', [finished[0]])
+
+
+def test_the_hardest_are_wrong_and_sure():
+    truth, sure = np.array([0, 1, 0, 1]), np.array([0.9, 0.6, 0.2, 0.3])
+    said = Predictions(list('abcd'), ['f'] * 4, ['s'] * 4, truth, np.stack([sure, 1 - sure], 1))
+    assert said.id[hardest(said)].tolist() == ['c', 'b']
+    rated = Predictions(
+        list('abc'), ['f'] * 3, ['s'] * 3, [0, 0, 0], np.eye(3)[:3], [1, 2, 3], [1.5, 4, 3]
+    )
+    assert rated.id[hardest(rated)].tolist() == ['b', 'a', 'c']
+
+
+@pytest.mark.parametrize(
+    'values', [[0, 1], [3, 3], [-2e-5, 7e-5], [1.21, 1.7], [0, 12345], [-5, 0]]
+)
+def test_axes_have_round_ticks_inside(values):
+    axis = axis_of('x', values)
+    assert axis.low < min(values) <= max(values) < axis.high
+    assert 2 <= len(axis.ticks) <= 7
+    places = [axis.share(value) for value, _ in axis.ticks]
+    assert all(0 <= place <= 1 for place in places)
+    np.testing.assert_allclose(
+        [float(text) for _, text in axis.ticks], [v for v, _ in axis.ticks], atol=1e-9
+    )
+
+
+def test_a_logarithmic_axis():
+    axis = Axis('epsilon', 0.001, 0.1, logarithmic=True)
+    assert [axis.share(value) for value in (0, 0.001, 0.01, 0.1)] == pytest.approx([0, 0, 0.5, 1])
+
+
+def test_a_run_without_a_test_shows_its_validation(tmp_path):
+    fold = {'fold': 'fold_01', 'validation_speakers': ['c/00'], 'n': 12, 'uar': 0.515}
+    validation = {'uar': 0.515, 'folds': [fold]}
+    runs = [
+        lay(tmp_path / str(seed), predictions(seed), seed, conditions=(), validation=validation)
+        for seed in range(2)
+    ]
+    path = tmp_path / 'page.html'
+    for some in (runs[:1], runs):
+        write_page(path, some)
+        page = read(path)
+        assert page.headings == ['Runs'] * (len(some) > 1)
+        assert page.words.count('51.5 %') == len(some)
+        assert page.words.count('validation UAR; no test speaker was read') == len(some)
+
+
+def test_ratings_have_no_calibration(tmp_path):
+    one = predictions(0)
+    rng = np.random.default_rng(0)
+    rating = rng.uniform(1, 5, len(one.id))
+    said = rating + rng.normal(0, 0.3, len(one.id))
+    rated = Predictions(one.id, one.fold, one.speaker, one.label, one.probabilities, rating, said)
+    tasks = {'tasks': {'arousal': ['angry', 'happy', 'sad']}}
+    folder = lay(tmp_path / 'run', rated, conditions=('clean_arousal',), **tasks)
+    path = tmp_path / 'page.html'
+    write_page(path, [folder])
+    page = read(path)
+    assert page.headings == ['Confusion matrices', 'Speakers', 'Hardest utterances']
+    ccc = json.loads((tmp_path / 'run' / 'results.json').read_text())['conditions']['clean_arousal']
+    assert f'{ccc["ccc"]:.3f}' in page.words
+    assert one.id[np.argmax(np.abs(rated.predicted_rating - rated.rating))] in page.words
+
+
+def test_a_large_corpus_makes_no_large_page(tmp_path):
+    folder = tmp_path / 'run'
+    lay(folder, predictions(0, n_speakers=200, each=60))
+    rng = np.random.default_rng(0)
+    (folder / 'report').mkdir()
+    with (folder / 'report' / 'embedding.csv').open('w') as file:
+        table = csv.writer(file)
+        table.writerow(['id', 'side', 'emotion', 'speaker', 'gender', 'x', 'y'])
+        for number, (x, y) in enumerate(rng.normal(size=(30_000, 2))):
+            table.writerow([number, 'train', number % 4, number % 200, 'male', x, y])
+    path = tmp_path / 'page.html'
+    write_page(path, [folder])
+    page = read(path)
+    assert 'Map of utterances' in page.headings
+    assert 'Drawn: 4000 of 30000, at random.' in ' '.join(page.words)
+    assert path.stat().st_size < 2_000_000

@@ -1,0 +1,58 @@
+"""Where a run took place is said truly."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from ser_jax.runs.environment import environment, joined
+
+
+def test_environment_of_this_run():
+    place = environment()
+    assert re.fullmatch(r'([0-9a-f]{40}(\+changes)?)?', place['commit'])
+    assert re.match(r'\d+\.\d+', place['versions']['jax'])
+    assert 'cpu' in place['device'].lower()
+
+
+def test_a_run_in_two_places_names_both():
+    here = {'commit': 'a', 'versions': {'jax': '1'}, 'device': 'cpu'}
+    there = {'commit': 'b', 'versions': {'jax': '1'}, 'device': 'gpu'}
+    assert joined([here, there, here]) == {
+        'commit': 'a; b',
+        'versions': {'jax': '1'},
+        'device': 'cpu; gpu',
+    }
+
+
+def test_peak_memory_leaves_out_the_process_that_started_this_one():
+    held = np.ones(100_000_000)  # 800 MB
+    program = 'from ser_jax import cost; print(cost.peak_memory_mb())'
+    command = [sys.executable, '-c', program]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert 20 < float(result.stdout) < held.nbytes / 2**20
+
+
+def listed(name):
+    """Package -> version in a file of constraints."""
+    text = (ROOT / 'constraints' / name).read_text()
+    return dict(re.findall(r'^([\w.-]+)==([\d.]+)', text, re.M))
+
+
+def numbers(version):
+    return [int(part) for part in version.split('.')]
+
+
+@pytest.mark.parametrize('name', ['lowest.txt', 'python3.11.txt', 'python3.13.txt'])
+def test_tested_versions_are_those_that_are_allowed(name):
+    allowed = re.findall(r"^\s+'([\w.-]+)>=([\d.]+)'", (ROOT / 'setup.py').read_text(), re.M)
+    assert len(allowed) > 20
+    tested = listed(name)
+    for package, lowest in allowed:
+        found = tested[package.lower().replace('_', '-')]
+        if name == 'lowest.txt':
+            assert f'{found}.'.startswith(f'{lowest}.'), f'{package}: {found}'
+        assert numbers(found) >= numbers(lowest), f'{package}: {found}'

@@ -1,0 +1,412 @@
+"""The artefact of a final model: the predictor's numbers, whole files, checks that find faults, nothing executed."""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, run
+from jax import lax
+
+from ser_jax import export
+from ser_jax.serving import export as artefact
+from ser_jax.serving import standalone
+from ser_jax.serving.predictor import load
+
+RATE = 16000
+HOSTILE = '\x1b[2J__import__("os").system("touch executed") ${x} <script>'
+
+
+def smoke_run(beeps, folder, system, options=''):
+    """The workdir of a finished smoke run with a final model."""
+    done = run(
+        'ser_jax.main',
+        f'--config=configs/{system}.py:csv_corpus/beeps,smoke{options}',
+        f'--config.data.data_dir={beeps["data_dir"]}',
+        f'--workdir={folder}',
+        '--config.final=True',
+        '--config.steps=12',
+        '--config.optimiser.learning_rate=0.02',
+        SER_JAX_MANUAL_DIR=beeps['manual_dir'],
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope='module')
+def workdir(trained):
+    return trained[0]
+
+
+@pytest.fixture(scope='module')
+def made(workdir, tmp_path_factory):
+    """An export, not to be changed."""
+    out = tmp_path_factory.mktemp('exported') / 'deeper' / 'out'
+    assert export.main([f'--workdir={workdir}', f'--out={out}']) == 0
+    return out
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    """An export of its own for a test that changes it."""
+    return shutil.copytree(made, tmp_path / 'copy')
+
+
+predictor = functools.lru_cache(load)  # what they have compiled serves several tests
+runner = functools.lru_cache(lambda folder: standalone.load(folder)[1])
+
+
+def change_card(folder, change):
+    card = json.loads((folder / 'card.json').read_text())
+    change(card)
+    (folder / 'card.json').write_text(json.dumps(card))
+
+
+def seal(folder):
+    """Writes the checksums of the files as they are now."""
+    for name in ('model.stablehlo', 'example.npz'):
+        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        change_card(
+            folder, lambda card, name=name, digest=digest: card['sha256'].update({name: digest})
+        )
+
+
+def change_example(folder, **arrays):
+    with np.load(folder / 'example.npz') as stored:
+        np.savez(folder / 'example.npz', **{**stored, **arrays})
+    seal(folder)
+
+
+def beep(seconds):
+    time = np.arange(int(seconds * RATE)) / RATE
+    wave = np.sin(2 * np.pi * 300 * time * (1 + 0.2 * np.sin(5 * time) + 0.1 * seconds))
+    return (6000 * wave + 500 * np.random.default_rng(0).standard_normal(len(time))).astype(
+        np.int16
+    )
+
+
+def same_as_predictor(workdir, folder, lengths, spare=0):
+    """Runs a batch through artefact and predictor; whatever lies behind an utterance must not matter."""
+    waveforms = [beep(seconds) for seconds in lengths]
+    samples = np.array([len(waveform) for waveform in waveforms])
+    shape = len(lengths), samples.max() + spare
+    batch = np.random.default_rng(1).normal(0, 0.3, shape).astype(np.float32)
+    for row, waveform in zip(batch, waveforms):
+        row[: len(waveform)] = waveform / np.float32(32768)
+    found, expected = runner(folder)(batch, samples), predictor(workdir).predict_batch(waveforms)
+    assert list(found) == sorted(expected[0].said)
+    for task in found:
+        said = [answer.said[task] for answer in expected]
+        np.testing.assert_allclose(found[task], said, atol=1e-5)
+    return found
+
+
+@pytest.mark.parametrize(
+    ('lengths', 'spare'),
+    [((0.3,), 0), ((2.7, 1.0), 77), ((10.0, 0.3, 2.7, 1.0), 0)],
+)
+def test_equals_the_predictor(workdir, made, lengths, spare):
+    found = same_as_predictor(workdir, made, lengths, spare)
+    if len(lengths) > 2:
+        # The temperature of a smoke run makes its answers much alike.
+        assert np.ptp(found['emotion'], axis=0).max() > 1e-3, 'they all say the same'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('system', 'options'),
+    [
+        ('end_to_end', ',regression'),
+        ('adversarial_autoencoder', ',functionals'),
+    ],
+)
+def test_equals_the_predictor_of_other_systems(beeps, tmp_path, system, options):
+    workdir = smoke_run(beeps, tmp_path / 'run', system, options)
+    assert export.main([f'--workdir={workdir}', f'--out={tmp_path / "out"}']) == 0
+    for lengths, spare in (((0.3,), 0), ((1.0, 0.3, 2.7), 33), ((10.0, 0.3), 0)):
+        same_as_predictor(workdir, tmp_path / 'out', lengths, spare)
+
+
+def test_card_says_how_it_is_used(workdir, made):
+    card = json.loads((made / 'card.json').read_text())
+    files = {path.name: path.read_bytes() for path in made.iterdir()}
+    assert set(files) == {'model.stablehlo', 'card.json', 'example.npz', 'run.py'}
+    # Where it was made is nobody's business.
+    assert not any(
+        str(place).encode() in data for data in files.values() for place in (ROOT, workdir)
+    )
+    waveform, samples = card['inputs']['waveform'], card['inputs']['samples']
+    assert (waveform['dtype'], waveform['shape'], waveform['sample_rate']) == (
+        'float32',
+        ['B', 'S'],
+        RATE,
+    )
+    assert (samples['dtype'], samples['shape']) == ('int32', ['B'])
+    assert (samples['minimum'], samples['maximum']) == (1600, 160000)
+    emotion = card['outputs']['emotion']
+    result = json.loads((workdir / 'results.json').read_text())
+    assert emotion['labels'] == result['tasks']['emotion']
+    assert sorted(emotion['labels']) == ['angry', 'happy', 'neutral', 'sad']
+    assert emotion['shape'] == ['B', 4]
+    assert card['synthetic'] is result['synthetic'] is False
+    for field in ('system', 'corpus', 'config_hash', 'seed'):
+        assert card[field] == result[field]
+    assert card['trained_with']['versions']['jax'] == jax.__version__
+    assert card['calibration'] == result['calibration']
+    stored = files['model.stablehlo']
+    assert card['sha256']['model.stablehlo'] == hashlib.sha256(stored).hexdigest()
+    program = jax.export.deserialize(bytearray(stored))
+    assert list(program.platforms) == card['platforms'] == ['cpu', 'cuda', 'tpu']
+    assert [str(aval.shape) for aval in program.in_avals] == ['(B, S)', '(B,)']
+
+
+def test_runs_where_there_is_only_jax(made):
+    blocked = ('ser_jax', 'flax', 'optax', 'orbax', 'librosa', 'ml_collections', 'grain', 'absl')
+    code = (
+        'import runpy, sys\n'
+        f'sys.modules.update(dict.fromkeys({blocked}))\n'  # None: cannot be imported
+        'runpy.run_path("run.py", run_name="__main__")'
+    )
+    # -P: the folder is not on the path either.
+    command = [sys.executable, '-P', '-c', code]
+    done = subprocess.run(command, cwd=made, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)['emotion'] < 1e-5
+    assert not (made / '__pycache__').exists()
+
+
+def test_check(made, capsys):
+    assert export.main([f'--check={made}']) == 0
+    assert re.fullmatch(
+        r'emotion: largest difference to the example \S+\n', capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize('name', ['model.stablehlo', 'example.npz'])
+def test_a_flipped_byte_is_found(copy, name):
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(SystemExit, match=rf'^error: [^\n]*{name} is damaged[^\n]*$'):
+        export.main([f'--check={copy}'])
+
+
+@pytest.mark.parametrize('change', [2e-4, np.nan])
+def test_another_output_is_found(copy, capsys, change):
+    with np.load(copy / 'example.npz') as stored:
+        output = stored['output_emotion'].copy()
+    output[1, 2] += change
+    change_example(copy, output_emotion=output)
+    assert export.main([f'--check={copy}']) == 1
+    assert 'by more than 0.0001' in capsys.readouterr().err
+
+
+def test_what_a_card_says_is_never_executed(copy, capsys):
+    def change(card):
+        card['outputs'] = {HOSTILE: card['outputs']['emotion']}
+        card['outputs'][HOSTILE]['labels'] = [HOSTILE] * 4
+        card.update(system=HOSTILE, says=HOSTILE, example=HOSTILE)
+
+    change_card(copy, lambda card: card['outputs']['emotion'].update(labels=[HOSTILE] * 4))
+    assert export.main([f'--check={copy}']) == 0
+    change_card(copy, change)
+    with pytest.raises(SystemExit) as stopped:
+        export.main([f'--check={copy}'])
+    said = str(stopped.value) + ''.join(capsys.readouterr())
+    assert '\x1b' not in said
+    assert len(str(stopped.value).splitlines()) == 1
+    assert not list(copy.glob('**/executed'))
+    assert not (ROOT / 'executed').exists()
+
+
+def _objects(folder):
+    change_example(folder, waveform=np.array([{}], dtype=object))
+
+
+def _cut(folder):
+    program = (folder / 'model.stablehlo').read_bytes()
+    (folder / 'model.stablehlo').write_bytes(program[: len(program) // 2])
+    seal(folder)
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda folder: (folder / 'card.json').write_text('{"format": "stable'),
+        lambda folder: (folder / 'card.json').write_text('[]'),
+        lambda folder: (folder / 'model.stablehlo').unlink(),
+        lambda folder: change_card(folder, lambda card: card.update(format='../../model')),
+        lambda folder: change_card(folder, lambda card: card['outputs'].clear()),
+        lambda folder: change_card(folder, lambda c: c['outputs']['emotion']['labels'].pop()),
+        lambda folder: change_example(folder, output_emotion=np.zeros((2, 1), np.float32)),
+        _objects,
+        _cut,
+        shutil.rmtree,
+    ],
+)
+def test_damage_is_said_in_one_line(copy, damage):
+    damage(copy)
+    with pytest.raises(SystemExit, match=r'^error: [^\n]* is not a sound export \([^\n]*\)$'):
+        export.main([f'--check={copy}'])
+
+
+@pytest.mark.parametrize(
+    ('shape', 'samples'),
+    [((1, 8000), (1500,)), ((1, 8000), (8001,)), ((1, 170000), (160001,)), ((8000,), (8000,)),
+     ((2, 8000), (8000,))],
+)  # fmt: skip
+def test_inputs_that_do_not_suit_are_refused(made, shape, samples):
+    with pytest.raises(ValueError, match=r'card\.json|not \[B, S\]'):
+        runner(made)(np.zeros(shape, np.float32), samples)
+
+
+@pytest.mark.slow
+def test_an_export_is_replaced_as_a_whole(workdir, copy, tmp_path, monkeypatch):
+    calibrated = shutil.copytree(workdir, tmp_path / 'run')
+    card = json.loads((workdir / 'results.json').read_text())
+    card['calibration'] = {'clean': {'temperature': 1.5}}
+    (calibrated / 'results.json').write_text(json.dumps(card))
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    (copy / '__pycache__').mkdir()  # of a run.py that was imported
+    words = [f'--workdir={calibrated}', f'--out={copy}']
+    with monkeypatch.context() as patch:
+        patch.setattr(standalone, 'replay', lambda folder: {'emotion': float('nan')})
+        with pytest.raises(ValueError, match='differs from the predictor'):
+            export.main(words)
+    assert {path.name: path.read_bytes() for path in copy.glob('*.*')} == before
+    assert export.main(words) == 0
+    assert json.loads((copy / 'card.json').read_text())['calibration'] == card['calibration']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['copy', 'run']
+
+
+@pytest.mark.parametrize('file', ['notes.txt', 'run.py'])
+def test_other_folders_are_left_alone(workdir, tmp_path, file):
+    (tmp_path / file).write_text('mine')
+    for out in (tmp_path, tmp_path / file, workdir):
+        with pytest.raises(SystemExit, match=r'^error: [^\n]*choose another --out$'):
+            export.main([f'--workdir={workdir}', f'--out={out}'])
+    assert (tmp_path / file).read_text() == 'mine'
+
+
+def test_runs_without_a_final_model(workdir, tmp_path):
+    out = tmp_path / 'out'
+    with pytest.raises(SystemExit, match='holds no finished run'):
+        export.main([f'--workdir={tmp_path}', f'--out={out}'])
+    for name in ('config.json', 'results.json'):
+        shutil.copy(workdir / name, tmp_path)
+    with pytest.raises(SystemExit, match='has no final model'):
+        export.main([f'--workdir={tmp_path}', f'--out={out}'])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize('words', [[], ['--workdir=x'], ['--check=x', '--out=y']])
+def test_flags_that_do_not_suit(words):
+    with pytest.raises(SystemExit, match='2'):
+        export.main(words)
+
+
+def program(of, platforms, step=1280):
+    """The text of an export."""
+    stored = artefact.stablehlo(of, step, 0, platforms)
+    return jax.export.deserialize(stored).mlir_module()
+
+
+def test_platforms_keep_their_own_formulations():
+    def compute(waveform, samples):
+        total = waveform.sum(1, keepdims=True)
+        return {
+            'task': lax.platform_dependent(
+                total, cpu=lambda x: x * 0.125, default=lambda x: x * 0.75
+            )
+        }
+
+    texts = {
+        names: program(SimpleNamespace(compute=compute), names)
+        for names in (('cpu',), ('tpu',), artefact.PLATFORMS)
+    }
+    there = {
+        names: [value in text for value in ('1.250000e-01', '7.500000e-01')]
+        for names, text in texts.items()
+    }
+    assert there == {
+        ('cpu',): [True, False],
+        ('tpu',): [False, True],
+        artefact.PLATFORMS: [True, True],
+    }
+
+
+@pytest.mark.parametrize('platforms', [('tpu',), ('cuda',), artefact.PLATFORMS])
+def test_nothing_in_the_program_is_for_one_processor_only(workdir, platforms):
+    with jax.default_matmul_precision('highest'):
+        text = program(predictor(workdir), platforms)
+    called = set(re.findall(r'custom_call @"?([\w.]+)', text))
+    assert called <= {'shape_assertion'}
+    products = [
+        line for line in text.splitlines() if re.search(r'\.(dot_general|convolution)\b', line)
+    ]
+    assert products
+    assert all('HIGHEST' in line for line in products)  # float32 on every platform
+
+
+def test_help_comes_before_slow_imports():
+    command = [sys.executable, '-X', 'importtime', '-m', 'ser_jax.export', '--help']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert '--check' in done.stdout
+    assert not re.search(r'\| +(jax|numpy)$', done.stderr, re.MULTILINE)
+
+
+def test_onnx_without_its_packages(workdir, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'jax2onnx', None)
+    monkeypatch.setitem(sys.modules, 'onnxruntime', SimpleNamespace())
+    with pytest.raises(SystemExit, match=r"^error: --format=onnx: [^\n]*'\.\[onnx\]' && [^\n]*$"):
+        export.main([f'--workdir={workdir}', f'--out={tmp_path / "out"}', '--format=onnx'])
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('system', ['mtl_aug', 'end_to_end', 'adversarial_autoencoder'])
+def test_onnx(beeps, tmp_path, system):
+    for package in ('jax2onnx', 'onnxruntime'):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f'{package} is not installed (extra [onnx], see README)')
+    workdir, out = smoke_run(beeps, tmp_path / 'run', system), tmp_path / 'out'
+    # In a process of its own: jax2onnx changes JAX's functions.
+    done = run('ser_jax.export', f'--workdir={workdir}', f'--out={out}', '--format=onnx')
+    assert done.returncode == 0, done.stderr
+    card = json.loads((out / 'card.json').read_text())
+    assert card['inputs']['waveform']['shape'] == [1, 160000]
+    for lengths, spare in (((0.3,), 0), ((1.0, 2.7), 33), ((10.0, 0.3), 77)):
+        same_as_predictor(workdir, out, lengths, spare)
+    data = bytearray((out / 'model.onnx').read_bytes())
+    data[len(data) // 2] ^= 1
+    (out / 'model.onnx').write_bytes(data)
+    with pytest.raises(SystemExit, match=r'model\.onnx is damaged'):
+        export.main([f'--check={out}'])
+
+
+@pytest.mark.slow
+def test_stopped_on_the_way_it_leaves_nothing(workdir, tmp_path):
+    program = (
+        'import os, signal, sys, time\n'
+        'from ser_jax import export, exported, stopping\n'
+        'stopping.listen("gone")\n'
+        'def replay(folder):\n'
+        '    assert (folder / "card.json").exists()\n'
+        '    os.kill(os.getpid(), signal.SIGTERM)\n'
+        '    time.sleep(60)\n'
+        'exported.replay = replay\n'
+        'export.main(sys.argv[1:])\n'
+    )
+    words = [f'--workdir={workdir}', f'--out={tmp_path / "out"}']
+    done = subprocess.run([sys.executable, '-c', program, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, 'stopped by SIGTERM: gone\n')
+    assert not list(tmp_path.iterdir())

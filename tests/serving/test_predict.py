@@ -1,0 +1,259 @@
+"""Recordings through a trained model."""
+
+import csv
+import glob
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT
+
+import ser_jax
+from ser_jax import predict
+from ser_jax.audio.reading import AUDIO_ENDINGS, read_audio
+from ser_jax.evaluation.calibration import tempered
+from ser_jax.runtime.errors import UserError
+from ser_jax.serving import screening
+from ser_jax.serving.predictor import WINDOW_SECONDS, load
+from ser_jax.training import inference
+from ser_jax.training.experiment import build_experiment
+
+
+@pytest.fixture(scope='module')
+def finished(trained):
+    workdir, config = trained
+    return workdir, build_experiment(config)
+
+
+def _files(beeps, n=6):
+    return sorted(Path(beeps['manual_dir'], 'beeps').glob('*.wav'))[:n]
+
+
+def test_equals_the_prediction_from_records(finished, beeps):
+    workdir, experiment = finished
+    rows = np.arange(len(experiment.corpus))
+    variables = inference.restore_best(experiment, workdir / 'checkpoints' / 'final')
+    expected = inference.predict(experiment, variables, experiment.utterances(rows))['emotion']
+    card = json.loads((workdir / 'results.json').read_text())
+    calibrated = tempered(expected, card['calibration']['clean']['temperature'])
+    by_id = dict(zip(experiment.corpus.index['id'], calibrated))
+    files = _files(beeps)
+    assert np.ptp(expected, axis=0).max() > 0.02, 'they all say the same'
+    answers = load(workdir).predict_batch([read_audio(path) for path in files])
+    ours = [answer.said['emotion'] for answer in answers]
+    np.testing.assert_allclose(ours, [by_id[path.stem] for path in files], atol=1e-3)
+
+
+def _noise(seconds, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 3000, int(16000 * seconds)).astype(np.int16)
+
+
+def test_long_recordings_are_cut_into_windows(finished, tones_are_speech):
+    predictor = load(finished[0])
+    short = _noise(WINDOW_SECONDS)
+    long = np.tile(short, 3)[: int(2.3 * len(short))]
+    starts = np.linspace(0, len(long) - len(short), 4).astype(int)
+    expected = predictor.predict_batch([long[start : start + len(short)] for start in starts])
+    first, answer = predictor.predict_batch([short, long])
+    assert not first.windows
+    assert [window.start for window in answer.windows] == pytest.approx(starts / 16000)
+    assert (answer.start, answer.end) == (0, 23)
+    for window, one in zip(answer.windows, expected, strict=True):
+        np.testing.assert_allclose(window.said['emotion'], one.said['emotion'], atol=1e-5)
+    mean = np.mean([one.said['emotion'] for one in expected], axis=0)
+    np.testing.assert_allclose(answer.said['emotion'], mean, atol=1e-5)
+
+
+def test_windows_without_speech_do_not_count(finished, tones_are_speech):
+    predictor = load(finished[0])
+    speech = _noise(WINDOW_SECONDS)
+    answer = predictor.predict_batch([np.concatenate([speech, np.zeros_like(speech)])])[0]
+    assert [window.flags for window in answer.windows] == [(), (), ('silent',)]
+    expected = np.mean([window.said['emotion'] for window in answer.windows[:2]], axis=0)
+    np.testing.assert_allclose(answer.said['emotion'], expected, atol=1e-6)
+    assert answer.flags == ()
+    assert answer.best(predictor.tasks[0])
+
+
+def test_probabilities_have_the_stored_temperature(finished, beeps, tmp_path):
+    waveforms = [read_audio(path) for path in _files(beeps)]
+    said = lambda: np.stack(
+        [one.said['emotion'] for one in load(tmp_path / 'run').predict_batch(waveforms)]
+    )
+    shutil.copytree(finished[0], tmp_path / 'run')
+    card = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert load(tmp_path / 'run').uncalibrated == ''
+    temperature = card['calibration']['clean'].pop('temperature')
+    calibrated = said()
+    (tmp_path / 'run' / 'results.json').write_text(json.dumps(card))
+    assert 'no validation speakers' in load(tmp_path / 'run').uncalibrated
+    np.testing.assert_allclose(calibrated, tempered(said(), temperature), atol=1e-5)
+
+
+def test_from_python(finished, beeps, tones_are_speech):
+    path = _files(beeps)[0]
+    predictor = ser_jax.load(finished[0])
+    expected = predictor.predict_batch([read_audio(path)])[0].said['emotion']
+    floats, rate = soundfile.read(path)
+    for waveform in (floats, np.stack([floats, floats], 1), (floats * 32768).astype(np.int16)):
+        answer = predictor.predict(waveform, rate)
+        np.testing.assert_allclose(answer.said['emotion'], expected, atol=1e-5)
+    emotion = predictor.tasks[0]
+    assert answer.best(emotion) == max(
+        answer.probabilities(emotion), key=answer.probabilities(emotion).get
+    )
+    with pytest.raises(UserError, match='not finite'):
+        predictor.predict(np.full(16000, np.nan), 16000)
+    with pytest.raises(UserError, match='int64'):
+        predictor.predict(np.zeros(16000, np.int64), 16000)
+    with pytest.raises(UserError, match='channels'):
+        predictor.predict(np.zeros((2, 16000)), 16000)
+
+
+@pytest.fixture
+def tones_are_speech(monkeypatch):
+    """The corpus of these tests is one of beeps."""
+    monkeypatch.setattr(screening, 'VOICED_SHARE', -1)
+    monkeypatch.setattr(screening, 'TONALITY_SPREAD', -1)
+
+
+@pytest.mark.parametrize('form', ['table', 'csv', 'json'])
+def test_command(finished, beeps, tmp_path, capsys, form, tones_are_speech):
+    files = _files(beeps, 2)
+    stereo = tmp_path / 'stereo.flac'
+    soundfile.write(stereo, np.random.default_rng(0).normal(0, 0.1, (30000, 2)), 44100)
+    (tmp_path / 'broken.wav').write_bytes(b'RIFF')
+    status = predict.main(
+        [f'--workdir={finished[0]}', f'--format={form}', str(tmp_path), *map(str, files)]
+    )
+    out, err = capsys.readouterr()
+    assert status == 1
+    assert 'broken.wav' in err
+    assert '1 of 4 files' in err
+    lines = out.splitlines()
+    assert len(lines) == 3 + (form != 'json')
+    assert 'stereo.flac' in out
+    if form == 'json':
+        for line in map(json.loads, lines):
+            assert sum(line['probabilities'].values()) == pytest.approx(1, abs=1e-4)
+            assert line['emotion'] == max(line['probabilities'], key=line['probabilities'].get)
+
+
+@pytest.mark.parametrize('form', ['table', 'csv', 'json'])
+def test_command_flags_what_it_cannot_label(finished, tmp_path, capsys, form):
+    tone = np.sin(np.arange(25 * 16000) * 0.2)
+    sounds = {'long': 0.1 * tone, 'short': 0.1 * tone[:3200], 'tiny': tone[:800], 'loud': 3 * tone}
+    for name, sound in sounds.items():
+        soundfile.write(tmp_path / f'{name}.wav', np.clip(sound, -1, 1), 16000)
+    soundfile.write(tmp_path / 'mute.wav', np.zeros(16000), 16000)
+    flags = f'--workdir={finished[0]}', f'--format={form}', '--windows'
+    assert predict.main([*flags, str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    rows = out.splitlines()[form != 'json' :]
+    for name, flag in {
+        'long': 'non_speech', 'short': 'too_short', 'tiny': 'too_short', 'mute': 'silent',
+        'loud': 'clipped',
+    }.items():  # fmt: skip
+        assert any(f'{name}.wav' in row and flag in row for row in rows), out
+        assert f'{name}.wav: ' in err
+    if form == 'json':
+        rows = {Path(row['file']).stem: row for row in map(json.loads, rows)}
+        assert {row['emotion'] for row in rows.values()} == {None}
+        assert {row['probabilities'] for row in rows.values()} == {None}
+        assert [window['start'] for window in rows['long']['windows']] == [0, 5, 10, 15]
+    else:
+        assert len(rows) == 5 + 2 * 4  # the windows of the two long ones
+    if form == 'csv':
+        table = list(csv.DictReader(out.splitlines()))
+        assert {row['emotion'] for row in table} == {''}
+
+
+def test_patterns_and_lists(finished, beeps, tmp_path, capsys, monkeypatch):
+    files = _files(beeps, 3)
+    monkeypatch.setattr(sys, 'stdin', io.StringIO(f'{files[0]}\n\n{files[1]}\n'))
+    pattern = f'{glob.escape(str(files[2].parent))}/*{files[2].stem[2:]}.wav'
+    found = list(predict.find_files(['-', pattern]))
+    assert found[:2] == files[:2]
+    assert files[2] in found[2:]
+    (tmp_path / 'empty').mkdir()
+    words = [f'{tmp_path}/*.wav', tmp_path / 'empty', 'x' * 300]
+    assert list(predict.find_files(words)) == [
+        f'nothing matches {words[0]}',
+        f'{words[1]} holds no {", ".join(AUDIO_ENDINGS)}',
+        Path(words[2]),
+    ]
+
+
+def test_portions_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, '_CHUNK_SECONDS', 1)
+    monkeypatch.setattr(predict, '_CHUNK', 3)
+    seconds = [0.6, 0.6, 0.1, 0.1, 0.1, 0.1, 5, 0.01]
+    files = [tmp_path / f'{k}.wav' for k in range(len(seconds))]
+    for file, duration in zip(files, seconds):
+        soundfile.write(file, np.zeros(int(8000 * duration)), 8000)
+    found = [[int(path.stem) for path in chunk] for chunk in predict._chunks(files)]
+    assert found == [[0], [1, 2, 3], [4, 5], [6], [7]]
+
+
+def test_nothing_to_predict_with(finished, tmp_path):
+    with pytest.raises(UserError, match='no finished run'):
+        load(tmp_path)
+    shutil.copytree(finished[0], tmp_path / 'run')
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / 'final')
+    with pytest.raises(UserError, match='no final model'):
+        load(tmp_path / 'run')
+
+
+def test_one_bad_word_does_not_stop_the_rest(finished, beeps, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'a.raw').write_bytes(bytes(1000))
+    strange = tmp_path / 'not\udcfftext.wav'
+    strange.write_bytes(_files(beeps)[0].read_bytes())
+    words = [tmp_path / 'empty', 'miss[1].wav', tmp_path / 'a.raw', 'x' * 300, strange]
+    status = predict.main([f'--workdir={finished[0]}', '--format=csv', *map(str, words)])
+    out, err = capsys.readouterr()
+    assert status == 1
+    assert len(out.splitlines()) == 2
+    assert 'empty holds no' in err
+    assert 'nothing matches miss[1].wav' in err
+    assert 'a.raw: cannot be decoded' in err
+    assert 'x: cannot be read' in err
+    assert '2 of 3 files could not be used' in err
+
+
+@pytest.mark.slow
+def test_an_hour_takes_less_than_2_gb(finished, tmp_path):
+    minute = np.random.default_rng(0).normal(0, 0.05, (48000 * 60, 2)).astype(np.float32)
+    with soundfile.SoundFile(tmp_path / 'hour.flac', 'w', 48000, 2) as file:
+        for _ in range(60):
+            file.write(minute)
+    program = (
+        'import sys; from ser_jax import cost, predict; predict.main(sys.argv[1:]);'
+        'print(cost.peak_memory_mb())'
+    )
+    words = [f'--workdir={finished[0]}', '--format=json', '--windows', str(tmp_path / 'hour.flac')]
+    command = [sys.executable, '-c', program, *words]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    line, megabytes = result.stdout.splitlines()
+    assert len(json.loads(line)['windows']) == 719
+    assert float(megabytes) < 2000
+
+
+def test_benchmark(finished, beeps, tmp_path, monkeypatch):
+    from benchmarks import prediction
+
+    out = tmp_path / 'times.json'
+    flags = [f'--workdir={finished[0]}', '--rounds=1', '--limit=4', f'--out={out}']
+    monkeypatch.setattr(sys, 'argv', ['prediction', *flags, f'{beeps["manual_dir"]}/beeps'])
+    prediction.main()
+    result = json.loads(out.read_text())
+    assert result['files'] == 4
+    assert result['times_real_time']['ser_jax.predict'] > 0
+    assert result['environment']['device']

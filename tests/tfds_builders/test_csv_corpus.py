@@ -1,0 +1,119 @@
+"""Anyone's own recordings: a folder and a metadata.csv, good and bad."""
+
+import numpy as np
+import pytest
+from trees import call, check_rows, failed, write_csv
+
+from ser_jax.data.corpora import EMOTIONS, open_corpus
+from tfds_builders import build, doctor
+
+TABLE = """file,emotion,speaker,gender,arousal,language
+a/one.wav,Happy,anna,f,3.5,en
+a/two.flac,angry,ben,male,,en
+three.ogg,,,,,
+
+four.mp3,bored,ben,m,1,
+"""
+
+
+def test_csv_corpus(tmp_path):
+    folder = write_csv(
+        tmp_path / 'mine', TABLE, ('a/one.wav', 'a/two.flac', 'three.ogg', 'four.mp3')
+    )
+    flags = (f'--manual_dir={folder}', '--map', 'bored=neutral')
+    assert call(tmp_path, build, 'csv_corpus/mine', *flags)[0] == 0
+    corpus = open_corpus('csv_corpus/mine', data_dir=tmp_path / 'records')
+    check_rows(corpus)
+    index = corpus.index
+    assert index['id'].tolist() == ['a/one', 'a/two', 'three', 'four']
+    assert index['emotion'].tolist() == [EMOTIONS.index('happy'), EMOTIONS.index('angry'), -1, 0]
+    assert index['speaker'].tolist() == [
+        *('csv_corpus/mine/anna', 'csv_corpus/mine/ben', '', 'csv_corpus/mine/ben')
+    ]
+    assert index['gender'].tolist() == [0, 1, -1, 1]
+    np.testing.assert_equal(index['arousal'], np.array([3.5, np.nan, np.nan, 1], np.float32))
+    metadata = corpus.metadata
+    assert metadata['labels'] == ['neutral', 'happy', 'angry']
+    assert metadata['protocol'] == 'leave_one_speaker_out()'
+    assert metadata['published'] is None
+    with (folder / 'metadata.csv').open('a') as file:
+        file.write('\n')
+    with pytest.warns(UserWarning, match='has changed since'):
+        open_corpus('csv_corpus/mine', data_dir=tmp_path / 'records', manual_dir=folder)
+
+
+def test_csv_own_labels_semicolons_and_many_speakers(tmp_path):
+    rows = [f'{n}.wav;{"Wut" if n % 2 else "Freude"};s{n}' for n in range(14)]
+    table = '\ufefffile;emotion;speaker\n' + '\n'.join(rows)
+    folder = write_csv(tmp_path / 'de', table, [f'{n}.wav' for n in range(14)])
+    status, _, err = call(
+        tmp_path, build, 'csv_corpus/de', f'--manual_dir={folder}', '--own_labels'
+    )
+    assert status == 0, err
+    corpus = open_corpus('csv_corpus/de', data_dir=tmp_path / 'records')
+    assert corpus.metadata['vocabulary'] == corpus.metadata['labels'] == ['Freude', 'Wut']
+    assert corpus.metadata['protocol'] == 'speaker_folds(5)'
+    assert corpus.index['emotion'].tolist() == [0, 1] * 7
+    check_rows(corpus)
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        (None, ('metadata.csv is missing', 'file, emotion, speaker')),
+        ('', ('lacks the column file and emotion and speaker', 'none')),
+        ('file,label,speaker\na.wav,happy,x\n', ('lacks the column emotion', 'file, label')),
+        ('file,emotion,speaker\n', ('no rows',)),
+        (
+            'file,emotion,speaker\na.wav,joy,x\n',
+            ("'joy' (line 2)", '--map joy=', '--own_labels', 'neutral, calm'),
+        ),
+        ('file,emotion,speaker\n../a.wav,happy,x\n', ('line 2', 'outside')),
+        ('file,emotion,speaker\nb/../../a.wav,happy,x\n', ('line 2', 'outside')),
+        ('file,emotion,speaker\n/etc/a.wav,happy,x\n', ('line 2', 'outside')),
+        ('file,emotion,speaker\n,happy,x\n', ('line 2', 'no file')),
+        ('file,emotion,speaker\na.wav,happy,x\na.wav,sad,x\n', ('line 3', 'line 2 already')),
+        ('file,emotion,speaker,valence\na.wav,happy,x,7\n', ('line 2', "valence '7'", '1 to 5')),
+        ('file,emotion,speaker,valence\na.wav,happy,x,high\n', ("valence 'high'",)),
+        ('file,emotion,speaker,gender\na.wav,happy,x,other\n', ("gender 'other'",)),
+        ('file,emotion,speaker\nnot_there.wav,happy,x\n', ('none of the 1', 'no such file')),
+    ],
+)
+def test_bad_csv(tmp_path, text, words):
+    folder = write_csv(tmp_path / 'bad', text or '', ['a.wav'])
+    if text is None:
+        (folder / 'metadata.csv').unlink()
+    failed(
+        call(tmp_path, build, 'csv_corpus/bad', f'--manual_dir={folder}'), *words, tmp_path=tmp_path
+    )
+
+
+def test_a_column_that_nothing_reads_is_told(tmp_path):
+    text = 'file,emotion,speaker,arousel,mood\na.wav,happy,x,3,\n'
+    folder = write_csv(tmp_path / 'mine', text, ['a.wav'])
+    _, out, _ = call(tmp_path, build, 'csv_corpus/mine', f'--manual_dir={folder}')
+    assert "note: column 'arousel' is not used; did you mean 'arousal'?\n" in out
+    assert "note: column 'mood' is not used\n" in out
+
+
+def test_csv_not_utf8(tmp_path):
+    folder = write_csv(tmp_path / 'bad', '')
+    (folder / 'metadata.csv').write_bytes('file,emotion,speaker\nä.wav,,\n'.encode('latin-1'))
+    failed(
+        call(tmp_path, build, 'csv_corpus/bad', f'--manual_dir={folder}'),
+        'UTF-8',
+        tmp_path=tmp_path,
+    )
+
+
+def test_csv_absent_files(tmp_path):
+    text = 'file,emotion,speaker\na.wav,happy,x\ngone.wav,sad,x\n'
+    folder = write_csv(tmp_path / 'some', text, ['a.wav'])
+    flags = ('csv_corpus/some', f'--manual_dir={folder}')
+    failed(call(tmp_path, build, *flags, '--strict'), 'gone.wav: no such file', tmp_path=tmp_path)
+    status, out, _ = call(tmp_path, build, *flags)
+    assert status == 0
+    assert 'gone: no such file' in out
+    status, out, _ = call(tmp_path, doctor, *flags)
+    assert status == 1
+    assert 'unusable 1' in out

@@ -1,0 +1,118 @@
+"""Builds that are killed, damaged or run twice at once, and the process pool under them."""
+
+import functools
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from trees import EMODB, beep, write_emodb
+
+from ser_jax.data.corpora import corpus_folder, is_prepared, open_corpus
+from ser_jax.runtime.errors import UserError
+from tfds_builders.core import base, pool, prepare
+
+
+def slow_load(utterance, rate):
+    """Says that work is under way, then never ends; for the test that kills it."""
+    pathlib.Path(os.environ['STARTED']).touch()
+    if utterance.id.endswith('16b10Wb'):
+        time.sleep(60)
+    return (beep() * 32767).astype(np.int16)
+
+
+def test_killed_build_is_no_corpus(tmp_path):
+    folder = write_emodb(tmp_path / 'emodb')
+    data_dir, started = tmp_path / 'records', tmp_path / 'started'
+    code = (
+        'import test_unfinished_builds as t\n'
+        'from tfds_builders.core.prepare import prepare\n'
+        'from tfds_builders.emodb.emodb_dataset_builder import Builder\n'
+        'Builder.LOAD = staticmethod(t.slow_load)\n'
+        f'prepare("emodb", manual_dir={str(folder)!r}, data_dir={str(data_dir)!r})\n'
+    )
+    paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
+    environment = {**os.environ, 'PYTHONPATH': paths, 'STARTED': str(started)}
+    process = subprocess.Popen([sys.executable, '-c', code], env=environment)
+    deadline = time.monotonic() + 60
+    while not started.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (data_dir / '.building/emodb-log_mel').exists(), 'the kill came too late'
+    target = corpus_folder('emodb', data_dir=data_dir, representation='log_mel')
+    assert not target.exists()
+    corpus = open_corpus('emodb', data_dir=data_dir, manual_dir=folder)
+    assert len(corpus) == len(EMODB)
+    assert not (data_dir / '.building/emodb-log_mel').exists()
+
+
+@pytest.mark.parametrize('lost', ['index.npz', 'metadata.json', 'dataset_info.json', '*00001-of*'])
+def test_folder_with_a_part_missing_is_not_prepared(tmp_path, monkeypatch, lost):
+    monkeypatch.setattr(base, 'UTTERANCES_PER_SHARD', 3)
+    folder = write_emodb(tmp_path / 'emodb')
+    corpus = open_corpus('emodb', data_dir=tmp_path / 'records', manual_dir=folder)
+    assert is_prepared(corpus.path)
+    for path in corpus.path.glob(lost):
+        path.unlink()
+    assert not is_prepared(corpus.path)
+    assert len(open_corpus('emodb', data_dir=tmp_path / 'records', manual_dir=folder)) == 8
+
+
+def test_two_builds_at_once_do_the_work_once(tmp_path):
+    folder = write_emodb(tmp_path / 'emodb')
+    lines = []
+    work = functools.partial(
+        prepare.prepare,
+        'emodb',
+        manual_dir=folder,
+        data_dir=tmp_path / 'records',
+        log=lines.append,
+    )
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(line.startswith('preparing') for line in lines) == 1
+
+
+def modules_of_worker(_):
+    """Names of the modules loaded where this runs."""
+    return list(sys.modules)
+
+
+def test_pool_keeps_order_and_carries_no_jax():
+    assert list(pool.pool_map(pow, range(100), (2,), workers=2)) == [n * n for n in range(100)]
+    import jax  # the parent has it; the workers must not
+
+    assert jax.__name__ in modules_of_worker(0)
+    loaded = next(pool.pool_map(modules_of_worker, [0], workers=2))
+    assert 'test_unfinished_builds' in loaded
+    assert not {'jax', 'tensorflow', 'librosa'} & set(loaded)
+
+
+def test_scripts_without_a_main_guard_run_once(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'from tfds_builders.core.pool import pool_map\n'
+        'print("started")\n'
+        'print(sum(pool_map(abs, range(-40, 0), workers=2)))\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout == 'started\n820\n', result.stderr
+
+
+def test_worker_that_dies_is_one_line():
+    with pytest.raises(UserError, match='worker process was killed'):
+        list(pool.pool_map(os._exit, [3] * 20, workers=2))

@@ -1,0 +1,176 @@
+"""The number of devices and processes, and how the step is mapped over them, change nothing."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import ROOT, metrics, run, simulated
+
+from ser_jax.runs.predictions import read_predictions
+from ser_jax.training.loop import FoldTraining
+
+STEPS = 20
+
+
+def command(beeps, workdir, *more):
+    return (
+        'ser_jax.main',
+        '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
+        f'--config.data.data_dir={beeps["data_dir"]}',
+        f'--workdir={workdir}',
+        f'--config.steps={STEPS}',
+        '--config.eval_every=1',
+        '--config.validation=False',
+        "--config.unlabelled=('csv_corpus/hums',)",
+        *more,
+    )
+
+
+def losses(workdir, steps=STEPS):
+    rows = metrics(workdir)
+    assert [row['step'] for row in rows] == list(range(1, steps + 1))
+    names = ['loss', 'loss_emotion', 'loss_augmentation_type', 'loss_reconstruction']
+    return np.array([[row[name] for name in names] for row in rows])
+
+
+@pytest.fixture(scope='module')
+def one_device(beeps, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('one') / 'run'
+    result = run(*command(beeps, workdir))
+    assert result.returncode == 0, result.stderr
+    return losses(workdir)
+
+
+@pytest.mark.parametrize(
+    ('devices', 'more'),
+    [
+        (2, ()),
+        pytest.param(4, (), marks=pytest.mark.slow),
+        pytest.param(8, (), marks=pytest.mark.slow),
+        pytest.param(2, ('--config.parallelism=pmap',), marks=pytest.mark.slow),
+    ],
+    ids=['2', '4', '8', 'pmap-2'],
+)
+def test_devices_give_the_same_losses(beeps, tmp_path, one_device, devices, more):
+    result = run(*command(beeps, tmp_path / 'run', *more), devices=devices)
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(losses(tmp_path / 'run'), one_device, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_adversarial_training_is_the_same_on_two_devices(beeps, tmp_path, one_device):
+    found = []
+    for devices in (1, 2):
+        workdir = tmp_path / str(devices)
+        more = ('--config.adversarial_epsilon=0.2', '--config.steps=6')
+        result = run(*command(beeps, workdir, *more), devices=devices)
+        assert result.returncode == 0, result.stderr
+        found.append(losses(workdir, 6))
+    np.testing.assert_allclose(*found, atol=1e-3)  # a sign may turn where the gradient is next to 0
+    assert found[0][:, 1].mean() > one_device[:6, 1].mean() + 1e-3  # the emotion is harder
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_losses_and_predictions(beeps, tmp_path, one_device):
+    asked = command(beeps, tmp_path / 'run', "--config.conditions=('fgsm(0.1)', 'gain(-6)')")
+    manual = {'SER_JAX_MANUAL_DIR': beeps['manual_dir']}
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    processes = []
+    for number in range(2):
+        environment = {
+            'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
+            'JAX_NUM_PROCESSES': '2',
+            'JAX_PROCESS_ID': str(number),
+        }
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, '-m', *asked],
+                cwd=ROOT,
+                env={**os.environ, **simulated(1), **environment, **manual},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], '\n'.join(outputs)
+    np.testing.assert_allclose(losses(tmp_path / 'run'), one_device, atol=1e-4)
+    files = sorted((tmp_path / 'run' / 'predictions').iterdir())
+    assert [file.stem for file in files] == ['clean', 'fgsm_0.1', 'gain_-6']
+    two = [read_predictions(file)[0].probabilities for file in files]
+    result = run(*asked, '--mode=evaluate', **manual)
+    assert result.returncode == 0, result.stderr
+    one = [read_predictions(file)[0].probabilities for file in files]
+    np.testing.assert_allclose(
+        two, one, atol=1e-3
+    )  # a sign may turn where the gradient is next to 0
+
+
+def folds_command(beeps, workdir, runs):
+    return command(
+        beeps,
+        workdir,
+        '--config.folds=(1,2,3)',
+        '--config.steps=5',
+        f'--config.parallel_runs={runs}',
+    )
+
+
+@pytest.fixture(scope='module')
+def folds_alone(beeps, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('folds') / 'alone'
+    result = run(*folds_command(beeps, workdir, 1))
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('devices', [1, 2])
+def test_folds_side_by_side_are_as_one_after_the_other(beeps, tmp_path, folds_alone, devices):
+    """Three folds in two places: the third takes over from the first that ends."""
+    result = run(*folds_command(beeps, tmp_path / 'together', 2), devices=devices)
+    assert result.returncode == 0, result.stderr
+    workdirs = (folds_alone, tmp_path / 'together')
+    key = lambda row: (row['fold'], row['step'])
+    alone, together = (sorted(metrics(workdir), key=key) for workdir in workdirs)
+    assert [key(row) for row in alone] == [key(row) for row in together]
+    assert len(alone) == 15
+    for name in ('loss', 'loss_emotion', 'loss_reconstruction', 'gradient_norm'):
+        pairs = [[row[name] for row in rows] for rows in (alone, together)]
+        np.testing.assert_allclose(*pairs, rtol=1e-4)
+    cards = [json.loads((workdir / 'results.json').read_text()) for workdir in workdirs]
+    assert cards[0]['config_hash'] == cards[1]['config_hash']
+    assert cards[0]['conditions']['clean']['n'] == cards[1]['conditions']['clean']['n']
+
+
+def test_metrics_stay_with_their_run_when_it_gets_another_place():
+    """Between two validations, when the run beside it has ended."""
+    place = lambda number: lambda packed: {name: rows[number] for name, rows in packed.items()}
+    training = object.__new__(FoldTraining)
+    training.meter = SimpleNamespace(pause=lambda: None)
+    training._before, training._recent = [], [{'loss': np.array([1.0, 2.0])}]
+    training.take_out(place(1), {'state': [10, 20]})
+    assert training.state == {'state': 20}
+    training._recent.append({'loss': np.array([7.0, 8.0])})
+    assert training._since_validation(place(0)) == [{'loss': 2.0}, {'loss': 7.0}]
+
+
+def test_runs_that_devices_cannot_share_are_refused(beeps, tmp_path):
+    result = run(*folds_command(beeps, tmp_path / 'run', 3), devices=2)
+    assert result.returncode == 1
+    assert re.fullmatch(r'error: config.parallel_runs is 3, which 2 devices .*\n', result.stderr)
+
+
+def test_batches_that_devices_cannot_share_are_refused(beeps, tmp_path):
+    result = run(*command(beeps, tmp_path / 'run', '--config.batch_size=9'), devices=2)
+    assert result.returncode == 1
+    assert re.fullmatch(r'error: config.batch_size is 9, which 2 devices .*\n', result.stderr)
+    assert not (tmp_path / 'run').exists()

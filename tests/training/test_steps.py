@@ -1,0 +1,75 @@
+"""The step on its own: bad gradients, device order, what each process loads."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import load
+from jax.sharding import AxisType, Mesh
+
+from ser_jax.runtime import devices as sharding
+from ser_jax.training.experiment import build_experiment
+
+
+def get_config(argument):
+    return load('configs/mtl_aug.py').get_config(argument)
+
+
+@pytest.fixture(scope='module')
+def experiment(beeps):
+    config = get_config('csv_corpus/beeps,smoke')
+    config.data.data_dir = beeps['data_dir']
+    return build_experiment(config)
+
+
+def test_a_poisoned_batch_changes_no_parameter_and_no_statistic(experiment):
+    rows = experiment.folds[0].train
+    state = experiment.init_state(experiment.constants(rows))
+    batches = experiment.train_batches(rows)
+    state, _ = experiment.train_step(state, sharding.to_devices(batches[0], experiment.mesh))
+    before = jax.device_get(state)
+    poisoned = dict(batches[1])
+    poisoned['log_mel'] = poisoned['log_mel'].copy()
+    poisoned['log_mel'][0, :, 5] = np.inf
+    state, metrics = experiment.train_step(state, sharding.to_devices(poisoned, experiment.mesh))
+    after = jax.device_get(state)
+    assert not np.isfinite(metrics['gradient_norm'])
+    jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+    jax.tree.map(np.testing.assert_array_equal, after.model_state, before.model_state)
+    assert after.step == before.step + 1
+    state, metrics = experiment.train_step(state, sharding.to_devices(batches[2], experiment.mesh))
+    assert np.isfinite(metrics['gradient_norm'])
+
+
+def test_devices_of_one_process_lie_side_by_side(monkeypatch):
+    class Device:
+        def __init__(self, process_index, number):
+            self.process_index, self.id = process_index, number
+
+    torn = [Device(p, n) for n, p in enumerate([0, 0, 1, 1, 1, 1, 0, 0])]
+    monkeypatch.setattr(sharding.jax, 'devices', lambda: torn)
+    seen = []
+    monkeypatch.setattr(sharding, 'Mesh', lambda devices, *_, **__: seen.extend(devices))
+    sharding.make_mesh()
+    assert [device.process_index for device in seen] == [0] * 4 + [1] * 4
+
+
+def test_rows_go_to_devices_in_order():
+    mesh = Mesh(np.array(jax.devices()), (sharding.AXIS,), axis_types=(AxisType.Auto,))
+    rows = np.arange(8 * mesh.size)
+    placed = sharding.to_devices({'row': rows}, mesh)['row']
+    np.testing.assert_array_equal(placed, rows)
+    assert sharding.local_rows(16) == slice(0, 16)
+
+
+@pytest.mark.parametrize(('options', 'labels'), [('smoke', 4), ('smoke,single_task', 8)])
+def test_what_keeps_no_label_joins_unlabelled_where_a_task_can_use_it(beeps, options, labels):
+    config = get_config(f'csv_corpus/beeps,{options}')
+    config.data.data_dir, config.labelled_share = beeps['data_dir'], 0.25
+    experiment = build_experiment(config)
+    rows = experiment.folds[0].train
+    batches = experiment.train_batches(rows)
+    assert len(batches.labelled) < 0.5 * len(rows)
+    for step in range(3):
+        assert (batches[step]['emotion'] >= 0).sum() == labels
+    if labels < config.batch_size:
+        assert len(batches.labelled) + len(batches.unlabelled) == len(rows)

@@ -1,0 +1,277 @@
+"""The builder that all corpora share; a corpus says in its own folder only what differs."""
+
+import dataclasses
+import hashlib
+import inspect
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ser_jax.audio import log_mel, reading
+from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd, mel_matrix
+from ser_jax.data.corpora import (
+    DIMENSIONS,
+    EMOTIONS,
+    GENDERS,
+    INDEX_FILE,
+    METADATA_FILE,
+    RECORD_VERSION,
+    SPLIT,
+)
+from ser_jax.runtime.errors import UserError
+from tfds_builders.core import index as indexes
+from tfds_builders.core import pool, shards, utterance
+from tfds_builders.core.shards import TEXTS, Shard, record_of, take_rows
+from tfds_builders.core.utterance import Problem, Utterance
+
+# The records of a shard are in memory until it is written.
+UTTERANCES_PER_SHARD = 1000
+BYTES_PER_SHARD = 2**28  # of audio files
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What lies in a corpus folder.
+
+    Attributes:
+        utterances: those found, in the order of the records.
+        published: those that the owner published, in the owner's order (their paths do not matter), as far as
+            their names are known.
+        notes: what a user should know, one sentence each.
+        label_files: files the labels come from, relative to the folder (a change means: build again).
+        n_published: how many the owner published, where that is more than is known by name; 0 where nobody says.
+    """
+
+    utterances: list[Utterance]
+    published: Sequence[Utterance] = ()
+    notes: tuple[str, ...] = ()
+    label_files: tuple[str, ...] = ()
+    n_published: int = 0
+
+    @property
+    def n_missing(self) -> int:
+        """How many published utterances are not there, known by name or not."""
+        return max(len(self.missing), self.n_published - len(self.utterances))
+
+    @property
+    def missing(self) -> list[Utterance]:
+        """Published utterances that are not there."""
+        found = {item.id for item in self.utterances}
+        return [item for item in self.published if item.id not in found]
+
+
+class CorpusBuilder(tfds.core.ShardBasedBuilder):
+    """Builds the records of one corpus.
+
+    TFDS' `ShardBasedBuilder` rather than `GeneratorBasedBuilder`: it keeps the order (row r of the index is record
+    r), streams, and needs no TensorFlow, which the latter's shuffler imports beyond 1 GB (9 h of speech).
+
+    A corpus' `Builder` sets the upper-case attributes and `list_utterances`, nothing else.
+    """
+
+    VERSION = tfds.core.Version(RECORD_VERSION)
+    BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS' own way to declare them)
+        tfds.core.BuilderConfig(name='log_mel', description='log-mel spectrograms'),
+        tfds.core.BuilderConfig(name='waveform', description='16 kHz int16 samples'),
+    ]
+
+    # Classes of the default task, its protocol, and published folds as lists of test speakers.
+    LABELS: Sequence[str] = ()
+    # Emotions that count as another one where the task does not name them: 'excited' as 'happy', say.
+    MERGED: Mapping[str, str] = {}
+    PROTOCOL: str | None = 'leave_one_speaker_out()'
+    FOLDS: Sequence[Sequence[str]] | None = None
+    SYNTHETIC = False
+    # Utterances of each emotion that the owner published ('' = no label), where they are not known by name; and their sample rate.
+    COUNTS: Mapping[str, int] = {}
+    SAMPLE_RATE: int | None = None
+    # How an utterance's samples are had; importable by name, for it runs in other processes.
+    LOAD: Callable[[Utterance, int], np.ndarray] = staticmethod(utterance.load_file)
+    NEEDS_FOLDER = True
+    # A public zip or tar of the corpus, where it may be had without asking, and whether it holds one folder with all the rest.
+    DOWNLOAD: str | None = None
+    PACKED_IN_FOLDER = False
+    # Where a person gets it and what the folder must look like: one line, for error messages and TFDS.
+    MANUAL_DOWNLOAD_INSTRUCTIONS = ''
+
+    @classmethod
+    def list_utterances(cls, folder: pathlib.Path | None, **options) -> Listing:
+        """Lists the utterances below `folder` (None where the corpus needs none).
+
+        Raises:
+            UserError: nothing of the corpus is there, or its labels cannot be used.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def task(cls, listing: Listing, vocabulary: Sequence[str]) -> dict:
+        """`labels`, `protocol`, `folds` of the default task; corpora that cannot know them beforehand override."""
+        return {'labels': list(cls.LABELS), 'protocol': cls.PROTOCOL, 'folds': cls.FOLDS}
+
+    @classmethod
+    def vocabulary(cls, listing: Listing, **options) -> tuple[str, ...]:
+        """Names of the emotion codes."""
+        return EMOTIONS
+
+    @classmethod
+    def code_hash(cls) -> str:
+        """SHA-256 over the code that decides what records hold: this corpus' modules, this one, the front end."""
+        folder = pathlib.Path(inspect.getfile(cls)).parent
+        files = [*sorted(folder.glob('*.py')), pathlib.Path(__file__)]
+        files += [pathlib.Path(m.__file__) for m in (indexes, shards, utterance, log_mel, reading)]
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+    def __init__(
+        self,
+        *,
+        listing: Listing | None = None,
+        front_end: FrontEnd = DEFAULT_FRONT_END,
+        options: dict | None = None,
+        strict: bool = False,
+        workers: int | None = None,
+        num_shards: int | None = None,
+        extra: dict | None = None,
+        **kwargs,
+    ):
+        """Args:
+        listing: what to build, from `list_utterances`; None = read it from TFDS' manual_dir when building.
+        front_end: log-mel parameters.
+        options: of the corpus (csv_corpus: map, own_labels).
+        strict: whether the first unusable file stops the build.
+        workers: processes; None = as many as pay.
+        num_shards: files the records are spread over; None = one a thousand utterances or 256 MB of audio.
+        extra: joined to metadata.json.
+        **kwargs: TFDS' own (data_dir, config, version).
+        """
+        self.listing = listing
+        self.front_end = front_end
+        self.options = options or {}
+        self.strict = strict
+        self.workers = workers
+        self.num_shards = num_shards
+        self.extra = extra or {}
+        self.names = self.vocabulary(listing, **self.options) if listing else EMOTIONS
+        self.rows: list[dict] = []
+        self.skipped: list[Problem] = []
+        super().__init__(file_format='array_record', **kwargs)
+
+    @property
+    def representation(self) -> str:
+        """'log_mel' or 'waveform'."""
+        return self.builder_config.name
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features
+        # Arrays are stored as bytes: read back 40 times faster than as lists of numbers.
+        if self.representation == 'log_mel':
+            shape, dtype = (None, self.front_end.n_mels), np.float32
+        else:
+            shape, dtype = (None,), np.int16
+        fields = {
+            'id': features.Text(),
+            self.representation: features.Tensor(shape=shape, dtype=dtype, encoding='bytes'),
+            'emotion': features.ClassLabel(names=list(self.names)),
+            'gender': features.ClassLabel(names=list(GENDERS)),
+            'duration': np.float32,
+            'frames': np.int32,
+            'audio_sha256': features.Text(),
+        }
+        fields |= {name: np.float32 for name in DIMENSIONS}
+        fields |= {name: features.Text() for name in TEXTS}
+        return self.dataset_info_from_configs(
+            features=features.FeaturesDict(fields), disable_shuffling=True
+        )
+
+    def _shard_iterators_per_split(self, dl_manager) -> dict:
+        if self.listing is None:
+            folder = pathlib.Path(dl_manager.manual_dir) if self.NEEDS_FOLDER else None
+            self.listing = self.list_utterances(folder)
+        items = self.listing.utterances
+        count = self.num_shards or _usual_shards(items)
+        bounds = [round(len(items) * k / count) for k in range(count + 1)]
+        parts = [items[start:stop] for start, stop in itertools.pairwise(bounds)]
+        if self._on_beam:
+            settings = self.LOAD, self.front_end, tuple(self.names), self.representation
+            make = lambda number, part: Shard(number, tuple(part), *settings, str(self.data_dir))
+            return {SPLIT: [make(number, part) for number, part in enumerate(parts)]}
+        recordings = pool.pool_map(
+            utterance.record,
+            items,
+            (self.LOAD, self.front_end, mel_matrix(self.front_end)),
+            workers=self.workers,
+            description=self.name,
+        )
+        # The shards are written one after the other, so that they can share one stream.
+        pairs = zip(items, recordings)
+        return {SPLIT: [lambda part=part: self._shard(pairs, len(part)) for part in parts]}
+
+    def _shard(self, pairs: Iterator, size: int) -> Iterator[tuple[str, dict]]:
+        """Yields the records of the next `size` utterances and keeps their index rows."""
+        for _ in range(size):
+            item, recording = next(pairs)
+            if isinstance(recording, Problem):
+                if self.strict:
+                    raise UserError(
+                        f'{item.path or item.id}: {recording.reason} (--strict stops here)'
+                    )
+                self.skipped.append(recording)
+                continue
+            fields, row = record_of(item, recording, self.names, self.front_end.sample_rate)
+            yield item.id, {**fields, self.representation: getattr(recording, self.representation)}
+            self.rows.append(row)
+
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        self._on_beam = bool(download_config and download_config.beam_runner)
+        super()._download_and_prepare(dl_manager, download_config)
+        # TFDS renames the folder into place after this returns.
+        folder = pathlib.Path(self.data_dir)
+        if self._on_beam:
+            count = len(self.info.splits[SPLIT].shard_lengths)
+            index, self.skipped = take_rows(folder, count)
+            for left in folder.glob('*.shard_infos.json'):  # by TFDS, on Beam only
+                left.unlink()
+        else:
+            index = indexes.build_index(self.rows) if self.rows else {}
+        if not index:
+            raise UserError(
+                f'none of the {len(self.skipped)} utterances of {self.name} can be used; '
+                f'the first, {self.skipped[0].id}: {self.skipped[0].reason}'
+            )
+        np.savez(folder / INDEX_FILE, **index)
+        text = json.dumps(self._metadata(index), indent=1, ensure_ascii=False)
+        (folder / METADATA_FILE).write_text(text + '\n', encoding='utf-8')
+
+    def _metadata(self, index: dict[str, np.ndarray]) -> dict:
+        listing = self.listing
+        front_end = dataclasses.asdict(self.front_end)
+        return {
+            'representation': self.representation,
+            'record_version': RECORD_VERSION,
+            'synthetic': self.SYNTHETIC,
+            'vocabulary': list(self.names),
+            **self.task(listing, self.names),
+            'merged': dict(self.MERGED),
+            'front_end': front_end,
+            'corpus_hash': indexes.corpus_hash(index, self.names, front_end),
+            'builder_hash': self.code_hash(),
+            'utterances': len(index['id']),
+            'published': max(len(listing.published), listing.n_published) or None,
+            'missing': listing.n_missing,
+            'skipped': [dataclasses.asdict(problem) for problem in self.skipped],
+            'notes': [*listing.notes, *indexes.duplicate_notes(index)],
+            'options': self.options,
+            **self.extra,
+        }
+
+
+def _usual_shards(items: Sequence[Utterance]) -> int:
+    size = sum(os.path.getsize(item.path) for item in items if os.path.isfile(item.path))
+    return max(1, -(-len(items) // UTTERANCES_PER_SHARD), -(-size // BYTES_PER_SHARD))

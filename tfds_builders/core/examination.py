@@ -1,0 +1,182 @@
+"""What a corpus folder holds, against what its owner published: nothing is built."""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ser_jax.audio.reading import CLIPPED_SHARE
+from tfds_builders.core import catalogue, pool
+from tfds_builders.core.base import Listing
+from tfds_builders.core.index import duplicate_notes
+from tfds_builders.core.utterance import Audio, Problem, Utterance, listen
+
+# Above this mean of the samples, 1 = full scale, the owner's own recordings are worth a note.
+OFFSET = 1e-2
+_DIMENSIONS = ('arousal', 'valence', 'dominance')
+
+
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """What was found.
+
+    Attributes:
+        corpus, folder: which.
+        found: utterances that are there.
+        published: how many the owner published; of a corpus of one's own, the rows of its table. None where nobody says.
+        missing: how many of them are not there; `missing_names` as far as they are known.
+        unusable: file and reason of those that cannot be used.
+        emotions: emotion ('' = no label) -> [usable ones, published ones or None].
+        task: the same of the default task; None where there is none.
+        task_labels: its classes.
+        speakers, sessions, sample_rates: usable utterances by each.
+        rated: usable utterances with a rating of each dimension.
+        seconds: of all usable audio.
+        notes: what else a user should know, one sentence each.
+    """
+
+    corpus: str
+    folder: str
+    found: int
+    published: int | None
+    missing: int
+    missing_names: list[str]
+    unusable: list[dict[str, str]]
+    emotions: dict[str, list[int | None]]
+    task: list[int | None] | None
+    task_labels: list[str]
+    speakers: dict[str, int]
+    sessions: dict[str, int]
+    sample_rates: dict[int, int]
+    rated: dict[str, int]
+    seconds: float
+    notes: list[str]
+
+    @property
+    def well(self) -> bool:
+        """Whether every published utterance is there and can be used."""
+        return not self.missing and not self.unusable
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, and `well`."""
+        return dataclasses.asdict(self) | {'well': self.well}
+
+
+def examine(
+    name: str,
+    manual_dir: str | None = None,
+    *,
+    options: dict | None = None,
+    workers: int | None = None,
+) -> Examination | None:
+    """Looks a corpus folder over.
+
+    Args:
+        name: the corpus.
+        manual_dir: its folder; None = `$SER_JAX_MANUAL_DIR/<corpus>`.
+        options: of csv corpora.
+        workers: processes.
+
+    Returns:
+        What was found; None of a corpus that is synthesised.
+
+    Raises:
+        UserError: no such corpus or folder, or nothing of the corpus in it.
+    """
+    builder = catalogue.builder_class(name)
+    if not builder.NEEDS_FOLDER:
+        return None
+    folder = catalogue.find_folder(name, manual_dir)
+    if folder is None:
+        raise catalogue.not_preparable(name)
+    listing = catalogue.list_corpus(name, folder, **(options or {}))
+    results = list(
+        pool.pool_map(
+            listen, listing.utterances, (builder.LOAD, 16000), workers=workers, description=name
+        )
+    )
+    pairs = list(zip(listing.utterances, results))
+    bad = [(item, result) for item, result in pairs if isinstance(result, Problem)]
+    good = [item for item, result in pairs if isinstance(result, Audio)]
+    audio = [result for result in results if isinstance(result, Audio)]
+    emotions = _emotions(builder, listing, good)
+    rates = _counted(sound.sample_rate for sound in audio)
+    return Examination(
+        corpus=name,
+        folder=str(folder),
+        found=len(listing.utterances),
+        published=max(len(listing.published), listing.n_published) or None,
+        missing=listing.n_missing,
+        missing_names=[item.id for item in listing.missing],
+        unusable=[{'file': item.path or item.id, 'reason': result.reason} for item, result in bad],
+        emotions=emotions,
+        task=_task(builder, emotions),
+        task_labels=list(builder.LABELS),
+        speakers=_counted(item.speaker for item in good),
+        sessions=_counted(item.session for item in good if item.session),
+        sample_rates=rates,
+        rated={
+            field: sum(getattr(item, field) == getattr(item, field) for item in good)
+            for field in _DIMENSIONS
+        },
+        seconds=sum(sound.seconds for sound in audio),
+        notes=[*listing.notes, *_audio_notes(audio, builder.SAMPLE_RATE), *_leftovers(folder)],
+    )
+
+
+def _counted(values) -> dict:
+    return dict(sorted(collections.Counter(values).items()))
+
+
+def _emotions(builder, listing: Listing, good: Sequence[Utterance]) -> dict:
+    """Emotion -> [usable, published or None]."""
+    have, wanted = collections.Counter(item.emotion for item in good), builder.COUNTS
+    # A list of labels that is itself short is no measure of what should be there.
+    if not wanted and len(listing.published) >= max(1, listing.n_published):
+        wanted = collections.Counter(item.emotion for item in listing.published)
+    return {name: [have[name], wanted.get(name)] for name in sorted({*have, *wanted})}
+
+
+def _task(builder, emotions: Mapping[str, list]) -> list[int | None] | None:
+    if not builder.LABELS:
+        return None
+    counts = [
+        pair for name, pair in emotions.items() if builder.MERGED.get(name, name) in builder.LABELS
+    ]
+    published = [wanted for _, wanted in counts]
+    known = published and None not in published
+    return [sum(have for have, _ in counts), sum(published) if known else None]
+
+
+def _audio_notes(audio: Sequence[Audio], sample_rate: int | None) -> list[str]:
+    """Faults that leave a recording usable."""
+    names = lambda chosen: ', '.join(chosen[:3]) + ', …' * (len(chosen) > 3)
+    notes = []
+    clipped = [sound.id for sound in audio if sound.clipped > CLIPPED_SHARE]
+    if clipped:
+        notes.append(
+            f'{len(clipped)} recordings have more than {CLIPPED_SHARE:.1%} of their samples at the limit (clipped): {names(clipped)}'
+        )
+    moved = [sound.id for sound in audio if sound.offset > OFFSET]
+    if moved:
+        notes.append(
+            f'{len(moved)} recordings have an offset of more than {OFFSET:.0%} of full scale: {names(moved)}'
+        )
+    other = [sound.id for sound in audio if sample_rate and sound.sample_rate != sample_rate]
+    if other:
+        notes.append(
+            f'{len(other)} files are not at the {sample_rate} Hz that the owner distributes: {names(other)}'
+        )
+    heard = {
+        'id': np.array([sound.id for sound in audio]),
+        'audio_sha256': np.array([sound.sha256 for sound in audio]),
+    }
+    return notes + duplicate_notes(heard)
+
+
+def _leftovers(folder: pathlib.Path) -> list[str]:
+    count = sum(1 for _ in folder.rglob('._*'))
+    return [f'{count} files named ._… (left by macOS) are passed over'] if count else []

@@ -1,0 +1,251 @@
+"""From the name of a corpus to its prepared folder; used by `build` and at the first opening of a corpus."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
+from ser_jax.data.corpora import (
+    DEFAULT_DATA_DIR,
+    METADATA_FILE,
+    REPRESENTATIONS,
+    corpus_folder,
+    is_prepared,
+)
+from ser_jax.runtime import signals
+from ser_jax.runtime.checksums import write_checksums
+from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.paths import local_path
+from tfds_builders.core.catalogue import builder_class, find_folder, list_corpus, not_preparable
+
+# More names than this are counted, not listed.
+_LISTED = 10
+
+
+def prepare(
+    name: str,
+    *,
+    manual_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike | None = None,
+    representation: str = 'log_mel',
+    front_end: FrontEnd = DEFAULT_FRONT_END,
+    options: dict | None = None,
+    strict: bool = False,
+    workers: int | None = None,
+    num_shards: int | None = None,
+    beam_runner: str | None = None,
+    beam_options: Sequence[str] = (),
+    rebuild: bool = False,
+    log: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+) -> pathlib.Path:
+    """Prepares a corpus unless it is prepared already.
+
+    Everything is written to a scratch folder below `data_dir` and renamed into place at the end, under a lock:
+    a build killed at any point leaves what was there before, and two builds at once do the work once.
+
+    Args:
+        name: the corpus.
+        manual_dir: its folder; None = `$SER_JAX_MANUAL_DIR/<corpus>`, else a download where that is public.
+        data_dir: root of the prepared corpora; None = the default.
+        representation: 'log_mel' or 'waveform'.
+        front_end: log-mel parameters.
+        options: of csv corpora: `map`, `own_labels`.
+        strict: stop at the first unusable file.
+        workers: processes; None = as many as pay.
+        num_shards: files the records are spread over; None = see `CorpusBuilder`.
+        beam_runner: of Apache Beam, such as 'DirectRunner'; None = without Beam.
+        beam_options: its options, such as '--project=mine'.
+        rebuild: whether to build again where sources, options or code have changed since.
+        log: takes the lines of the summary.
+
+    Returns:
+        The prepared folder.
+
+    Raises:
+        UserError: see `ser_jax.data.corpora.open_corpus`; also an unwritable data_dir, strict mode's stop.
+    """
+    beam = _beam_config(beam_runner, beam_options)
+    if beam and strict:
+        raise UserError('--strict needs to see the files in order: leave out --beam_runner')
+    folder = find_folder(name, manual_dir)
+    root = local_path(data_dir or DEFAULT_DATA_DIR)
+    target = corpus_folder(name, data_dir=root, representation=representation)
+    builder_type = builder_class(name)
+    absent = folder is None and builder_type.NEEDS_FOLDER
+    if absent and not builder_type.DOWNLOAD and not is_prepared(target):
+        raise _missing(name, representation, root)  # before anything is written
+    scratch = root / '.building' / f'{name.replace("/", "-")}-{representation}'
+    settings = {
+        'front_end': front_end,
+        'options': options or {},
+        'strict': strict,
+        'workers': workers,
+        'num_shards': num_shards,
+        'config': representation,
+    }
+    try:
+        with _lock(scratch.with_name(f'{scratch.name}.lock'), name, log):
+            if rebuild or not is_prepared(target):
+                shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
+                tidy = functools.partial(shutil.rmtree, scratch, ignore_errors=True)
+                try:
+                    with signals.before_leaving(tidy):
+                        if absent:
+                            folder = _download(name, representation, root, log)
+                        _build(name, folder, scratch, target, settings, log, beam)
+                finally:
+                    tidy()
+    except OSError as error:
+        place = str(error.filename or root)
+        if not place.startswith(str(root)) and not str(root).startswith(place):
+            raise
+        raise UserError(
+            f'cannot write below {root} ({error.strerror or error}): name another data_dir'
+        ) from error
+    return target
+
+
+def _beam_config(runner: str | None, options: Sequence[str]) -> dict:
+    """Arguments of TFDS' DownloadConfig.
+
+    Raises:
+        UserError: Beam is not installed, or options without a runner.
+    """
+    if not runner:
+        if options:
+            raise UserError('--beam_options need a --beam_runner')
+        return {}
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError("--beam_runner needs Apache Beam: pip install 'ser_jax[beam]'") from error
+    return {'beam_runner': runner, 'beam_options': PipelineOptions(list(options))}
+
+
+def _download(
+    name: str, representation: str, root: pathlib.Path, log: Callable[[str], None]
+) -> pathlib.Path:
+    """The folder of a corpus that may be had without asking."""
+    missing, builder_type = _missing(name, representation, root), builder_class(name)
+    if not builder_type.DOWNLOAD:
+        raise missing
+    from tfds_builders.core import downloads
+
+    return downloads.fetch(builder_type, root / 'downloads', missing, log)
+
+
+def _missing(name: str, representation: str, root: pathlib.Path) -> UserError:
+    others = [
+        other
+        for other in REPRESENTATIONS
+        if is_prepared(corpus_folder(name, data_dir=root, representation=other))
+    ]
+    return not_preparable(name, representation, *others[:1])
+
+
+def _build(
+    name: str,
+    folder: pathlib.Path | None,
+    scratch: pathlib.Path,
+    target: pathlib.Path,
+    settings: dict,
+    log: Callable[[str], None],
+    beam: dict,
+):
+    """Builds into `scratch` and moves the result to `target`, unless the same is there already."""
+    import tensorflow_datasets as tfds
+
+    from tfds_builders.core.index import label_hashes
+
+    builder_type = builder_class(name)
+    listing = list_corpus(name, folder, **settings['options'])
+    fingerprint = _fingerprint(
+        listing, builder_type.code_hash(), settings['front_end'], settings['options']
+    )
+    shards = settings['num_shards'] or _shards(target)
+    same = is_prepared(target) and _metadata(target).get('fingerprint') == fingerprint
+    if same and shards == _shards(target):
+        log(f'{name} ({settings["config"]}) is prepared already in {target}')
+        return
+    log(f'preparing {name} ({settings["config"]}): {len(listing.utterances)} utterances')
+    extra = {
+        'name': name,
+        'fingerprint': fingerprint,
+        'label_files': label_hashes(folder, listing.label_files),
+    }
+    builder = builder_type(listing=listing, extra=extra, data_dir=scratch, **settings)
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS' own two lines, about unknown sizes
+        builder.download_and_prepare(
+            download_dir=scratch / 'downloads',
+            download_config=tfds.download.DownloadConfig(**beam) if beam else None,
+        )
+    write_checksums(pathlib.Path(builder.data_dir))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with signals.held():  # or neither of the two would be there
+        if target.exists():
+            os.rename(target, scratch / 'replaced')
+        os.rename(builder.data_dir, target)
+    for line in summary(name, _metadata(target), target):
+        log(line)
+
+
+def _shards(folder: pathlib.Path) -> int:
+    """How many files of records there are."""
+    return len(list(folder.glob('*.array_record-*')))
+
+
+def summary(name: str, metadata: dict, folder: pathlib.Path) -> Iterator[str]:
+    """The lines that tell what was built, what was not, and why."""
+    kind = ', SYNTHETIC speech' if metadata['synthetic'] else ''
+    total = f' of {metadata["published"]} published' if metadata['published'] else ''
+    yield f'{name}{kind}: {metadata["utterances"]}{total} utterances in {folder}'
+    if metadata['missing']:
+        yield f'warning: {metadata["missing"]} published utterances of {name} are not there'
+    skipped = metadata['skipped']
+    if skipped:
+        yield f'warning: skipped {len(skipped)} unusable files:'
+        yield from (f'  {problem["id"]}: {problem["reason"]}' for problem in skipped)
+    yield from (f'note: {note}' for note in metadata['notes'][:_LISTED])
+    if len(metadata['notes']) > _LISTED:
+        yield f'note: … and {len(metadata["notes"]) - _LISTED} more notes in metadata.json'
+
+
+def _metadata(folder: pathlib.Path) -> dict:
+    return json.loads((folder / METADATA_FILE).read_text(encoding='utf-8'))
+
+
+def _fingerprint(listing, code_hash: str, front_end: FrontEnd, options: dict) -> str:
+    """Tells whether building again would give the same: sources (by size and time), code, parameters."""
+    files = []
+    for item in listing.utterances:
+        stat = os.stat(item.path) if item.path and os.path.exists(item.path) else None
+        files.append((item, stat and (stat.st_size, stat.st_mtime_ns)))
+    state = repr((files, listing.notes, code_hash, dataclasses.asdict(front_end), options))
+    return hashlib.sha256(state.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _lock(path: pathlib.Path, name: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Holds a lock file that the system releases whenever the process ends, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing to hold two builds apart
+        yield
+        return
+    with open(path, 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log(f'another process is preparing {name}: waiting for it')
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

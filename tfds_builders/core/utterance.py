@@ -1,0 +1,150 @@
+"""One utterance of a corpus, and the pure function that turns it into a record.
+
+No import of TFDS here: this module is what the processes of the pool load.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ser_jax.audio.log_mel import FrontEnd, log_mel
+from ser_jax.audio.reading import AudioError, clipped_share, file_rate, read_audio, unusable
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """What is known of an utterance before its audio is read. Missing: '' and NaN.
+
+    Attributes:
+        id: unique and stable: path without ending, relative to the corpus.
+        path: the audio file; '' where the corpus makes its audio itself.
+        emotion: name in the corpus' vocabulary.
+        arousal: 1-5; likewise valence, dominance.
+        speaker: unique across corpora, such as 'emodb/03'.
+        session: recording session.
+        script: what was said: a text code, the same for all who read it.
+        language: ISO 639-1 code.
+        gender: 'female' or 'male'.
+    """
+
+    id: str
+    path: str = ''
+    emotion: str = ''
+    arousal: float = math.nan
+    valence: float = math.nan
+    dominance: float = math.nan
+    speaker: str = ''
+    session: str = ''
+    script: str = ''
+    language: str = ''
+    gender: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """An utterance that cannot become a record, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """What the audio of an utterance adds: everything a record needs besides the labels.
+
+    Attributes:
+        waveform: int16 [S].
+        log_mel: float32 [T, n_mels].
+        audio_sha256: of the little-endian samples.
+    """
+
+    id: str
+    waveform: np.ndarray
+    log_mel: np.ndarray
+    audio_sha256: str
+
+
+def load_file(utterance: Utterance, sample_rate: int) -> np.ndarray:
+    """Samples of an utterance that lies in a file: int16 [S].
+
+    Raises:
+        AudioError: the file cannot be used.
+    """
+    return read_audio(utterance.path, sample_rate)
+
+
+def record(
+    utterance: Utterance,
+    load: Callable[[Utterance, int], np.ndarray],
+    front_end: FrontEnd,
+    mel: np.ndarray,
+) -> Recording | Problem:
+    """The unit of work of every builder: utterance -> its audio as records hold it.
+
+    Args:
+        utterance: whose audio.
+        load: (utterance, sample rate) -> int16 [S]; `load_file` or a synthesiser.
+        front_end: log-mel parameters.
+        mel: `ser_jax.audio.log_mel.mel_matrix(front_end)`.
+
+    Returns:
+        The recording, or the problem where the audio is missing, corrupt, silent or too short.
+    """
+    samples = _samples(utterance, load, front_end.sample_rate)
+    if isinstance(samples, Problem):
+        return samples
+    return Recording(utterance.id, samples, log_mel(samples, front_end, mel), _digest(samples))
+
+
+@dataclasses.dataclass(frozen=True)
+class Audio:
+    """What an utterance's audio is like, for the doctor.
+
+    Attributes:
+        id: of the utterance.
+        sha256: what its record would say.
+        seconds: how long it is.
+        sample_rate: of the file, Hz; 0 where there is none.
+        clipped: share of the samples that are as large as 16 bits can be.
+        offset: size of the samples' mean, 1 = full scale.
+    """
+
+    id: str
+    sha256: str
+    seconds: float
+    sample_rate: int
+    clipped: float
+    offset: float
+
+
+def listen(
+    utterance: Utterance, load: Callable[[Utterance, int], np.ndarray], sample_rate: int
+) -> Audio | Problem:
+    """The doctor's unit of work: what an utterance's audio is like, or the problem with it."""
+    samples = _samples(utterance, load, sample_rate)
+    if isinstance(samples, Problem):
+        return samples
+    return Audio(
+        utterance.id,
+        _digest(samples),
+        len(samples) / sample_rate,
+        file_rate(utterance.path) if utterance.path else 0,
+        clipped_share(samples),
+        float(abs(samples.mean()) / 32768),
+    )
+
+
+def _samples(utterance: Utterance, load: Callable, sample_rate: int) -> np.ndarray | Problem:
+    try:
+        samples = load(utterance, sample_rate)
+    except AudioError as error:
+        return Problem(utterance.id, error.reason)
+    reason = unusable(samples, sample_rate)
+    return Problem(utterance.id, reason) if reason else samples
+
+
+def _digest(samples: np.ndarray) -> str:
+    return hashlib.sha256(samples.astype('<i2').tobytes()).hexdigest()
