@@ -10,8 +10,8 @@ import pathlib
 
 import numpy as np
 
-from ser_jax.data.corpora import open_corpus
 from ser_jax.data.labels import labels_of
+from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
 
 _FRAME = 320  # 20 ms at 16 kHz
@@ -46,7 +46,7 @@ def main() -> None:
     result = {}
     try:
         for name in options.corpora:
-            corpus = open_corpus(name, data_dir=options.data_dir, representation='waveform')
+            corpus = open_prepared(name, data_dir=options.data_dir, representation='waveform')
             source = corpus.source()
             labels = tuple(corpus.metadata['labels'])
             numbers = labels_of(corpus, np.arange(len(corpus)), 'emotion', labels)

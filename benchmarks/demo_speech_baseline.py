@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ser_jax.data.corpora import open_corpus
 from ser_jax.data.folds import Fold, make_folds
+from ser_jax.prepare import open_prepared
 
 _RATE = 16000
 _HOP = 160
@@ -90,8 +90,8 @@ def variance_share(values: np.ndarray, groups: Sequence) -> float:
 
 def measure(data_dir: str | None = None) -> dict:
     """Both scores on demo_speech, prepared below `data_dir` first where it is missing."""
-    waveforms = open_corpus('demo_speech', data_dir=data_dir, representation='waveform')
-    spectra = open_corpus('demo_speech', data_dir=data_dir)
+    waveforms = open_prepared('demo_speech', data_dir=data_dir, representation='waveform')
+    spectra = open_prepared('demo_speech', data_dir=data_dir)
     heard, seen = waveforms.source(), spectra.source()
     rows = range(len(waveforms))
     with concurrent.futures.ThreadPoolExecutor(2) as pool:

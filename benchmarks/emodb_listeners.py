@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 from scipy.stats import spearmanr
 
-from ser_jax.data.corpora import default_manual_dir
+from ser_jax.data.records import default_manual_dir
 from ser_jax.runs import finished
 from ser_jax.runs.predictions import read_predictions
 from ser_jax.runtime.errors import UserError

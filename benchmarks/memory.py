@@ -13,7 +13,7 @@ import time
 
 from benchmarks import timing
 from benchmarks.made_up import NAME, MadeUp, make_listing
-from ser_jax.data.corpora import corpus_folder, is_prepared
+from ser_jax.data.records import corpus_folder, is_prepared
 
 
 def prepare(hours: float, folder: pathlib.Path) -> None:

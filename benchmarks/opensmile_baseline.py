@@ -12,10 +12,10 @@ from importlib.metadata import version
 
 import numpy as np
 
-from ser_jax.data.corpora import open_corpus
 from ser_jax.data.folds import make_folds
 from ser_jax.data.labels import labels_of
 from ser_jax.metrics import rates, significance
+from ser_jax.prepare import open_prepared
 
 
 def functionals(corpus, rows: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def main() -> None:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    corpus = open_corpus(options.corpus, data_dir=options.data_dir, representation='waveform')
+    corpus = open_prepared(options.corpus, data_dir=options.data_dir, representation='waveform')
     names = tuple(corpus.metadata['labels'])
     labels = labels_of(corpus, np.arange(len(corpus)), 'emotion', names)
     rows = np.flatnonzero(labels >= 0)

@@ -20,12 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # this clone's, whichever is installed
 
+from ser_jax.config import as_json, compared  # noqa: E402
 from ser_jax.grid import rows as grid_rows  # noqa: E402
 from ser_jax.grid import tables  # noqa: E402
 from ser_jax.grid.plan import Grid, Run, read_grid  # noqa: E402
 from ser_jax.runs import finished  # noqa: E402
 from ser_jax.runs.predictions import read_predictions  # noqa: E402
-from ser_jax.runs.workdir import as_json, compared  # noqa: E402
 from ser_jax.runtime.errors import UserError  # noqa: E402
 
 

@@ -1,7 +1,9 @@
 """The fields every config has, and the `CORPUS,OPTION…` argument."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 
@@ -144,3 +146,47 @@ def apply_options(
     for changes in (corpora.get(config.corpus, {}), *(presets[option] for option in options)):
         config.update_from_flattened_dict(dict(changes))
     return config
+
+
+# What the conditions of a run are made with.
+TESTED_WITH = (
+    'test_noise_corpus',
+    'babble_corpus',
+    'attack_source',
+    'few_shot',
+    'few_shot_speakers',
+    'few_shot_steps',
+    'few_shot_learning_rate',
+)
+
+
+# What is no part of what a run is: where its data lie, how many of its folds train at once, when it
+# is given up, and what its models are
+# tested on beside clean speech, which may be added later.
+_NOT_COMPARED = (
+    'data.data_dir',
+    'data.manual_dir',
+    'data.memory_gb',
+    'parallel_runs',
+    'skipped_steps',
+    'conditions',
+    'test_corpora',
+    'target_statistics',
+    *TESTED_WITH,
+)
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as it comes back from a JSON file: lists for tuples."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def compared(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Dotted field -> value of a config in JSON form, without what is no part of what a run is."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= compared(value, f'{prefix}{name}.')
+        else:
+            flat[prefix + name] = value
+    return {name: value for name, value in flat.items() if name not in _NOT_COMPARED}

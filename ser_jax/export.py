@@ -20,7 +20,7 @@ from pathlib import Path
 from absl import logging
 
 from ser_jax.runtime.errors import UserError, faults_told
-from ser_jax.runtime.paths import keep_compiled
+from ser_jax.runtime.files import keep_compiled
 
 
 @faults_told()

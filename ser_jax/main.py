@@ -44,7 +44,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ser_jax.runtime.errors import UserError, faults_told, printable
-from ser_jax.runtime.paths import keep_compiled, local_path
+from ser_jax.runtime.files import keep_compiled, local_path
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'see above')
@@ -69,7 +69,7 @@ def main(_: list[str]) -> None:
         from ser_jax import train
         from ser_jax.reporting import text
         from ser_jax.reporting.html import page
-        from ser_jax.runtime.stored import read_card
+        from ser_jax.runs.result_card import read_card
 
         run = train.train_and_evaluate if _MODE.value == 'train' else train.evaluate
         before = read_card(workdir)

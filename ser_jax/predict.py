@@ -22,7 +22,7 @@ import tqdm
 from absl import logging
 
 from ser_jax.runtime.errors import UserError, faults_told
-from ser_jax.runtime.paths import keep_compiled
+from ser_jax.runtime.files import keep_compiled
 
 # Files decoded before they are predicted, and their seconds: bounds the memory.
 _CHUNK, _CHUNK_SECONDS = 64, 1800

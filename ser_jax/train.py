@@ -11,21 +11,22 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ser_jax.config_check import check_config
-from ser_jax.data.corpora import prepared_hash
 from ser_jax.data.folds import Fold
 from ser_jax.data.labels import level_of
-from ser_jax.evaluation import summary as evaluation
+from ser_jax.data.records import prepared_hash
 from ser_jax.evaluation.cross_corpus import CrossCorpus
 from ser_jax.evaluation.results import report, tested_with
-from ser_jax.evaluation.robustness import Tester, parse_conditions
+from ser_jax.evaluation.robustness import Tester
+from ser_jax.prepare import prepare_corpora
 from ser_jax.runs import workdir as workdirs
 from ser_jax.runs.predictions import Predictions, write_predictions
+from ser_jax.runs.result_card import read_card
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.paths import local_path
-from ser_jax.runtime.stored import read_card
+from ser_jax.runtime.files import local_path, write_json
 from ser_jax.training import inference, loop
 from ser_jax.training.experiment import Experiment, build_experiment
 from ser_jax.training.metric_log import MetricLog
+from ser_jax.transforms.conditions import parse_conditions
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
         return card
     if config.attack_source and Path(config.attack_source).expanduser().absolute() == workdir:
         raise UserError(f'config.attack_source is the workdir itself: {workdir}; name another run')
+    prepare_corpora(config)
     experiment = build_experiment(config)
     tester, cross = Tester(experiment), CrossCorpus(experiment)
     with workdirs.claimed(workdir, config, experiment.corpus_hashes()):
@@ -116,6 +118,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     workdirs.check_workdir(workdir, config)
     if not (workdir / 'config.json').exists():
         raise UserError(f'there is no run in {workdir}: run it with --mode=train first')
+    prepare_corpora(config)
     experiment = build_experiment(config)
     tester, cross = Tester(experiment), CrossCorpus(experiment)
     with workdirs.claimed(workdir, config, experiment.corpus_hashes()):
@@ -147,7 +150,7 @@ def _train(
     ]
     for job, summary in loop.train_folds(experiment, jobs, log):
         if jax.process_index() == 0:
-            evaluation.write_json(workdirs.summary_file(workdir, job.fold.name), summary)
+            write_json(workdirs.summary_file(workdir, job.fold.name), summary)
             loop.discard_latest(job.folder)
         multihost_utils.sync_global_devices(f'summary {job.fold.name}')
         if len(tester.rows(job.fold)):
@@ -203,7 +206,7 @@ def _predict_fold(
         for path in paths:
             # What was made with something else must not be taken for this, should we be killed here.
             path.unlink(missing_ok=True)
-        evaluation.write_json(
+        write_json(
             told, {'made_with': tester.made_with(name), 'n': len(tester.rows(fold)), **facts}
         )
         _write_answers(experiment, fold.name, tester.rows(fold), answers, paths)
@@ -260,6 +263,6 @@ def _predict_corpora(
         predictions, labels = cross.predict(name, variables)
         if jax.process_index() == 0:
             file.unlink(missing_ok=True)
-            evaluation.write_json(told, {'made_with': cross.made_with(name)})
+            write_json(told, {'made_with': cross.made_with(name)})
             write_predictions(file, predictions, labels)
     multihost_utils.sync_global_devices('predictions of corpora')

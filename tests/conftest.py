@@ -107,10 +107,10 @@ def beeps(tmp_path_factory) -> dict[str, str]:
         str(root / 'manual'),
         os.environ.get('SER_JAX_MANUAL_DIR'),
     )
-    from ser_jax.data.corpora import open_corpus
+    from ser_jax.prepare import open_prepared
 
     for name in ('csv_corpus/beeps', 'csv_corpus/hums'):
-        open_corpus(name, data_dir=root / 'records')
+        open_prepared(name, data_dir=root / 'records')
     if before is None:
         del os.environ['SER_JAX_MANUAL_DIR']
     else:

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trees import beep, call, check_rows, failed, write_csv
 
-from ser_jax.data.corpora import EMOTIONS, open_corpus
+from ser_jax.data.records import EMOTIONS
+from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
 from tfds_builders import build
 from tfds_builders.csv_corpus.csv_corpus_dataset_builder import Builder
@@ -29,7 +30,7 @@ def write(folder, files=(), **texts):
 def opened(folder, tmp_path, *flags):
     status, _, err = call(tmp_path, build, 'csv_corpus/x', f'--manual_dir={folder}', *flags)
     assert status == 0, err
-    corpus = open_corpus('csv_corpus/x', data_dir=tmp_path / 'records')
+    corpus = open_prepared('csv_corpus/x', data_dir=tmp_path / 'records')
     check_rows(corpus)
     return corpus
 

@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ser_jax.data.corpora import DEFAULT_DATA_DIR, REPRESENTATIONS
+from ser_jax.data.records import DEFAULT_DATA_DIR, REPRESENTATIONS
 from ser_jax.runtime.errors import UserError, faults_told
 from tfds_builders.core.catalogue import corpus_names
 

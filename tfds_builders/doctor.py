@@ -22,9 +22,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_jax.data.corpora import REPRESENTATIONS, corpus_folder
-from ser_jax.runtime.checksums import CHECKSUMS_FILE, damaged_file
+from ser_jax.data.records import REPRESENTATIONS, corpus_folder
 from ser_jax.runtime.errors import UserError, faults_told
+from ser_jax.runtime.files import CHECKSUMS_FILE, damaged_file
 from tfds_builders.core.catalogue import corpus_names
 
 if TYPE_CHECKING:

@@ -1,14 +1,16 @@
 """Batches for training and evaluation, with the targets of every task, from the rows of prepared corpora."""
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
+import grain
 import numpy as np
 
-from ser_jax.data import pipeline
 from ser_jax.data.corpora import Corpus
 from ser_jax.data.labels import labels_of
 from ser_jax.runtime.errors import UserError
+
+BUCKET_STEP = 8  # bucket lengths are multiples of this many frames
 
 
 class Utterances:
@@ -181,21 +183,19 @@ class TrainBatches:
         else:
             utterances, stream = self.unlabelled, 1
             position = step * self.n_unlabelled + row - n_labelled
-        number = pipeline.shuffled(len(utterances), 2 * self.seed + stream)[position]
+        number = shuffled(len(utterances), 2 * self.seed + stream)[position]
         return utterances, number, np.random.default_rng((self.seed, stream, position))
 
     def _example(self, step: int, row: int) -> dict[str, np.ndarray]:
         utterances, chosen, rng = self._chosen(step, row)
-        array, length = pipeline.crop_or_pad(utterances[chosen], self.length, rng)
+        array, length = crop_or_pad(utterances[chosen], self.length, rng)
         example = {utterances.representation: array, 'length': np.int32(length)}
         example |= {field: labels[chosen] for field, labels in utterances.labels.items()}
         example |= {f'{field}_rating': all_[chosen] for field, all_ in utterances.ratings.items()}
         if self.noise is not None:
             noise = self.noise[rng.integers(len(self.noise))]
             repeats = -(-self.length // len(noise))  # short noises loop
-            example['noise'], _ = pipeline.crop_or_pad(
-                np.tile(noise, (repeats, 1)), self.length, rng
-            )
+            example['noise'], _ = crop_or_pad(np.tile(noise, (repeats, 1)), self.length, rng)
         return example
 
 
@@ -213,7 +213,74 @@ def evaluation_batches(
         (positions [batch_size] of the global batch, of which the last may repeat; batch with
         'log_mel' [rows, T, F] or 'waveform' [rows, S], and 'length' [rows]).
     """
-    for longest, positions in pipeline.buckets(utterances.lengths, batch_size):
+    for longest, positions in buckets(utterances.lengths, batch_size):
         mine = positions[rows]
-        arrays = np.stack([pipeline.pad(utterances[position], longest) for position in mine])
+        arrays = np.stack([pad(utterances[position], longest) for position in mine])
         yield positions, {utterances.representation: arrays, 'length': utterances.lengths[mine]}
+
+
+def shuffled(size: int, seed: int) -> Sequence[int]:
+    """An endless order of `size` items: each epoch is a new permutation, each item a function of (seed, position)."""
+    return grain.MapDataset.range(size).seed(seed).shuffle().repeat()
+
+
+def crop_or_pad(array: np.ndarray, frames: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """A random crop of `frames` frames, or the whole array and zeros behind it.
+
+    Args:
+        array: [T, ...].
+        frames: length wanted.
+        rng: draws the crop's start, uniformly.
+
+    Returns:
+        ([frames, ...], the number of real frames).
+    """
+    if len(array) > frames:
+        start = rng.integers(len(array) - frames + 1)
+        return array[start : start + frames], frames
+    return pad(array, frames), len(array)
+
+
+def pad(array: np.ndarray, frames: int) -> np.ndarray:
+    """Appends zeros: [T, ...] -> [frames, ...], T <= frames."""
+    return np.pad(array, [(0, frames - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
+def bucket_length(frames: int) -> int:
+    """The padded length of a whole utterance: about a factor 2^(1/4) apart, so that few shapes are compiled."""
+    steps = max(0, int(np.ceil(4 * np.log2(max(frames, 1) / 100))))
+    return int(np.ceil(100 * 2 ** (steps / 4) / BUCKET_STEP)) * BUCKET_STEP
+
+
+def buckets(lengths: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Groups utterances of like length into batches: neighbours in the order of their lengths, the longest first.
+
+    Args:
+        lengths: [N] frames.
+        batch_size: utterances a batch.
+
+    Yields:
+        (padded length, positions [batch_size] into `lengths`); the last batch is filled up by repeating
+        its last position, the shortest.
+    """
+    order = np.argsort(-lengths, kind='stable')
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        padded = bucket_length(int(lengths[chosen[0]]))
+        yield padded, np.pad(chosen, (0, batch_size - len(chosen)), mode='edge')
+
+
+def prefetch(batches, start: int, stop: int) -> Iterator:
+    """Iterates over `batches[start]` … `batches[stop - 1]`, loaded ahead by a thread.
+
+    Args:
+        batches: random access by step, a pure function of the step.
+        start: first step.
+        stop: one past the last step.
+
+    Returns:
+        An iterator over the batches in order.
+    """
+    dataset = grain.MapDataset.range(start, stop).map(batches.__getitem__)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    return iter(dataset.to_iter_dataset(options))

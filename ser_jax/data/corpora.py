@@ -9,54 +9,22 @@ import dataclasses
 import json
 import os
 import pathlib
-import re
 import warnings
 import zipfile
 
 import numpy as np
 
 from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
-from ser_jax.runtime.checksums import damaged_file, file_sha256
-from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.paths import local_path
-from ser_jax.runtime.stored import check_features
-
-# One vocabulary for all corpora; class codes of records are positions in it.
-EMOTIONS = (
-    'neutral',
-    'calm',
-    'happy',
-    'sad',
-    'angry',
-    'fearful',
-    'disgusted',
-    'surprised',
-    'bored',
-    'excited',
-    'frustrated',
-    'other',
+from ser_jax.data.records import (
+    INDEX_FILE,
+    METADATA_FILE,
+    SPLIT,
+    corpus_folder,
+    default_manual_dir,
+    is_prepared,
 )
-GENDERS = ('female', 'male')
-DIMENSIONS = ('arousal', 'valence', 'dominance')
-# Two classes of a dimension made of categories: class -> emotions, for EMO-DB as usual in cross-corpus work, for the other
-# emotions our choice. Emotions in neither class have no label.
-EMOTIONS_OF = {
-    'arousal_of_emotion': {
-        'low': ('neutral', 'calm', 'sad', 'disgusted', 'bored'),
-        'high': ('happy', 'angry', 'fearful', 'surprised', 'excited'),
-    },
-    'valence_of_emotion': {
-        'negative': ('sad', 'angry', 'fearful', 'disgusted', 'bored', 'frustrated'),
-        'positive': ('neutral', 'calm', 'happy', 'surprised', 'excited'),
-    },
-}
-REPRESENTATIONS = ('log_mel', 'waveform')
-SPLIT = 'utterances'
-# Of the record's layout, not of a corpus: another number means that other fields are expected.
-RECORD_VERSION = '1.0.0'
-DEFAULT_DATA_DIR = '~/.cache/ser_jax/records'
-INDEX_FILE = 'index.npz'
-METADATA_FILE = 'metadata.json'
+from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.files import damaged_file, file_sha256, local_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,56 +101,6 @@ class Corpus:
         return RecordSource(builder.as_data_source(SPLIT), self.representation, self.path)
 
 
-def corpus_folder(
-    name: str, *, data_dir: str | os.PathLike | None, representation: str
-) -> pathlib.Path:
-    """Where a prepared corpus lies, whether it exists or not.
-
-    Raises:
-        UserError: an unknown representation.
-    """
-    if representation not in REPRESENTATIONS:
-        raise UserError(
-            f'unknown representation {representation!r}: one of {", ".join(REPRESENTATIONS)}'
-        )
-    return local_path(data_dir or DEFAULT_DATA_DIR) / name / representation / RECORD_VERSION
-
-
-def default_manual_dir(name: str) -> pathlib.Path | None:
-    """`$SER_JAX_MANUAL_DIR/<corpus>` (of csv_corpus/<name> and folder/<name>: `$SER_JAX_MANUAL_DIR/<name>`); None where unset."""
-    root = os.environ.get('SER_JAX_MANUAL_DIR')
-    return local_path(root) / name.rpartition('/')[2] if root else None
-
-
-def is_prepared(folder: pathlib.Path) -> bool:
-    """Whether a whole prepared corpus lies there: index, metadata, and every shard that TFDS lists."""
-    needed = (INDEX_FILE, METADATA_FILE, 'dataset_info.json')
-    if not all((folder / name).is_file() for name in needed):
-        return False
-    try:
-        info = json.loads((folder / 'dataset_info.json').read_text())
-        shards = len(info['splits'][0]['shardLengths'])
-    except (OSError, ValueError, KeyError, IndexError):
-        return False
-    return len(list(folder.glob(f'*-{SPLIT}.array_record-*-of-{shards:05d}'))) == shards
-
-
-def prepared_hash(
-    name: str, *, data_dir: str | os.PathLike | None, representation: str = 'log_mel'
-) -> str | None:
-    """The `corpus_hash` of a corpus as it is prepared now; None where it is not.
-
-    Args:
-        name: of the corpus.
-        data_dir: root of the prepared corpora; None = `~/.cache/ser_jax/records`.
-        representation: 'log_mel' or 'waveform'.
-    """
-    folder = corpus_folder(name, data_dir=data_dir, representation=representation)
-    if not is_prepared(folder):
-        return None
-    return json.loads((folder / METADATA_FILE).read_text(encoding='utf-8'))['corpus_hash']
-
-
 def open_corpus(
     name: str,
     *,
@@ -191,12 +109,13 @@ def open_corpus(
     representation: str = 'log_mel',
     front_end: FrontEnd = DEFAULT_FRONT_END,
 ) -> Corpus:
-    """Opens a corpus; prepares it first where it is missing and can be prepared.
+    """Opens a prepared corpus.
 
     Args:
         name: 'demo_speech', 'emodb', 'ravdess', ..., 'csv_corpus/<name>' or 'folder/<name>'.
         data_dir: root of the prepared corpora; None = `~/.cache/ser_jax/records`.
-        manual_dir: folder with the corpus as its owner distributes it; None = `$SER_JAX_MANUAL_DIR/<corpus>`.
+        manual_dir: folder that it was prepared from; None = `$SER_JAX_MANUAL_DIR/<corpus>`. Warns of labels that were
+            edited there since.
         representation: 'log_mel' or 'waveform'.
         front_end: what the corpus must have been prepared with.
 
@@ -204,20 +123,12 @@ def open_corpus(
         The corpus.
 
     Raises:
-        UserError: an unknown corpus, one that is missing and cannot be prepared (says how), one that was
-            prepared with another front end (names both), or a damaged one.
+        UserError: it is not prepared (says how), was prepared with another front end (names both), or is damaged.
     """
     folder = corpus_folder(name, data_dir=data_dir, representation=representation)
     if not is_prepared(folder):
-        # The one place where ser_jax reaches the builders, and only when there is something to build.
-        from tfds_builders.core.prepare import prepare
-
-        prepare(
-            name,
-            manual_dir=manual_dir,
-            data_dir=data_dir,
-            representation=representation,
-            front_end=front_end,
+        raise UserError(
+            f'{name} is not prepared in {folder}: python -m tfds_builders.build {name} --representation={representation}'
         )
     corpus = _load(name, folder, representation)
     _check_front_end(corpus, front_end)
@@ -272,6 +183,42 @@ def _warn_if_stale(corpus: Corpus, manual_dir: str | os.PathLike | None):
             )
 
 
-def noise_type(text: str) -> str:
-    """The type of a noise recording as conditions write it: `Dog bark` -> `dog_bark`."""
-    return re.sub(r'\W+', '_', text.strip().lower())
+# The kinds of fields that records have, and what TFDS says of each.
+_KINDS = {
+    'features_dict.FeaturesDict': 'featuresDict',
+    'class_label_feature.ClassLabel': 'classLabel',
+    'tensor_feature.Tensor': 'tensor',
+    'text_feature.Text': 'text',
+}
+
+
+def check_features(path: pathlib.Path) -> None:
+    """Refuses a `features.json` of prepared records that names other kinds of fields than ours: TFDS imports what it names.
+
+    Raises:
+        UserError: it does, or cannot be read.
+    """
+    try:
+        if _is_known(json.loads(path.read_text(encoding='utf-8'))):
+            return
+    except (OSError, ValueError, RecursionError):
+        pass
+    raise UserError(f'{path} is not what was written: delete the folder and prepare it anew')
+
+
+def _is_known(feature: object) -> bool:
+    """Whether a feature in TFDS' JSON is of the kinds that records have: TFDS imports any module that it names."""
+    if not isinstance(feature, dict):
+        return False
+    own = str(feature.get('pythonClassName')).removeprefix('tensorflow_datasets.core.features.')
+    if feature.keys() != {'pythonClassName', _KINDS.get(own)}:
+        return False
+    told = feature[_KINDS[own]]
+    if own != 'features_dict.FeaturesDict':
+        return isinstance(told, dict) and told.keys() <= {
+            'dtype',
+            'encoding',
+            'shape',
+            'numClasses',
+        }
+    return told.keys() == {'features'} and all(map(_is_known, told['features'].values()))

@@ -4,7 +4,8 @@ import zlib
 
 import numpy as np
 
-from ser_jax.data.corpora import DIMENSIONS, EMOTIONS, EMOTIONS_OF, GENDERS, Corpus
+from ser_jax.data.corpora import Corpus
+from ser_jax.data.records import DIMENSIONS, EMOTIONS, EMOTIONS_OF, GENDERS
 from ser_jax.runtime.errors import UserError
 
 

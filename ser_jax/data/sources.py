@@ -8,9 +8,10 @@ import numpy as np
 
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.data import batches
-from ser_jax.data.corpora import Corpus, noise_type, open_corpus
+from ser_jax.data.corpora import Corpus, open_corpus
 from ser_jax.data.folds import Fold
 from ser_jax.data.labels import labels_of
+from ser_jax.data.records import noise_type
 from ser_jax.data.tasks import Task
 from ser_jax.runtime.errors import UserError
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ser_jax.data.corpora import DIMENSIONS
+from ser_jax.data.records import DIMENSIONS
 from ser_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:  # the step itself needs JAX only

@@ -1,24 +1,31 @@
 """Runs attacks on utterances: batches, compiled steps, and the models that attacks are made on."""
 
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from jax.experimental import multihost_utils
 
-from ser_jax.data import pipeline
+from ser_jax.audio.log_mel import FrontEnd
+from ser_jax.data import batches
 from ser_jax.data.folds import Fold
+from ser_jax.data.tasks import Task
 from ser_jax.evaluation.recordings import Waveforms
+from ser_jax.models import forward
 from ser_jax.models.build import stored_model
+from ser_jax.models.forward import outputs_of, standardised
 from ser_jax.runs.checkpoints import Checkpoints
+from ser_jax.runs.finished import CONFIG
+from ser_jax.runs.result_card import CARD
 from ser_jax.runs.workdir import run_fingerprint
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.stored import CARD, CONFIG, read_json
-from ser_jax.training import steps
+from ser_jax.runtime.schema import read_json
 from ser_jax.training.experiment import Experiment
 from ser_jax.transforms import attacks
 
@@ -106,8 +113,8 @@ class Attacker:
         self._experiment, self._kind = experiment, kind
         placement = devices.DataParallel(experiment.mesh, experiment.config.parallelism)
         tasks = experiment.reported
-        attack = steps.make_attack_step(source, tasks, kind, experiment.front_end)
-        predict = steps.make_predict_step(
+        attack = make_attack_step(source, tasks, kind, experiment.front_end)
+        predict = forward.make_predict_step(
             experiment.model, tasks, devices.AXIS, kind, experiment.front_end
         )
         self._attack = placement.compile(attack, returns_rows=True)
@@ -142,7 +149,7 @@ class Attacker:
         }
         ratios = np.full(len(rows), np.nan)
         constants = jax.device_get(variables['constants'])
-        for longest, positions in pipeline.buckets(utterances.lengths, size):
+        for longest, positions in batches.buckets(utterances.lengths, size):
             mine = positions[devices.local_rows(size)]
             host = {
                 'length': utterances.lengths[mine],
@@ -154,7 +161,7 @@ class Attacker:
                     labels = utterances.ratings
                 host[f'label_{task.name}'] = labels[task.target][mine]
             if waveforms is None:
-                arrays = [pipeline.pad(utterances[position], longest) for position in mine]
+                arrays = [batches.pad(utterances[position], longest) for position in mine]
                 host['x'] = (np.stack(arrays) - constants['mean']) / constants['std']
                 host['own'] = host['length']
             else:
@@ -162,7 +169,7 @@ class Attacker:
                 samples = longest
                 if experiment.front_end:  # as many as `longest` frames may stand for
                     samples = longest * experiment.front_end.hop_length - 1
-                host['x'] = np.stack([pipeline.pad(signal, samples) for signal in signals])
+                host['x'] = np.stack([batches.pad(signal, samples) for signal in signals])
                 host['own'] = np.array([len(signal) for signal in signals], np.int32)
             batch = devices.to_devices(host, experiment.mesh)
             moved = self._moved(attack, source, batch, waveforms is not None)
@@ -214,3 +221,45 @@ def _local(array: jax.Array) -> np.ndarray:
     """This process's rows of a global array, in order."""
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+
+def make_attack_step(
+    model: nn.Module, tasks: tuple[Task, ...], kind: str, front_end: FrontEnd | None
+) -> Callable:
+    """Builds `attack_step(variables, batch) -> {'x', 'loss'}`: one step uphill for each row.
+
+    Args:
+        model: the network that is attacked.
+        tasks: those whose summed losses are climbed: cross-entropy, or the squared error of a standardised rating.
+        kind, front_end: see `network_input`; the kind is that of 'x'.
+
+    Returns:
+        The step. Its batch has 'x' and its bounds 'lower' and 'upper' [B, ...], 'size' [B] (equal), 'length' int [B] and
+        'label_<task>' [B], int, −1 = none, or a rating, NaN = none; it returns the moved 'x' and the 'loss' [B] that x had
+        before.
+    """
+
+    def attack_step(variables, batch):
+        def loss(x):
+            outputs = outputs_of(model, variables, batch, x, kind, front_end)
+            each = 0.0
+            for task in tasks:
+                labels, output = batch[f'label_{task.name}'], outputs[task.name]
+                if task.kind == 'regression':
+                    scale = variables['constants']['ratings'][task.name]
+                    # NaN before the square, not after: its gradient would be NaN, too.
+                    error = jnp.where(
+                        jnp.isfinite(labels), standardised(labels, scale) - output[:, 0], 0.0
+                    )
+                    each += error**2
+                else:
+                    own = optax.softmax_cross_entropy_with_integer_labels(output, labels)
+                    each += jnp.where(labels >= 0, own, 0.0)
+            return each.sum(), each
+
+        gradient, each = jax.grad(loss, has_aux=True)(batch['x'])
+        size = batch['size'].reshape(-1, *[1] * (batch['x'].ndim - 1))
+        x = attacks.ascend(batch['x'], lambda _: gradient, batch['lower'], batch['upper'], size)
+        return {'x': x, 'loss': each}
+
+    return attack_step

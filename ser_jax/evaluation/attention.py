@@ -5,10 +5,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ser_jax.data import pipeline
+from ser_jax.data import batches
 from ser_jax.data.folds import Fold
+from ser_jax.models import forward
 from ser_jax.reporting import figures
-from ser_jax.training import inference, steps
+from ser_jax.training import inference
 from ser_jax.training.experiment import Experiment
 
 _COUNT = 3  # utterances drawn
@@ -33,8 +34,8 @@ def draw_attention(experiment: Experiment, fold: Fold, workdir: Path) -> None:
     utterances = experiment.utterances(rows)
     signals = [utterances[position] for position in range(len(rows))]
     samples = max(map(len, signals))
-    x = np.stack([pipeline.pad(signal, samples) for signal in signals])
-    apply = lambda *given: steps.outputs_of(experiment.model, *given, 'waveform', None)
+    x = np.stack([batches.pad(signal, samples) for signal in signals])
+    apply = lambda *given: forward.outputs_of(experiment.model, *given, 'waveform', None)
     outputs = jax.jit(apply)(variables, {'length': utterances.lengths}, x)
     model, rate = experiment.model, experiment.config.data.front_end.sample_rate
     titles = []

@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ser_jax.data.corpora import GENDERS
 from ser_jax.data.folds import Fold
+from ser_jax.data.records import GENDERS
 from ser_jax.evaluation.embedding import represent
 from ser_jax.reporting import figures
 from ser_jax.training import inference

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ser_jax.data import batches as data
-from ser_jax.data import leaks, pipeline
+from ser_jax.data import leaks
 from ser_jax.data.corpora import Corpus
 from ser_jax.data.folds import Fold
 from ser_jax.data.labels import labels_of
@@ -300,6 +300,6 @@ class CrossCorpus:
             seed=config.seed,
             rows=devices.local_rows(config.batch_size),
         )
-        for batch in pipeline.prefetch(batches, 0, config.few_shot_steps):
+        for batch in data.prefetch(batches, 0, config.few_shot_steps):
             state, _ = step(state, placement.to_devices([batch]))
         return steps.inference_variables(state)

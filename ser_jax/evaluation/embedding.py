@@ -10,12 +10,12 @@ import numpy as np
 from flax import linen as nn
 
 from ser_jax.data import batches
-from ser_jax.data.corpora import GENDERS
 from ser_jax.data.folds import Fold
-from ser_jax.runs.workdir import write_atomically
+from ser_jax.data.records import GENDERS
+from ser_jax.models.forward import outputs_of
+from ser_jax.runtime.files import write_atomically
 from ser_jax.training import inference
 from ser_jax.training.experiment import Experiment
-from ser_jax.training.steps import outputs_of
 
 _MOST = 1000  # utterances of a side: more make no better map
 COLUMNS = ('id', 'side', 'emotion', 'speaker', 'gender', 'x', 'y')

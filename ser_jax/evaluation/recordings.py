@@ -4,7 +4,8 @@ import numpy as np
 
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.audio.reading import SILENCE_PEAK
-from ser_jax.data.corpora import Corpus, noise_type, open_corpus
+from ser_jax.data.corpora import Corpus, open_corpus
+from ser_jax.data.records import noise_type
 from ser_jax.runtime.errors import UserError
 from ser_jax.transforms.corruptions import COLOURS, Corruption
 

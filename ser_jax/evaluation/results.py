@@ -9,9 +9,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from ser_jax.data.corpora import prepared_hash
-from ser_jax.evaluation import robustness
-from ser_jax.evaluation import summary as evaluation
+from ser_jax import config as config_module
+from ser_jax.data.records import prepared_hash
+from ser_jax.evaluation import summary
 from ser_jax.evaluation.attention import draw_attention
 from ser_jax.evaluation.calibration import calibrate
 from ser_jax.evaluation.codes import draw_codes
@@ -20,10 +20,13 @@ from ser_jax.evaluation.embedding import write_embedding
 from ser_jax.evaluation.robustness import Tester
 from ser_jax.metrics import rates as metrics
 from ser_jax.reporting import figures
+from ser_jax.runs import result_card
 from ser_jax.runs import workdir as workdirs
 from ser_jax.runs.environment import joined
 from ser_jax.runs.predictions import Predictions, pool, read_predictions, write_predictions
+from ser_jax.runtime import files
 from ser_jax.training.experiment import Experiment
+from ser_jax.transforms import conditions
 
 
 def report(
@@ -52,17 +55,17 @@ def report(
                 name = workdirs.result_name(condition, task.name)
                 pooled[name] = _pooled(folds, workdir, name)
                 own = {} if task.name == 'emotion' else {'task': task.name, 'labels': task.classes}
-                results[name] = evaluation.summarise(pooled[name], task.classes) | facts | own
+                results[name] = summary.summarise(pooled[name], task.classes) | facts | own
             of_tasks = [
                 results[workdirs.result_name(condition, t.name)]['uar'] for t in experiment.reported
             ]
             rates[condition] = float(np.mean(of_tasks))
     for name in cross.conditions:
         predictions, labels = read_predictions(workdir / 'predictions' / f'{name}.csv')
-        results[name] = evaluation.summarise(predictions, labels) | cross.about(name)
+        results[name] = summary.summarise(predictions, labels) | cross.about(name)
     if config.validation and folds:
         tried = {} if config.report_test else _validated(experiment, tester, workdir)
-        validation = evaluation.summarise_validation(
+        validation = summary.summarise_validation(
             [
                 {
                     'fold': fold.name,
@@ -75,9 +78,9 @@ def report(
             tried,
         )
         rates = rates or {'clean': validation['uar'], **tried}
-    content = workdirs.compared(workdirs.as_json(config))
+    content = config_module.compared(config_module.as_json(config))
     del content['seed']  # runs that differ in nothing else make one row of a table
-    card = evaluation.result_card(
+    card = result_card.result_card(
         system=','.join([config.system, *config.options]),
         config_hash=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
         config=content,
@@ -96,7 +99,7 @@ def report(
         leak_check=experiment.leak_check,
         cost=_total_cost([summary['cost'] for summary in summaries]),
         validation=validation,
-        attack_checks=robustness.checks(tester.conditions, rates),
+        attack_checks=conditions.checks(tester.conditions, rates),
         tested_with=tested_with(config),
         n_labels=_n_labels(summaries) if config.labelled_share < 1 else None,
         calibration=_calibration(experiment, workdir) if pooled else None,
@@ -110,7 +113,7 @@ def report(
             path = workdir / 'predictions' / f'{name}.csv'
             write_predictions(path, predictions, list(results[name]['recall']))
         _draw(card, tester, workdir / 'report')
-        evaluation.write_json(workdir / 'results.json', card)
+        files.write_json(workdir / 'results.json', card)
     return card
 
 
@@ -125,14 +128,14 @@ def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     """
     if not (config.conditions or config.test_corpora):
         return None
-    flat = workdirs.as_json(config)
+    flat = config_module.as_json(config)
     kinds = dict.fromkeys(config.test_corpora, config.representation)
     kinds |= {name: 'waveform' for name in (config.test_noise_corpus, config.babble_corpus) if name}
     hashes = {
         name: prepared_hash(name, data_dir=config.data.data_dir, representation=kind)
         for name, kind in kinds.items()
     }
-    made_with = {name: flat[name] for name in workdirs.TESTED_WITH} | {'corpus_hashes': hashes}
+    made_with = {name: flat[name] for name in config_module.TESTED_WITH} | {'corpus_hashes': hashes}
     if config.attack_source:
         made_with['attack_models'] = workdirs.run_fingerprint(config.attack_source)
     return made_with
@@ -153,7 +156,7 @@ def _validated(experiment: Experiment, tester: Tester, workdir: Path) -> dict[st
             for task in experiment.reported:
                 name = workdirs.result_name(f'validation_{condition}', task.name)
                 said = read_predictions(workdirs.predictions_file(workdir, fold.name, name))[0]
-                evaluation.refuse_not_finite(said)
+                summary.refuse_not_finite(said)
                 counts = metrics.confusion_matrix(said.label, said.prediction, len(task.classes))
                 told.append(metrics.uar(counts))
         rates[condition] = float(np.mean(told))
@@ -202,7 +205,7 @@ def _draw(card: dict[str, Any], tester: Tester, folder: Path) -> None:
         if name.startswith('clean') and tester.conditions:
             task = name.removeprefix('clean')
             figures.robustness_figure(
-                robustness.panels(
+                figures.panels(
                     tester.conditions, {c: results[c + task] for c in tester.conditions}
                 ),
                 {'clean': results[name]['uar']},

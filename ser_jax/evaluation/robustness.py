@@ -3,9 +3,7 @@
 While a system is developed (`config.report_test = False`), to its validation utterances instead.
 """
 
-import re
 import zlib
-from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,124 +15,13 @@ from ser_jax.evaluation.recordings import Waveforms, open_clips
 from ser_jax.runtime.errors import UserError
 from ser_jax.training import inference
 from ser_jax.training.experiment import Experiment
-from ser_jax.transforms.attacks import ATTACKS, Attack, attack_checks, parse_attack
+from ser_jax.transforms.attacks import Attack
+from ser_jax.transforms.conditions import parse_conditions
 from ser_jax.transforms.corruptions import (
-    CORRUPTIONS,
     SAMPLE_RATE,
     Corruption,
     corrupt,
-    parse_corruption,
 )
-
-_NUMBER = r'-?\d[\d.]*(?:e[+-]?\d+)?'  # as names of results have them
-
-
-def parse_conditions(texts: tuple[str, ...]) -> dict[str, Corruption | Attack]:
-    """Parses `config.conditions`.
-
-    Args:
-        texts: call strings of `corruptions.CORRUPTIONS` and `attacks.ATTACKS`; the latter also with
-            `transfer_` before them: made on the models of another run.
-
-    Returns:
-        Name of the condition -> the parsed call, in their order.
-
-    Raises:
-        UserError: one that does not exist, wrong arguments, or the same one twice.
-    """
-    conditions = {}
-    for text in texts:
-        call = text.strip().removeprefix('transfer_')
-        name = re.match(r'\w*', call)[0]
-        if name in ATTACKS:
-            parsed = parse_attack(call)
-            key = ('transfer_' if call != text.strip() else '') + parsed.condition
-        elif name in CORRUPTIONS and call == text.strip():
-            parsed = parse_corruption(call)
-            key = parsed.condition
-        else:
-            names = ', '.join([*CORRUPTIONS, *ATTACKS])
-            raise UserError(
-                f'condition {text!r} does not exist; there are {names}, and transfer_ before an attack'
-            )
-        if key in conditions:
-            raise UserError(f'config.conditions has {text!r} twice')
-        conditions[key] = parsed
-    return conditions
-
-
-def named_conditions(names: Iterable[str]) -> dict[str, Corruption | Attack]:
-    """The conditions behind names of results, as `parse_conditions` has them; names of anything else are left out."""
-    found = {}
-    for name in names:
-        call = name.removeprefix('transfer_')
-        noise = re.fullmatch(rf'noise_(?:babble(\d+)|(\w+))_({_NUMBER})db', call)
-        kinds = [
-            kind for kind in (*ATTACKS, *CORRUPTIONS) if re.fullmatch(rf'{kind}(_{_NUMBER})*', call)
-        ]
-        try:
-            if noise:
-                voices, what, snr = noise.groups()
-                kind = 'babble' if voices else 'noise'
-                found[name] = Corruption(kind, (int(voices) if voices else what, float(snr)))
-            elif kinds:
-                words = call.removeprefix(kinds[0]).split('_')[1:]
-                made = Attack if words and kinds[0] in ATTACKS else Corruption
-                found[name] = made(kinds[0], tuple(map(float, words)))
-        except ValueError:  # 1.2.3 is no number: no name that a run gives
-            continue
-    return found
-
-
-def checks(conditions: Mapping[str, Corruption | Attack], rates: Mapping[str, float]) -> list[dict]:
-    """The sanity checks of the attacks among some conditions (`attacks.attack_checks`).
-
-    Args:
-        conditions: of `parse_conditions`.
-        rates: name -> UAR, with 'clean'.
-
-    Returns:
-        {'check': text, 'holds': bool} each. Transferred attacks are left out: they need not be strong.
-    """
-    own = {
-        f'{attack.name}({", ".join(map(repr, attack.arguments))})': rates[name]
-        for name, attack in conditions.items()
-        if isinstance(attack, Attack) and not name.startswith('transfer_')
-    }
-    if not own:
-        return []
-    found = attack_checks({'clean': rates['clean'], **own})
-    return [{'check': text, 'holds': holds} for text, holds in found]
-
-
-def panels(
-    conditions: Mapping[str, Corruption | Attack], results: Mapping[str, Mapping]
-) -> dict[str, dict[str, list[tuple]]]:
-    """What `figures.robustness_figure` draws of some conditions.
-
-    Args:
-        conditions: of `parse_conditions`.
-        results: name -> `evaluation.summarise(…)`.
-    """
-    drawn = {}
-    for name, condition in conditions.items():
-        if isinstance(condition, Attack):
-            where = 'waveform' if '_waveform' in name else 'standardised log-mel'
-            heading, x = f'epsilon, {where}', condition.arguments[0]
-            words = zip(('steps', 'starts'), condition.arguments[1:])
-            how = ''.join(f', {number:g} {word}' for word, number in words if number > 1)
-            series = name.partition(condition.name)[0] + condition.name + how
-        elif condition.name in ('noise', 'babble'):
-            heading, x = 'SNR, dB', condition.arguments[1]
-            series = name.removeprefix('noise_').rpartition('_')[0]
-        else:
-            heading, series, x = 'corruption', '', name
-        point = (x, results[name]['uar'], results[name]['uar_ci95'])
-        drawn.setdefault(heading, {}).setdefault(series, []).append(point)
-    for series in drawn.values():
-        for points in series.values():
-            points.sort(key=lambda point: isinstance(point[0], str) or point[0])
-    return drawn
 
 
 class Recordings(NamedTuple):

@@ -1,36 +1,14 @@
 """What comes out of a run: the summary of its predictions, and the result card."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ser_jax.metrics import rates as metrics
 from ser_jax.metrics import significance
 from ser_jax.runs.predictions import Predictions
-from ser_jax.runs.workdir import write_atomically
 from ser_jax.runtime.errors import UserError
-
-
-def write_json(path, content) -> None:
-    """Writes JSON, whole or not at all; NumPy values become plain ones and NaN becomes null.
-
-    Args:
-        path: file to write; its folder is made.
-        content: dicts, lists, scalars and arrays.
-    """
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(Path(path), text + '\n')
-
-
-def _plain(value):
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+from ser_jax.runtime.files import _plain
 
 
 def summarise(
@@ -126,89 +104,3 @@ def summarise_validation(
     means = {name: np.mean([fold[name] for fold in folds]) for name in rates}
     tried = {'conditions': conditions} if conditions else {}
     return _plain(means | {'folds': list(folds)} | tried)
-
-
-def result_card(
-    *,
-    system: str,
-    config_hash: str,
-    config: Mapping,
-    corpus: str,
-    trained_on: Sequence[str],
-    corpus_hash: str,
-    synthetic: bool,
-    labels: Sequence[str],
-    tasks: Mapping[str, Sequence[str]],
-    protocol: str,
-    n_folds: tuple[int, int],
-    environment: Mapping,
-    seed: int,
-    n_params: int,
-    conditions: Mapping[str, Mapping],
-    leak_check: Mapping[str, int],
-    cost: Mapping[str, float],
-    validation: Mapping | None = None,
-    attack_checks: Sequence[Mapping] = (),
-    tested_with: Mapping | None = None,
-    n_labels: Mapping | None = None,
-    calibration: Mapping | None = None,
-) -> dict:
-    """The result card: everything that `results.json` says about a run.
-
-    Args:
-        system: name of the configuration, e.g. `mtl_aug` or `mtl_aug,single_task`.
-        config_hash: of the whole configuration but its seed.
-        config: that configuration, dotted field -> value.
-        corpus: name of the corpus; `corpus_hash`, `synthetic`: from its metadata.
-        trained_on: names of the corpora whose labels trained.
-        labels: the emotions.
-        tasks: reported task -> its class names.
-        protocol: call string.
-        n_folds: (folds that were run, folds that the protocol has).
-        environment: `environment.joined(…)`: 'commit', 'versions', 'device'.
-        seed: of training.
-        n_params: number of trained parameters.
-        conditions: name -> `summarise(…)`; `clean` is the plain one. Empty with `report_test =
-            False`.
-        leak_check: `leaks.check_folds(…)`.
-        cost: `train_seconds`, `compile_seconds`, `utterances_per_second`, `peak_memory_mb`,
-            `data_wait_fraction`.
-        validation: `summarise_validation(…)` or None; only then does the card have it.
-        attack_checks: `conditions.checks(…)`; where there are any the card has them.
-        tested_with: `reporting.tested_with(…)`; likewise.
-        n_labels: utterances a fold whose labels were used, by side; likewise.
-        calibration: `clean`, … -> `calibration.calibrate(…)`; likewise.
-
-    Returns:
-        The card, in plain Python values.
-    """
-    card = {
-        'system': system,
-        'config_hash': config_hash,
-        **environment,
-        'corpus': corpus,
-        'trained_on': trained_on,
-        'corpus_hash': corpus_hash,
-        'synthetic': synthetic,
-        'labels': labels,
-        'tasks': tasks,
-        'protocol': protocol,
-        'n_folds': n_folds,
-        'seed': seed,
-        'n_params': n_params,
-        'conditions': conditions,
-        'leak_check': leak_check,
-        'cost': cost,
-    }
-    if validation is not None:
-        card['validation'] = validation
-    if attack_checks:
-        card['attack_checks'] = attack_checks
-    if calibration:
-        card['calibration'] = calibration
-    card['config'] = config
-    if n_labels:
-        card['n_labels'] = n_labels
-    if tested_with:
-        card['tested_with'] = tested_with
-    return _plain(card)

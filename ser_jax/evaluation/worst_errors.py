@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
-from ser_jax.data.corpora import Corpus, corpus_folder, is_prepared, open_corpus
+from ser_jax.data.corpora import Corpus, open_corpus
+from ser_jax.data.records import corpus_folder, is_prepared
 from ser_jax.reporting.html.markup import element, table
+from ser_jax.runs.finished import CONFIG
 from ser_jax.runs.predictions import Predictions
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.stored import CONFIG, read_json
+from ser_jax.runtime.schema import read_json
 
 _COUNT = 12
 

@@ -27,7 +27,7 @@ from typing import NoReturn
 
 from ser_jax.grid.plan import Grid, Run, read_grid
 from ser_jax.runtime.errors import UserError, faults_told
-from ser_jax.runtime.paths import local_path
+from ser_jax.runtime.files import local_path
 
 
 class _Parser(argparse.ArgumentParser):

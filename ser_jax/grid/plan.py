@@ -256,7 +256,7 @@ def _refuse_unknown(config: ml_collections.ConfigDict, field: str) -> None:
 
 def _refuse_twins(runs: list[Run]) -> None:
     """Refuses two runs in one folder (also where the file system ignores case), and the same run twice."""
-    from ser_jax.runs.workdir import as_json, compared  # imports JAX: not for --help
+    from ser_jax.config import as_json, compared  # imports JAX: not for --help
 
     folders, configs = {}, {}
     for run in runs:

@@ -13,15 +13,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ser_jax import train
+from ser_jax.config import as_json, compared
 from ser_jax.data.sources import open_by_name, open_noise
 from ser_jax.evaluation.recordings import Waveforms, open_clips
-from ser_jax.evaluation.robustness import parse_conditions
 from ser_jax.grid.plan import Grid, Run
 from ser_jax.reporting.text import duration
-from ser_jax.runs.workdir import as_json, compared, write_atomically
+from ser_jax.runs.result_card import read_card
 from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.stored import read_card
+from ser_jax.runtime.files import write_atomically
+from ser_jax.transforms.conditions import parse_conditions
 from ser_jax.transforms.corruptions import Corruption
 
 _GRACE = 9.0  # seconds that a run which was told to stop gets to end by itself: it takes 8 at most

@@ -5,14 +5,15 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ser_jax.evaluation import robustness
 from ser_jax.grid.figures import draw_grid
 from ser_jax.grid.matrix import as_markdown, draw_matrices, matrices
 from ser_jax.grid.plan import Grid
 from ser_jax.grid.rows import VALIDATION, Row, families
+from ser_jax.reporting import figures
 from ser_jax.reporting.figures import robustness_figure
 from ser_jax.reporting.text import duration
-from ser_jax.runs.workdir import write_atomically
+from ser_jax.runtime.files import write_atomically
+from ser_jax.transforms import conditions
 
 _MOST_DRAWN = 100  # rows: a longer picture is not looked at
 CAPTION = (
@@ -47,10 +48,10 @@ def curves(rows: Sequence[Row], grid: Grid) -> dict[str, tuple[dict, dict]]:
             for row in rows
             if (row['setting'], row['variant']) == (run.setting, run.variant)
         }
-        asked = robustness.parse_conditions(run.config.conditions)
+        asked = conditions.parse_conditions(run.config.conditions)
         asked = {name: condition for name, condition in asked.items() if name in results}
         panels, references = found.setdefault(run.setting, ({}, {}))
-        for heading, series in robustness.panels(asked, results).items():
+        for heading, series in figures.panels(asked, results).items():
             for name, points in series.items():
                 panels.setdefault(f'{name}: {heading}' if name else heading, {})[run.variant] = (
                     points

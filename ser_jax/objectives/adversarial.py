@@ -11,8 +11,9 @@ from flax import linen as nn
 from ser_jax.data.tasks import Task
 from ser_jax.models import layers
 from ser_jax.models.adversarial_autoencoder import functionals
+from ser_jax.models.forward import normalise
 from ser_jax.objectives import losses
-from ser_jax.objectives.multitask import Phase, normalise, task_losses, weighted
+from ser_jax.objectives.multitask import Phase, task_losses, weighted
 
 PHASES = ('reconstruction', 'discriminator', 'generator', 'supervised')
 

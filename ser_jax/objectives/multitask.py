@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from ser_jax.data.tasks import Task
 from ser_jax.models import layers
+from ser_jax.models.forward import normalise, standardised
 from ser_jax.objectives import losses
 from ser_jax.transforms import attacks
 
@@ -194,13 +195,3 @@ def _attacked(x, apply, batch, rng, epsilon, axis_name):
     size = 1.25 * epsilon * batch['emotion_mask'].reshape(-1, *[1] * (x.ndim - 1))
     moved = attacks.ascend(start, jax.grad(loss), lower, upper, size)
     return jax.lax.stop_gradient(moved)
-
-
-def normalise(x: jax.Array, constants: dict[str, jax.Array]) -> jax.Array:
-    """Z-scores each band, [B, T, F], or the samples, [B, S], by the training speakers' statistics."""
-    return (x - constants['mean']) / constants['std']
-
-
-def standardised(ratings: jax.Array, scale: jax.Array) -> jax.Array:
-    """Ratings as a regression's output has them: by mean and standard deviation of training, `scale` [2]."""
-    return (ratings - scale[0]) / scale[1]

@@ -1,9 +1,15 @@
 """Figures of a run, drawn straight into files: no display and no global plotting state."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from ser_jax.transforms.attacks import Attack
+from ser_jax.transforms.corruptions import (
+    Corruption,
+)
 
 
 def confusion_matrix_figure(confusion, labels, title: str, path) -> None:
@@ -280,3 +286,33 @@ def save_figure(figure, path) -> None:
         scratch, format='png', dpi=160, facecolor='white', bbox_inches='tight', pad_inches=0.1
     )
     os.replace(scratch, path)
+
+
+def panels(
+    conditions: Mapping[str, Corruption | Attack], results: Mapping[str, Mapping]
+) -> dict[str, dict[str, list[tuple]]]:
+    """What `figures.robustness_figure` draws of some conditions.
+
+    Args:
+        conditions: of `parse_conditions`.
+        results: name -> `evaluation.summarise(…)`.
+    """
+    drawn = {}
+    for name, condition in conditions.items():
+        if isinstance(condition, Attack):
+            where = 'waveform' if '_waveform' in name else 'standardised log-mel'
+            heading, x = f'epsilon, {where}', condition.arguments[0]
+            words = zip(('steps', 'starts'), condition.arguments[1:])
+            how = ''.join(f', {number:g} {word}' for word, number in words if number > 1)
+            series = name.partition(condition.name)[0] + condition.name + how
+        elif condition.name in ('noise', 'babble'):
+            heading, x = 'SNR, dB', condition.arguments[1]
+            series = name.removeprefix('noise_').rpartition('_')[0]
+        else:
+            heading, series, x = 'corruption', '', name
+        point = (x, results[name]['uar'], results[name]['uar_ci95'])
+        drawn.setdefault(heading, {}).setdefault(series, []).append(point)
+    for series in drawn.values():
+        for points in series.values():
+            points.sort(key=lambda point: isinstance(point[0], str) or point[0])
+    return drawn

@@ -1,16 +1,22 @@
 """Finished runs read from disk and paired utterance by utterance."""
 
+import csv
 import dataclasses
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ser_jax.data.labels import level_of
 from ser_jax.metrics import rates
+from ser_jax.runs import result_card
 from ser_jax.runs.predictions import Predictions, read_predictions
-from ser_jax.runtime import stored
+from ser_jax.runs.result_card import _NUMBER
 from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.schema import checked, mismatch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +66,7 @@ def read_card(workdir) -> dict:
     Raises:
         UserError: there is none, or it is no result card.
     """
-    card = stored.read_card(workdir)
+    card = result_card.read_card(workdir)
     if card is None:
         raise UserError(f'{workdir} holds no results.json: not a finished run')
     return card
@@ -169,3 +175,61 @@ def _difference(first, first_labels, second, second_labels):
                 f'{first.id[where[0]]}: {shown[0]} and {shown[1]}'
             )
     return ''
+
+
+CONFIG = {
+    'representation': str,
+    'model': {'name': str},
+    'tasks': {str: {'kind': str, 'target': str}},
+    'data': {
+        'front_end': {
+            **dict.fromkeys(('sample_rate', 'n_fft', 'win_length', 'hop_length', 'n_mels'), int),
+            **dict.fromkeys(('fmin', 'fmax', 'floor'), _NUMBER),
+        }
+    },
+}
+
+
+_TEXTS = 'emotion', 'speaker', 'side'  # of an embedding, beside x and y
+
+
+_PLOTTED = 'loss', 'validation_uar', 'validation_ccc'
+
+
+_METRICS = {'fold': str, 'step': int}
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`, without one that is being written; [] where there is no such file.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
+        rows = [checked(json.loads(line), _METRICS) for line in lines if line.endswith('}')]
+        # Of training that diverged anything may be told: no point of a curve.
+        for row in rows:
+            row.update({name: None for name in _PLOTTED if mismatch(row.get(name), _NUMBER, '')})
+        return rows
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f'{path} is not what ser_jax writes: {error}') from error
+
+
+def read_embedding(path: Path) -> list[dict[str, str]]:
+    """The rows of `report/embedding.csv`; [] where there is no such file.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            rows = list(csv.DictReader(file))
+        texts = all(isinstance(row[name], str) for row in rows for name in _TEXTS)
+        if not texts or not all(math.isfinite(float(row[axis])) for row in rows for axis in 'xy'):
+            raise ValueError('a row is not whole')
+        return rows
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f'{path} is not what ser_jax writes: {error}') from error

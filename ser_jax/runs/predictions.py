@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_jax.runs.workdir import write_atomically
 from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.files import write_atomically
 
 _COLUMNS = ('id', 'fold', 'speaker', 'label', 'prediction')
 _RATINGS = ('rating', 'predicted_rating')

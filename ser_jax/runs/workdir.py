@@ -14,64 +14,13 @@ import jax
 import ml_collections
 from jax.experimental import multihost_utils
 
+from ser_jax.config import as_json, compared
+from ser_jax.runs.result_card import read_card
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.stored import read_card, read_json
-
-# What the conditions of a run are made with.
-TESTED_WITH = (
-    'test_noise_corpus',
-    'babble_corpus',
-    'attack_source',
-    'few_shot',
-    'few_shot_speakers',
-    'few_shot_steps',
-    'few_shot_learning_rate',
-)
-# What is no part of what a run is: where its data lie, how many of its folds train at once, when it
-# is given up, and what its models are
-# tested on beside clean speech, which may be added later.
-_NOT_COMPARED = (
-    'data.data_dir',
-    'data.manual_dir',
-    'data.memory_gb',
-    'parallel_runs',
-    'skipped_steps',
-    'conditions',
-    'test_corpora',
-    'target_statistics',
-    *TESTED_WITH,
-)
-
+from ser_jax.runtime.files import write_atomically
+from ser_jax.runtime.schema import read_json
 
 _LOCK = '.lock'  # names who is at work, or was last
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        temporary.write_text(text, encoding='utf-8')
-        os.replace(temporary, path)
-    except OSError:  # a full disk
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The config as it comes back from a JSON file: lists for tuples."""
-    return json.loads(json.dumps(config.to_dict()))
-
-
-def compared(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Dotted field -> value of a config in JSON form, without what is no part of what a run is."""
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= compared(value, f'{prefix}{name}.')
-        else:
-            flat[prefix + name] = value
-    return {name: value for name, value in flat.items() if name not in _NOT_COMPARED}
 
 
 def run_fingerprint(workdir: str | Path) -> str | None:

@@ -16,13 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ser_jax.audio.reading import MIN_SECONDS
-from ser_jax.data.pipeline import BUCKET_STEP
+from ser_jax.data.batches import BUCKET_STEP
 from ser_jax.data.tasks import Task
 from ser_jax.runs import workdir as workdirs
 from ser_jax.runs.environment import environment
+from ser_jax.runs.finished import CONFIG
+from ser_jax.runs.result_card import read_card
 from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.stored import CONFIG, read_card, read_json
+from ser_jax.runtime.schema import read_json
 from ser_jax.serving import standalone
 from ser_jax.serving.predictor import WINDOW_SECONDS, Predictor, load
 

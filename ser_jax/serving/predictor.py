@@ -12,16 +12,18 @@ from flax.errors import FlaxError
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.audio.reading import MIN_SECONDS, to_mono
 from ser_jax.config_check import check_front_end
-from ser_jax.data import pipeline
+from ser_jax.data import batches
 from ser_jax.data.tasks import Task
 from ser_jax.models.build import stored_model
+from ser_jax.models.forward import answers, network_input
 from ser_jax.runs.checkpoints import Checkpoints
+from ser_jax.runs.finished import CONFIG
+from ser_jax.runs.result_card import read_card
 from ser_jax.runs.workdir import result_name
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.paths import local_path
-from ser_jax.runtime.stored import CONFIG, read_card, read_json
+from ser_jax.runtime.files import local_path
+from ser_jax.runtime.schema import read_json
 from ser_jax.serving import screening
-from ser_jax.training.steps import answers, network_input
 
 # Longer recordings are cut into overlapping windows, whose answers are averaged.
 WINDOW_SECONDS = 10.0
@@ -128,7 +130,7 @@ class Predictor:
         samples = np.array([len(piece) for piece in usable], np.int32)
         frames = np.array([self.front_end.frames(length) for length in samples], np.int32)
         found = [{} for _ in usable]
-        for longest, positions in pipeline.buckets(frames, _BATCH):
+        for longest, positions in batches.buckets(frames, _BATCH):
             # The most samples that `longest` frames may stand for.
             batch = np.zeros((_BATCH, longest * self.front_end.hop_length - 1), np.float32)
             for row, position in zip(batch, positions):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from ser_jax.runs.workdir import write_atomically
+from ser_jax.runtime.files import write_atomically
 
 _COMPILING = '/jax/core/compile/backend_compile_duration'
 _compiled = [0.0]  # seconds that this process has spent in XLA's compiler

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.config_check import check_config
 from ser_jax.data import batches, leaks
-from ser_jax.data.corpora import EMOTIONS_OF, Corpus
+from ser_jax.data.corpora import Corpus
 from ser_jax.data.folds import Fold, make_folds, select_folds
 from ser_jax.data.labels import (
     class_names,
@@ -23,6 +23,7 @@ from ser_jax.data.labels import (
     occurring,
     rating_scale,
 )
+from ser_jax.data.records import EMOTIONS_OF
 from ser_jax.data.sources import (
     Part,
     emotions_of,
@@ -33,6 +34,7 @@ from ser_jax.data.sources import (
     rows_with_labels,
 )
 from ser_jax.data.tasks import Task, make_tasks
+from ser_jax.models import forward
 from ser_jax.models.build import make_model
 from ser_jax.objectives.build import make_phases
 from ser_jax.runtime import devices
@@ -268,7 +270,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         functools.partial(steps.init_state, model=model, phases=phases, input_shape=input_shape)
     )
     model, placement = model.clone(axis_name=None), devices.make_placement(config)
-    predict_step = steps.make_predict_step(
+    predict_step = forward.make_predict_step(
         model,
         reported,
         devices.AXIS,

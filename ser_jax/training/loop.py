@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ser_jax.data.batches import prefetch
 from ser_jax.data.folds import Fold
-from ser_jax.data.pipeline import prefetch
 from ser_jax.objectives import optimiser
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.environment import environment
@@ -21,7 +21,6 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.training import cost, inference
 from ser_jax.training.experiment import Experiment
 from ser_jax.training.metric_log import MetricLog, Progress
-from ser_jax.training.selection import best_row, is_patient
 from ser_jax.training.steps import TrainState, inference_variables
 
 
@@ -245,3 +244,23 @@ def _mean(recent: list[dict[str, np.ndarray]]) -> dict[str, float]:
 def discard_latest(folder: Path) -> None:
     """Drops what only resuming needs: a finished fold keeps its best parameters."""
     shutil.rmtree(folder / 'latest', ignore_errors=True)
+
+
+def best_row(history: list[dict]) -> dict:
+    """The row of the parameters to keep: the last one without validation.
+
+    Else that of the highest validation UAR, where ratings are predicted of the highest mean over the tasks of UAR or
+    CCC; then of the lowest loss.
+
+    Args:
+        history: the fold's rows of metrics.jsonl.
+    """
+    if 'validation_uar' not in history[-1]:
+        return history[-1]
+    score = 'validation_score' if 'validation_score' in history[-1] else 'validation_uar'
+    return max(history, key=lambda row: (row[score], -row['validation_loss']))
+
+
+def is_patient(history: list[dict], patience: int) -> bool:
+    """Whether training goes on: the best row is among the last `patience`."""
+    return not history or best_row(history) in history[-patience:]

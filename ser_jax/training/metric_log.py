@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ser_jax.runs.workdir import write_atomically
+from ser_jax.runtime.files import write_atomically
 
 
 class MetricLog:

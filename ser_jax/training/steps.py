@@ -10,13 +10,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from ser_jax.audio.log_mel import FrontEnd
-from ser_jax.audio.log_mel_jax import batch_log_mel
-from ser_jax.data.tasks import Task
 from ser_jax.objectives import optimiser
-from ser_jax.objectives.multitask import Phase, normalise, standardised
+from ser_jax.objectives.multitask import Phase
 from ser_jax.runtime import devices
-from ser_jax.transforms import attacks
 
 
 @flax.struct.dataclass
@@ -159,113 +155,6 @@ def compile_train_step(
         return update(state, augment_step(when, batch))
 
     return train_step
-
-
-def network_input(
-    x: jax.Array, constants: dict[str, jax.Array], kind: str, front_end: FrontEnd | None
-) -> jax.Array:
-    """What the network sees, made of what is given.
-
-    Args:
-        x: [B, ...].
-        constants: with 'mean' and 'std'.
-        kind: of x: 'log_mel', 'waveform', or 'standardised' for what the network sees.
-        front_end: of a network that sees log-mels; None for one that sees waveforms.
-    """
-    if kind == 'standardised':
-        return x
-    if kind == 'waveform' and front_end:
-        x = batch_log_mel(x, front_end)
-    return normalise(x, constants)
-
-
-def outputs_of(model: nn.Module, variables, batch: dict, x: jax.Array, *how) -> dict:
-    """The outputs of a network; `how`: kind and front end, see `network_input`."""
-    return model.apply(
-        {'params': variables['params'], 'batch_stats': variables['batch_stats']},
-        network_input(x, variables['constants'], *how),
-        batch['length'],
-        train=False,
-    )
-
-
-def make_predict_step(
-    model: nn.Module, tasks: tuple[Task, ...], axis_name: str, kind: str, front_end: FrontEnd | None
-) -> Callable:
-    """Builds `predict_step(variables, batch) -> {task: probabilities [B, K] or ratings [B, 1]}`.
-
-    Args:
-        model: the network.
-        tasks: classifications and regressions to predict.
-        axis_name: the devices' axis; every device returns the rows of all.
-        kind, front_end: see `network_input`; the batch has a field named as the kind.
-
-    Returns:
-        The step; `variables` has 'params', 'batch_stats' and 'constants' (`inference_variables`).
-    """
-
-    def predict_step(variables, batch):
-        outputs = outputs_of(model, variables, batch, batch[kind], kind, front_end)
-        said = answers(outputs, tasks, variables['constants'])
-        return jax.lax.all_gather(said, axis_name, tiled=True)
-
-    return predict_step
-
-
-def answers(
-    outputs: dict[str, jax.Array], tasks: tuple[Task, ...], constants: dict[str, Any]
-) -> dict[str, jax.Array]:
-    """What a network says of each task, from its outputs: probabilities [B, K], or the rating [B, 1] of a regression."""
-    said = {}
-    for task in tasks:
-        if task.kind == 'regression':
-            mean, std = constants['ratings'][task.name]
-            said[task.name] = mean + std * outputs[task.name]
-        else:
-            said[task.name] = jax.nn.softmax(outputs[task.name])
-    return said
-
-
-def make_attack_step(
-    model: nn.Module, tasks: tuple[Task, ...], kind: str, front_end: FrontEnd | None
-) -> Callable:
-    """Builds `attack_step(variables, batch) -> {'x', 'loss'}`: one step uphill for each row.
-
-    Args:
-        model: the network that is attacked.
-        tasks: those whose summed losses are climbed: cross-entropy, or the squared error of a standardised rating.
-        kind, front_end: see `network_input`; the kind is that of 'x'.
-
-    Returns:
-        The step. Its batch has 'x' and its bounds 'lower' and 'upper' [B, ...], 'size' [B] (equal), 'length' int [B] and
-        'label_<task>' [B], int, −1 = none, or a rating, NaN = none; it returns the moved 'x' and the 'loss' [B] that x had
-        before.
-    """
-
-    def attack_step(variables, batch):
-        def loss(x):
-            outputs = outputs_of(model, variables, batch, x, kind, front_end)
-            each = 0.0
-            for task in tasks:
-                labels, output = batch[f'label_{task.name}'], outputs[task.name]
-                if task.kind == 'regression':
-                    scale = variables['constants']['ratings'][task.name]
-                    # NaN before the square, not after: its gradient would be NaN, too.
-                    error = jnp.where(
-                        jnp.isfinite(labels), standardised(labels, scale) - output[:, 0], 0.0
-                    )
-                    each += error**2
-                else:
-                    own = optax.softmax_cross_entropy_with_integer_labels(output, labels)
-                    each += jnp.where(labels >= 0, own, 0.0)
-            return each.sum(), each
-
-        gradient, each = jax.grad(loss, has_aux=True)(batch['x'])
-        size = batch['size'].reshape(-1, *[1] * (batch['x'].ndim - 1))
-        x = attacks.ascend(batch['x'], lambda _: gradient, batch['lower'], batch['upper'], size)
-        return {'x': x, 'loss': each}
-
-    return attack_step
 
 
 def inference_variables(state: TrainState) -> dict[str, Any]:

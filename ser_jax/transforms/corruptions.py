@@ -220,6 +220,13 @@ class Corruption(NamedTuple):
     arguments: tuple
 
     @property
+    def recordings(self) -> str:
+        """Field of the config that names the corpus whose recordings it mixes in; '' where it needs none."""
+        if self.name == 'noise' and self.arguments[0] not in COLOURS:
+            return 'test_noise_corpus'
+        return 'babble_corpus' if self.name == 'babble' else ''
+
+    @property
     def condition(self) -> str:
         """Its name among results: `noise_rain_5db`, `noise_babble6_0db`, `gain_-20`, `mu_law`."""
         words = [word if isinstance(word, str) else f'{word:g}' for word in self.arguments]

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from ser_jax.data import batches as data
-from ser_jax.data import pipeline
-from ser_jax.data.corpora import open_corpus
 from ser_jax.data.labels import class_names, class_weights, labelled_share, labels_of
+from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
 
 LABELS = ('angry', 'happy', 'neutral', 'sad')
@@ -14,12 +13,12 @@ LABELS = ('angry', 'happy', 'neutral', 'sad')
 
 @pytest.fixture(scope='module')
 def corpus(beeps):
-    return open_corpus('csv_corpus/beeps', data_dir=beeps['data_dir'])
+    return open_prepared('csv_corpus/beeps', data_dir=beeps['data_dir'])
 
 
 @pytest.fixture(scope='module')
 def other(beeps):
-    return open_corpus('csv_corpus/hums', data_dir=beeps['data_dir'])
+    return open_prepared('csv_corpus/hums', data_dir=beeps['data_dir'])
 
 
 def batches(corpus, other, rows=slice(None), seed=0, noise=False):
@@ -63,7 +62,7 @@ def test_unlabelled_rows_come_last_and_keep_their_other_labels(corpus, other):
 
 
 def test_an_epoch_holds_every_utterance_once(corpus, other):
-    order = pipeline.shuffled(len(corpus), seed=5)
+    order = data.shuffled(len(corpus), seed=5)
     first = [order[i] for i in range(len(corpus))]
     second = [order[i] for i in range(len(corpus), 2 * len(corpus))]
     assert sorted(first) == sorted(second) == list(range(len(corpus)))
@@ -72,20 +71,20 @@ def test_an_epoch_holds_every_utterance_once(corpus, other):
 
 def test_prefetch_starts_anywhere(corpus, other):
     source = batches(corpus, other)
-    loaded = list(pipeline.prefetch(source, 4, 7))
+    loaded = list(data.prefetch(source, 4, 7))
     assert len(loaded) == 3
     np.testing.assert_array_equal(loaded[1]['log_mel'], source[5]['log_mel'])
-    assert list(pipeline.prefetch(source, 4, 4)) == []
+    assert list(data.prefetch(source, 4, 4)) == []
 
 
 def test_crops_are_uniform_and_short_ones_padded():
     rng = np.random.default_rng(0)
     ramp = np.arange(10.0)[:, None]
-    starts = [pipeline.crop_or_pad(ramp, 4, rng)[0][0, 0] for _ in range(2000)]
+    starts = [data.crop_or_pad(ramp, 4, rng)[0][0, 0] for _ in range(2000)]
     counts = np.bincount(np.array(starts, int))
     assert len(counts) == 7
     assert counts.min() > 200
-    padded, length = pipeline.crop_or_pad(ramp, 12, rng)
+    padded, length = data.crop_or_pad(ramp, 12, rng)
     assert length == 10
     np.testing.assert_array_equal(padded[:, 0], [*range(10), 0, 0])
 
@@ -107,16 +106,16 @@ def test_every_utterance_is_evaluated_whole_and_once(corpus):
 
 @pytest.mark.parametrize('frames', [1, 99, 100, 101, 300, 3001])
 def test_bucket_lengths(frames):
-    length = pipeline.bucket_length(frames)
+    length = data.bucket_length(frames)
     assert frames <= length <= max(104, 1.2 * frames + 8)
     assert length % 8 == 0
-    assert pipeline.bucket_length(frames + 1) >= length
+    assert data.bucket_length(frames + 1) >= length
 
 
 def test_buckets_hold_everything_once_and_little_padding():
     lengths = np.random.default_rng(0).integers(120, 900, 203)
     seen, cells = [], 0
-    for padded, positions in pipeline.buckets(lengths, 16):
+    for padded, positions in data.buckets(lengths, 16):
         assert len(positions) == 16
         assert lengths[positions].max() <= padded
         seen += list(dict.fromkeys(positions.tolist()))

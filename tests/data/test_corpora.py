@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from ser_jax.audio.log_mel import FrontEnd, log_mel
-from ser_jax.data import corpora
-from ser_jax.data.corpora import EMOTIONS, GENDERS, corpus_folder, default_manual_dir, open_corpus
+from ser_jax.data.records import EMOTIONS, GENDERS, corpus_folder, default_manual_dir
+from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
 
 
@@ -35,7 +35,7 @@ def test_records_of_another_kind_are_told_from_none(tmp_path, beeps, monkeypatch
     name = 'csv_corpus/beeps/log_mel'  # its waveforms another test may have made
     shutil.copytree(f'{beeps["data_dir"]}/{name}', records / name)
     with pytest.raises(UserError, match=r'prepared as log_mel only.*--representation=waveform'):
-        open_corpus('csv_corpus/beeps', data_dir=records, representation='waveform')
+        open_prepared('csv_corpus/beeps', data_dir=records, representation='waveform')
 
 
 def test_vocabulary_is_the_designs():
@@ -60,9 +60,9 @@ def test_places(monkeypatch):
 
 def test_prepared_at_first_use_from_the_environment(tmp_path, monkeypatch, mine, capsys):
     monkeypatch.setenv('SER_JAX_MANUAL_DIR', str(mine.parent))
-    corpus = open_corpus('csv_corpus/mine', data_dir=tmp_path / 'records')
+    corpus = open_prepared('csv_corpus/mine', data_dir=tmp_path / 'records')
     assert 'preparing csv_corpus/mine' in capsys.readouterr().err
-    again = open_corpus('csv_corpus/mine', data_dir=tmp_path / 'records')
+    again = open_prepared('csv_corpus/mine', data_dir=tmp_path / 'records')
     assert capsys.readouterr().err == ''
     assert again.metadata == corpus.metadata
     source = pickle.loads(pickle.dumps(again.source()))
@@ -78,17 +78,17 @@ def test_corpus_hash_is_of_the_content(tmp_path, mine):
         if name == 'three':
             table = mine / 'metadata.csv'
             table.write_text(table.read_text().replace('sad', 'bored'))
-        corpus = open_corpus('csv_corpus/mine', data_dir=tmp_path / name, manual_dir=mine)
+        corpus = open_prepared('csv_corpus/mine', data_dir=tmp_path / name, manual_dir=mine)
         hashes.append(corpus.metadata['corpus_hash'])
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_other_front_end_names_both(tmp_path, mine):
-    open_corpus('csv_corpus/mine', data_dir=tmp_path, manual_dir=mine)
+    open_prepared('csv_corpus/mine', data_dir=tmp_path, manual_dir=mine)
     with pytest.raises(
         UserError, match=r'hop_length=160, n_mels=80, but hop_length=128, n_mels=64'
     ):
-        open_corpus(
+        open_prepared(
             'csv_corpus/mine', data_dir=tmp_path, front_end=FrontEnd(n_mels=64, hop_length=128)
         )
 
@@ -107,18 +107,18 @@ def test_other_front_end_names_both(tmp_path, mine):
 def test_missing_corpora_say_what_to_do(tmp_path, monkeypatch, name, words):
     monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
     with pytest.raises(UserError, match=words) as caught:
-        open_corpus(name, data_dir=tmp_path / 'records')
+        open_prepared(name, data_dir=tmp_path / 'records')
     assert '\n' not in str(caught.value)
     assert not (tmp_path / 'records').exists()
 
 
 @pytest.mark.parametrize('file', ['index.npz', 'metadata.json'])
 def test_damaged_index(tmp_path, mine, file):
-    corpus = open_corpus('csv_corpus/mine', data_dir=tmp_path, manual_dir=mine)
+    corpus = open_prepared('csv_corpus/mine', data_dir=tmp_path, manual_dir=mine)
     content = (corpus.path / file).read_bytes()
     (corpus.path / file).write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match='is damaged'):
-        open_corpus('csv_corpus/mine', data_dir=tmp_path)
+        open_prepared('csv_corpus/mine', data_dir=tmp_path)
 
 
 REAL = os.environ.get('SER_JAX_MANUAL_DIR', '')
@@ -135,7 +135,7 @@ def records(tmp_path_factory):
 
 @needs('emodb')
 def test_real_emodb(records):
-    corpus = open_corpus('emodb', data_dir=records)
+    corpus = open_prepared('emodb', data_dir=records)
     names = np.array([EMOTIONS[code] for code in corpus.index['emotion']])
     counts = {name: int((names == name).sum()) for name in corpus.metadata['labels']}
     assert counts == {'angry': 127, 'happy': 71, 'neutral': 79, 'sad': 62}
@@ -152,7 +152,7 @@ def test_real_emodb(records):
 
 @needs('ravdess')
 def test_real_ravdess(records):
-    corpus = open_corpus('ravdess', data_dir=records)
+    corpus = open_prepared('ravdess', data_dir=records)
     assert len(corpus) == 1440
     counts = np.bincount(corpus.index['emotion'], minlength=len(EMOTIONS))
     assert counts.tolist() == [96] + [192] * 7 + [0] * 4
@@ -182,6 +182,6 @@ def _check_audio(corpus, folder):
 
 def test_the_index_is_read_without_tfds(tmp_path, mine, monkeypatch):
     """Folds, leak check and normalisation must not wait for TFDS."""
-    open_corpus('csv_corpus/mine', data_dir=tmp_path, manual_dir=mine)
+    open_prepared('csv_corpus/mine', data_dir=tmp_path, manual_dir=mine)
     monkeypatch.setitem(__import__('sys').modules, 'tensorflow_datasets', None)
-    assert len(corpora.open_corpus('csv_corpus/mine', data_dir=tmp_path)) == 3
+    assert len(open_prepared('csv_corpus/mine', data_dir=tmp_path)) == 3

@@ -9,11 +9,11 @@ import pytest
 import soundfile
 
 from configs.mtl_aug import get_config
-from ser_jax.data.corpora import open_corpus
 from ser_jax.data.folds import Fold
 from ser_jax.data.sources import refuse_sides_without_labels, rows_that_join, rows_with_labels
 from ser_jax.data.tasks import Task
 from ser_jax.evaluation import robustness
+from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
 from ser_jax.training.experiment import build_experiment
 
@@ -33,7 +33,7 @@ def noises(beeps, tmp_path_factory):
             soundfile.write(folder / f'{kind}.wav', 0.1 * rng.standard_normal(8000), 16000)
             table.writerow([f'{kind}.wav', kind, '', ''])
     for representation in ('log_mel', 'waveform'):
-        open_corpus(
+        open_prepared(
             'csv_corpus/noises',
             data_dir=beeps['data_dir'],
             manual_dir=folder,

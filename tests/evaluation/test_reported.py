@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from conftest import metrics, run, write_beeps
 
-from ser_jax.data.corpora import EMOTIONS, EMOTIONS_OF, open_corpus
 from ser_jax.data.labels import class_names, labels_of
+from ser_jax.data.records import EMOTIONS, EMOTIONS_OF
 from ser_jax.evaluation.attention import chosen_rows
+from ser_jax.prepare import open_prepared
 from ser_jax.runs.predictions import read_predictions
 
 TASKS = ('arousal', 'dominance', 'valence')
@@ -138,7 +139,7 @@ def test_recordings_get_all_tasks(finished, voices):
 )
 def test_what_cannot_be_is_refused(demo_records, tmp_path, more, message):
     # stderr then holds the error alone
-    open_corpus('demo_speech', data_dir=demo_records, representation='waveform')
+    open_prepared('demo_speech', data_dir=demo_records, representation='waveform')
     result = run(*command(demo_records, tmp_path / 'run', '--config.conditions=()', more))
     assert result.returncode == 1, result.stdout
     assert re.fullmatch(r'error: [^\n]+\n', result.stderr)
@@ -211,7 +212,7 @@ def test_other_corpora_are_tested_on_every_task(beeps, tmp_path):
 
 @pytest.mark.slow
 def test_dimensions_in_classes(finished, demo_records):
-    corpus = open_corpus('demo_speech', data_dir=demo_records, representation='waveform')
+    corpus = open_prepared('demo_speech', data_dir=demo_records, representation='waveform')
     corpus.index['arousal'][:7] = [1, 2, 2.01, 3.99, 4, 5, np.nan]
     found = labels_of(corpus, np.arange(7), 'arousal', ('low', 'middle', 'high'))
     assert found.tolist() == [0, 0, 1, 1, 2, 2, -1]
@@ -221,7 +222,7 @@ def test_dimensions_in_classes(finished, demo_records):
 @pytest.mark.slow
 @pytest.mark.parametrize('field', sorted(EMOTIONS_OF))
 def test_dimensions_made_of_emotions(finished, demo_records, field):
-    corpus = open_corpus('demo_speech', data_dir=demo_records, representation='waveform')
+    corpus = open_prepared('demo_speech', data_dir=demo_records, representation='waveform')
     names = class_names(field, [corpus], ())
     rows = np.arange(len(corpus))
     emotions = labels_of(corpus, rows, 'emotion', EMOTIONS)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import run
 
-from ser_jax.evaluation.robustness import named_conditions, parse_conditions
 from ser_jax.runtime.errors import UserError
+from ser_jax.transforms.conditions import named_conditions, parse_conditions
 
 CONDITIONS = (
     'telephone',

@@ -15,7 +15,9 @@ from ser_jax.evaluation import summary
 from ser_jax.metrics import rates as metrics
 from ser_jax.metrics import significance
 from ser_jax.reporting.text import duration, print_table
+from ser_jax.runs import result_card
 from ser_jax.runs.predictions import Predictions, pool, read_predictions, write_predictions
+from ser_jax.runtime import files
 from ser_jax.runtime.errors import UserError
 
 LABELS = ['angry', 'happy', 'neutral', 'sad']
@@ -79,7 +81,7 @@ def card(seed=0, labels=LABELS, conditions=None, **changes):
             'data_wait_fraction': 0.012,
         },
     }
-    return summary.result_card(**fields | changes)
+    return result_card.result_card(**fields | changes)
 
 
 def test_summary_equals_scikit_learn():
@@ -178,11 +180,11 @@ def test_json_is_plain_and_written_whole(tmp_path):
         'c': np.eye(2),
         'd': np.bool_(True),
     }
-    summary.write_json(path, content)
+    files.write_json(path, content)
     plain = {'a': 0.5, 'b': [None, 3], 'c': [[1.0, 0.0], [0.0, 1.0]], 'd': True}
     assert json.loads(path.read_text()) == plain
     with pytest.raises(TypeError):
-        summary.write_json(path, {'a': object()})
+        files.write_json(path, {'a': object()})
     assert json.loads(path.read_text()) == plain
     assert [entry.name for entry in path.parent.iterdir()] == ['results.json']
 
@@ -295,7 +297,7 @@ def results(tmp_path):
 def add_run(root, name, made):
     """Lays a run's folder down as a finished run leaves it."""
     folder = root / 'emodb4' / name
-    summary.write_json(folder / 'results.json', made)
+    files.write_json(folder / 'results.json', made)
     (folder / 'command.txt').write_text(f'python -m ser_jax.main --config.seed={made["seed"]}\n')
 
 

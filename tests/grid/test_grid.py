@@ -13,11 +13,11 @@ import pytest
 from conftest import ROOT, run, simulated
 from test_grid_plan import plan, write_grid
 
+from ser_jax.config import as_json, compared
 from ser_jax.evaluation import results
 from ser_jax.grid import __main__ as command
 from ser_jax.grid import plan as grid_plan
 from ser_jax.grid import runs as grid_runs
-from ser_jax.runs.workdir import as_json, compared
 from ser_jax.runtime.errors import UserError
 
 DEMO = 'configs/grids/demo.py'

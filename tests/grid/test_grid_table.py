@@ -18,7 +18,9 @@ from ser_jax.evaluation import summary as evaluation
 from ser_jax.grid import rows as grid_rows
 from ser_jax.grid import tables
 from ser_jax.metrics import significance
+from ser_jax.runs import result_card
 from ser_jax.runs.predictions import Predictions, write_predictions
+from ser_jax.runtime import files
 from ser_jax.runtime.errors import UserError
 
 LABELS = ['angry', 'happy', 'sad']
@@ -39,7 +41,7 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
     for condition in conditions:
         write_predictions(folder / f'predictions/{condition}.csv', predictions, LABELS)
     summary = evaluation.summarise(predictions, LABELS, n_bootstrap=200)
-    card = evaluation.result_card(
+    card = result_card.result_card(
         **{
             'system': run.variant,
             'config_hash': '1',
@@ -61,7 +63,7 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
             **fields,
         }
     )
-    evaluation.write_json(folder / 'results.json', card)
+    files.write_json(folder / 'results.json', card)
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from conftest import ROOT, run
 from test_report import lay, predictions
 
 from ser_jax import report
-from ser_jax.data.corpora import open_corpus
-from ser_jax.evaluation import summary
 from ser_jax.evaluation.worst_errors import hardest
+from ser_jax.prepare import open_prepared
 from ser_jax.reporting.html.page import write_page
 from ser_jax.reporting.html.svg import Axis, axis_of
 from ser_jax.runs.predictions import Predictions, read_predictions, write_predictions
+from ser_jax.runtime import files
 from ser_jax.runtime.errors import UserError
 
 EVIL = (
@@ -90,7 +90,7 @@ def read(path):
 @pytest.fixture(scope='module')
 def waveforms(beeps):
     """The beeps as waveforms in the same folder."""
-    return open_corpus(
+    return open_prepared(
         'csv_corpus/beeps',
         data_dir=beeps['data_dir'],
         manual_dir=f'{beeps["manual_dir"]}/beeps',
@@ -200,7 +200,7 @@ def evil_run(folder):
     card = json.loads((folder / 'results.json').read_text())
     card['conditions'] = dict.fromkeys(conditions, card['conditions']['clean'])
     card['calibration'] = {'clean': {'temperature': 1.5, 'ece_calibrated': 0.0456}}
-    summary.write_json(folder / 'results.json', card)
+    files.write_json(folder / 'results.json', card)
     (folder / 'command.txt').write_text('\n'.join(EVIL))
     rows = [{'fold': EVIL[n % 2], 'step': n, 'loss': 1.0, 'validation_uar': 0.5} for n in range(6)]
     rows.append({'fold': EVIL[0], 'step': 9, 'loss': float('nan')})
@@ -290,7 +290,7 @@ def test_what_cannot_be_is_one_line(finished, tmp_path, waveforms):
         write_page(page, [copy])
     card = json.loads((copy / 'results.json').read_text())
     card['conditions']['clean']['n'] = 60
-    summary.write_json(copy / 'results.json', card)
+    files.write_json(copy / 'results.json', card)
     with pytest.raises(UserError, match='lacks wav/'):
         write_page(page, [copy], audio=True)
     assert not page.exists()

@@ -15,8 +15,9 @@ from ser_jax import report
 from ser_jax.evaluation import compare, summary
 from ser_jax.metrics import rates as metrics
 from ser_jax.metrics import significance
-from ser_jax.runs import finished
+from ser_jax.runs import finished, result_card
 from ser_jax.runs.predictions import Predictions, read_predictions, write_predictions
+from ser_jax.runtime import files
 from ser_jax.runtime.errors import UserError
 
 LABELS = ['angry', 'happy', 'sad']
@@ -62,7 +63,7 @@ def lay(folder, found, seed=0, labels=LABELS, conditions=('clean',), **changes):
         'leak_check': {'speakers': 0, 'audio': 0, 'ids': 0, 'scripts': 0},
         'cost': {'train_seconds': 1.0},
     }
-    summary.write_json(folder / 'results.json', summary.result_card(**fields | changes))
+    files.write_json(folder / 'results.json', result_card.result_card(**fields | changes))
     for condition in conditions:
         write_predictions(folder / f'predictions/{condition}.csv', found, labels)
     return str(folder)

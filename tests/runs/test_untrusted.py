@@ -17,12 +17,11 @@ import pytest
 from conftest import ROOT
 
 from ser_jax.config import base_config
-from ser_jax.data.corpora import open_corpus
+from ser_jax.prepare import open_prepared
 from ser_jax.reporting.html import page
 from ser_jax.reporting.text import print_table
-from ser_jax.runs import finished, workdir
+from ser_jax.runs import finished, result_card, workdir
 from ser_jax.runs.checkpoints import Checkpoints
-from ser_jax.runtime import stored
 from ser_jax.runtime.errors import UserError
 from ser_jax.serving import predictor, standalone
 
@@ -167,7 +166,7 @@ def test_pickles_are_not_opened(tmp_path, beeps):
     (folder / 'checksums.json').unlink()
     np.savez(folder / 'index.npz', id=bomb(sprung))
     with pytest.raises(UserError, match='damaged'):
-        open_corpus('csv_corpus/hums', data_dir=records)
+        open_prepared('csv_corpus/hums', data_dir=records)
     assert not sprung.exists()
 
 
@@ -189,11 +188,11 @@ def test_records_import_nothing(tmp_path, beeps, monkeypatch, spelling):
     (tmp_path / 'trap.py').write_text(TRAP)
     monkeypatch.syspath_prepend(str(tmp_path))
     text = json.dumps(json.loads((folder / 'features.json').read_text()))
-    assert open_corpus('csv_corpus/hums', data_dir=records).source()[0].shape
+    assert open_prepared('csv_corpus/hums', data_dir=records).source()[0].shape
     (folder / 'features.json').write_text(text.replace(TEXT, spelling, 1))
     (folder / 'checksums.json').unlink()
     with pytest.raises(UserError, match=r'features\.json'):
-        open_corpus('csv_corpus/hums', data_dir=records).source()
+        open_prepared('csv_corpus/hums', data_dir=records).source()
     assert not (tmp_path / 'sprung').exists()
 
 
@@ -268,7 +267,7 @@ def test_cards_that_are_kept_have_the_shape():
     cards = sorted(ROOT.glob('results/*/*/results.json'))
     assert cards
     for card in cards:
-        assert stored.read_card(card.parent)['system']
+        assert result_card.read_card(card.parent)['system']
 
 
 def leaves(content, path=()):

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 def test_even_small_programs_are_kept_compiled_beside_the_corpora(tmp_path):
     script = (
-        'from ser_jax.runtime.paths import keep_compiled\n'
+        'from ser_jax.runtime.files import keep_compiled\n'
         f'keep_compiled({str(tmp_path / "corpora")!r})\n'
         'import jax\n'
         'jax.jit(lambda x: 2 * x)(1.0)'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from trees import call, check_rows, failed, spoil, write_emodb
 
-from ser_jax.data.corpora import open_corpus
+from ser_jax.prepare import open_prepared
 from tfds_builders import build
 
 _HAS_BEAM = importlib.util.find_spec('apache_beam') is not None
@@ -24,7 +24,7 @@ def test_records_made_on_beam_are_the_same(tmp_path, representation):
         assert status == 0, err
         assert 'skipped 4 unusable' in out
         data_dir = tmp_path / place / 'records'
-        found.append(open_corpus('emodb', data_dir=data_dir, representation=representation))
+        found.append(open_prepared('emodb', data_dir=data_dir, representation=representation))
     here, beam = found
     check_rows(beam)
     assert here.metadata == beam.metadata

@@ -10,7 +10,8 @@ from conftest import ROOT, run
 from trees import EMODB, beep, call, check_rows, failed, spoil, write_emodb
 
 from ser_jax.audio.log_mel import FrontEnd, log_mel
-from ser_jax.data.corpora import EMOTIONS, open_corpus
+from ser_jax.data.records import EMOTIONS
+from ser_jax.prepare import open_prepared
 from tfds_builders import build, doctor
 from tfds_builders.core import base
 from tfds_builders.emodb.emodb_dataset_builder import Builder as EmoDB
@@ -20,7 +21,7 @@ from tfds_builders.emodb.emodb_dataset_builder import Builder as EmoDB
 def test_emodb_records(tmp_path, monkeypatch, per_shard):
     monkeypatch.setattr(base, 'UTTERANCES_PER_SHARD', per_shard)
     folder = write_emodb(tmp_path / 'emodb')
-    corpus = open_corpus('emodb', data_dir=tmp_path / 'records', manual_dir=folder)
+    corpus = open_prepared('emodb', data_dir=tmp_path / 'records', manual_dir=folder)
     assert len(list(corpus.path.glob('*array_record*'))) == (1 if per_shard == 1000 else 3)
     check_rows(corpus)
     index = corpus.index
@@ -45,7 +46,7 @@ def test_long_recordings_make_more_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(base, 'BYTES_PER_SHARD', 50_000)
     folder = write_emodb(tmp_path / 'emodb')
     size = sum(path.stat().st_size for path in folder.rglob('*.wav'))
-    corpus = open_corpus('emodb', data_dir=tmp_path / 'records', manual_dir=folder)
+    corpus = open_prepared('emodb', data_dir=tmp_path / 'records', manual_dir=folder)
     assert len(list(corpus.path.glob('*array_record*'))) == -(-size // 50_000) > 1
     check_rows(corpus)
 
@@ -54,11 +55,11 @@ def test_the_number_of_shards_is_the_users(tmp_path):
     folder = write_emodb(tmp_path / 'emodb')
     flags = ('emodb', f'--manual_dir={folder}')
     assert call(tmp_path, build, *flags)[0] == 0
-    before = open_corpus('emodb', data_dir=tmp_path / 'records')
+    before = open_prepared('emodb', data_dir=tmp_path / 'records')
     arrays = [before.source()[row] for row in range(len(before))]
     for number in (3, 12):  # more than there are utterances: some stay empty
         assert call(tmp_path, build, *flags, f'--num_shards={number}')[0] == 0
-        corpus = open_corpus('emodb', data_dir=tmp_path / 'records')
+        corpus = open_prepared('emodb', data_dir=tmp_path / 'records')
         assert len(list(corpus.path.glob('*array_record*'))) == number
         assert corpus.metadata['corpus_hash'] == before.metadata['corpus_hash']
         for row, array in enumerate(arrays):
@@ -72,8 +73,8 @@ def test_both_representations_agree(tmp_path):
     status, _, _ = call(tmp_path, build, 'emodb', f'--manual_dir={folder}', '--representation=both')
     assert status == 0
     data_dir = tmp_path / 'records'
-    spectra = open_corpus('emodb', data_dir=data_dir)
-    waveforms = open_corpus('emodb', data_dir=data_dir, representation='waveform')
+    spectra = open_prepared('emodb', data_dir=data_dir)
+    waveforms = open_prepared('emodb', data_dir=data_dir, representation='waveform')
     check_rows(waveforms)
     assert waveforms.source()[2].dtype == np.int16
     assert spectra.metadata['corpus_hash'] == waveforms.metadata['corpus_hash']
@@ -89,7 +90,9 @@ def test_ravdess_records(tmp_path):
         path = tmp_path / 'ravdess' / f'{name}.flac'
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, beep(hertz=100 + len(name)), 16000)
-    corpus = open_corpus('ravdess', data_dir=tmp_path / 'records', manual_dir=tmp_path / 'ravdess')
+    corpus = open_prepared(
+        'ravdess', data_dir=tmp_path / 'records', manual_dir=tmp_path / 'ravdess'
+    )
     assert corpus.index['id'].tolist() == names
     assert [EMOTIONS[code] for code in corpus.index['emotion']] == ['fearful', 'neutral']
     assert corpus.index['speaker'].tolist() == ['ravdess/01', 'ravdess/24']
@@ -107,7 +110,7 @@ def test_ravdess_records(tmp_path):
 def test_front_end_is_the_configs(tmp_path):
     front_end = FrontEnd(n_mels=40)
     folder = write_emodb(tmp_path / 'emodb', EMODB[:2])
-    corpus = open_corpus(
+    corpus = open_prepared(
         'emodb', data_dir=tmp_path / 'records', manual_dir=folder, front_end=front_end
     )
     assert corpus.source()[0].shape[1] == 40
@@ -126,7 +129,7 @@ def test_unusable_files_are_skipped_and_listed(tmp_path, monkeypatch):
     assert 'identical audio: wav/03a01Fa = wav/09a01Fa' in out
     assert '531 published' not in out
     assert '527 published utterances' in out
-    corpus = open_corpus('emodb', data_dir=tmp_path / 'records')
+    corpus = open_prepared('emodb', data_dir=tmp_path / 'records')
     check_rows(corpus)
     assert corpus.index['id'].tolist() == [
         *('wav/03a01Fa', 'wav/09a01Fa', 'wav/11a05Td', 'wav/16b10Wb')
@@ -158,7 +161,7 @@ def test_building_again(tmp_path):
     # A rebuild that fails leaves the corpus that was there.
     (folder / 'wav/08a01Na.wav').write_bytes(b'')
     assert call(tmp_path, build, *flags, '--strict')[0] == 1
-    assert len(open_corpus('emodb', data_dir=tmp_path / 'records')) == 4
+    assert len(open_prepared('emodb', data_dir=tmp_path / 'records')) == 4
 
 
 def test_as_an_ordinary_tfds_builder(tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from trees import call, check_rows, failed, write_csv
 
-from ser_jax.data.corpora import EMOTIONS, open_corpus
+from ser_jax.data.records import EMOTIONS
+from ser_jax.prepare import open_prepared
 from tfds_builders import build, doctor
 
 TABLE = """file,emotion,speaker,gender,arousal,language
@@ -22,7 +23,7 @@ def test_csv_corpus(tmp_path):
     )
     flags = (f'--manual_dir={folder}', '--map', 'bored=neutral')
     assert call(tmp_path, build, 'csv_corpus/mine', *flags)[0] == 0
-    corpus = open_corpus('csv_corpus/mine', data_dir=tmp_path / 'records')
+    corpus = open_prepared('csv_corpus/mine', data_dir=tmp_path / 'records')
     check_rows(corpus)
     index = corpus.index
     assert index['id'].tolist() == ['a/one', 'a/two', 'three', 'four']
@@ -39,7 +40,7 @@ def test_csv_corpus(tmp_path):
     with (folder / 'metadata.csv').open('a') as file:
         file.write('\n')
     with pytest.warns(UserWarning, match='has changed since'):
-        open_corpus('csv_corpus/mine', data_dir=tmp_path / 'records', manual_dir=folder)
+        open_prepared('csv_corpus/mine', data_dir=tmp_path / 'records', manual_dir=folder)
 
 
 def test_csv_own_labels_semicolons_and_many_speakers(tmp_path):
@@ -50,7 +51,7 @@ def test_csv_own_labels_semicolons_and_many_speakers(tmp_path):
         tmp_path, build, 'csv_corpus/de', f'--manual_dir={folder}', '--own_labels'
     )
     assert status == 0, err
-    corpus = open_corpus('csv_corpus/de', data_dir=tmp_path / 'records')
+    corpus = open_prepared('csv_corpus/de', data_dir=tmp_path / 'records')
     assert corpus.metadata['vocabulary'] == corpus.metadata['labels'] == ['Freude', 'Wut']
     assert corpus.metadata['protocol'] == 'speaker_folds(5)'
     assert corpus.index['emotion'].tolist() == [0, 1] * 7

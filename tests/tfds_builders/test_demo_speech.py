@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from trees import check_rows
 
-from ser_jax.data.corpora import open_corpus
+from ser_jax.prepare import open_prepared
 from tfds_builders.core import catalogue
 from tfds_builders.demo_speech import synthesiser, voices
 
@@ -66,7 +66,7 @@ def test_demo_corpus_listing():
 def test_demo_speech_is_not_solved_by_loudness(demo_records):
     from benchmarks.demo_speech_baseline import measure
 
-    corpus = open_corpus('demo_speech', data_dir=demo_records)
+    corpus = open_prepared('demo_speech', data_dir=demo_records)
     check_rows(corpus)
     assert corpus.metadata['synthetic'] is True
     scores = measure(demo_records)

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trees import beep, call, check_rows, failed
 
-from ser_jax.data.corpora import EMOTIONS, open_corpus
 from ser_jax.data.labels import labels_of
+from ser_jax.data.records import EMOTIONS
+from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
 from tfds_builders import build, doctor
 from tfds_builders.iemocap.iemocap_dataset_builder import Builder
@@ -80,7 +81,7 @@ def records(tree, tmp_path_factory):
 @pytest.mark.parametrize('inside', [False, True])
 def test_every_field_of_every_record(tree, tmp_path, inside):
     folder = tree / 'IEMOCAP_full_release' if inside else tree
-    corpus = open_corpus('iemocap', data_dir=tmp_path, manual_dir=folder)
+    corpus = open_prepared('iemocap', data_dir=tmp_path, manual_dir=folder)
     check_rows(corpus)
     index = corpus.index
     assert len(corpus) == 5 * 2 * 6
@@ -104,7 +105,7 @@ def test_every_field_of_every_record(tree, tmp_path, inside):
 
 
 def test_excited_counts_as_happy_where_the_task_does_not_name_it(records):
-    corpus = open_corpus('iemocap', data_dir=records)
+    corpus = open_prepared('iemocap', data_dir=records)
     rows = np.arange(6)
     usual = ('angry', 'happy', 'neutral', 'sad')
     assert labels_of(corpus, rows, 'emotion', usual).tolist() == [2, 1, -1, 1, 0, 3]

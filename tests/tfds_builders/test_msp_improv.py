@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trees import beep, call, check_rows, failed
 
-from ser_jax.data.corpora import EMOTIONS, open_corpus
+from ser_jax.data.records import EMOTIONS
+from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
 from tfds_builders import build, doctor
 from tfds_builders.msp_improv.msp_improv_dataset_builder import Builder
@@ -61,7 +62,7 @@ def tree(tmp_path_factory):
 @pytest.mark.parametrize('spelling', ['Evalution.txt', 'Evaluation.txt'])
 def test_every_field_of_every_record(tmp_path, spelling):
     folder = write_msp_improv(tmp_path / 'msp_improv', 2, spelling)
-    corpus = open_corpus('msp_improv', data_dir=tmp_path / 'records', manual_dir=folder)
+    corpus = open_prepared('msp_improv', data_dir=tmp_path / 'records', manual_dir=folder)
     check_rows(corpus)
     index = corpus.index
     assert len(corpus) == 2 * 2 * 6

@@ -10,7 +10,8 @@ from conftest import ROOT
 from trees import beep, call, check_rows, failed
 
 from configs.mtl_aug import get_config
-from ser_jax.data.corpora import EMOTIONS, open_corpus
+from ser_jax.data.records import EMOTIONS
+from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
 from ser_jax.training.experiment import build_experiment
 from tfds_builders import build, doctor
@@ -34,7 +35,7 @@ def _nemo(folder, *rows):
 
 
 def _open(name, folder, tmp_path):
-    corpus = open_corpus(name, data_dir=tmp_path / 'records', manual_dir=folder)
+    corpus = open_prepared(name, data_dir=tmp_path / 'records', manual_dir=folder)
     check_rows(corpus)
     return corpus
 

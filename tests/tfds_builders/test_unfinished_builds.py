@@ -14,7 +14,8 @@ import pytest
 from conftest import ROOT
 from trees import EMODB, beep, write_emodb
 
-from ser_jax.data.corpora import corpus_folder, is_prepared, open_corpus
+from ser_jax.data.records import corpus_folder, is_prepared
+from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core import base, pool, prepare
 
@@ -49,7 +50,7 @@ def test_killed_build_is_no_corpus(tmp_path):
     assert (data_dir / '.building/emodb-log_mel').exists(), 'the kill came too late'
     target = corpus_folder('emodb', data_dir=data_dir, representation='log_mel')
     assert not target.exists()
-    corpus = open_corpus('emodb', data_dir=data_dir, manual_dir=folder)
+    corpus = open_prepared('emodb', data_dir=data_dir, manual_dir=folder)
     assert len(corpus) == len(EMODB)
     assert not (data_dir / '.building/emodb-log_mel').exists()
 
@@ -58,12 +59,12 @@ def test_killed_build_is_no_corpus(tmp_path):
 def test_folder_with_a_part_missing_is_not_prepared(tmp_path, monkeypatch, lost):
     monkeypatch.setattr(base, 'UTTERANCES_PER_SHARD', 3)
     folder = write_emodb(tmp_path / 'emodb')
-    corpus = open_corpus('emodb', data_dir=tmp_path / 'records', manual_dir=folder)
+    corpus = open_prepared('emodb', data_dir=tmp_path / 'records', manual_dir=folder)
     assert is_prepared(corpus.path)
     for path in corpus.path.glob(lost):
         path.unlink()
     assert not is_prepared(corpus.path)
-    assert len(open_corpus('emodb', data_dir=tmp_path / 'records', manual_dir=folder)) == 8
+    assert len(open_prepared('emodb', data_dir=tmp_path / 'records', manual_dir=folder)) == 8
 
 
 def test_two_builds_at_once_do_the_work_once(tmp_path):

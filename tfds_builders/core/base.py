@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from ser_jax.audio import log_mel, reading
 from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd, mel_matrix
-from ser_jax.data.corpora import (
+from ser_jax.data.records import (
     DIMENSIONS,
     EMOTIONS,
     GENDERS,

@@ -5,9 +5,9 @@ import os
 import pathlib
 import re
 
-from ser_jax.data.corpora import default_manual_dir
+from ser_jax.data.records import default_manual_dir
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.paths import local_path
+from ser_jax.runtime.files import local_path
 
 _NAMED = ('csv_corpus', 'folder')  # corpora of the user's own, which have a name behind these
 _OWN_NAME = re.compile(rf'({"|".join(_NAMED)})/[A-Za-z0-9][A-Za-z0-9_.-]*')

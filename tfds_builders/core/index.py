@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ser_jax.runtime.checksums import file_sha256
+from ser_jax.runtime.files import file_sha256
 
 
 def build_index(rows: list[dict]) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
-from ser_jax.data.corpora import (
+from ser_jax.data.records import (
     DEFAULT_DATA_DIR,
     METADATA_FILE,
     REPRESENTATIONS,
@@ -21,9 +21,8 @@ from ser_jax.data.corpora import (
     is_prepared,
 )
 from ser_jax.runtime import signals
-from ser_jax.runtime.checksums import write_checksums
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.paths import local_path
+from ser_jax.runtime.files import local_path, write_checksums
 from tfds_builders.core.catalogue import builder_class, find_folder, list_corpus, not_preparable
 
 # More names than this are counted, not listed.

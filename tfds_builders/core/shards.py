@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ser_jax.audio.log_mel import FrontEnd, mel_matrix
-from ser_jax.data.corpora import DIMENSIONS, GENDERS
+from ser_jax.data.records import DIMENSIONS, GENDERS
 from tfds_builders.core.index import build_index
 from tfds_builders.core.utterance import Problem, Recording, Utterance, record
 

@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from ser_jax.data.corpora import EMOTIONS, GENDERS
+from ser_jax.data.records import EMOTIONS, GENDERS
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
 from tfds_builders.core.utterance import Utterance

@@ -2,8 +2,8 @@
 
 import pathlib
 
-from ser_jax.runtime.checksums import file_sha256
 from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.files import file_sha256
 from tfds_builders.core.base import CorpusBuilder, Listing
 from tfds_builders.core.folders import audio_files, file_notes
 from tfds_builders.core.utterance import Utterance

@@ -3,7 +3,7 @@
 import csv
 import pathlib
 
-from ser_jax.data.corpora import GENDERS
+from ser_jax.data.records import GENDERS
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
 from tfds_builders.core.folders import audio_files, file_notes, with_files

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ser_jax.evaluation.robustness import named_conditions, panels
 from ser_jax.metrics import rates
+from ser_jax.reporting.figures import panels
 from ser_jax.reporting.html import svg
 from ser_jax.reporting.html.markup import element, table
 from ser_jax.reporting.html.svg import PERCENT_TICKS, Axis, Series
 from ser_jax.runs.predictions import Predictions
+from ser_jax.transforms.conditions import named_conditions
 
 _BINS = 10  # of the confidence
 _MOST_POINTS = 4000  # of a map: more would make the page heavy and show no more

@@ -13,10 +13,11 @@ from ser_jax.reporting.html.card import head
 from ser_jax.reporting.html.charts import interval, percent
 from ser_jax.reporting.html.markup import details, element, section, table
 from ser_jax.runs import finished
+from ser_jax.runs.finished import read_embedding, read_metrics
 from ser_jax.runs.predictions import Predictions, read_predictions
-from ser_jax.runs.workdir import result_name, write_atomically
+from ser_jax.runs.workdir import result_name
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.stored import read_embedding, read_metrics
+from ser_jax.runtime.files import write_atomically
 
 
 class _Clean(NamedTuple):

@@ -1,0 +1,119 @@
+"""Prepared records: vocabulary, layout on disk, and where they lie."""
+
+import json
+import os
+import pathlib
+import re
+
+from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.files import local_path
+
+# One vocabulary for all corpora; class codes of records are positions in it.
+EMOTIONS = (
+    'neutral',
+    'calm',
+    'happy',
+    'sad',
+    'angry',
+    'fearful',
+    'disgusted',
+    'surprised',
+    'bored',
+    'excited',
+    'frustrated',
+    'other',
+)
+
+
+GENDERS = ('female', 'male')
+
+
+DIMENSIONS = ('arousal', 'valence', 'dominance')
+
+
+# Two classes of a dimension made of categories: class -> emotions, for EMO-DB as usual in cross-corpus work, for the other
+# emotions our choice. Emotions in neither class have no label.
+EMOTIONS_OF = {
+    'arousal_of_emotion': {
+        'low': ('neutral', 'calm', 'sad', 'disgusted', 'bored'),
+        'high': ('happy', 'angry', 'fearful', 'surprised', 'excited'),
+    },
+    'valence_of_emotion': {
+        'negative': ('sad', 'angry', 'fearful', 'disgusted', 'bored', 'frustrated'),
+        'positive': ('neutral', 'calm', 'happy', 'surprised', 'excited'),
+    },
+}
+
+
+REPRESENTATIONS = ('log_mel', 'waveform')
+
+
+SPLIT = 'utterances'
+
+
+# Of the record's layout, not of a corpus: another number means that other fields are expected.
+RECORD_VERSION = '1.0.0'
+
+
+DEFAULT_DATA_DIR = '~/.cache/ser_jax/records'
+
+
+INDEX_FILE = 'index.npz'
+
+
+METADATA_FILE = 'metadata.json'
+
+
+def corpus_folder(
+    name: str, *, data_dir: str | os.PathLike | None, representation: str
+) -> pathlib.Path:
+    """Where a prepared corpus lies, whether it exists or not.
+
+    Raises:
+        UserError: an unknown representation.
+    """
+    if representation not in REPRESENTATIONS:
+        raise UserError(
+            f'unknown representation {representation!r}: one of {", ".join(REPRESENTATIONS)}'
+        )
+    return local_path(data_dir or DEFAULT_DATA_DIR) / name / representation / RECORD_VERSION
+
+
+def default_manual_dir(name: str) -> pathlib.Path | None:
+    """`$SER_JAX_MANUAL_DIR/<corpus>` (of csv_corpus/<name> and folder/<name>: `$SER_JAX_MANUAL_DIR/<name>`); None where unset."""
+    root = os.environ.get('SER_JAX_MANUAL_DIR')
+    return local_path(root) / name.rpartition('/')[2] if root else None
+
+
+def is_prepared(folder: pathlib.Path) -> bool:
+    """Whether a whole prepared corpus lies there: index, metadata, and every shard that TFDS lists."""
+    needed = (INDEX_FILE, METADATA_FILE, 'dataset_info.json')
+    if not all((folder / name).is_file() for name in needed):
+        return False
+    try:
+        info = json.loads((folder / 'dataset_info.json').read_text())
+        shards = len(info['splits'][0]['shardLengths'])
+    except (OSError, ValueError, KeyError, IndexError):
+        return False
+    return len(list(folder.glob(f'*-{SPLIT}.array_record-*-of-{shards:05d}'))) == shards
+
+
+def prepared_hash(
+    name: str, *, data_dir: str | os.PathLike | None, representation: str = 'log_mel'
+) -> str | None:
+    """The `corpus_hash` of a corpus as it is prepared now; None where it is not.
+
+    Args:
+        name: of the corpus.
+        data_dir: root of the prepared corpora; None = `~/.cache/ser_jax/records`.
+        representation: 'log_mel' or 'waveform'.
+    """
+    folder = corpus_folder(name, data_dir=data_dir, representation=representation)
+    if not is_prepared(folder):
+        return None
+    return json.loads((folder / METADATA_FILE).read_text(encoding='utf-8'))['corpus_hash']
+
+
+def noise_type(text: str) -> str:
+    """The type of a noise recording as conditions write it: `Dog bark` -> `dog_bark`."""
+    return re.sub(r'\W+', '_', text.strip().lower())
