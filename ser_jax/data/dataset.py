@@ -286,7 +286,7 @@ def open_dataset(
         },
     )
     tested = tuple(task for task in made if task.name in reported)
-    rows = _rows_with_labels(opened, tested)
+    rows = rows_with_labels(opened, tested)
     protocol = protocol or opened.metadata['protocol']
     if not protocol:
         raise UserError(f'corpus {corpus} has no default protocol; set config.protocol')
@@ -298,8 +298,8 @@ def open_dataset(
         validation=validation,
     )
     chosen = select_folds(all_folds, folds)
-    _refuse_splits_without_labels(opened, chosen, tested)
-    parts = [(other, _rows_that_join(other, tested, corpus)) for other in joined]
+    refuse_splits_without_labels(opened, chosen, tested)
+    parts = [(other, rows_that_join(other, tested, corpus)) for other in joined]
     checked = chosen or [Fold('final', rows, *[np.empty(0, np.int64)] * 2, ())]
     added = [*joined, *without, *([noise[0]] if noise else [])]
     return Dataset(
@@ -338,7 +338,7 @@ def _emotions(corpus: Corpus, labels: Sequence[str], *, required: bool) -> tuple
     return labels
 
 
-def _rows_with_labels(corpus: Corpus, tasks: tuple[Task, ...]) -> np.ndarray:
+def rows_with_labels(corpus: Corpus, tasks: tuple[Task, ...]) -> np.ndarray:
     """The rows of a corpus with a label of at least one of some tasks; each task needs two classes."""
     everything = np.arange(len(corpus))
     labels = np.array([labels_of(corpus, everything, t.target, t.classes) for t in tasks])
@@ -355,7 +355,7 @@ def _rows_with_labels(corpus: Corpus, tasks: tuple[Task, ...]) -> np.ndarray:
     return everything[(labels >= 0).any(0)]
 
 
-def _refuse_splits_without_labels(
+def refuse_splits_without_labels(
     corpus: Corpus, folds: list[Fold], tasks: tuple[Task, ...]
 ) -> None:
     """Refuses folds whose validation or test split has no label of a reported task."""
@@ -369,7 +369,7 @@ def _refuse_splits_without_labels(
                     )
 
 
-def _rows_that_join(corpus: Corpus, tasks: tuple[Task, ...], name: str) -> np.ndarray:
+def rows_that_join(corpus: Corpus, tasks: tuple[Task, ...], name: str) -> np.ndarray:
     """The rows of a corpus with a label of a reported task, which join the training of the corpus `name`."""
     everything = np.arange(len(corpus))
     rows, shared = set(), []
