@@ -109,11 +109,12 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
 
 
 def open_data(config: ml_collections.ConfigDict) -> Dataset:
-    """Prepares and opens the corpora of a config; touches no device.
+    """Checks a config, and prepares and opens its corpora; touches no device.
 
     Raises:
-        UserError: a corpus that cannot be prepared or opened, a protocol that does not fit it, a leak.
+        UserError: an invalid config, a corpus that cannot be prepared or opened, a protocol that does not fit it, a leak.
     """
+    check_config(config)
     prepare_corpora(config)
     front_end = FrontEnd(**config.data.front_end)
     length = config.crop_frames * front_end.hop_length
@@ -160,7 +161,6 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     Raises:
         UserError: anything in the config that cannot be run.
     """
-    check_config(config)
     devices.start_processes()
     dataset = open_data(config)
     front_end = dataset.records.front_end
