@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ser_jax.config_check import check_config
+from ser_jax.config import check_config
 from ser_jax.data.folds import Fold
 from ser_jax.data.labels import level_of
 from ser_jax.data.records import prepared_hash

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from ser_jax.audio.log_mel import FrontEnd
-from ser_jax.config_check import check_config
+from ser_jax.config import check_config
 from ser_jax.data import batches, leaks
 from ser_jax.data.corpora import Corpus
 from ser_jax.data.folds import Fold, make_folds, select_folds
