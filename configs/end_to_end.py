@@ -8,33 +8,67 @@ python -m ser_jax.main --config=configs/end_to_end.py:demo_speech,arousal,no_att
 
 import ml_collections
 
-from ser_jax.config import SMOKE, apply_options, base_config
+from ser_jax.config import (
+    FRACTION,
+    NO_VALIDATION,
+    SIZE,
+    Field,
+    Option,
+    apply_options,
+    base_config,
+    smoke,
+    task_fields,
+)
 
 _DIMENSIONS = ('arousal', 'valence', 'dominance')
 _TASKS = (*_DIMENSIONS, 'emotion')
 
+FIELDS = {
+    'model.name': Field('end_to_end', 'module in ser_jax/models/'),
+    'model.attention': Field(True, 'attention over time; False: the last state'),
+    'model.filters': Field(40, 'filters of each of the two shared convolutions', SIZE),
+    'model.width': Field(
+        40, 'width of both convolutions, in samples and in pairs of samples', SIZE
+    ),
+    'model.pool_channels': Field(10, 'neighbouring channels per maximum (max pooling)', SIZE),
+    'model.frame_samples': Field(640, 'samples of a frame, even; 640 are 40 ms', SIZE),
+    'model.hop_samples': Field(160, 'samples between the starts of two frames, even', SIZE),
+    'model.gru_features': Field(128, 'cells of a recurrent layer', SIZE),
+    'model.gru_layers': Field(2, 'recurrent layers of each task', SIZE),
+    'model.dropout': Field(0.1, 'dropout rate of the frame vectors', FRACTION),
+    **task_fields('arousal', 1.0),
+    **task_fields('valence', 1.0),
+    **task_fields('dominance', 1.0),
+    **task_fields('emotion', 0.0),
+}
+
 OPTIONS = {
-    # Learns this task (several may be named); without any, the dimensions that the corpus has.
-    **{task: {} for task in _TASKS},
-    'with_emotion': {},  # learns the emotion beside the dimensions
-    # Learns the ratings themselves, by the concordance correlation coefficient, not three classes of them.
-    'regression': {f'tasks.{name}.kind': 'regression' for name in _DIMENSIONS},
-    'no_attention': {'model.attention': False},  # the last state instead of attention over time
-    # Every speaker that is not tested trains; nothing is selected, the last parameters are tested.
-    'no_validation': {'validation': False},
-    # Everything shrunk to seconds, to see whether it runs.
-    'smoke': {
-        **SMOKE,
-        'crop_frames': 32,
-        'model.filters': 4,
-        'model.pool_channels': 2,
-        'model.gru_features': 4,
-    },
+    **dict.fromkeys(
+        _TASKS,
+        Option('this task (several may be given); by default the dimensions of the corpus'),
+    ),
+    'with_emotion': Option('the emotion beside the dimensions'),
+    'regression': Option(
+        'the ratings themselves, by the concordance correlation coefficient, instead of three classes',
+        {f'tasks.{name}.kind': 'regression' for name in _DIMENSIONS},
+    ),
+    'no_attention': Option(
+        'the last state instead of attention over time', {'model.attention': False}
+    ),
+    'no_validation': NO_VALIDATION,
+    'smoke': smoke(
+        {
+            'crop_frames': 32,
+            'model.filters': 4,
+            'model.pool_channels': 2,
+            'model.gru_features': 4,
+        }
+    ),
 }
 
 CORPORA = {
     'demo_speech': {'folds': (1,)},
-    # No ratings: two classes of arousal and of valence, made of the emotions.
+    # No ratings: two classes of arousal and of valence, derived from the emotions.
     **{
         corpus: {
             'tasks.arousal.target': 'arousal_of_emotion',
@@ -44,8 +78,8 @@ CORPORA = {
         }
         for corpus in ('emodb', 'ravdess')
     },
-    # Sessions 1-3 train, 4 is for every choice, 5 is tested (Zhang et al. 2019).
-    # The published rate; length and crops are a guess for a GPU, untried.
+    # Sessions 1-3 for training, 4 for validation, 5 for test (Zhang et al. 2019), and the published learning rate. Steps, crops and
+    # batch are a guess for a GPU, untried.
     'iemocap': {
         'protocol': 'session_split("1 2 3", "4", "5")',
         'optimiser.learning_rate': 1e-4,
@@ -58,30 +92,12 @@ CORPORA = {
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
-    """The config of `argument`: '', 'CORPUS' or 'CORPUS,OPTION…'."""
-    config = base_config()
-    config.system = 'end_to_end'
+    """The config for an argument: '', 'CORPUS' or 'CORPUS,OPTION…'."""
+    config = base_config('end_to_end', FIELDS)
     config.representation = 'waveform'
-    config.model = ml_collections.ConfigDict(
-        {
-            'name': 'end_to_end',  # file in ser_jax/models/
-            'attention': True,  # states averaged with learned weights; False: the last state
-            'filters': 40,  # of each of the two shared convolutions
-            'width': 40,  # of both convolutions, in samples and in pairs of samples
-            'pool_channels': 10,  # neighbouring channels of which the largest value remains
-            'frame_samples': 640,  # samples of a frame, even; 640 are 40 ms
-            'hop_samples': 160,  # samples between the beginnings of two frames, even
-            'gru_features': 128,  # cells of a recurrent layer
-            'gru_layers': 2,  # recurrent layers of every task
-            'dropout': 0.1,  # share dropped of the frame vectors
-        }
-    )
-    config.tasks = ml_collections.ConfigDict(
-        {task: {'kind': 'classification', 'target': task, 'weight': 1.0} for task in _TASKS}
-    )
-    config.tasks.emotion.weight = 0.0
     config.label_smoothing = 0.0
-    # A second a step and CPU core. 1e-4, as published, and 600 steps make no clear difference on validation speakers; 1e-3 overfits.
+    # A step takes one second of a CPU core. The published 1e-4 and 600 steps make no clear difference on validation
+    # speakers; 1e-3 overfits.
     config.optimiser.learning_rate = 3e-4
     config.batch_size = 8
     config.crop_frames = 150

@@ -7,36 +7,62 @@ python -m ser_jax.main --config=configs/mtl_aug.py:ravdess,single_task  (without
 
 import ml_collections
 
-from ser_jax.config import SMOKE, apply_options, base_config
+from ser_jax.config import (
+    ENCODER_FIELDS,
+    FRACTION,
+    NO_VALIDATION,
+    SIZE,
+    Field,
+    Option,
+    apply_options,
+    base_config,
+    smoke,
+    task_fields,
+)
+
+FIELDS = {
+    'model.name': Field('mtl_aug', 'module in ser_jax/models/'),
+    **ENCODER_FIELDS,
+    'model.embedding_features': Field(64, 'features of the embedding of an utterance', SIZE),
+    'model.decoder_channels': Field(16, 'channels of the convolution that reconstructs', SIZE),
+    'model.dropout': Field(0.3, 'dropout rate of steps, pooled vector and embedding', FRACTION),
+    **task_fields('emotion', 1.0),
+    **task_fields('augmentation_type', 0.2),
+    **task_fields('reconstruction', 0.1, kind='reconstruction', target='log_mel'),
+}
 
 OPTIONS = {
-    # Emotion only: no augmentation, no auxiliary task; with the dropout that EMO-DB's validation speakers chose (RAVDESS's: 0.3).
-    'single_task': {
-        'augmentations': (),
-        'tasks.augmentation_type.weight': 0.0,
-        'tasks.reconstruction.weight': 0.0,
-        'model.dropout': 0.4,
-    },
-    # Augmentation as plain data, no auxiliary task.
-    'augment_only': {
-        'tasks.augmentation_type.weight': 0.0,
-        'tasks.reconstruction.weight': 0.0,
-    },
-    'no_reconstruction': {'tasks.reconstruction.weight': 0.0},  # emotion and augmentation type
-    # Emotion and reconstruction, with augmentation.
-    'no_augmentation_type': {'tasks.augmentation_type.weight': 0.0},
-    # Every speaker that is not tested trains; nothing is selected, the last parameters are tested.
-    'no_validation': {'validation': False},
-    # Everything shrunk to seconds, to see whether it runs.
-    'smoke': {
-        **SMOKE,
-        'crop_frames': 64,
-        'model.channels': (4, 4),
-        'model.frame_features': 8,
-        'model.blstm_features': 4,
-        'model.embedding_features': 8,
-        'model.decoder_channels': 4,
-    },
+    'single_task': Option(
+        "emotion only: no augmentation, no auxiliary task; with the dropout chosen on EMO-DB's validation speakers "
+        '(RAVDESS: 0.3)',
+        {
+            'augmentations': (),
+            'tasks.augmentation_type.weight': 0.0,
+            'tasks.reconstruction.weight': 0.0,
+            'model.dropout': 0.4,
+        },
+    ),
+    'augment_only': Option(
+        'augmented training data, no auxiliary task',
+        {'tasks.augmentation_type.weight': 0.0, 'tasks.reconstruction.weight': 0.0},
+    ),
+    'no_reconstruction': Option(
+        'emotion and augmentation type', {'tasks.reconstruction.weight': 0.0}
+    ),
+    'no_augmentation_type': Option(
+        'emotion and reconstruction, with augmentation', {'tasks.augmentation_type.weight': 0.0}
+    ),
+    'no_validation': NO_VALIDATION,
+    'smoke': smoke(
+        {
+            'crop_frames': 64,
+            'model.channels': (4, 4),
+            'model.frame_features': 8,
+            'model.blstm_features': 4,
+            'model.embedding_features': 8,
+            'model.decoder_channels': 4,
+        }
+    ),
 }
 
 _EMODB = {
@@ -52,8 +78,8 @@ _EMODB = {
     ),
     'clean_share': 0.25,
 }
-# Those of EMO-DB and RAVDESS were chosen on their validation speakers (results/development.md); nEMO and URDU take
-# EMO-DB's, unsearched; demo_speech has to be quick.
+# The settings of EMO-DB and RAVDESS were chosen on their validation speakers (results/development.md). nEMO and URDU take
+# EMO-DB's without a search; those of demo_speech are for speed.
 CORPORA = {
     'demo_speech': {'folds': (1,), 'steps': 400},
     'emodb': _EMODB,
@@ -79,32 +105,8 @@ CORPORA = {
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
-    """The config of `argument`: '', 'CORPUS' or 'CORPUS,OPTION…'."""
-    config = base_config()
-    config.system = 'mtl_aug'
-    config.model = ml_collections.ConfigDict(
-        {
-            'name': 'mtl_aug',  # file in ser_jax/models/
-            'channels': (24, 32, 64),  # of the convolutional blocks; each halves the mel bands
-            'frame_features': 128,  # width of a step of 40 ms, into the BLSTM
-            'blstm_features': 64,  # cells of the BLSTM, per direction
-            'embedding_features': 64,  # width of the vector that stands for an utterance
-            'decoder_channels': 16,  # of the convolution that reconstructs
-            'dropout': 0.3,  # share dropped of steps, pooled vector and embedding
-            'map_dropout': 0.1,  # share dropped of whole feature maps
-        }
-    )
-    config.tasks = ml_collections.ConfigDict(
-        {
-            'emotion': {'kind': 'classification', 'target': 'emotion', 'weight': 1.0},
-            'augmentation_type': {
-                'kind': 'classification',
-                'target': 'augmentation_type',
-                'weight': 0.2,
-            },
-            'reconstruction': {'kind': 'reconstruction', 'target': 'log_mel', 'weight': 0.1},
-        }
-    )
+    """The config for an argument: '', 'CORPUS' or 'CORPUS,OPTION…'."""
+    config = base_config('mtl_aug', FIELDS)
     config.augmentations = (
         'speed(0.9, 1.1)',
         'mixup(0.2)',

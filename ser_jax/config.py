@@ -1,8 +1,13 @@
-"""The fields every config has, and the `CORPUS,OPTION…` argument."""
+"""Configs: the declaration of every field, the `CORPUS,OPTION…` argument, and validation.
 
+A field is declared once, as a `Field`: the config, its validation and configs/README.md derive from the declaration. Fields of
+all systems are declared here, those of one system in its config file, which passes them to `base_config`.
+"""
+
+import collections
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -10,119 +15,315 @@ import ml_collections
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.runtime.errors import UserError
 
-
-def base_config() -> ml_collections.ConfigDict:
-    """The fields shared by all systems, with their defaults; a config file adds its own."""
-    config = ml_collections.ConfigDict()
-
-    # The run.
-    config.system = ''  # name of the config file; names the default workdir and the card
-    config.representation = 'log_mel'  # what the network sees; waveforms are prepared separately
-    config.options = ()  # what stands after the colon and the corpus; not to be set otherwise
-    config.settings_of = ''  # corpus whose settings these are; not to be set otherwise
-    config.seed = 0  # of initial parameters, data order, augmentation and dropout
-
-    # What is learnt from, and how it is evaluated.
-    config.corpus = 'demo_speech'  # named after the colon, not here: it brings settings of its own
-    config.labels = ()  # emotions to tell apart; () = the corpus's usual ones
-    config.reported = ('emotion',)  # classifications and regressions that are validated and tested
-    config.protocol = ''  # call string, e.g. 'speaker_folds(4)'; '' = the corpus's usual one
-    config.folds = ()  # numbers of the folds to run, from 1; () = all
-    config.validation = True  # False: validation speakers train too, the last parameters are tested
-    config.report_test = True  # False: development; test speakers are never read, conditions take validation speakers
-    config.final = True  # train a last model on all speakers, for predict and export
-    config.labelled_share = 1.0  # of each training speaker's utterances; the rest join unlabelled
-    config.labelled = ()  # other prepared corpora that join training with their emotion labels
-    config.unlabelled = ()  # other prepared corpora that join training without their emotion labels
-    config.unlabelled_share = 0.5  # share of each batch without labels, where there are any
-
-    # What is tested beside clean speech.
-    config.conditions = ()  # call strings, e.g. "noise('rain', 5)", 'telephone', 'pgd(0.05, 20)'
-    # Prepared corpus whose types of noise the condition noise(…) takes, e.g. 'esc10'.
-    config.test_noise_corpus = ''
-    config.babble_corpus = ''  # prepared corpus whose speakers the condition babble(…) takes
-    config.attack_source = ''  # workdir of the run on whose models transfer_… attacks are made
-    # Prepared corpora that the final model is tested on, over the classes they share with config.corpus.
-    config.test_corpora = ()
-    config.target_statistics = False  # also normalised by their own statistics (transductive)
-    config.few_shot = ()  # also adapted to so many of their utterances a class, e.g. (0, 5, 10, 15)
-    config.few_shot_speakers = ()  # also adapted to such shares of their speakers, e.g. (0.2,)
-    config.few_shot_steps = 100  # training steps of every adaptation
-    config.few_shot_learning_rate = 5e-4  # peak of every adaptation
-
-    # Augmentation: each utterance is left clean or undergoes one; which one is the augmentation type.
-    config.augmentations = ()  # call strings, e.g. 'speed(0.9, 1.1)', 'mixup(0.2)'; log-mels only
-    config.clean_share = 0.4  # probability of clean; the augmentations share the rest
-    config.noise_corpus = ''  # prepared corpus for the augmentation noise(…); '' = coloured noise
-    config.noise_types = ()  # of its noise, e.g. ('sea_waves', 'clock_tick'); () = all
-    config.reconstruction_target = 'clean'  # what is reconstructed; 'augmented': the input itself
-
-    # Training.
-    config.batch_size = 16  # utterances a step, a multiple of the number of devices
-    config.crop_frames = 200  # 10 ms each; longer utterances are cut to it at random in training
-    config.steps = 1200  # of a fold, at most; the final model takes the median of the folds'
-    config.eval_every = 100  # steps between validations (and checkpoints)
-    config.patience = 6  # validations without a better one before training stops
-    # Steps in a row without a finite gradient (they are skipped) after which training stops.
-    config.skipped_steps = 50
-    config.eval_batch_size = 16  # utterances a step of validation and test, likewise
-    config.class_weights = True  # every class of a reported task counts the same in its loss
-    config.label_smoothing = 0.1  # of the reported tasks: share spread over all classes
-    config.adversarial_epsilon = 0.0  # trains on inputs attacked within it (standardised log-mel)
-    config.parallelism = 'jit'  # how a step is spread over devices; pmap computes the same
-    # Folds trained side by side in one program, each on one device (or CPU core).
-    config.parallel_runs = 1
-    config.objective = 'multitask'  # of the network: set by the config file
-
-    # The optimiser, AdamW; of the phase `supervised` where there are several.
-    config.optimiser = ml_collections.ConfigDict(
-        {
-            'learning_rate': 2e-3,  # peak: it rises linearly, then falls along a cosine
-            'warmup': 0.1,  # share of the steps in which the rate rises
-            'beta1': 0.9,  # of Adam: decay of the gradient's average
-            'weight_decay': 0.05,  # of AdamW, times the learning rate a step
-            'clip': 1.0,  # largest global norm of the gradient
-            'average': 0.98,  # decay of the parameters' moving average, which is evaluated
-        }
-    )
-
-    # Where data lie, and the front end.
-    config.data = ml_collections.ConfigDict(
-        {
-            'data_dir': '~/.cache/ser_jax/records',  # prepared corpora
-            # The corpus as its owner delivers it; '' = $SER_JAX_MANUAL_DIR/CORPUS.
-            'manual_dir': '',
-            'memory_gb': 4.0,  # corpora up to so many GiB are kept in memory
-            'front_end': dataclasses.asdict(FrontEnd()),
-        }
-    )
-    return config
+_LARGEST = 2**31 - 1  # the largest int32, JAX's default integer
+_LARGEST_SIZE = 65_536  # of a layer, batch or transform
 
 
-# What the option `smoke` of every system sets, beside a small network of its own.
-SMOKE = {
-    'folds': (1,),
-    'steps': 4,
-    'eval_every': 2,
-    'batch_size': 8,
-    'eval_batch_size': 32,  # few shapes to compile
-    'final': False,
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """The values that a field may have.
+
+    Attributes:
+        test: whether a value, of the type of the field's default, is allowed.
+        words: description of the allowed values, to follow "must be".
+    """
+
+    test: Callable[[Any], bool]
+    words: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """The declaration of one field of a config.
+
+    Attributes:
+        default: default value; its type is the type of the field.
+        meaning: description, a phrase without a full stop.
+        bounds: allowed values; None: all of the type.
+        identity: whether the field is part of what identifies a run. A run directory may be resumed with other values of the
+            fields that are not. Only shared fields may set this to False.
+    """
+
+    default: Any
+    meaning: str
+    bounds: Bounds | None = None
+    identity: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A named set of changes, applied by `--config=FILE.py:CORPUS,OPTION`.
+
+    Attributes:
+        meaning: description, a phrase without a full stop.
+        sets: changes, dotted field -> value.
+    """
+
+    meaning: str
+    sets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 1 <= value <= _LARGEST_SIZE
+
+
+SIZE = Bounds(_is_size, f'a whole number from 1 to {_LARGEST_SIZE}')
+SIZES = Bounds(
+    lambda x: x and all(map(_is_size, x)), f'one or more whole numbers from 1 to {_LARGEST_SIZE}'
+)
+COUNT = Bounds(lambda x: x >= 1, 'at least 1')
+POSITIVE = Bounds(lambda x: x > 0, 'above 0')
+NOT_NEGATIVE = Bounds(lambda x: x >= 0, 'at least 0')
+FRACTION = Bounds(lambda x: 0 <= x < 1, 'from 0 to below 1')
+_TEXTS = Bounds(lambda x: all(isinstance(v, str) and v for v in x), "texts, e.g. ('name',)")
+
+
+def _one_of(*values: str) -> Bounds:
+    return Bounds(lambda x: x in values, ' or '.join(map(repr, values)))
+
+
+def optimiser_fields(name: str, **defaults: float) -> dict[str, Field]:
+    """Declares an AdamW optimiser.
+
+    Args:
+        name: dotted name of the group, e.g. 'optimisers.generator'.
+        **defaults: defaults that differ from those of `config.optimiser`.
+    """
+    return {
+        f'{name}.{key}': dataclasses.replace(field, default=defaults.get(key, field.default))
+        for key, field in _OPTIMISER.items()
+    }
+
+
+def task_fields(
+    name: str, weight: float, kind: str = 'classification', target: str = ''
+) -> dict[str, Field]:
+    """Declares a task.
+
+    Args:
+        name: name of the task, of its head and of its loss.
+        weight, kind: defaults of these fields.
+        target: default of this field; '' = `name`.
+    """
+    fields = {
+        'kind': Field(kind, "'classification', 'regression' or 'reconstruction'"),
+        'target': Field(
+            target or name,
+            "what is predicted: a label of the records ('emotion', 'gender', 'speaker', …) or 'augmentation_type', a rated "
+            "dimension for regression, 'log_mel' for reconstruction",
+        ),
+        'weight': Field(
+            weight, 'weight of the loss in the sum, from 0; 0 removes the task and its head'
+        ),
+    }
+    return {f'tasks.{name}.{key}': field for key, field in fields.items()}
+
+
+# fmt: off
+_OPTIMISER = {
+    'learning_rate': Field(2e-3, 'peak learning rate, between a linear warm-up and a cosine decay', POSITIVE),
+    'warmup': Field(0.1, 'fraction of the steps during which the learning rate rises', FRACTION),
+    'beta1': Field(0.9, 'decay of the average of gradients (Adam)', FRACTION),
+    'weight_decay': Field(0.05, 'weight decay (AdamW), multiplied by the learning rate in each step', NOT_NEGATIVE),
+    'clip': Field(1.0, 'largest global norm of the gradient', POSITIVE),
+    'average': Field(0.98, 'decay of the moving average of the parameters, which is evaluated', FRACTION),
 }
+
+# Fields of the CNN-BLSTM encoder, for systems that contain it.
+ENCODER_FIELDS = {
+    'model.channels': Field(
+        (24, 32, 64), 'channels of the convolutional blocks; each block halves the mel bands', SIZES),
+    'model.frame_features': Field(128, 'features of a 40 ms step, the input of the BLSTM', SIZE),
+    'model.blstm_features': Field(64, 'cells of the BLSTM, per direction', SIZE),
+    'model.map_dropout': Field(0.1, 'dropout rate of whole feature maps', FRACTION),
+}
+
+_FRONT_END = {
+    'sample_rate': Field(
+        FrontEnd.sample_rate, 'samples per second of the input',
+        Bounds(lambda x: 1000 <= x <= 768_000, 'from 1000 to 768000')),
+    'n_fft': Field(FrontEnd.n_fft, 'length of the Fourier transform, samples', SIZE),
+    'win_length': Field(FrontEnd.win_length, 'length of the Hann window (centred in n_fft), samples', SIZE),
+    'hop_length': Field(FrontEnd.hop_length, 'samples between frames', SIZE),
+    'n_mels': Field(FrontEnd.n_mels, 'number of mel bands (Slaney scale and normalisation)', SIZE),
+    'fmin': Field(FrontEnd.fmin, 'lower edge of the lowest band, Hz', NOT_NEGATIVE),
+    'fmax': Field(FrontEnd.fmax, 'upper edge of the highest band, Hz', POSITIVE),
+    'floor': Field(
+        FrontEnd.floor, 'added to the mel power before the logarithm: digital zeros (16 % of RAVDESS) stay finite',
+        POSITIVE),
+}
+
+# Heading -> dotted name -> declaration, for the fields of all systems.
+GROUPS = {
+    'The run': {
+        'system': Field('', 'name of the config file; part of the default workdir and of the result card'),
+        'representation': Field(
+            'log_mel', 'input of the network; each needs corpora prepared for it', _one_of('log_mel', 'waveform')),
+        'options': Field((), 'options named after the colon of --config; not to be set as a flag'),
+        'settings_of': Field('', 'corpus named after the colon of --config; not to be set as a flag'),
+        'seed': Field(
+            0, 'seed of initial parameters, data order, augmentation and dropout',
+            Bounds(lambda x: x >= 0, 'a whole number from 0')),
+    },
+    'Training data and evaluation protocol': {
+        'corpus': Field(
+            'demo_speech', 'labelled corpus; not to be set as a flag, but after the colon of --config, with its settings'),
+        'labels': Field(
+            (), "emotions to classify; () = the corpus's default set",
+            Bounds(
+                lambda x: _TEXTS.test(x) and len(set(x)) == len(x) != 1,
+                "at least two different emotions, e.g. ('angry', 'sad'), or ()")),
+        'reported': Field(('emotion',), 'tasks (classification or regression) that are validated and tested'),
+        'protocol': Field('', "call string of the protocol, e.g. 'speaker_folds(4)'; '' = the corpus's default"),
+        'folds': Field(
+            (), 'numbers of the folds to run, from 1; () = all',
+            Bounds(lambda x: all(type(k) is int and k >= 1 for k in x), 'whole numbers from 1')),
+        'validation': Field(
+            True, 'whether there are validation speakers; False: they train too, and the last parameters are tested'),
+        'report_test': Field(
+            True, 'False: development mode; test speakers are never read, and conditions are tested on validation speakers'),
+        'final': Field(True, 'whether to train a final model on all speakers, for predict and export'),
+        'labelled_share': Field(
+            1.0, "fraction of each training speaker's utterances that keep their label; the rest are used unlabelled",
+            Bounds(lambda x: 0 < x <= 1, 'above 0, at most 1')),
+        'labelled': Field((), 'other prepared corpora, used for training with their emotion labels', _TEXTS),
+        'unlabelled': Field((), 'other prepared corpora, used for training without their emotion labels', _TEXTS),
+        'unlabelled_share': Field(
+            0.5, 'fraction of a batch that is unlabelled, if there is unlabelled speech',
+            Bounds(lambda x: 0 < x < 1, 'between 0 and 1')),
+    },
+    'Tests beside clean speech': {
+        'conditions': Field(
+            (), "call strings of test conditions, e.g. \"noise('rain', 5)\", 'telephone', 'pgd(0.05, 20)'", _TEXTS,
+            identity=False),
+        'test_noise_corpus': Field(
+            '', "prepared corpus of noise for the condition noise(…), e.g. 'esc10'", identity=False),
+        'babble_corpus': Field('', 'prepared corpus of speech for the condition babble(…)', identity=False),
+        'attack_source': Field('', 'workdir of the run whose models generate transfer_… attacks', identity=False),
+        'test_corpora': Field(
+            (), 'prepared corpora on which the final model is tested, over the classes shared with config.corpus',
+            _TEXTS, identity=False),
+        'target_statistics': Field(
+            False, "also test with normalisation by the test corpus's own statistics (transductive)", identity=False),
+        'few_shot': Field(
+            (), 'also test after adaptation to this many utterances per class of the test corpus, e.g. (0, 5, 10, 15)',
+            Bounds(lambda x: all(type(k) is int and k >= 0 for k in x), 'whole numbers from 0'), identity=False),
+        'few_shot_speakers': Field(
+            (), 'also test after adaptation to this fraction of the speakers of the test corpus, e.g. (0.2,)',
+            Bounds(lambda x: all(type(s) in (int, float) and 0 <= s < 1 for s in x), 'fractions from 0 to below 1'),
+            identity=False),
+        'few_shot_steps': Field(100, 'training steps of each adaptation', COUNT, identity=False),
+        'few_shot_learning_rate': Field(5e-4, 'peak learning rate of each adaptation', POSITIVE, identity=False),
+    },
+    'Augmentation': {
+        'augmentations': Field(
+            (), "call strings, e.g. 'speed(0.9, 1.1)', 'mixup(0.2)', for log-mels only; each utterance stays clean or undergoes "
+            'one of them, its augmentation type', _TEXTS),
+        'clean_share': Field(
+            0.4, 'probability that an utterance stays clean; the augmentations share the rest',
+            Bounds(lambda x: 0 <= x <= 1, 'from 0 to 1')),
+        'noise_corpus': Field('', "prepared corpus of noise for the augmentation noise(…); '' = coloured noise"),
+        'noise_types': Field((), "types of noise to use, e.g. ('sea_waves', 'clock_tick'); () = all", _TEXTS),
+        'reconstruction_target': Field(
+            'clean', 'target of reconstruction: the clean utterance, or the augmented input itself',
+            _one_of('clean', 'augmented')),
+    },
+    'Training': {
+        'batch_size': Field(16, 'utterances per training step, a multiple of the number of devices', SIZE),
+        'crop_frames': Field(
+            200, 'frames (10 ms) of a training input; longer utterances are cropped at random',
+            Bounds(lambda x: 16 <= x <= _LARGEST_SIZE, f'from 16 to {_LARGEST_SIZE}')),
+        'steps': Field(1200, "largest number of steps per fold; the final model takes the folds' median", COUNT),
+        'eval_every': Field(100, 'steps between validations (and checkpoints)', COUNT),
+        'patience': Field(6, 'validations without improvement before training stops', COUNT),
+        'skipped_steps': Field(
+            50, 'consecutive steps without a finite gradient, which are skipped, before training stops', COUNT,
+            identity=False),
+        'eval_batch_size': Field(16, 'utterances per evaluation step, a multiple of the number of devices', SIZE),
+        'class_weights': Field(True, 'whether all classes of a reported task have the same weight in its loss'),
+        'label_smoothing': Field(0.1, 'probability spread over all classes, in the reported tasks', FRACTION),
+        'adversarial_epsilon': Field(
+            0.0, 'size of the adversarial perturbation of training inputs (standardised log-mel); 0 = none',
+            Bounds(lambda x: 0 <= x <= 10, 'from 0 to 10')),
+        'parallelism': Field(
+            'jit', 'how a step is distributed over devices; both compute the same', _one_of('jit', 'pmap')),
+        'parallel_runs': Field(
+            1, 'folds trained together in one program, each on one device (or CPU core)', COUNT, identity=False),
+        'objective': Field('multitask', 'objective, set by the config file', _one_of('multitask', 'adversarial')),
+    },
+    'Optimiser (AdamW); of the phase `supervised` if there are several': optimiser_fields('optimiser'),
+    'Data folders and front end': {
+        'data.data_dir': Field('~/.cache/ser_jax/records', 'folder of the prepared corpora', identity=False),
+        'data.manual_dir': Field('', "folder of the original corpus; '' = $SER_JAX_MANUAL_DIR/CORPUS", identity=False),
+        'data.memory_gb': Field(
+            4.0, 'size in GiB up to which a corpus is kept in memory', NOT_NEGATIVE, identity=False),
+        **{f'data.front_end.{name}': field for name, field in _FRONT_END.items()},
+    },
+}
+# fmt: on
+
+_SHARED = {name: field for group in GROUPS.values() for name, field in group.items()}
+# System -> its own fields, as passed to `base_config`: a ConfigDict has no room for declarations.
+_OWN: dict[str, Mapping[str, Field]] = {}
+
+
+def base_config(
+    system: str = '', fields: Mapping[str, Field] | None = None
+) -> ml_collections.ConfigDict:
+    """Builds the config of a system, at the defaults of its fields.
+
+    Args:
+        system: name of the system.
+        fields: dotted name -> declaration, for the system's own fields. `check_config` checks them too.
+
+    Returns:
+        The shared fields and the system's own.
+    """
+    if fields:
+        _OWN[system] = fields
+    nested = {}
+    for name, field in {**_SHARED, **(fields or {})}.items():
+        *groups, last = name.split('.')
+        group = nested
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[last] = field.default
+    return ml_collections.ConfigDict(nested | {'system': system})
+
+
+# Options that systems share.
+NO_VALIDATION = Option(
+    'no validation speakers: all speakers but the test speakers train, and the last parameters are tested',
+    {'validation': False},
+)
+
+
+def smoke(sets: Mapping[str, Any]) -> Option:
+    """The option `smoke` of a system, with the changes that make its network small."""
+    few = {
+        'folds': (1,),
+        'steps': 4,
+        'eval_every': 2,
+        'batch_size': 8,
+        'eval_batch_size': 32,  # few shapes to compile
+        'final': False,
+    }
+    return Option('a run of seconds, as a check that everything works', {**few, **sets})
 
 
 def apply_options(
     config: ml_collections.ConfigDict,
     argument: str,
-    presets: Mapping[str, Mapping],
+    options: Mapping[str, Option],
     corpora: Mapping[str, Mapping],
 ) -> ml_collections.ConfigDict:
-    """Applies what stands after the colon of `--config=FILE.py:CORPUS,OPTION…`.
+    """Applies the argument after the colon of `--config=FILE.py:CORPUS,OPTION…`.
 
     Args:
-        config: to change.
+        config: config, changed in place.
         argument: `''`, or a corpus, or a corpus and options, separated by commas.
-        presets: option -> fields to set ('optimiser.learning_rate' for nested ones).
-        corpora: corpus -> fields to set for it.
+        options: name -> option.
+        corpora: corpus -> its settings, dotted field -> value.
 
     Returns:
         `config`, with `config.options` the options given.
@@ -130,25 +331,24 @@ def apply_options(
     Raises:
         UserError: an unknown option.
     """
-    corpus, *options = [word.strip() for word in argument.split(',')]
-    if corpus in presets:
+    corpus, *chosen = [word.strip() for word in argument.split(',')]
+    if corpus in options:
         raise UserError(
-            f'{corpus!r} is an option, which stands behind a corpus: :{config.corpus},{corpus}'
+            f'{corpus!r} is an option and must follow a corpus: :{config.corpus},{corpus}'
         )
-    config.corpus = corpus or config.corpus
-    unknown = [option for option in options if option not in presets]
+    unknown = [name for name in chosen if name not in options]
     if unknown:
         raise UserError(
-            f'unknown option {unknown[0]!r} after the corpus; there are: {", ".join(sorted(presets))}'
+            f'unknown option {unknown[0]!r} after the corpus; there are: {", ".join(sorted(options))}'
         )
-    config.options = tuple(options)
-    config.settings_of = config.corpus
-    for changes in (corpora.get(config.corpus, {}), *(presets[option] for option in options)):
+    config.corpus = config.settings_of = corpus or config.corpus
+    config.options = tuple(chosen)
+    for changes in (corpora.get(config.corpus, {}), *(options[name].sets for name in chosen)):
         config.update_from_flattened_dict(dict(changes))
     return config
 
 
-# What the conditions of a run are made with.
+# Fields that change the results of conditions and of further corpora.
 TESTED_WITH = (
     'test_noise_corpus',
     'babble_corpus',
@@ -160,33 +360,141 @@ TESTED_WITH = (
 )
 
 
-# What is no part of what a run is: where its data lie, how many of its folds train at once, when it
-# is given up, and what its models are
-# tested on beside clean speech, which may be added later.
-_NOT_COMPARED = (
-    'data.data_dir',
-    'data.manual_dir',
-    'data.memory_gb',
-    'parallel_runs',
-    'skipped_steps',
-    'conditions',
-    'test_corpora',
-    'target_statistics',
-    *TESTED_WITH,
-)
-
-
 def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The config as it comes back from a JSON file: lists for tuples."""
+    """The config as read back from a JSON file: lists for tuples."""
     return json.loads(json.dumps(config.to_dict()))
 
 
-def compared(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Dotted field -> value of a config in JSON form, without what is no part of what a run is."""
+def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Dotted field -> value of a nested config."""
     flat = {}
     for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= compared(value, f'{prefix}{name}.')
-        else:
-            flat[prefix + name] = value
-    return {name: value for name, value in flat.items() if name not in _NOT_COMPARED}
+        nested = isinstance(value, Mapping | ml_collections.ConfigDict)
+        flat |= flatten(value, f'{prefix}{name}.') if nested else {prefix + name: value}
+    return flat
+
+
+def compared(config: dict[str, Any]) -> dict[str, Any]:
+    """Dotted field -> value of the fields that identify a run, from a config in JSON form."""
+    return {
+        name: value
+        for name, value in flatten(config).items()
+        if name not in _SHARED or _SHARED[name].identity
+    }
+
+
+def check_front_end(front_end: FrontEnd, where: str = '') -> None:
+    """Refuses an impossible front end.
+
+    Args:
+        front_end: front end of a config.
+        where: prefix of the message.
+
+    Raises:
+        UserError: a value out of bounds, or values that exclude each other.
+    """
+    prefix = f'{where}config.data.front_end'
+    for name, field in _FRONT_END.items():
+        _check_bounds(f'{prefix}.{name}', getattr(front_end, name), field)
+    if not (
+        front_end.fmin < front_end.fmax <= front_end.sample_rate / 2
+        and front_end.win_length <= front_end.n_fft
+    ):
+        raise UserError(f'{prefix} needs fmin < fmax <= sample_rate / 2 and win_length <= n_fft')
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Refuses values that would fail late in a run, or have no effect.
+
+    Raises:
+        UserError: a value out of bounds, or fields that exclude each other.
+    """
+    # --config.system renames a run: its own fields are then sought among those of all systems.
+    own = _OWN.get(config.system, collections.ChainMap(*_OWN.values()))
+    values = flatten(config)
+    for name, field in {**_SHARED, **own}.items():
+        if values.get(name) is not None:  # else of another system
+            _check_bounds(f'config.{name}', values[name], field)
+    for name, value in values.items():
+        if type(value) is int and abs(value) > _LARGEST:
+            raise UserError(f'config.{name} is {value}; it must be at most {_LARGEST}')
+        # 1e-300 would become 0 on a device, and 1e300 infinite.
+        if isinstance(value, float) and value != 0 and not 1e-30 <= abs(value) <= 1e30:
+            raise UserError(
+                f'config.{name} is {value}; it must be a finite number, 0 or from 1e-30 to 1e30'
+            )
+    check_front_end(FrontEnd(**config.data.front_end))
+    for conflict in _conflicts(config):
+        raise UserError(conflict)
+
+
+def _check_bounds(name: str, value: Any, field: Field) -> None:
+    if field.bounds and not field.bounds.test(value):
+        raise UserError(f'{name} is {value!r}; it must be {field.bounds.words}')
+
+
+def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
+    """Messages on fields that exclude each other."""
+    if config.corpus != config.settings_of:
+        yield (
+            f'config.corpus is {config.corpus!r}, but the settings are those of {config.settings_of}: '
+            f'name the corpus after the colon, --config=FILE.py:{config.corpus}'
+        )
+    if not config.validation and not config.report_test:
+        yield 'config.validation and config.report_test are both False: nothing would be reported'
+    for field in ('labelled', 'unlabelled', 'noise_corpus', 'test_corpora'):
+        names = config[field] if isinstance(config[field], tuple) else (config[field],)
+        if config.corpus in names:
+            yield f'config.{field}: {config.corpus} is the labelled corpus already'
+    both = set(config.labelled) & set(config.unlabelled)
+    if both:
+        yield f'{min(both)} is both in config.labelled and in config.unlabelled'
+    trained = (config.corpus, *config.labelled, *config.unlabelled, config.noise_corpus)
+    if config.babble_corpus and config.babble_corpus in trained:
+        yield (
+            f'config.babble_corpus: {config.babble_corpus} is in use already: name a corpus that is '
+            'neither trained on nor tested'
+        )
+    if config.test_corpora and not config.report_test:
+        yield 'config.test_corpora need config.report_test: they are tested'
+    if config.test_corpora and not config.final:
+        yield 'config.test_corpora need config.final: they are tested with the final model'
+    for field, used, user in (
+        ('target_statistics', config.test_corpora, 'config.test_corpora'),
+        ('few_shot', config.test_corpora, 'config.test_corpora'),
+        ('few_shot_speakers', config.test_corpora, 'config.test_corpora'),
+        ('noise_corpus', 'noise(' in ' '.join(config.augmentations), 'augmentation noise(…)'),
+        ('noise_types', config.noise_corpus, 'config.noise_corpus'),
+    ):
+        if config[field] and not used:
+            yield f'config.{field} is set, but there is no {user} to use it'
+    n_unlabelled = round(config.unlabelled_share * config.batch_size)
+    any_unlabelled = config.unlabelled or config.labelled_share < 1
+    if any_unlabelled and not 0 < n_unlabelled < config.batch_size:
+        yield (
+            f'config.unlabelled_share is {config.unlabelled_share}: {n_unlabelled} of {config.batch_size} '
+            'utterances of a batch would be unlabelled; there must be some with and some without labels'
+        )
+    emotion = config.tasks.get('emotion')
+    if config.adversarial_epsilon and (
+        config.representation != 'log_mel' or emotion is None or not emotion.weight
+    ):
+        yield (
+            "config.adversarial_epsilon needs config.representation 'log_mel' and the task emotion: it attacks that task"
+        )
+    reconstructs = any(task.kind == 'reconstruction' for task in config.tasks.values())
+    if config.representation == 'waveform' and (config.augmentations or reconstructs):
+        yield "augmentations and reconstruction need log-mels, but config.representation is 'waveform'"
+    if not config.reported or len(set(config.reported)) < len(config.reported):
+        yield f'config.reported is {config.reported!r}; it must be one or more different tasks'
+    for name in config.reported:
+        task = config.tasks.get(name)
+        if task is None or task.kind == 'reconstruction' or task.weight <= 0:
+            yield (
+                f'config.reported needs a classification or regression {name!r} with a weight above 0 in config.tasks'
+            )
+    for name, task in config.tasks.items():
+        if (name == 'emotion') != (task.target == 'emotion'):
+            yield (
+                f"config.tasks.{name}.target is {task.target!r}: the task 'emotion', and no other, has the target 'emotion'"
+            )

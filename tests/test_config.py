@@ -1,21 +1,39 @@
-"""What stands behind the colon of --config, and call strings."""
+"""Field declarations, the argument after the colon of --config, validation, and call strings."""
+
+import dataclasses
+import subprocess
+import sys
 
 import ml_collections
 import pytest
+from conftest import ROOT
 
 from configs import adversarial_autoencoder, end_to_end, mtl_aug
-from ser_jax.config import apply_options, base_config
-from ser_jax.config_check import check_config
+from ser_jax.audio.log_mel import FrontEnd
+from ser_jax.config import (
+    GROUPS,
+    TESTED_WITH,
+    Option,
+    apply_options,
+    as_json,
+    base_config,
+    check_config,
+    compared,
+    flatten,
+)
 from ser_jax.data.tasks import make_tasks
 from ser_jax.runtime.call_strings import parse_call
 from ser_jax.runtime.errors import UserError
 
-PRESETS = {'fast': {'steps': 7, 'optimiser.clip': 2.0}, 'slow': {'steps': 9}}
+OPTIONS = {
+    'fast': Option('few steps', {'steps': 7, 'optimiser.clip': 2.0}),
+    'slow': Option('more steps', {'steps': 9}),
+}
 CORPORA = {'demo_speech': {'folds': (1,)}, 'emodb': {'crop_frames': 99}}
 
 
 def configured(argument) -> ml_collections.ConfigDict:
-    return apply_options(base_config(), argument, PRESETS, CORPORA)
+    return apply_options(base_config(), argument, OPTIONS, CORPORA)
 
 
 def test_corpus_then_options_in_order():
@@ -25,22 +43,22 @@ def test_corpus_then_options_in_order():
     assert config.options == ('fast', 'slow')
 
 
-def test_nothing_means_the_default_corpus_with_its_settings():
+def test_no_argument_means_the_default_corpus_with_its_settings():
     config = configured('')
     assert (config.corpus, config.folds, config.options) == ('demo_speech', (1,), ())
 
 
-def test_options_without_a_corpus():
+def test_options_after_an_empty_corpus():
     assert configured(',fast').corpus == 'demo_speech'
     assert configured(',fast').steps == 7
 
 
-def test_an_option_is_not_taken_for_a_corpus():
+def test_an_option_without_a_corpus_is_refused():
     with pytest.raises(UserError, match=':demo_speech,fast'):
         configured('fast')
 
 
-def test_unknown_options_are_told_with_those_there_are():
+def test_unknown_options_are_refused_with_a_list():
     with pytest.raises(UserError, match=r"'fats'.*fast, slow"):
         configured('emodb,fats')
 
@@ -61,7 +79,7 @@ def test_calls(text, expected):
 @pytest.mark.parametrize(
     'text', ['', '1', 'f(', 'f(x)', 'f(a=1)', 'f().g()', '__import__("os").getcwd()', 'f(1)(2)']
 )
-def test_everything_else_is_refused(text):
+def test_other_call_strings_are_refused(text):
     with pytest.raises(UserError, match='is not of the form'):
         parse_call(text)
 
@@ -89,11 +107,46 @@ def test_regression_of_some_dimensions():
     assert config.tasks.emotion.kind == 'classification'
 
 
-def test_the_published_split_of_iemocap_is_named():
+def test_the_published_split_of_iemocap():
     assert parse_call(end_to_end.get_config('iemocap').protocol) == (
         'session_split',
         ('1 2 3', '4', '5'),
     )
+
+
+def test_own_fields_are_validated_after_renaming():
+    config = mtl_aug.get_config()
+    config.system = 'renamed'
+    check_config(config)
+    config.model.dropout = 1.0
+    with pytest.raises(UserError, match=r'model\.dropout is 1.0; it must be from 0'):
+        check_config(config)
+
+
+@pytest.mark.parametrize('module', [mtl_aug, end_to_end, adversarial_autoencoder])
+def test_declarations(module):
+    own = module.FIELDS
+    assert all(field.identity for field in own.values())
+    fields = {name: field for group in [own, *GROUPS.values()] for name, field in group.items()}
+    assert len(fields) == sum(map(len, [own, *GROUPS.values()])), 'a field declared twice'
+    for name, field in fields.items():
+        assert field.bounds is None or field.bounds.test(field.default), name
+    assert flatten(module.get_config()).keys() == fields.keys()
+
+
+def test_every_field_of_the_front_end_is_declared():
+    assert base_config().data.front_end.to_dict() == dataclasses.asdict(FrontEnd())
+
+
+def test_fields_that_do_not_identify_a_run():
+    config = as_json(mtl_aug.get_config())
+    assert {*TESTED_WITH, 'conditions', 'data.data_dir'}.isdisjoint(compared(config))
+    assert {'seed', 'data.front_end.fmin', 'model.channels'} <= compared(config).keys()
+
+
+def test_configs_need_no_jax():
+    code = 'import sys, configs.mtl_aug; sys.exit("jax" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False).returncode == 0
 
 
 def checked(config):
@@ -101,18 +154,12 @@ def checked(config):
     make_tasks(config.tasks, {})
 
 
-def numbers(config, prefix=''):
-    """(dotted field, value) of every number of a config."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from numbers(value, f'{prefix}{name}.')
-        elif type(value) in (int, float):
-            yield prefix + name, value
-
-
 @pytest.mark.parametrize('module', [mtl_aug, end_to_end, adversarial_autoencoder])
-def test_no_number_may_be_negative_or_not_finite(module):
-    for field, value in numbers(module.get_config('demo_speech,smoke').to_dict()):
+def test_numbers_must_be_finite_and_not_negative(module):
+    fields = flatten(module.get_config('demo_speech,smoke'))
+    for field, value in fields.items():
+        if type(value) not in (int, float):
+            continue
         for bad in (-1, -1e9, float('nan'), float('inf')):
             if type(value) is int and not isinstance(bad, int):
                 continue  # the config itself refuses another type

@@ -1,4 +1,4 @@
-"""Whatever a field of a config is set to: it trains with that very value, or is refused in a line that names the field."""
+"""Random values of fields: a run trains with the value, or refuses it in a line with the name of the field."""
 
 import importlib
 import json
@@ -10,9 +10,10 @@ import pytest
 from hypothesis import strategies as st
 
 from ser_jax import train
+from ser_jax.config import flatten
 from ser_jax.runtime.errors import UserError
 
-# Not settings: where things lie, and what stands behind the colon of --config.
+# Locations, and what the argument of --config sets.
 LEFT_OUT = ('data.data_dir', 'data.manual_dir', 'corpus', 'settings_of', 'options', 'system')
 CALLS = ['clean', 'gain(0)', "noise('white', 5)", 'pgd(0.1, 2)', 'mixup(0.2)', 'speed(0.9, 1.1)']
 CALLS += ['single_fold()', 'speaker_folds(2)', 'speaker_folds(99)', 'f(', '../x', 'csv_corpus/hums']
@@ -29,17 +30,8 @@ VALUES = {
 }
 
 
-def settings(config, prefix=''):
-    """(dotted field, value) of a config."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from settings(value, f'{prefix}{name}.')
-        elif prefix + name not in LEFT_OUT:
-            yield prefix + name, value
-
-
 def fuzzed(system, beeps, field, value):
-    """The smoke config of a system with one other value; None where the config itself refuses its type."""
+    """The smoke config of a system with one field changed; None if the config refuses the type of the value."""
     config = importlib.import_module(f'configs.{system}').get_config('csv_corpus/beeps,smoke')
     config.data.data_dir = beeps['data_dir']
     config.update(steps=1, eval_every=1)
@@ -51,7 +43,7 @@ def fuzzed(system, beeps, field, value):
 
 
 def takes_long(field, value):
-    """Whether a value is in order, but no smoke."""
+    """Whether a value is valid but too large for a short run."""
     sizes = field.startswith(('model.', 'batch', 'eval_b', 'crop', 'few_shot', 'parallel_runs'))
     values = value if isinstance(value, tuple) else (value,)
     numbers = [one for one in values if isinstance(one, int)]
@@ -65,11 +57,12 @@ def takes_long(field, value):
 def test_a_value_is_used_or_refused(system, beeps, monkeypatch):
     monkeypatch.setenv(
         'SER_JAX_MANUAL_DIR', beeps['manual_dir']
-    )  # waveforms are prepared when asked for
-    fields = dict(settings(fuzzed(system, beeps, 'seed', 0).to_dict()))
+    )  # waveforms are prepared on demand
+    fields = flatten(fuzzed(system, beeps, 'seed', 0))
+    fields = {name: value for name, value in fields.items() if name not in LEFT_OUT}
     ended = {'used': 0, 'refused': 0}
 
-    # Nothing is made simpler: every try is a training.
+    # No shrinking: every try is a training run.
     @hypothesis.settings(
         max_examples=20,
         deadline=None,
@@ -90,13 +83,13 @@ def test_a_value_is_used_or_refused(system, beeps, monkeypatch):
                 refusal = str(error)
             if refusal:
                 ended['refused'] += 1
-                name = field.rpartition('.')[2].removesuffix('s')  # of several that one is told
+                name = field.rpartition('.')[2].removesuffix(
+                    's'
+                )  # the message may name one of several
                 assert name in refusal, f'{field} = {value!r}: {refusal}'
                 return
             stored = json.loads((workdir / 'config.json').read_text())
-            for name in field.split('.'):
-                stored = stored[name]
-            assert stored == (list(value) if isinstance(value, tuple) else value)
+            assert flatten(stored)[field] == (list(value) if isinstance(value, tuple) else value)
             assert (workdir / 'results.json').exists()
             ended['used'] += 1
 

@@ -14,7 +14,7 @@ from conftest import ROOT, load, metrics, run
 
 from configs.mtl_aug import get_config
 from ser_jax import train
-from ser_jax.config_check import check_config
+from ser_jax.config import check_config
 from ser_jax.runs.predictions import read_predictions
 from ser_jax.runtime.errors import UserError
 
@@ -100,7 +100,7 @@ def test_help_of_the_other_commands_comes_without_slow_imports(module, words):
             ('--config.noise_corpus=csv_corpus/beeps',),
             'labelled corpus already',
         ),
-        ('csv_corpus/beeps', ('--config.corpus=demo_speech',), 'behind the colon'),
+        ('csv_corpus/beeps', ('--config.corpus=demo_speech',), 'after the colon'),
         ('csv_corpus/beeps', ('--config.patience=0',), 'at least 1'),
         (
             'csv_corpus/beeps',

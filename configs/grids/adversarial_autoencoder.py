@@ -1,6 +1,6 @@
-"""What each part of the adversarial autoencoder is worth on EMO-DB: one left out at a time; three seeds for the ends.
+"""Ablation of the adversarial autoencoder on EMO-DB: one part removed at a time; three seeds for the full system and the single task.
 
-python -m ser_jax.grid --config=configs/grids/adversarial_autoencoder.py     (needs emodb, nemo, ravdess, librispeech and esc10 prepared)
+python -m ser_jax.grid --config=configs/grids/adversarial_autoencoder.py     (needs emodb, nemo, ravdess, librispeech, esc10)
 """
 
 _TESTED = {
@@ -17,9 +17,9 @@ _TESTED = {
 
 
 def get_grid() -> dict:
-    """The ablation: the others against the whole. All speakers but the tested one train, for a fixed number of steps.
+    """The baseline is the full system. All speakers but the tested one train, for a fixed number of steps.
 
-    Full and `no_…` see 16 utterances of EMO-DB and 16 of the others a step, `no_auxiliary` and `single_task` the former.
+    A batch has 16 utterances of EMO-DB, and 16 of other corpora except in `no_auxiliary` and `single_task`.
     """
     return {
         'config': 'configs/adversarial_autoencoder.py',

@@ -1,11 +1,11 @@
-"""The adversarial autoencoder and its single task, trained on EMO-DB and tested on Urdu speech, which neither has heard; three seeds.
+"""The adversarial autoencoder and its single task, trained on EMO-DB, tested on Urdu, an unseen language; three seeds.
 
-python -m ser_jax.grid --config=configs/grids/adversarial_cross_corpus.py     (needs emodb, nemo, ravdess, librispeech and urdu prepared)
+python -m ser_jax.grid --config=configs/grids/adversarial_cross_corpus.py     (needs emodb, nemo, ravdess, librispeech, urdu)
 """
 
 
 def get_grid() -> dict:
-    """One model a run; nEMO and RAVDESS train the whole system without their emotions, and cannot be tested."""
+    """One model per run. nEMO and RAVDESS are unlabelled training data of the full system, and hence not tested."""
     return {
         'config': 'configs/adversarial_autoencoder.py',
         'settings': {

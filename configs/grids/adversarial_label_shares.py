@@ -1,11 +1,11 @@
 """The adversarial autoencoder and its single task on EMO-DB with 10 to 100 % of the emotion labels; one seed.
 
-python -m ser_jax.grid --config=configs/grids/adversarial_label_shares.py     (needs emodb, nemo, ravdess and librispeech prepared)
+python -m ser_jax.grid --config=configs/grids/adversarial_label_shares.py     (needs emodb, nemo, ravdess, librispeech)
 """
 
 
 def get_grid() -> dict:
-    """The curve; nothing is selected on validation speakers, who would keep all their labels."""
+    """Without validation speakers, who would keep all their labels."""
     return {
         'config': 'configs/adversarial_autoencoder.py',
         'settings': {

@@ -1,13 +1,13 @@
-"""The adversarial autoencoder against its encoder alone on RAVDESS: eight emotions, the published folds; one seed.
+"""The adversarial autoencoder against its single task on RAVDESS: eight emotions, published folds; one seed.
 
-python -m ser_jax.grid --config=configs/grids/adversarial_ravdess.py     (needs ravdess, emodb, nemo and librispeech prepared)
+python -m ser_jax.grid --config=configs/grids/adversarial_ravdess.py     (needs ravdess, emodb, nemo, librispeech)
 
-Nothing was tried on RAVDESS's validation speakers: EMO-DB's recipe, for as many times through the speech.
+The recipe is that of EMO-DB, for as many epochs; nothing was chosen on validation speakers of RAVDESS.
 """
 
 
 def get_grid() -> dict:
-    """The grid; `full` hears 16 utterances of the other corpora a step beside 16 of RAVDESS."""
+    """A batch of `full` has 16 utterances of RAVDESS and 16 of the other corpora."""
     return {
         'config': 'configs/adversarial_autoencoder.py',
         'settings': {

@@ -1,8 +1,8 @@
-"""The matrix of four corpora in four languages: one model a source, tested on the others; three seeds.
+"""Four corpora in four languages: one model per source, tested on the others; three seeds.
 
-python -m ser_jax.grid --config=configs/grids/cross_corpus.py     (needs emodb, ravdess, nemo and urdu prepared)
+python -m ser_jax.grid --config=configs/grids/cross_corpus.py     (needs emodb, ravdess, nemo, urdu)
 
-German, English, Polish and Urdu; the four emotions that all of them have. Ends in matrix.md and matrix.png too.
+German, English, Polish and Urdu; the four emotions that all of them share. Also writes matrix.md and matrix.png.
 """
 
 _CORPORA = ('emodb', 'ravdess', 'nemo', 'urdu')
@@ -25,12 +25,12 @@ def _train_on(*corpora: str, **more) -> dict:
 
 
 def get_grid() -> dict:
-    """The grid."""
+    """Settings are the sources: each corpus, and three together."""
     return {
         'config': 'configs/mtl_aug.py',
         'settings': {
             **{name: _train_on(name) for name in _CORPORA},
-            # Several sources, more utterances: more steps.
+            # More utterances: more steps.
             'emodb+ravdess+nemo': _train_on('emodb', 'ravdess', 'nemo', steps=2400),
         },
         'variants': {'full': {}, 'single_task': {'argument': 'single_task'}},

@@ -1,10 +1,10 @@
-"""What MTL-AUG might learn from beside its frozen recipe, on validation speakers of EMO-DB; as many tries for the single task.
+"""Search for additional augmentations of MTL-AUG on validation speakers of EMO-DB; as many tries for the single task.
 
-python -m ser_jax.grid --config=configs/grids/development.py     (needs emodb and esc10 prepared)
+python -m ser_jax.grid --config=configs/grids/development.py     (needs emodb, esc10)
 
-No test speaker of a fold is read, though those who validate it are tested by others. Every network is judged at its last step.
-The types of noise are none that configs/grids/robustness.py tests; its telephone and gain(-20) are tried here: on the test
-speakers there the two had failed, and what is chosen here is chosen for them, too. What was chosen, and how: results/development.md.
+The test speakers of a fold are not read, but its validation speakers are test speakers of other folds. Networks are compared at their
+last step. The types of noise differ from those tested in configs/grids/robustness.py. Telephone and gain(-20) are the same: the
+recipe had failed on them there, on test speakers, and the choice made here is also meant for them. The choice: results/development.md.
 """
 
 _FROZEN = (
@@ -12,19 +12,19 @@ _FROZEN = (
     'mixup(0.3)',
     'spec_mask(2, 0.15, 0.15)',
     'noise(10, 30)',
-)  # of b801a0d
+)  # as of commit b801a0d
 _GAIN, _FILTER, _BAND = 'gain(-20, 10)', 'filter_augment(12)', 'band_limit(400, 3000)'
 
 
 def get_grid() -> dict:
-    """Five of the ten folds: eight of the ten speakers validate. Further types take their share from the others."""
+    """Five of the ten folds, with eight of the ten speakers as validation speakers. More types of augmentation: fewer of each."""
     full = {
         'frozen': _FROZEN,
         'gain': (*_FROZEN, _GAIN),
         'filter': (*_FROZEN, _FILTER),
         'gain_filter': (*_FROZEN, f'{_GAIN} + {_FILTER}'),
         'everywhere': (*(f'{text} + {_GAIN} + {_FILTER}' for text in _FROZEN),),
-        # Added when the five above had been seen: on the telephone all of them are at chance, 27 to 31 %.
+        # Added after the results of the five above, which are all at chance on the telephone, 27 to 31 %.
         'gain_filter_band': (*_FROZEN, f'{_GAIN} + {_FILTER}', _BAND),
         'channel': (*_FROZEN, f'{_GAIN} + {_FILTER} + {_BAND}'),
     }
@@ -71,7 +71,7 @@ def get_grid() -> dict:
             **{
                 f'single_{name}': {
                     'argument': 'single_task',
-                    'changes': {'model.dropout': 0.3} | changes,  # as frozen then
+                    'changes': {'model.dropout': 0.3} | changes,  # as in the frozen recipe
                     'seeds': _seeds(name in ('frozen', 'rate', 'dropout')),
                 }
                 for name, changes in single_task.items()

@@ -1,11 +1,12 @@
-"""Whether what validation speakers of EMO-DB chose suits RAVDESS, too: on validation speakers of two of its six folds.
+"""Check of the recipe chosen on EMO-DB on validation speakers of RAVDESS, in two of its six folds.
 
-python -m ser_jax.grid --config=configs/grids/development_ravdess.py     (needs ravdess and esc10 prepared)
+python -m ser_jax.grid --config=configs/grids/development_ravdess.py     (needs ravdess, esc10)
 
-No test speaker of a fold is read, though those who validate it are tested by others. Every network is judged at its last step.
+The test speakers of a fold are not read, but its validation speakers are test speakers of other folds. Networks are compared at their
+last step.
 """
 
-_FROZEN = (  # of b801a0d
+_FROZEN = (  # as of commit b801a0d
     'speed(0.87, 1.15)',
     'mixup(0.3)',
     'spec_mask(2, 0.15, 0.15)',
@@ -15,7 +16,7 @@ _FROZEN = (  # of b801a0d
 
 
 def get_grid() -> dict:
-    """Two tries each of the full system and the single task; four of the 24 speakers validate."""
+    """Two tries each for the full system and the single task; four of the 24 speakers are validation speakers."""
     return {
         'config': 'configs/mtl_aug.py',
         'settings': {

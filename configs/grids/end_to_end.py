@@ -1,4 +1,4 @@
-"""The four variants of Zhang et al. 2019: single tasks and all in one network, with the last state and with attention.
+"""The four variants of Zhang et al. 2019: single tasks or multitask, last state or attention; three seeds.
 
 python -m ser_jax.grid --config=configs/grids/end_to_end.py
 """
@@ -11,7 +11,7 @@ _SINGLE = {
 
 
 def get_grid() -> dict:
-    """Three seeds of every variant on synthetic speech; the baseline is the whole system."""
+    """On synthetic speech; the baseline is the full system."""
     return {
         'config': 'configs/end_to_end.py',
         'settings': {

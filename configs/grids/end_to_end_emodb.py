@@ -1,4 +1,4 @@
-"""The variants of configs/grids/end_to_end.py on real speech: two classes of arousal and valence, made of emotions.
+"""The variants of configs/grids/end_to_end.py on EMO-DB: two classes of arousal and valence, derived from the emotions; one seed.
 
 python -m ser_jax.grid --config=configs/grids/end_to_end_emodb.py
 """
@@ -11,7 +11,7 @@ _SINGLE = {
 
 
 def get_grid() -> dict:
-    """One seed, all ten speakers (a fold takes four minutes of one core, with two networks); the baseline is the whole system."""
+    """All ten folds, of four minutes each on one core (two networks); the baseline is the full system."""
     return {
         'config': 'configs/end_to_end.py',
         'settings': {

@@ -1,13 +1,13 @@
 """EMO-DB with 10 to 50 % of the training labels, with and without unlabelled speech of other corpora; one seed.
 
-python -m ser_jax.grid --config=configs/grids/label_shares.py     (needs emodb, nemo, ravdess and librispeech prepared)
+python -m ser_jax.grid --config=configs/grids/label_shares.py     (needs emodb, nemo, ravdess, librispeech)
 
-All labels: seed 0 of configs/grids/mtl_aug.py. Nothing is selected on validation speakers, who would keep all their labels.
+All labels: seed 0 of configs/grids/mtl_aug.py. There are no validation speakers: they would keep all their labels.
 """
 
 
 def get_grid() -> dict:
-    """As many labelled utterances a step in every run; the full systems hear as many without labels beside them."""
+    """Every batch has the same number of labelled utterances; those of the full systems have as many unlabelled ones."""
     return {
         'config': 'configs/mtl_aug.py',
         'settings': {
@@ -19,7 +19,7 @@ def get_grid() -> dict:
         },
         'variants': {
             'single_task': {'argument': 'single_task'},
-            'full': {'changes': {'batch_size': 32}},  # EMO-DB itself without the labels
+            'full': {'changes': {'batch_size': 32}},  # unlabelled: the rest of EMO-DB
             'full_unlabelled': {
                 'changes': {'unlabelled': ('nemo', 'ravdess', 'librispeech'), 'batch_size': 32}
             },

@@ -1,14 +1,14 @@
-"""What each part of MTL-AUG is worth on EMO-DB: clean, in noise, in other rooms and channels, under attack; five seeds.
+"""Ablation of MTL-AUG on EMO-DB: clean, in noise, in other rooms and channels, under attack; five seeds.
 
-python -m ser_jax.grid --config=configs/grids/mtl_aug.py     (needs emodb, esc10, urdu, nemo, ravdess and librispeech prepared)
+python -m ser_jax.grid --config=configs/grids/mtl_aug.py     (needs emodb, esc10, urdu, nemo, ravdess, librispeech)
 
 Three types of noise: rain is steady, a crying baby has a pitch, babble is speech. Nothing was chosen on them. The full system trains
-with coloured noise, gain(-20, 10) and filters: gain(-20) is the end of its range. That augmentation was taken up because the recipe
-before it had failed there, and on the telephone, on the test speakers (results/robustness, one seed, most of these conditions);
-what was taken up was then chosen on validation speakers (results/development.md).
+with coloured noise, gain(-20, 10) and filters; gain(-20) is the end of that range. Gain and filters were added because the previous
+recipe had failed under gain(-20) and on the telephone on test speakers (results/robustness: one seed, most of these conditions); which
+form to add was chosen on validation speakers (results/development.md).
 
-With ten speakers no p is below 2 / 1024. The comparisons under each condition are corrected together, five each: what holds clean
-is asked once, not once more for every noise.
+With ten speakers no p-value is below 2 / 1024. The five comparisons under a condition are corrected together, separately for each
+condition.
 """
 
 _CONDITIONS = (
@@ -28,7 +28,7 @@ _CONDITIONS = (
 
 
 def get_grid() -> dict:
-    """The grid."""
+    """The baseline is the single task."""
     return {
         'config': 'configs/mtl_aug.py',
         'settings': {
@@ -49,7 +49,7 @@ def get_grid() -> dict:
             'augmentation_type': {'argument': 'no_reconstruction'},
             'reconstruction': {'argument': 'no_augmentation_type'},
             'full': {},
-            # As many labelled utterances a step as the others have, and as many unlabelled ones.
+            # As many labelled utterances per batch as the others, and as many unlabelled ones.
             'full_unlabelled': {
                 'changes': {'unlabelled': ('nemo', 'ravdess', 'librispeech'), 'batch_size': 32}
             },

@@ -1,9 +1,9 @@
-"""The full system against the single task on RAVDESS: eight emotions, the published folds; clean, in noise, under attack; three seeds.
+"""MTL-AUG against its single task on RAVDESS: eight emotions, published folds; clean, in noise, under attack; three seeds.
 
-python -m ser_jax.grid --config=configs/grids/ravdess.py     (needs ravdess, esc10 and urdu prepared)
+python -m ser_jax.grid --config=configs/grids/ravdess.py     (needs ravdess, esc10, urdu)
 
-The conditions ask whether what configs/grids/mtl_aug.py found on EMO-DB holds here: some of its own. Of them gain(-20) and the telephone took
-part in the choice of the recipe, on validation speakers (configs/grids/development_ravdess.py); nothing was chosen on the others.
+The conditions are a part of those of configs/grids/mtl_aug.py, as a check of its findings on EMO-DB. The recipe was chosen with
+gain(-20) and telephone, on validation speakers (configs/grids/development_ravdess.py); nothing was chosen with the others.
 """
 
 _CONDITIONS = (
@@ -17,7 +17,7 @@ _CONDITIONS = (
 
 
 def get_grid() -> dict:
-    """The grid."""
+    """The baseline is the single task."""
     return {
         'config': 'configs/mtl_aug.py',
         'settings': {
@@ -34,7 +34,7 @@ def get_grid() -> dict:
         },
         'variants': {
             'full': {},
-            # The dropout that RAVDESS's validation speakers chose (configs/grids/development_ravdess.py).
+            # The dropout chosen on RAVDESS's validation speakers (configs/grids/development_ravdess.py).
             'single_task': {'argument': 'single_task', 'changes': {'model.dropout': 0.3}},
         },
         'seeds': (0, 1, 2),

@@ -1,12 +1,12 @@
-"""The full system against the single task on EMO-DB: clean, in noise, under attack, on other corpora; one seed.
+"""MTL-AUG against its single task on EMO-DB: clean, in noise, under attack, on other corpora; one seed.
 
-python -m ser_jax.grid --config=configs/grids/robustness.py     (needs emodb, ravdess, nemo, urdu, esc10 and librispeech prepared)
+python -m ser_jax.grid --config=configs/grids/robustness.py     (needs emodb, ravdess, nemo, urdu, esc10, librispeech)
 """
 
 _SNRS = (-5, 0, 5, 10, 20)
 _EPSILONS = (0.005, 0.01, 0.03, 0.1, 0.3)  # of the standardised log-mel
 _CONDITIONS = (
-    # Types of noise that no training has heard: it takes coloured noise.
+    # Types of noise unseen in training, which uses coloured noise.
     *(
         f"noise('{kind}', {snr})"
         for kind in ('rain', 'helicopter', 'chainsaw', 'baby_cry', 'dog_bark')
@@ -37,7 +37,7 @@ _TRANSFERRED = (
 
 
 def get_grid() -> dict:
-    """The grid."""
+    """The baseline is the single task; attacks on its models are also transferred to the full system."""
     return {
         'config': 'configs/mtl_aug.py',
         'settings': {

@@ -1,4 +1,4 @@
-"""Random search over the weights of the tasks, on validation speakers, as Zhang et al. 2019 chose theirs.
+"""Random search over the task weights on validation speakers, as in Zhang et al. 2019.
 
 python -m ser_jax.grid --config=configs/grids/task_weights.py
 """
@@ -10,7 +10,7 @@ _DRAWS = 8
 
 
 def get_grid() -> dict:
-    """Equal weights, and log-uniform draws from 0.1 to 1; no test speaker is read."""
+    """Equal weights, and log-uniform draws from 0.1 to 1; test speakers are not read."""
     rng = np.random.default_rng(0)
     variants = {'equal': {}}
     for number in range(1, _DRAWS + 1):

@@ -18,7 +18,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from ser_jax.config_check import check_config
+from ser_jax.config import check_config
 from ser_jax.runtime.errors import UserError
 
 _KEYS = ('config', 'variants', 'settings', 'seeds', 'baseline', 'family')

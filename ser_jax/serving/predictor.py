@@ -11,7 +11,7 @@ from flax.errors import FlaxError
 
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.audio.reading import MIN_SECONDS, to_mono
-from ser_jax.config_check import check_front_end
+from ser_jax.config import check_front_end
 from ser_jax.data import batches
 from ser_jax.data.tasks import Task
 from ser_jax.models.build import stored_model

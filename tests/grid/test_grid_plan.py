@@ -118,7 +118,7 @@ CHANGE = lambda field, value: {'variants': {'v': {'changes': {field: value}}}}
         (CHANGE('steps', 2.5), '2.5'),
         (CHANGE('final', 'maybe'), 'maybe'),
         (CHANGE('patience', 0), "variant 'v': config.patience is 0"),
-        (CHANGE('corpus', 'emodb'), 'behind the colon'),
+        (CHANGE('corpus', 'emodb'), 'after the colon'),
     ],
     ids=lambda value: '' if isinstance(value, dict) else value[-30:],
 )
