@@ -187,9 +187,9 @@ def test_three_speakers_are_needed():
     [
         ('leave_one_out()', 'unknown protocol.*leave_one_speaker_out, leave_one_session_out'),
         ('speaker_folds()', "missing a required argument: 'k'"),
-        ('speaker_folds(1)', 'k is 2 to 10'),
-        ('speaker_folds(11)', 'k is 2 to 10'),
-        ('speaker_folds("4")', 'k is 2 to 10'),
+        ('speaker_folds(1)', 'k must be 2 to 10'),
+        ('speaker_folds(11)', 'k must be 2 to 10'),
+        ('speaker_folds("4")', 'k must be 2 to 10'),
         ('leave_one_speaker_out(3)', 'too many positional'),
         ('fixed_lists(3)', 'cannot read 3'),
         ('session_split("1", "2", "3")', "'1' is no session of the corpus.*none"),
