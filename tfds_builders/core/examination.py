@@ -178,4 +178,4 @@ def _audio_notes(audio: Sequence[Measurement], sample_rate: int | None) -> list[
 
 def _leftovers(folder: pathlib.Path) -> list[str]:
     count = sum(1 for _ in folder.rglob('._*'))
-    return [f'{count} files named ._… (left by macOS) are passed over'] if count else []
+    return [f'{count} files named ._… (left by macOS) are skipped'] if count else []
