@@ -129,7 +129,7 @@ def labelled_share(
 def occurring(
     parts: list[tuple[Corpus, np.ndarray]], field: str, names: tuple[str, ...]
 ) -> np.ndarray:
-    """Which classes occur in some utterances; test speakers, for one, do not occur in training.
+    """Which classes occur in some utterances (the classes of `speaker` include those that are only tested).
 
     Args:
         parts: (corpus, rows) pairs.

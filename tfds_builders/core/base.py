@@ -107,7 +107,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         """Lists the utterances below `folder` (None for a synthesised corpus).
 
         Raises:
-            UserError: no utterance of the corpus is there, or its labels cannot be used.
+            UserError: no utterance of the corpus found, or unusable labels.
         """
         raise NotImplementedError
 

@@ -58,7 +58,12 @@ class Builder(CorpusBuilder):
             notes.append(f'no {_TABLE}: genders are unknown')
         utterances = [_utterance(match, files[name], genders) for name, match in names.items()]
         label_files = (_TABLE,) if genders else ()
-        return Listing(utterances, (), tuple(notes), label_files, cls.PUBLISHED)
+        return Listing(
+            utterances,
+            notes=tuple(notes),
+            label_files=label_files,
+            n_published=cls.PUBLISHED,
+        )
 
 
 def _read_genders(path: pathlib.Path) -> dict[str, str]:

@@ -69,7 +69,7 @@ def read_csv(path: pathlib.Path, needed: tuple[str, ...]) -> list[Row]:
         The rows that are not empty, with lower-case columns and stripped cells.
 
     Raises:
-        UserError: not UTF-8, not csv, a missing, repeated or excessive number of columns, or no rows.
+        UserError: not UTF-8, not csv, a missing or repeated column, too many columns, or no rows.
     """
     text = read_text(path)
     if '\0' in text:
@@ -113,8 +113,8 @@ def _read_audformat(paths: list[pathlib.Path]) -> list[Row]:
                 raise UserError(
                     f'{row.where}: segments of files are not read; cut them into separate files'
                 )
-            there = joined.setdefault(row.cells['file'], row).cells
-            there |= {name: text for name, text in row.cells.items() if not there.get(name)}
+            cells = joined.setdefault(row.cells['file'], row).cells
+            cells |= {name: text for name, text in row.cells.items() if not cells.get(name)}
     if not joined:
         raise UserError(f'none of {", ".join(path.name for path in paths)} has the column file')
     unused = ('start', 'end', 'duration')

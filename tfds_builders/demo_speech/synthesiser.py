@@ -115,7 +115,7 @@ def _pitch(
     wander = _smooth(rng.normal(0, 1, total), 61)
     track += 0.5 * wander / (wander.std() + 1e-9)
     voiced = track[begin:end]
-    # Mean pitch is a cue of its own: the contour moves around it.
+    # The contour moves around the mean pitch, which is a separate cue.
     return track - voiced.mean() + 12 * np.log2(speaker.pitch) + prosody.pitch
 
 

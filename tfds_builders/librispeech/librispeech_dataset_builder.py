@@ -58,7 +58,9 @@ class Builder(CorpusBuilder):
         utterances = [_utterance(name, path, genders) for name, path in files.items()]
         expected = sum(_PARTS[part] for part in parts)
         label_files = (_SPEAKERS,) if genders else ()
-        return Listing(utterances, (), tuple(notes), label_files, expected)
+        return Listing(
+            utterances, notes=tuple(notes), label_files=label_files, n_published=expected
+        )
 
 
 def _read_genders(path: pathlib.Path) -> dict[str, str]:

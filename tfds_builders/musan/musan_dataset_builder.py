@@ -42,4 +42,5 @@ class Builder(CorpusBuilder):
                 f'no MUSAN recording in {folder}: expected {top}/noise/free-sound/noise-free-sound-0000.wav and so on'
             )
         expected = sum(_PARTS[part] for part in parts)
-        return Listing(utterances, (), (f'parts: {", ".join(parts)}',), (), expected)
+        notes = (f'parts: {", ".join(parts)}',)
+        return Listing(utterances, notes=notes, n_published=expected)
