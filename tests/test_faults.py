@@ -324,7 +324,7 @@ def test_damaged_records_are_noticed(beeps, tmp_path, damage):
     assert 'Traceback' not in result.stderr
     result = run(*doctor)
     assert result.returncode == 1
-    assert f'{shard.name} is not what was written' in result.stdout
+    assert f'{shard.name} does not match its checksum' in result.stdout
 
 
 def test_skipped_steps_are_counted(beeps, tmp_path, monkeypatch):

@@ -123,7 +123,7 @@ def test_an_emobox_manifest(tmp_path, downloads):
         ),
         (
             {'metadata_csv': 'file,emotion,speaker\n"..\n/a.wav",happy,x\n'},
-            ('line 3', 'line breaks'),
+            ('line 3', 'control characters'),
         ),
         ({'metadata_csv': 'file,emotion,speaker\n=cmd|calc!A0,"=1+1",x\n'}, ("'=1+1'",)),
     ],

@@ -1,7 +1,11 @@
-"""Small made-up corpora of the owners' layouts, and the checks that the tests of the builders share."""
+"""Small synthetic corpora in the owners' layouts, and checks shared by the tests of the builders."""
 
 import contextlib
 import io
+import os
+import pathlib
+import sys
+import time
 
 import numpy as np
 import soundfile
@@ -13,6 +17,14 @@ EMODB = ('03a01Fa', '03a01Nc', '03a01Wa', '08a01Na', '08a02Tb', '09a01Fa', '11a0
 
 def beep(seconds=0.4, hertz=300.0):
     return 0.3 * np.sin(2 * np.pi * hertz * np.arange(int(16000 * seconds)) / 16000)
+
+
+def write_files(folder, *names):
+    """Beeps of different pitch."""
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, beep(hertz=200 + 20 * number), 16000)
+    return folder
 
 
 def write_emodb(folder, names=EMODB):
@@ -28,14 +40,11 @@ def write_emodb(folder, names=EMODB):
 def write_csv(folder, text, files=()):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'metadata.csv').write_text(text, encoding='utf-8')
-    for number, name in enumerate(files):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / name, beep(hertz=200 + 10 * number), 16000)
-    return folder
+    return write_files(folder, *files)
 
 
 def spoil(folder):
-    """Four files that cannot be used, one way each, and two with the same audio."""
+    """Makes four files unusable, each for another reason, and gives two the same audio."""
     (folder / 'wav/03a01Nc.wav').write_bytes(b'')
     soundfile.write(folder / 'wav/03a01Wa.wav', np.zeros(8000), 16000)
     soundfile.write(folder / 'wav/08a01Na.wav', beep(0.05), 16000)
@@ -55,13 +64,13 @@ def call(tmp_path, module, name, *flags):
 
 
 def leftovers(tmp_path):
-    """Everything below the data_dir but lock files."""
+    """All files below the data_dir but lock files."""
     root = tmp_path / 'records'
     return [p for p in root.rglob('*') if p.is_file() and p.suffix != '.lock']
 
 
 def failed(result, *words, tmp_path=None):
-    """Asserts one clear line, non-zero exit, no traceback, nothing half-written."""
+    """Asserts a one-line error with some words, and no files written."""
     status, _, err = result
     assert status == 1
     assert err.startswith('error: ')
@@ -96,3 +105,16 @@ def check_rows(corpus):
             squares = (array.astype(np.float64) ** 2).sum(0)
             np.testing.assert_allclose(corpus.index['log_mel_squares'][row], squares, rtol=1e-9)
             assert corpus.index['frames'][row] == len(array)
+
+
+def slow_load(utterance, rate):
+    """A `LOAD` that touches the file $STARTED and blocks at the last utterance."""
+    pathlib.Path(os.environ['STARTED']).touch()
+    if utterance.id.endswith('16b10Wb'):
+        time.sleep(60)
+    return (beep() * 32767).astype(np.int16)
+
+
+def loaded_modules(_):
+    """Names of the modules of this process."""
+    return list(sys.modules)

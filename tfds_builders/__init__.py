@@ -1,1 +1,1 @@
-"""Builders that turn corpora, as their owners distribute them, into the records that ser_jax reads."""
+"""Builders: corpora as distributed by their owners -> the records that ser_jax reads."""

@@ -34,10 +34,10 @@ def parse_map(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def csv_options(flags: argparse.Namespace) -> dict:
-    """`--map` and `--own_labels` as the builder of csv corpora takes them; checks `--workers` and `--num_shards` too.
+    """Options of csv corpora from `--map` and `--own_labels`; checks `--workers` and `--num_shards`, too.
 
     Raises:
-        UserError: given for another corpus, or malformed.
+        UserError: a malformed value, or options of csv corpora for another corpus.
     """
     for name in ('workers', 'num_shards'):
         value = getattr(flags, name, None)
@@ -58,48 +58,49 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog='python -m tfds_builders.build',
         description='Prepares a corpus for ser_jax.',
-        epilog=f'Corpora: {", ".join(corpus_names())}. tfds_builders/<name>/README.md says where to get one, '
-        'under which licence, and what its folder looks like.',
+        epilog=f'Corpora: {", ".join(corpus_names())}. Source, licence and folder layout of each: '
+        'tfds_builders/<name>/README.md.',
     )
     result.add_argument(
-        'name', help='of the corpus, e.g. emodb; csv_corpus/<name> for recordings of your own'
+        'name', help='corpus, e.g. emodb; csv_corpus/<name> for your own recordings'
     )
     result.add_argument(
         '--manual_dir',
-        help='folder with the corpus as its owner delivers it; default $SER_JAX_MANUAL_DIR/<corpus>, '
-        'else it is downloaded, where its owner lets everybody',
+        help='folder with the corpus as distributed by its owner; default $SER_JAX_MANUAL_DIR/<corpus>, '
+        'else it is downloaded where it is public',
     )
     result.add_argument(
-        '--data_dir', help=f'where prepared corpora lie; default {DEFAULT_DATA_DIR}'
+        '--data_dir', help=f'root of the prepared corpora; default {DEFAULT_DATA_DIR}'
     )
     result.add_argument(
         '--representation',
         choices=(*REPRESENTATIONS, 'both'),
         default='log_mel',
-        help='waveform: for end_to_end, and to mix in noise at test time; default log_mel',
+        help='waveform: for end_to_end, and for noise mixed in at test time; default log_mel',
     )
     result.add_argument('--strict', action='store_true', help='stop at the first unusable file')
     result.add_argument(
         '--num_shards',
         type=int,
-        help='files of records; default: one a thousand utterances or 256 MB of audio',
+        help='number of shards; default: one a thousand utterances or 256 MB of audio',
     )
     result.add_argument(
-        '--beam_runner', help='of Apache Beam, e.g. DirectRunner, DataflowRunner (extra [beam])'
+        '--beam_runner',
+        help='runner of Apache Beam, e.g. DirectRunner, DataflowRunner (extra [beam])',
     )
     result.add_argument(
         '--beam_options', action='append', default=[], metavar='OPTION',
-        help='for the runner, e.g. --beam_options=--project=mine (repeatable)',
+        help='option of the runner, e.g. --beam_options=--project=mine (repeatable)',
     )  # fmt: skip
     result.add_argument('--workers', type=int, help='processes; default: one a core')
     result.add_argument(
         '--map', action='append', default=[], metavar='LABEL=EMOTION',
-        help='csv_corpus: read LABEL as EMOTION (repeatable; nothing after = drops the label)',
+        help='csv_corpus: read LABEL as EMOTION (repeatable; an empty EMOTION drops the label)',
     )  # fmt: skip
     result.add_argument(
         '--own_labels',
         action='store_true',
-        help='csv_corpus: keep its own label names (then no runs across corpora)',
+        help='csv_corpus: keep its label names (rules out runs across corpora)',
     )
     return result
 
@@ -108,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     flags = parser().parse_args(arguments)
-    # After --help: importing TFDS takes a while.
+    # After --help: importing TFDS is slow.
     from tfds_builders.core.prepare import prepare
 
     try:

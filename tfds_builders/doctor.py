@@ -1,13 +1,13 @@
-"""`python -m tfds_builders.doctor NAME`: says what of a corpus is there, without building anything.
+"""`python -m tfds_builders.doctor NAME`: checks a corpus folder against what was published, without building anything.
 
     python -m tfds_builders.doctor emodb --manual_dir=~/corpora/emodb
 
-Exit status 0: every published utterance (of a csv corpus: every row) is there and can be used. Recoded files and the
-owner's own faults are notes. Else 1.
+Exit status 0 where every published utterance (csv corpora: every row) is there and usable, else 1. Recoded files and
+faults of the published recordings are notes.
 
     python -m tfds_builders.doctor emodb --records
 
-looks at what was prepared of it instead: are the bytes still those that were written?
+compares the prepared records with their checksums instead.
 """
 
 from ser_jax.runtime import signals
@@ -30,13 +30,13 @@ from tfds_builders.core.catalogue import corpus_names
 if TYPE_CHECKING:
     from tfds_builders.core.examination import Examination
 
-# More names than this are counted, not listed, unless --all.
-_LISTED = 5
-_SPEAKERS = 12
+# Missing names and speakers to list without --all.
+_MAX_NAMES = 5
+_MAX_SPEAKERS = 12
 
 
 def _names(names: Sequence[str], everything: bool) -> str:
-    shown = names if everything else names[:_LISTED]
+    shown = names if everything else names[:_MAX_NAMES]
     return ', '.join(shown) + (', …' if len(shown) < len(names) else '')
 
 
@@ -48,21 +48,21 @@ def _by(counts: Mapping, everything: bool) -> str:
     """'10: 03 35, 08 41, …'."""
     named = {str(name).rpartition('/')[2] or 'unknown': count for name, count in counts.items()}
     text = ', '.join(f'{name} {count}' for name, count in named.items())
-    return f'{len(set(counts) - {""})}' + f': {text}' * (everything or len(named) <= _SPEAKERS)
+    return f'{len(set(counts) - {""})}' + f': {text}' * (everything or len(named) <= _MAX_SPEAKERS)
 
 
-def lines_of(found: 'Examination', everything: bool) -> list[str]:
-    """What the command prints.
+def report_lines(found: 'Examination', everything: bool) -> list[str]:
+    """The lines of the report.
 
     Args:
         found: the examination.
-        everything: whether to list every missing name and every speaker.
+        everything: whether to list all missing names and all speakers.
     """
     total = found.found + found.missing if found.published is None else found.published
-    what = 'rows' if found.published is None else 'published utterances'
+    unit = 'rows' if found.published is None else 'published utterances'
     emotions = [f'{name or "no label"} {_of(*pair)}' for name, pair in found.emotions.items()]
     lines = [
-        f'{found.corpus} in {found.folder}: found {found.found} of {total} {what}, '
+        f'{found.corpus} in {found.folder}: found {found.found} of {total} {unit}, '
         f'missing {found.missing}, unusable {len(found.unusable)}',
         f'by emotion: {", ".join(emotions)}',
     ]
@@ -86,19 +86,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog='python -m tfds_builders.doctor',
-        description='Says what of a corpus is there, without building anything.',
-        epilog=f'Exit status 0 where all that was published is there and can be used, else 1. Corpora: '
+        description='Checks whether a corpus is complete and usable, without building anything.',
+        epilog='Exit status 0 where every published utterance is there and usable, else 1. Corpora: '
         f'{", ".join(corpus_names())}.',
     )
     parser.add_argument(
-        'name', help='of the corpus, e.g. emodb; csv_corpus/<name> for recordings of your own'
+        'name', help='corpus, e.g. emodb; csv_corpus/<name> for your own recordings'
     )
     parser.add_argument(
         '--manual_dir',
-        help='folder with the corpus as its owner delivers it; default $SER_JAX_MANUAL_DIR/<corpus>',
+        help='folder with the corpus as distributed by its owner; default $SER_JAX_MANUAL_DIR/<corpus>',
     )
     parser.add_argument(
-        '--all', action='store_true', help='list every missing name, and every speaker'
+        '--all', action='store_true', help='list all missing names and all speakers'
     )
     parser.add_argument('--json', action='store_true', help='one JSON object instead of lines')
     parser.add_argument('--workers', type=int, help='processes; default: one a core')
@@ -109,11 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--records',
         action='store_true',
-        help='check what was prepared of it, byte by byte, instead',
+        help='check the prepared records, byte by byte, instead',
     )
-    parser.add_argument('--data_dir', help='with --records: where prepared corpora lie')
+    parser.add_argument('--data_dir', help='with --records: root of the prepared corpora')
     flags = parser.parse_args(arguments)
-    # After --help: importing TFDS takes a while.
+    # After --help: importing TFDS is slow.
     from tfds_builders.build import csv_options
     from tfds_builders.core.examination import examine
 
@@ -132,33 +132,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if flags.json:
         print(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
     else:
-        print('\n'.join(lines_of(found, flags.all)))
+        print('\n'.join(report_lines(found, flags.all)))
     return 0 if found.well else 1
 
 
 def _check_records(name: str, data_dir: str | None) -> int:
-    """Compares all that was prepared of a corpus with its checksums; returns the exit status."""
+    """Compares the prepared records of a corpus with their checksums; returns the exit status."""
     folders = [
         corpus_folder(name, data_dir=data_dir, representation=kind) for kind in REPRESENTATIONS
     ]
     prepared = [folder for folder in folders if folder.exists()]
     if not prepared:
-        raise UserError(f'nothing is prepared of {name}: no {folders[0]}')
+        raise UserError(f'{name} is not prepared: there is no {folders[0]}')
     problems = [_problem_of(folder) for folder in prepared]
     for folder, problem in zip(prepared, problems):
-        print(f'{folder}: {problem or "as it was written"}')
+        print(f'{folder}: {problem or "intact"}')
     if any(problems):
-        print(
-            'delete the folder, and the next run that needs it prepares it again', file=sys.stderr
-        )
+        print('delete the folder; the next run that needs it prepares it again', file=sys.stderr)
     return int(any(problems))
 
 
 def _problem_of(folder: Path) -> str:
     if not (folder / CHECKSUMS_FILE).exists():
-        return 'has no checksums.json: lost, or prepared before there were checksums'
+        return 'checksums.json is missing: deleted, or prepared by an older version'
     damaged = damaged_file(folder, whole=True)
-    return f'{damaged} is not what was written' if damaged else ''
+    return f'{damaged} does not match its checksum' if damaged else ''
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
-"""The log-mel front end of the records: 16 kHz int16 samples -> natural log of mel power.
+"""Log-mel front end of the records: 16 kHz int16 samples -> natural log of mel power.
 
-Computed with NumPy on top of librosa's filters, because builders run it in many small processes: the framing
-is three lines, and librosa's own `melspectrogram` would bring its imports into every worker.
+NumPy with librosa's filters: builders run it in many small processes, into which `librosa.feature` would bring its
+imports.
 """
 
 import dataclasses
@@ -9,13 +9,13 @@ import functools
 
 import numpy as np
 
-# Frames transformed at once: bounds the memory for hour-long recordings (4096 frames are 41 s, 8 MB).
+# Frames transformed at once, to limit the memory (4096 frames are 41 s, 8 MB).
 _BLOCK = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class FrontEnd:
-    """Parameters of the log-mel front end; stored with every prepared corpus and compared when it is opened.
+    """Parameters of the log-mel front end, stored with every prepared corpus and checked when it is opened.
 
     Attributes:
         sample_rate: samples per second of the input.
@@ -50,8 +50,8 @@ def mel_matrix(front_end: FrontEnd) -> np.ndarray:
     """Slaney mel filters from `librosa.filters.mel`.
 
     Returns:
-        float32 [1 + n_fft // 2, n_mels], to be multiplied from the right. The first call of a process takes
-        about a second (librosa's lazy imports), hence cached, and handed to workers ready-made.
+        float32 [1 + n_fft // 2, n_mels], a right factor. The first call of a process takes about a second (librosa's
+        lazy imports): cached, and passed to workers.
     """
     import librosa
 
@@ -83,14 +83,14 @@ def log_mel(
 
     Args:
         samples: int16 [S] at `front_end.sample_rate`; scaled by 1 / 32768. S may be 0.
-        front_end: the parameters.
-        mel: `mel_matrix(front_end)` where the caller has it already (workers of a pool).
+        front_end: parameters.
+        mel: `mel_matrix(front_end)`, if available (workers of a pool).
 
     Returns:
         float32 [T, n_mels], T = 1 + S // hop_length; frames are centred, the signal padded with zeros.
 
     Raises:
-        TypeError: samples are not one-dimensional int16 (float audio would be scaled wrongly in silence).
+        TypeError: samples are not int16 [S] (floats would silently be scaled twice).
     """
     samples = np.asarray(samples)
     if samples.dtype != np.int16 or samples.ndim != 1:
@@ -101,11 +101,11 @@ def log_mel(
 def log_mel_of_signal(
     signal: np.ndarray, front_end: FrontEnd = DEFAULT_FRONT_END, mel: np.ndarray | None = None
 ) -> np.ndarray:
-    """`log_mel` of a signal that is scaled already, and may exceed [-1, 1] (corrupted speech).
+    """`log_mel` of a scaled signal, which may exceed [-1, 1] (corrupted speech).
 
     Args:
         signal: float32 [S].
-        front_end: the parameters.
+        front_end: parameters.
         mel: see `log_mel`.
 
     Returns:

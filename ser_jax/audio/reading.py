@@ -1,4 +1,4 @@
-"""Audio files of any kind -> mono int16 samples at one rate."""
+"""Decodes audio files of any format to mono int16 samples at one rate."""
 
 import os
 import pathlib
@@ -8,16 +8,15 @@ import numpy as np
 
 from ser_jax.runtime.errors import UserError
 
-# Below these a recording holds no speech that could be labelled.
+# A shorter recording, or one with a lower peak, holds no speech that could be labelled.
 MIN_SECONDS = 0.1
-# -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech.
-SILENCE_PEAK = 16
-# Above this share of clipped samples a recording is worth a note.
+SILENCE_PEAK = 16  # -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech
+# Share of clipped samples from which a recording gets a note.
 CLIPPED_SHARE = 1e-3
 
 _BLOCK = 1 << 20  # frames decoded at once
 
-# Of the files that libsndfile reads; where two recordings have one name, the first is taken.
+# Formats of libsndfile; of several files with the same name, the first ending counts.
 AUDIO_ENDINGS = (
     '.wav',
     '.flac',
@@ -31,7 +30,7 @@ AUDIO_ENDINGS = (
     '.caf',
     '.w64',
 )
-# Sample rates that a recording may have, Hz; a damaged header may say anything.
+# Plausible sample rates, Hz; a damaged header may hold any number.
 _RATES = 1000, 768_000
 
 
@@ -39,8 +38,8 @@ class AudioError(UserError):
     """A file that cannot be used as audio.
 
     Attributes:
-        path: the file.
-        reason: why, in a few words ('empty file', 'truncated', ...).
+        path: path of the file.
+        reason: the reason in a few words ('empty file', 'truncated', ...).
     """
 
     def __init__(self, path: str | os.PathLike, reason: str):
@@ -49,36 +48,35 @@ class AudioError(UserError):
         self.reason = reason
 
     def __reduce__(self):
-        # Exceptions pickle by their message alone; this one crosses process borders.
+        # Exceptions pickle by their message only; this one is sent between processes.
         return AudioError, (str(self.path), self.reason)
 
 
 def _truncated(path: pathlib.Path) -> bool:
-    """Whether a RIFF header promises more bytes than the file has, as after an interrupted copy.
+    """Whether a RIFF header gives more bytes than the file has, as after an interrupted copy.
 
-    libsndfile reads such files without a word. Sizes of 0 and near 2^31 or 2^32 are written by programs that
-    stream and do not know the length.
+    libsndfile reads such files without an error. Programs that stream write sizes of 0 or near 2^31 or 2^32.
     """
     with path.open('rb') as file:
         head = file.read(12)
     if len(head) < 12 or head[:4] != b'RIFF' or head[8:12] != b'WAVE':
         return False
-    promised = int.from_bytes(head[4:8], 'little')
-    if promised == 0 or promised >= 0x7FFFF000:
+    size = int.from_bytes(head[4:8], 'little')
+    if size == 0 or size >= 0x7FFFF000:
         return False
-    # One byte of padding is often counted and left out.
-    return promised + 8 > path.stat().st_size + 1
+    # A byte of padding is often counted but not written.
+    return size + 8 > path.stat().st_size + 1
 
 
 def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     """Reads wav, flac, ogg or mp3 of any rate, width and number of channels.
 
     Channels are averaged, then resampled (soxr, 'HQ'), then rounded to 16 bits; 16-bit mono files at
-    `sample_rate` come back bit for bit.
+    `sample_rate` are returned bit for bit.
 
     Args:
-        path: the file.
-        sample_rate: samples per second wanted.
+        path: path of the file.
+        sample_rate: sample rate of the result, Hz.
 
     Returns:
         int16 [S].
@@ -95,18 +93,18 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
         if path.stat().st_size == 0:
             raise AudioError(path, 'empty file')
         if _truncated(path):
-            raise AudioError(path, 'truncated (its header promises more)')
+            raise AudioError(path, 'truncated (shorter than its header says)')
         with soundfile.SoundFile(_system_name(path)) as file:
             if not _RATES[0] <= file.samplerate <= _RATES[1]:
-                raise AudioError(path, f'its header says {file.samplerate} samples a second')
+                raise AudioError(path, f'implausible sample rate of {file.samplerate} Hz')
             pieces = [np.empty(0, np.int16), *_resampled(file, path, sample_rate)]
     except soundfile.LibsndfileError as error:
         reason = ' '.join(str(error.error_string).split()).rstrip('.')
         raise AudioError(path, f'cannot be decoded ({reason})') from error
     except OSError as error:
         raise AudioError(path, f'cannot be read ({error.strerror})') from error
-    except TypeError as error:  # soundfile's answer to files without a header
-        raise AudioError(path, 'cannot be decoded (no header says how)') from error
+    except TypeError as error:  # raised by soundfile for files without a header
+        raise AudioError(path, 'cannot be decoded (no header)') from error
     samples = np.concatenate(pieces)
     if not len(samples):
         raise AudioError(path, 'no samples')
@@ -114,14 +112,14 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
 
 
 def _system_name(path: str | os.PathLike) -> str | bytes:
-    """A path as libsndfile takes it: names of files need not be text, except on Windows."""
+    """A path for libsndfile: file names need not be valid text, except on Windows."""
     return str(path) if os.name == 'nt' else os.fsencode(path)
 
 
 def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarray]:
-    """The samples of an open file, int16, piece by piece: an hour of 48 kHz stereo would take 1.4 GB at once.
+    """Yields the int16 samples of an open file in blocks: an hour of 48 kHz stereo would take 1.4 GB.
 
-    The pieces are, bit for bit, those of the resampled whole.
+    Concatenated they equal the resampled whole bit for bit.
     """
     import soxr
 
@@ -140,19 +138,19 @@ def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarra
             return
 
 
-def to_mono(waveform: np.ndarray, sample_rate: int, wanted_rate: int = 16000) -> np.ndarray:
-    """Samples at hand as `read_audio` gives those of a file.
+def to_mono(waveform: np.ndarray, sample_rate: int, target_rate: int = 16000) -> np.ndarray:
+    """Converts samples in memory as `read_audio` does those of a file.
 
     Args:
         waveform: [S] or [S, channels], int16 or floats in [-1, 1].
-        sample_rate: Hz.
-        wanted_rate: Hz.
+        sample_rate: sample rate of the waveform, Hz.
+        target_rate: sample rate of the result, Hz.
 
     Returns:
         int16 [S'].
 
     Raises:
-        UserError: no samples, of another shape or kind, or not finite.
+        UserError: no samples, another shape or dtype, or not finite.
     """
     waveform = np.asarray(waveform)
     if waveform.ndim not in (1, 2) or not waveform.size:
@@ -168,10 +166,10 @@ def to_mono(waveform: np.ndarray, sample_rate: int, wanted_rate: int = 16000) ->
     mono = waveform.reshape(len(waveform), -1).astype(np.float32).mean(axis=1)
     if waveform.dtype == np.int16:
         mono /= 32768
-    if sample_rate != wanted_rate:
+    if sample_rate != target_rate:
         import soxr
 
-        mono = soxr.resample(mono, sample_rate, wanted_rate, quality='HQ')
+        mono = soxr.resample(mono, sample_rate, target_rate, quality='HQ')
     return _as_int16(mono)
 
 
@@ -180,19 +178,19 @@ def _as_int16(samples: np.ndarray) -> np.ndarray:
 
 
 def clipped_share(samples: np.ndarray) -> float:
-    """The share of int16 samples that are as large as 16 bits can be; what was clipped below full scale is not seen."""
+    """Share of int16 samples at the 16-bit limit; clipping below full scale is not detected."""
     return float(np.mean(np.abs(samples.astype(np.int32)) >= 32767))
 
 
 def file_rate(path: str | os.PathLike) -> int:
-    """Samples per second of a file that `read_audio` reads."""
+    """Sample rate of a file that `read_audio` reads, Hz."""
     import soundfile
 
     return soundfile.info(_system_name(path)).samplerate
 
 
 def file_seconds(path: str | os.PathLike) -> float:
-    """How long a file is by its header; 0 where nobody can tell."""
+    """Duration of a file by its header, seconds; 0 where it is unknown."""
     import soundfile
 
     try:
@@ -201,8 +199,8 @@ def file_seconds(path: str | os.PathLike) -> float:
         return 0.0
 
 
-def unusable(samples: np.ndarray, sample_rate: int = 16000) -> str | None:
-    """Why int16 samples [S] cannot be an utterance: 'too short (0.02 s)', 'silent'; None where they can."""
+def unusable_reason(samples: np.ndarray, sample_rate: int = 16000) -> str | None:
+    """Why int16 samples [S] cannot be an utterance: 'too short (0.02 s)', 'silent'; None where they are usable."""
     if len(samples) < MIN_SECONDS * sample_rate:
         return f'too short ({len(samples) / sample_rate:.2f} s)'
     if int(np.abs(samples.astype(np.int32)).max()) < SILENCE_PEAK:

@@ -1,9 +1,4 @@
-"""Prepared corpora: what a record holds, where it lies, and how it is opened.
-
-A prepared corpus is one folder, `<data_dir>/<name>/<representation>/<version>/`: ArrayRecord shards and TFDS'
-own metadata, `index.npz` (every record field but the arrays, row r = record r), `metadata.json` and `checksums.json`
-of all of them. The folder appears by one rename after everything in it is written, so a half-built corpus has no folder.
-"""
+"""Opens prepared corpora: index, metadata, and random access to the arrays. Never builds one."""
 
 import dataclasses
 import json
@@ -33,8 +28,8 @@ class RecordSource:
 
     Attributes:
         records: TFDS' data source of the split, whole records.
-        representation: the field handed out, 'log_mel' or 'waveform'.
-        folder: of the corpus, for messages.
+        representation: field to return, 'log_mel' or 'waveform'.
+        folder: folder of the corpus, for messages.
     """
 
     records: object
@@ -45,14 +40,14 @@ class RecordSource:
         return len(self.records)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The array of one row: float32 [T, n_mels] log-mel, or int16 [S]. Read-only.
+        """The array of one row, read-only: float32 [T, n_mels] log-mel, or int16 [S].
 
         Raises:
             UserError: the record is damaged.
         """
         try:
             return self.records[int(row)][self.representation]
-        except RuntimeError as error:  # ArrayRecord has a checksum of every chunk
+        except RuntimeError as error:  # a chunk does not match ArrayRecord's checksum
             reason = str(error).partition('\n')[0]
             raise UserError(
                 f'record {row} of {self.folder} cannot be read ({reason}): delete the folder, and the same command '
@@ -66,7 +61,7 @@ class Corpus:
 
     Attributes:
         name: such as 'emodb' or 'csv_corpus/mine'.
-        index: every record field but the arrays, [N] each (`id`, `speaker`, `session`, `script`, `language`,
+        index: all record fields but the arrays, [N] each (`id`, `speaker`, `session`, `script`, `language`,
             `audio_sha256` str; `emotion`, `gender` int32 codes, -1 = none; `arousal`, `valence`, `dominance`
             float32, NaN = none; `duration` seconds, `frames` int32), and `log_mel_sum`, `log_mel_squares`
             float64 [N, n_mels], sums over the frames. Row r describes `source()[r]`.
@@ -74,8 +69,8 @@ class Corpus:
             `folds`, `synthetic`, `front_end`, `corpus_hash`, `builder_hash`, `published`, `missing`, `skipped`,
             `notes`, ...
         representation: 'log_mel' or 'waveform'.
-        path: the folder.
-        kept: arrays by row that somebody has read and keeps in memory, for all who read the same.
+        path: folder of the corpus.
+        kept: arrays by row that are held in memory, shared by all readers.
     """
 
     name: str
@@ -92,7 +87,7 @@ class Corpus:
         """Opens the records: `len()`, `[row]` -> the array of that row (about 0.15 ms each).
 
         Raises:
-            UserError: the list of fields is not what TFDS writes.
+            UserError: unexpected list of fields.
         """
         import tensorflow_datasets as tfds
 
@@ -114,21 +109,21 @@ def open_corpus(
     Args:
         name: 'demo_speech', 'emodb', 'ravdess', ..., 'csv_corpus/<name>' or 'folder/<name>'.
         data_dir: root of the prepared corpora; None = `~/.cache/ser_jax/records`.
-        manual_dir: folder that it was prepared from; None = `$SER_JAX_MANUAL_DIR/<corpus>`. Warns of labels that were
-            edited there since.
+        manual_dir: folder that the corpus was prepared from; None = `$SER_JAX_MANUAL_DIR/<corpus>`. A warning is given
+            if its labels were edited since.
         representation: 'log_mel' or 'waveform'.
-        front_end: what the corpus must have been prepared with.
+        front_end: expected log-mel parameters.
 
     Returns:
         The corpus.
 
     Raises:
-        UserError: it is not prepared (says how), was prepared with another front end (names both), or is damaged.
+        UserError: the corpus is not prepared, was prepared with another front end, or is damaged.
     """
     folder = corpus_folder(name, data_dir=data_dir, representation=representation)
     if not is_prepared(folder):
         raise UserError(
-            f'{name} is not prepared in {folder}: python -m tfds_builders.build {name} --representation={representation}'
+            f'{name} is not prepared in {folder}: run python -m tfds_builders.build {name} --representation={representation}'
         )
     corpus = _load(name, folder, representation)
     _check_front_end(corpus, front_end)
@@ -140,7 +135,7 @@ def _load(name: str, folder: pathlib.Path, representation: str) -> Corpus:
     """Reads index and metadata of a prepared folder."""
     try:
         if damaged := damaged_file(folder, whole=False):
-            raise ValueError(f'{damaged} is not what was written')
+            raise ValueError(f'{damaged} does not match its checksum')
         metadata = json.loads((folder / METADATA_FILE).read_text(encoding='utf-8'))
         with np.load(folder / INDEX_FILE, allow_pickle=False) as stored:
             index = {field: stored[field] for field in stored.files}
@@ -160,13 +155,13 @@ def _check_front_end(corpus: Corpus, front_end: FrontEnd):
     have = ', '.join(f'{field}={stored.get(field)}' for field in fields)
     want = ', '.join(f'{field}={wanted[field]}' for field in fields)
     raise UserError(
-        f'{corpus.name} in {corpus.path} was prepared with {have}, but {want} is asked for: '
-        'ask for the former, or name another data_dir to have it prepared there'
+        f'{corpus.name} in {corpus.path} was prepared with {have}, but {want} is requested: '
+        'request the former, or set another data_dir to prepare it there'
     )
 
 
 def _warn_if_stale(corpus: Corpus, manual_dir: str | os.PathLike | None):
-    """Warns where the list of labels (a csv corpus' metadata.csv) was edited after the corpus was prepared."""
+    """Warns where a file of labels (metadata.csv of a csv corpus) was edited after the corpus was prepared."""
     folder = local_path(manual_dir) if manual_dir else default_manual_dir(corpus.name)
     for file, digest in corpus.metadata.get('label_files', {}).items():
         if (
@@ -177,48 +172,47 @@ def _warn_if_stale(corpus: Corpus, manual_dir: str | os.PathLike | None):
             and file_sha256(folder / file) != digest
         ):
             warnings.warn(
-                f'{folder / file} has changed since {corpus.name} was prepared: '
-                f'python -m tfds_builders.build {corpus.name} --representation={corpus.representation} prepares it again',
+                f'{folder / file} has changed since {corpus.name} was prepared: to prepare it again, run '
+                f'python -m tfds_builders.build {corpus.name} --representation={corpus.representation}',
                 stacklevel=3,
             )
 
 
-# The kinds of fields that records have, and what TFDS says of each.
-_KINDS = {
+# TFDS classes of the fields of records, and the key of each in TFDS' JSON.
+_FEATURE_CLASSES = {
     'features_dict.FeaturesDict': 'featuresDict',
     'class_label_feature.ClassLabel': 'classLabel',
     'tensor_feature.Tensor': 'tensor',
     'text_feature.Text': 'text',
 }
+_FEATURE_FIELDS = {'dtype', 'encoding', 'shape', 'numClasses'}
 
 
 def check_features(path: pathlib.Path) -> None:
-    """Refuses a `features.json` of prepared records that names other kinds of fields than ours: TFDS imports what it names.
+    """Refuses a `features.json` with other classes than records have: TFDS imports any module named there.
 
     Raises:
-        UserError: it does, or cannot be read.
+        UserError: it names other classes, or cannot be read.
     """
     try:
         if _is_known(json.loads(path.read_text(encoding='utf-8'))):
             return
     except (OSError, ValueError, RecursionError):
         pass
-    raise UserError(f'{path} is not what was written: delete the folder and prepare it anew')
+    raise UserError(
+        f'{path} is damaged or not from ser_jax: delete the folder and prepare the corpus again'
+    )
 
 
 def _is_known(feature: object) -> bool:
-    """Whether a feature in TFDS' JSON is of the kinds that records have: TFDS imports any module that it names."""
+    """Whether a feature in TFDS' JSON, with all features inside it, is of `_FEATURE_CLASSES`."""
     if not isinstance(feature, dict):
         return False
-    own = str(feature.get('pythonClassName')).removeprefix('tensorflow_datasets.core.features.')
-    if feature.keys() != {'pythonClassName', _KINDS.get(own)}:
+    name = str(feature.get('pythonClassName')).removeprefix('tensorflow_datasets.core.features.')
+    key = _FEATURE_CLASSES.get(name)
+    if feature.keys() != {'pythonClassName', key}:
         return False
-    told = feature[_KINDS[own]]
-    if own != 'features_dict.FeaturesDict':
-        return isinstance(told, dict) and told.keys() <= {
-            'dtype',
-            'encoding',
-            'shape',
-            'numClasses',
-        }
-    return told.keys() == {'features'} and all(map(_is_known, told['features'].values()))
+    content = feature[key]
+    if name != 'features_dict.FeaturesDict':
+        return isinstance(content, dict) and content.keys() <= _FEATURE_FIELDS
+    return content.keys() == {'features'} and all(map(_is_known, content['features'].values()))

@@ -1,4 +1,4 @@
-"""Folds of index rows, made by a protocol, with validation speakers where it names none."""
+"""Folds of index rows from a protocol, with validation speakers where it defines none."""
 
 import bisect
 import dataclasses
@@ -16,16 +16,15 @@ _NONE = np.empty(0, np.int64)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fold:
-    """One split of a corpus.
+    """Training, validation and test rows of one fold of a corpus.
 
     Attributes:
-        name: `fold_01`, `fold_02`, …; fit for a folder's name.
-        train: rows of the index to train on, int64, ascending.
-        validation: rows on which every choice is made; empty with `make_folds(…,
-            validation=False)`.
-        test: rows to report on.
-        test_speakers: the known speakers of `test`, sorted.
-        excluded: usable rows that belong to no side because their speaker is unknown.
+        name: `fold_01`, `fold_02`, …; also the name of its folder.
+        train: index rows for training, int64, ascending.
+        validation: index rows for all choices; empty with `make_folds(…, validation=False)`.
+        test: index rows for the reported results.
+        test_speakers: known speakers of `test`, sorted.
+        excluded: usable rows that belong to no split because their speaker is unknown.
     """
 
     name: str
@@ -39,17 +38,15 @@ class Fold:
 def validation_speakers(
     genders: Mapping[str, int], test_speakers: Sequence[str]
 ) -> tuple[str, ...]:
-    """The validation speakers of a fold: the next speaker of each gender.
+    """Chooses the validation speakers of a fold: the next speaker of each gender.
 
-    "Next" is cyclic in sorted order, after the last test speaker, and never a test speaker. Where
-    only one gender, or none, is known, the next speakers of whatever gender make up two. At most
-    half of the speakers that are not test speakers are taken, so that training keeps at least as
-    many.
+    "Next" means the order of names, cyclic, after the last test speaker. Where only one gender, or none, is known, the
+    next speakers of any gender make up two. At most half of the speakers that are not tested are taken: training keeps
+    at least as many.
 
     Args:
-        genders: speaker -> 0 female, 1 male, -1 unknown: the speakers to choose from (test speakers
-            are passed over).
-        test_speakers: the test speakers of the fold.
+        genders: speaker -> 0 female, 1 male, -1 unknown; test speakers are skipped.
+        test_speakers: test speakers of the fold.
 
     Returns:
         One or two speakers, in cyclic order; none where fewer than two speakers are left.
@@ -75,29 +72,25 @@ def make_folds(
     seed: int = 0,
     validation: bool = True,
 ) -> list[Fold]:
-    """Splits a corpus by a protocol.
+    """Divides a corpus into folds by a protocol.
 
     Args:
-        index: the index of the corpus: str fields `id`, `speaker`, `session`, int field `gender`,
-            one entry a row.
+        index: index of the corpus: str fields `id`, `speaker`, `session`, int field `gender`, one entry a row.
         protocol: call string, e.g. `'speaker_folds(4)'`.
-        rows: the usable rows: those that have a label of the task.
+        rows: usable rows: those with a label of the task.
         folds: published folds as lists of test speakers (`Corpus.metadata['folds']`), or None.
-        seed: of the split (`speaker_folds`); 0 deals the speakers in sorted order. Not the seed of
-            training.
-        validation: False adds the validation utterances to training and leaves `Fold.validation`
-            empty, to train a frozen configuration on every speaker that is not tested.
+        seed: seed of the speaker order of `speaker_folds`, not of training; 0 = sorted.
+        validation: False adds the validation rows to training, for a frozen configuration.
 
     Returns:
         The folds, `fold_01` first.
 
     Raises:
-        UserError: unknown protocol or wrong arguments, fewer than three known speakers, an empty
-            side.
+        UserError: unknown protocol or wrong arguments, fewer than three known speakers, an empty split.
     """
     name, arguments = parse_call(protocol, 'protocol')
     if name not in PROTOCOLS:
-        raise UserError(f'unknown protocol {name!r}; there are {", ".join(PROTOCOLS)}')
+        raise UserError(f'unknown protocol {name!r}: one of {", ".join(PROTOCOLS)}')
     try:
         inspect.signature(PROTOCOLS[name]).bind(None, *arguments)
     except TypeError as error:
@@ -106,14 +99,14 @@ def make_folds(
     if len(utterances.genders) < 3 and name not in ('fixed_lists', 'whole_corpus'):
         raise UserError(
             f'{protocol} needs 3 known speakers (test, validation, training), the corpus has '
-            f'{len(utterances.genders)}; fixed_lists("lists.json") takes any split'
+            f'{len(utterances.genders)}; fixed_lists("lists.json") accepts any split'
         )
     excluded = _NONE if name == 'fixed_lists' else np.setdiff1d(utterances.usable, utterances.rows)
-    splits = PROTOCOLS[name](utterances, *arguments)
-    digits = max(2, len(str(len(splits))))
+    divisions = PROTOCOLS[name](utterances, *arguments)
+    digits = max(2, len(str(len(divisions))))
     return [
-        _fold(utterances, f'fold_{number:0{digits}d}', split, validation, excluded)
-        for number, split in enumerate(splits, 1)
+        _fold(utterances, f'fold_{number:0{digits}d}', splits, validation, excluded)
+        for number, splits in enumerate(divisions, 1)
     ]
 
 
@@ -128,34 +121,32 @@ def _utterances(index, usable, published, seed):
     return Utterances(index, usable, rows, speaker, genders, published, seed)
 
 
-def _fold(utterances, name, split, validation, excluded):
-    train, held_out, test = split
+def _fold(utterances, name, splits, validation, excluded):
+    train, held_out, test = splits
     test_speakers = utterances.speakers_of(test)
     if held_out is None:
-        free = utterances.speakers_of(train)
-        chosen = validation_speakers(
-            {name: utterances.genders[name] for name in free}, test_speakers
-        )
+        genders = {who: utterances.genders[who] for who in utterances.speakers_of(train)}
+        chosen = validation_speakers(genders, test_speakers)
         held_out = train[np.isin(utterances.speaker[train], chosen)]
         train = np.setdiff1d(train, held_out)
     if not validation:
         train, held_out = np.union1d(train, held_out), _NONE
-    for side, rows in (('training', train), ('validation', held_out), ('test', test)):
-        if not rows.size and (side != 'validation' or validation):
+    for split, rows in (('training', train), ('validation', held_out), ('test', test)):
+        if not rows.size and (split != 'validation' or validation):
             raise UserError(
-                f'{name}: no {side} utterance (test: {", ".join(test_speakers) or "nobody"})'
+                f'{name}: no {split} utterance (test speakers: {", ".join(test_speakers) or "none"})'
             )
     return Fold(name, train, held_out, test, test_speakers, excluded)
 
 
 def select_folds(folds: Sequence[Fold], numbers: Sequence[int]) -> list[Fold]:
-    """The folds of some numbers, counted from 1; all of them for no numbers.
+    """The folds with some numbers, counted from 1; all of them for an empty list.
 
     Raises:
-        UserError: a fold that does not exist.
+        UserError: a number without a fold.
     """
     if not folds:
-        return []  # the protocol has none, whatever an option may choose
+        return []  # a protocol without folds ignores the option
     for number in numbers:
         if not isinstance(number, int) or not 1 <= number <= len(folds):
             raise UserError(f'config.folds: there is no fold {number!r}, only 1 to {len(folds)}')

@@ -1,4 +1,4 @@
-"""The labels of records as numbers: classes, levels of ratings, and which utterances keep theirs."""
+"""Labels of records as numbers: class numbers, levels of ratings, class weights, and reduced label sets."""
 
 import zlib
 
@@ -10,15 +10,15 @@ from ser_jax.runtime.errors import UserError
 
 
 def labels_of(corpus: Corpus, rows: np.ndarray, field: str, names: tuple[str, ...]) -> np.ndarray:
-    """The labels of some utterances as class numbers.
+    """Labels of some utterances as class numbers.
 
     Args:
         corpus: the corpus.
         rows: [N] rows of its index.
-        field: of the records: 'emotion', 'gender', a text field, or a dimension ('arousal', 'valence', 'dominance'),
-            whose three classes are those of `level_of`; or 'arousal_of_emotion', 'valence_of_emotion': see `EMOTIONS_OF`.
-        names: the classes. An emotion that is none of them may count as another by the corpus' own usage (`merged`
-            in its metadata: excited as happy in IEMOCAP).
+        field: field of the records: 'emotion', 'gender', a text field, or a dimension ('arousal', 'valence',
+            'dominance'), whose classes are those of `level_of`; or a key of `EMOTIONS_OF`.
+        names: class names. Emotions that are not among them are merged as the corpus defines (`merged` in its
+            metadata: excited into happy in IEMOCAP).
 
     Returns:
         int [N]: positions in `names`, −1 where the label is missing or another class.
@@ -32,7 +32,7 @@ def labels_of(corpus: Corpus, rows: np.ndarray, field: str, names: tuple[str, ..
         return level_of(values)
     stored = {'emotion': corpus.metadata['vocabulary'], 'gender': GENDERS}.get(field)
     if stored is not None:
-        # The field holds class numbers of its own; a last −1 maps missing to missing.
+        # Stored class numbers -> positions in `names`; the last −1 maps missing to missing.
         merged = corpus.metadata.get('merged', {}) if field == 'emotion' else {}
         stored = [name if name in names else merged.get(name, name) for name in stored]
         numbers = [names.index(name) if name in names else -1 for name in stored]
@@ -42,7 +42,7 @@ def labels_of(corpus: Corpus, rows: np.ndarray, field: str, names: tuple[str, ..
 
 
 def level_of(ratings: np.ndarray) -> np.ndarray:
-    """The class of ratings from 1 to 5: 0 low [1, 2], 1 middle (2, 4), 2 high [4, 5] (Zhang et al. 2019); −1 for NaN."""
+    """Classes of ratings from 1 to 5: 0 low [1, 2], 1 middle (2, 4), 2 high [4, 5] (Zhang et al. 2019); −1 for NaN."""
     levels = np.where(ratings <= 2, 0, np.where(ratings < 4, 1, 2))
     return np.where(np.isnan(ratings), -1, levels)
 
@@ -52,22 +52,22 @@ def rating_scale(parts: list[tuple[Corpus, np.ndarray]], field: str) -> np.ndarr
 
     Args:
         parts: (corpus, rows) pairs, training speakers only.
-        field: the dimension.
+        field: dimension.
     """
     ratings = np.concatenate([corpus.index[field][rows] for corpus, rows in parts])
     ratings = ratings[~np.isnan(ratings)].astype(np.float64)
     if not ratings.size:
-        return np.array([3.0, 1.0], np.float32)  # nobody rated: the middle of 1 … 5
+        return np.array([3.0, 1.0], np.float32)  # no ratings: the middle of 1 … 5
     return np.array([ratings.mean(), max(ratings.std(), 1e-3)], np.float32)
 
 
 def class_names(field: str, corpora: list[Corpus], emotions: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes of a record field: the task's emotions, the genders, or every text that occurs.
+    """Class names of a target: the task's emotions, the genders, or all texts that occur.
 
     Args:
-        field: of the records.
-        corpora: those that training draws on.
-        emotions: the classes of the emotion task.
+        field: see `labels_of`.
+        corpora: corpora that join training.
+        emotions: classes of the emotion task.
 
     Raises:
         UserError: the records have no such label.
@@ -89,7 +89,7 @@ def class_names(field: str, corpora: list[Corpus], emotions: tuple[str, ...]) ->
 
 
 def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Weights n / (K n_k) that make every class count the same: [N] labels (−1 ignored) -> float32 [K]."""
+    """Weights n / (K n_k) that balance the classes: [N] labels (−1 ignored) -> float32 [K]."""
     counts = np.bincount(labels[labels >= 0], minlength=n_classes)
     return (counts.sum() / (n_classes * np.maximum(counts, 1))).astype(np.float32)
 
@@ -97,15 +97,15 @@ def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
 def labelled_share(
     speakers: np.ndarray, emotions: np.ndarray, share: float, seed: int
 ) -> np.ndarray:
-    """Chooses the utterances that keep their emotion label, the same share of every speaker's.
+    """Chooses the utterances that keep their emotion label, the same share of every speaker.
 
-    Of each speaker they are taken from the emotions in turn, so that the rare ones are not lost first.
+    Each speaker's are taken from the emotions in turn, so that rare emotions remain.
 
     Args:
         speakers: str [N].
         emotions: int [N].
-        share: from 0 (exclusive) to 1; each speaker keeps at least one label.
-        seed: of the choice; a larger share of the same seed holds the smaller one.
+        share: share in (0, 1]; each speaker keeps at least one label.
+        seed: random seed; a larger share with the same seed contains the smaller one.
 
     Returns:
         bool [N].
@@ -117,7 +117,7 @@ def labelled_share(
         rows = np.flatnonzero(speakers == speaker)
         rng = np.random.default_rng((seed, zlib.crc32(str(speaker).encode())))
         rows = rows[rng.permutation(len(rows))]
-        turn = np.zeros(len(rows), int)  # how many of the emotion come before it
+        turn = np.zeros(len(rows), int)  # number of earlier utterances with the same emotion
         for emotion in np.unique(emotions[rows]):
             same = emotions[rows] == emotion
             turn[same] = np.arange(same.sum())
@@ -129,11 +129,12 @@ def labelled_share(
 def occurring(
     parts: list[tuple[Corpus, np.ndarray]], field: str, names: tuple[str, ...]
 ) -> np.ndarray:
-    """Which of some classes occur: of the speakers, for one, not those that are tested.
+    """Which classes occur in some utterances (the classes of `speaker` include those that are only tested).
 
     Args:
         parts: (corpus, rows) pairs.
-        field, names: see `labels_of`.
+        field: see `labels_of`.
+        names: see `labels_of`.
 
     Returns:
         bool [K].

@@ -1,4 +1,4 @@
-"""The leak check: proves, before a run, that no side of a fold holds what another side holds."""
+"""The leak check: the splits of a fold share no utterance, no audio and no speaker."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,8 +6,7 @@ import numpy as np
 
 from ser_jax.runtime.errors import UserError
 
-# Copies of one recording in two corpora agree in length to within this, in seconds; equal names
-# alone prove nothing.
+# Equal ids in two corpora are one recording only if the durations agree to this, in seconds.
 _SAME_DURATION = 0.05
 
 
@@ -16,40 +15,36 @@ def check_leaks(
 ) -> dict[str, int]:
     """Checks that training, validation and test share no id, no identical audio and no speaker.
 
-    Scripts that were spoken on both sides are counted only: in acted corpora everybody says the
-    same sentences. So are utterances whose speaker is unknown (''): they are never taken as one
-    speaker, and nothing can be said about them. Missing hashes and speakers match nothing. An
-    utterance of another corpus leaks by its id if its duration is the same too (to 0.05 s): ids are
-    relative to a corpus, and `audio/001` may be anything.
+    Shared scripts are only counted: in acted corpora all speakers say the same sentences. So are utterances of unknown
+    speakers (''), for which nothing can be checked. Missing hashes and speakers match nothing. Ids are relative to a
+    corpus: an utterance of another corpus leaks by its id only if its duration is the same, to 0.05 s.
 
     Args:
-        index: the index of the corpus: str fields `id`, `audio_sha256`, `speaker`, `script`, float
-            field `duration`.
-        fold: the `Fold` with rows of `index`.
+        index: index of the corpus: str fields `id`, `audio_sha256`, `speaker`, `script`, float field `duration`.
+        fold: `Fold` with rows of `index`.
         extra: indices of other corpora, all of whose rows join training.
 
     Returns:
-        `speakers`, `audio`, `ids`: 0, since everything else raises; `scripts`: distinct scripts of
-        the test side that are spoken in training too; `unknown_speakers`: utterances of unknown
-        speakers in use; `excluded`: utterances left out by the protocol because their speaker is
-        unknown.
+        `speakers`, `audio`, `ids`: 0, since a leak raises; `scripts`: distinct scripts of the test split that occur
+        in training, too; `unknown_speakers`: utterances of unknown speakers in use; `excluded`: utterances excluded by
+        the protocol because their speaker is unknown.
 
     Raises:
         UserError: a leak, with an example.
     """
-    sides = {'training': fold.train, 'validation': fold.validation, 'test': fold.test}
+    splits = {'training': fold.train, 'validation': fold.validation, 'test': fold.test}
     for first, second in (('training', 'test'), ('validation', 'test'), ('training', 'validation')):
         for field, what in (
             ('id', 'utterance'),
             ('audio_sha256', 'identical audio'),
             ('speaker', 'speaker'),
         ):
-            shared = _shared(index, sides[first], index, sides[second], field)
+            shared = _shared(index, splits[first], index, splits[second], field)
             if shared:
-                example = _example(index, sides[second], field, shared[0])
+                example = _example(index, splits[second], field, shared[0])
                 raise UserError(
                     f'leak in {fold.name}: {what} {example} is in {first} and in {second} '
-                    f'({len(shared)} such); mend the lists or the metadata, '
+                    f'({len(shared)} such); correct the lists or the metadata, '
                     'or use a speaker-independent protocol'
                 )
     held_out = np.concatenate([fold.validation, fold.test])
@@ -69,7 +64,7 @@ def check_leaks(
                 example = _example(other, rows, field, shared[0])
                 raise UserError(
                     f'leak in {fold.name}: {what} {example} of an added corpus is in its '
-                    f'validation or test side ({len(shared)} such); '
+                    f'validation or test split ({len(shared)} such); '
                     'leave that corpus out of the added speech'
                 )
     used = np.concatenate([fold.train, held_out])
@@ -88,16 +83,15 @@ def check_leaks(
 def check_folds(
     index: Mapping[str, np.ndarray], folds: Sequence, extra: Sequence[Mapping[str, np.ndarray]] = ()
 ) -> dict[str, int]:
-    """The leak check of every fold.
+    """The leak check of all folds.
 
     Args:
-        index: as in `check_leaks`.
+        index: see `check_leaks`.
         folds: `Fold`s.
-        extra: as in `check_leaks`.
+        extra: see `check_leaks`.
 
     Returns:
-        The counts of `check_leaks`, each the largest over the folds (the folds hold the same
-        utterances).
+        The counts of `check_leaks`, each the maximum over the folds.
 
     Raises:
         UserError: a leak in any fold.
@@ -111,13 +105,13 @@ def _values(index, rows, field):
 
 
 def _shared(first, first_rows, second, second_rows, field):
-    """The known values of a field that both sides have, sorted."""
+    """The known values of a field that both have, sorted."""
     both = np.intersect1d(_values(first, first_rows, field), _values(second, second_rows, field))
     return [str(value) for value in both if value]
 
 
 def _example(index, rows, field, value):
-    """The shared id or speaker itself; of a hash, the id that has it."""
+    """The shared id or speaker itself; for a hash, an id that has it."""
     if field != 'audio_sha256':
         return repr(value)
     return f'of {str(index["id"][rows[_values(index, rows, field) == value][0]])!r}'

@@ -1,4 +1,9 @@
-"""Prepared records: vocabulary, layout on disk, and where they lie."""
+"""Prepared records: vocabulary, layout on disk, and paths.
+
+A prepared corpus is one folder, `<data_dir>/<name>/<representation>/<version>/`: ArrayRecord shards with TFDS' metadata,
+`index.npz` (all record fields but the arrays, row r = record r), `metadata.json`, and `checksums.json` of all of them. It
+is renamed into place when complete.
+"""
 
 import json
 import os
@@ -8,7 +13,7 @@ import re
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import local_path
 
-# One vocabulary for all corpora; class codes of records are positions in it.
+# One vocabulary for all corpora; class numbers in records are positions in it.
 EMOTIONS = (
     'neutral',
     'calm',
@@ -23,16 +28,10 @@ EMOTIONS = (
     'frustrated',
     'other',
 )
-
-
 GENDERS = ('female', 'male')
-
-
 DIMENSIONS = ('arousal', 'valence', 'dominance')
-
-
-# Two classes of a dimension made of categories: class -> emotions, for EMO-DB as usual in cross-corpus work, for the other
-# emotions our choice. Emotions in neither class have no label.
+# Binary arousal and valence derived from categories: class -> emotions. As usual in cross-corpus work for the emotions of
+# EMO-DB, our choice for the others. Emotions in neither class have no label.
 EMOTIONS_OF = {
     'arousal_of_emotion': {
         'low': ('neutral', 'calm', 'sad', 'disgusted', 'bored'),
@@ -44,33 +43,21 @@ EMOTIONS_OF = {
     },
 }
 
-
 REPRESENTATIONS = ('log_mel', 'waveform')
-
-
-SPLIT = 'utterances'
-
-
-# Of the record's layout, not of a corpus: another number means that other fields are expected.
-RECORD_VERSION = '1.0.0'
-
-
+SPLIT = 'utterances'  # TFDS' name of the one split
+RECORD_VERSION = '1.0.0'  # version of the layout, the same for all corpora
 DEFAULT_DATA_DIR = '~/.cache/ser_jax/records'
-
-
 INDEX_FILE = 'index.npz'
-
-
 METADATA_FILE = 'metadata.json'
 
 
 def corpus_folder(
     name: str, *, data_dir: str | os.PathLike | None, representation: str
 ) -> pathlib.Path:
-    """Where a prepared corpus lies, whether it exists or not.
+    """The folder of a prepared corpus, existing or not.
 
     Raises:
-        UserError: an unknown representation.
+        UserError: unknown representation.
     """
     if representation not in REPRESENTATIONS:
         raise UserError(
@@ -80,13 +67,13 @@ def corpus_folder(
 
 
 def default_manual_dir(name: str) -> pathlib.Path | None:
-    """`$SER_JAX_MANUAL_DIR/<corpus>` (of csv_corpus/<name> and folder/<name>: `$SER_JAX_MANUAL_DIR/<name>`); None where unset."""
+    """`$SER_JAX_MANUAL_DIR/<corpus>` (`$SER_JAX_MANUAL_DIR/<name>` for csv_corpus/<name> and folder/<name>); None if unset."""
     root = os.environ.get('SER_JAX_MANUAL_DIR')
     return local_path(root) / name.rpartition('/')[2] if root else None
 
 
 def is_prepared(folder: pathlib.Path) -> bool:
-    """Whether a whole prepared corpus lies there: index, metadata, and every shard that TFDS lists."""
+    """Whether a folder holds a complete prepared corpus: index, metadata, and all shards that TFDS lists."""
     needed = (INDEX_FILE, METADATA_FILE, 'dataset_info.json')
     if not all((folder / name).is_file() for name in needed):
         return False
@@ -101,10 +88,10 @@ def is_prepared(folder: pathlib.Path) -> bool:
 def prepared_hash(
     name: str, *, data_dir: str | os.PathLike | None, representation: str = 'log_mel'
 ) -> str | None:
-    """The `corpus_hash` of a corpus as it is prepared now; None where it is not.
+    """The `corpus_hash` of a prepared corpus; None where it is not prepared.
 
     Args:
-        name: of the corpus.
+        name: name of the corpus.
         data_dir: root of the prepared corpora; None = `~/.cache/ser_jax/records`.
         representation: 'log_mel' or 'waveform'.
     """
@@ -115,5 +102,5 @@ def prepared_hash(
 
 
 def noise_type(text: str) -> str:
-    """The type of a noise recording as conditions write it: `Dog bark` -> `dog_bark`."""
+    """The type of a noise recording as written in conditions: `Dog bark` -> `dog_bark`."""
     return re.sub(r'\W+', '_', text.strip().lower())

@@ -1,28 +1,25 @@
 """A task is a record: heads, losses, metrics and log names follow from it."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from ser_jax.data.records import DIMENSIONS
 from ser_jax.runtime.errors import UserError
-
-if TYPE_CHECKING:  # the step itself needs JAX only
-    import ml_collections
 
 KINDS = ('classification', 'regression', 'reconstruction')
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One thing the network learns.
+    """One training target.
 
     Attributes:
-        name: names the head, the loss and the metrics.
+        name: name of the head, the loss and the metrics.
         kind: 'classification', 'regression' or 'reconstruction' (`KINDS`).
-        target: what is predicted: a label of the records ('emotion', 'gender', 'speaker', …),
-            'augmentation_type', a rated dimension for regression, or 'log_mel' for reconstruction.
-        weight: of its loss in the sum, from 0; 0 leaves the task and its head out.
-        classes: class names in the order of the outputs; of a regression those that ratings fall into; empty
+        target: what is predicted: a label of the records ('emotion', 'gender', 'speaker', …), 'augmentation_type',
+            a rated dimension for regression, or 'log_mel' for reconstruction.
+        weight: weight of the loss in the sum, from 0; a task of weight 0 is left out with its head.
+        classes: class names in the order of the outputs; for regression, the classes that ratings fall into; empty
             for reconstruction.
     """
 
@@ -34,14 +31,14 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Outputs of its head: one a class, or the rating."""
+        """Outputs of the head: one a class, or the rating."""
         return 1 if self.kind == 'regression' else len(self.classes)
 
 
 def make_tasks(
-    records: 'ml_collections.ConfigDict', classes: dict[str, tuple[str, ...]]
+    records: Mapping[str, Mapping], classes: Mapping[str, tuple[str, ...]]
 ) -> tuple[Task, ...]:
-    """Builds the tasks of a config; those of weight 0 are left out, with their heads.
+    """Builds the tasks of a config; those of weight 0 are left out.
 
     Args:
         records: `config.tasks`: name -> kind, target, weight.
@@ -51,27 +48,21 @@ def make_tasks(
         The tasks in the config's order.
 
     Raises:
-        UserError: an unknown kind, a negative weight, or a regression of what is not rated.
+        UserError: an unknown kind, a negative weight, or a regression of a target that is not rated.
     """
     tasks = []
     for name, record in records.items():
-        if record.kind not in KINDS:
+        kind, target, weight = record['kind'], record['target'], record['weight']
+        if kind not in KINDS:
             raise UserError(
-                f'config.tasks.{name}.kind is {record.kind!r}; it must be one of {", ".join(KINDS)}'
+                f'config.tasks.{name}.kind is {kind!r}; it must be one of {", ".join(KINDS)}'
             )
-        if record.weight < 0:
+        if weight < 0:
+            raise UserError(f'config.tasks.{name}.weight is {weight}; it must not be negative')
+        if kind == 'regression' and weight > 0 and target not in DIMENSIONS:
             raise UserError(
-                f'config.tasks.{name}.weight is {record.weight}; it must not be negative'
+                f'config.tasks.{name}.target is {target!r}; a regression predicts a rating: {", ".join(DIMENSIONS)}'
             )
-        rated = record.kind == 'regression' and record.weight > 0
-        if rated and record.target not in DIMENSIONS:
-            raise UserError(
-                f'config.tasks.{name}.target is {record.target!r}; a regression predicts a rating: {", ".join(DIMENSIONS)}'
-            )
-        if record.weight > 0:
-            tasks.append(
-                Task(
-                    name, record.kind, record.target, record.weight, classes.get(record.target, ())
-                )
-            )
+        if weight > 0:
+            tasks.append(Task(name, kind, target, weight, classes.get(target, ())))
     return tuple(tasks)

@@ -1,4 +1,4 @@
-"""Recordings as they come from strangers, by the hundred: every command names what it cannot use, and keeps the rest."""
+"""Damaged and unusual files: every command reports the unusable ones and processes the rest."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from ser_jax.audio.reading import AudioError, read_audio
 pytestmark = pytest.mark.slow
 
 FUZZED = 100
-# Cannot be read, whoever tries; of the fuzzed ones some can.
+# Unusable; some of the fuzzed ones are usable.
 BROKEN = (
     'empty.wav',
     'no_samples.wav',
@@ -75,7 +75,7 @@ def bad(voices, tmp_path_factory):
 
 
 def escaped(name):
-    """A name as it is written where there is no telling what it holds."""
+    """A name without line breaks and invalid text."""
     return name.encode('utf-8', 'backslashreplace').decode().replace('\n', '\\n')
 
 
@@ -83,13 +83,13 @@ def test_predict(trained, bad):
     result = run('ser_jax.predict', f'--workdir={trained[0]}', '--format=json', str(bad))
     assert result.returncode == 1
     assert 'Traceback' not in result.stderr
-    answered = [json.loads(line)['file'] for line in result.stdout.splitlines()]
+    predicted = [json.loads(line)['file'] for line in result.stdout.splitlines()]
     errors = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
-    assert len(answered) + len(errors) == len(BROKEN) + len(USABLE) + FUZZED
+    assert len(predicted) + len(errors) == len(BROKEN) + len(USABLE) + FUZZED
     for name in set(BROKEN) - {'silence.flac', 'one_sample.wav'}:
         assert any(name in line for line in errors), name
     for name in USABLE:
-        assert any(escaped(name) in escaped(file) for file in answered), name
+        assert any(escaped(name) in escaped(file) for file in predicted), name
 
 
 def test_doctor_and_build(bad, tmp_path):
@@ -103,14 +103,14 @@ def test_doctor_and_build(bad, tmp_path):
     assert built.returncode == 0, built.stderr
     assert 'Traceback' not in built.stderr
     for name in BROKEN:
-        if name != 'dangling.wav':  # which is no file
+        if name != 'dangling.wav':  # not a file
             stem = name.rpartition('.')[0]
             assert any(stem in file for file in unusable), name
             assert stem in built.stdout, name
     metadata = next(tmp_path.rglob('metadata.json'))
-    told = json.loads(metadata.read_text())
-    assert told['utterances'] + len(told['skipped']) == len(BROKEN) - 1 + len(USABLE) + FUZZED
-    assert len(told['skipped']) == len(unusable)
+    stored = json.loads(metadata.read_text())
+    assert stored['utterances'] + len(stored['skipped']) == len(BROKEN) - 1 + len(USABLE) + FUZZED
+    assert len(stored['skipped']) == len(unusable)
     with np.load(metadata.with_name('index.npz')) as index:
         ids = [escaped(str(name)) for name in index['id']]
     for name in USABLE:

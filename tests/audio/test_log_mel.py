@@ -9,7 +9,7 @@ from ser_jax.audio.log_mel import FrontEnd, log_mel, mel_matrix
 
 
 def oracle(samples, front_end):
-    """What the design asks for, said in librosa's words alone."""
+    """The same front end with librosa alone."""
     power = librosa.feature.melspectrogram(
         y=samples.astype(np.float32) / 32768,
         sr=front_end.sample_rate,
@@ -63,7 +63,7 @@ def test_number_of_frames(length):
     np.testing.assert_allclose(result, oracle(samples, FrontEnd()), atol=5e-5)
 
 
-def test_long_recordings_are_done_in_blocks(monkeypatch):
+def test_long_recordings_in_blocks(monkeypatch):
     samples = voice(1.5, np.random.default_rng(2))
     whole = log_mel(samples)
     monkeypatch.setattr(features, '_BLOCK', 7)
@@ -76,7 +76,7 @@ def test_silence_is_the_floor():
     assert log_mel(np.zeros(0, np.int16)).shape == (1, 80)
 
 
-def test_given_matrix_is_used():
+def test_given_mel_matrix():
     samples = np.random.default_rng(3).integers(-9000, 9000, 4800).astype(np.int16)
     matrix = mel_matrix(FrontEnd())
     assert matrix.shape == (257, 80)

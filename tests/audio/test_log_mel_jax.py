@@ -1,4 +1,4 @@
-"""The front end in JAX gives the numbers of the records."""
+"""The front end in JAX against the NumPy one."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def test_other_parameters():
     np.testing.assert_allclose(ours, log_mel(waveform, front_end), atol=1e-3)
 
 
-def test_shorter_utterances_of_a_batch_are_not_changed():
+def test_padding_does_not_change_an_utterance():
     short, long = _signal(9000, 1), _signal(20000, 2)
     batch = np.zeros((2, 20000), np.float32)
     batch[0, :9000], batch[1] = short / 32768, long / 32768

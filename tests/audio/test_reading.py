@@ -1,4 +1,4 @@
-"""Audio files of every kind, whole and broken."""
+"""Audio files of all formats, intact and broken."""
 
 import pickle
 import struct
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_jax.audio.reading import AudioError, read_audio, unusable
+from ser_jax.audio.reading import AudioError, read_audio, unusable_reason
 
 
 def tone(rate, seconds=0.5, hertz=440.0, level=0.4):
@@ -67,7 +67,7 @@ def test_too_loud_floats_are_clipped_not_wrapped(tmp_path):
 
 
 def write_broken(path, kind):
-    """A file that cannot be used, and part of the reason that must be given."""
+    """A file that is broken in one way."""
     soundfile.write(path, tone(16000), 16000)
     whole = path.read_bytes()
     if kind == 'missing':
@@ -99,7 +99,7 @@ def write_broken(path, kind):
         ('folder', 'no such file'),
     ],
 )
-def test_broken_files_say_why(tmp_path, kind, reason):
+def test_broken_files(tmp_path, kind, reason):
     path = tmp_path / 'broken.wav'
     write_broken(path, kind)
     with pytest.raises(AudioError, match=reason) as caught:
@@ -119,15 +119,15 @@ def test_headers_of_streaming_writers_are_no_truncation(tmp_path, size):
     assert len(read_audio(path)) == 8000
 
 
-def test_unusable():
+def test_unusable_reason():
     speech = np.round(tone(16000) * 32767).astype(np.int16)
-    assert unusable(speech) is None
-    assert unusable(speech[:1599]).startswith('too short (0.10 s')
-    assert unusable(np.zeros(16000, np.int16)) == 'silent'
-    assert unusable(np.full(16000, -32768, np.int16)) is None
+    assert unusable_reason(speech) is None
+    assert unusable_reason(speech[:1599]).startswith('too short (0.10 s')
+    assert unusable_reason(np.zeros(16000, np.int16)) == 'silent'
+    assert unusable_reason(np.full(16000, -32768, np.int16)) is None
 
 
-def test_reading_piece_by_piece_is_reading_at_once(tmp_path, monkeypatch):
+def test_reading_in_blocks(tmp_path, monkeypatch):
     import soxr
 
     monkeypatch.setattr('ser_jax.audio.reading._BLOCK', 1 << 12)
@@ -139,9 +139,9 @@ def test_reading_piece_by_piece_is_reading_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('rate', [1, 999, 900_000])
-def test_the_header_of_a_damaged_file(tmp_path, rate):
+def test_implausible_sample_rates(tmp_path, rate):
     soundfile.write(tmp_path / 'a.wav', tone(16000), rate)
-    with pytest.raises(AudioError, match=f'its header says {rate} samples a second'):
+    with pytest.raises(AudioError, match=f'implausible sample rate of {rate} Hz'):
         read_audio(tmp_path / 'a.wav')
 
 

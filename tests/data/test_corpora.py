@@ -1,4 +1,4 @@
-"""Opening corpora, and the real ones where they are at hand."""
+"""Opening corpora; the real ones where available."""
 
 import os
 import pathlib
@@ -29,16 +29,16 @@ def mine(tmp_path):
     return folder
 
 
-def test_records_of_another_kind_are_told_from_none(tmp_path, beeps, monkeypatch):
+def test_only_the_other_representation_is_prepared(tmp_path, beeps, monkeypatch):
     monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
     records = tmp_path / 'records'
-    name = 'csv_corpus/beeps/log_mel'  # its waveforms another test may have made
+    name = 'csv_corpus/beeps/log_mel'  # another test may have prepared its waveforms
     shutil.copytree(f'{beeps["data_dir"]}/{name}', records / name)
     with pytest.raises(UserError, match=r'prepared as log_mel only.*--representation=waveform'):
         open_prepared('csv_corpus/beeps', data_dir=records, representation='waveform')
 
 
-def test_vocabulary_is_the_designs():
+def test_vocabulary():
     assert ' '.join(EMOTIONS) == (
         'neutral calm happy sad angry fearful disgusted surprised bored excited frustrated other'
     )
@@ -71,8 +71,8 @@ def test_prepared_at_first_use_from_the_environment(tmp_path, monkeypatch, mine,
     assert source[1].dtype == np.float32
 
 
-def test_corpus_hash_is_of_the_content(tmp_path, mine):
-    """The same recordings and labels have the same hash wherever they lie; another label, another hash."""
+def test_corpus_hash_depends_on_the_content(tmp_path, mine):
+    """The hash depends on recordings and labels, not on the folder."""
     hashes = []
     for name in ('one', 'two', 'three'):
         if name == 'three':
@@ -104,7 +104,7 @@ def test_other_front_end_names_both(tmp_path, mine):
         ('csv_corpus/', 'unknown corpus'),
     ],
 )
-def test_missing_corpora_say_what_to_do(tmp_path, monkeypatch, name, words):
+def test_missing_corpora(tmp_path, monkeypatch, name, words):
     monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
     with pytest.raises(UserError, match=words) as caught:
         open_prepared(name, data_dir=tmp_path / 'records')
@@ -167,7 +167,7 @@ def test_real_ravdess(records):
 
 
 def _check_audio(corpus, folder):
-    """Records equal the front end applied to the owner's files, read straight with soundfile."""
+    """Records equal the front end applied to the owner's files, read with soundfile."""
     source = corpus.source()
     for row in range(0, len(corpus), len(corpus) // 7):
         [path] = folder.glob(f'{corpus.index["id"][row]}.*')
@@ -181,7 +181,7 @@ def _check_audio(corpus, folder):
 
 
 def test_the_index_is_read_without_tfds(tmp_path, mine, monkeypatch):
-    """Folds, leak check and normalisation must not wait for TFDS."""
+    """Folds, leak check and normalisation must not import TFDS."""
     open_prepared('csv_corpus/mine', data_dir=tmp_path, manual_dir=mine)
     monkeypatch.setitem(__import__('sys').modules, 'tensorflow_datasets', None)
     assert len(open_prepared('csv_corpus/mine', data_dir=tmp_path)) == 3

@@ -1,4 +1,4 @@
-"""Protocols and the leak check, on made-up metadata whose right answer can be written down."""
+"""Protocols and the leak check, on synthetic metadata with answers written by hand."""
 
 import json
 
@@ -26,7 +26,7 @@ PUBLISHED = [
 
 
 def corpus(genders, each=4, sessions=None, prefix=''):
-    """An index: every speaker says `each` utterances, speakers interleaved."""
+    """An index with `each` utterances a speaker, speakers interleaved."""
     speakers = [speaker for _ in range(each) for speaker in genders]
     n = len(speakers)
     return {
@@ -50,17 +50,17 @@ def speakers(index, rows):
 
 
 def check_partition(index, folds, rows):
-    """Everybody is tested once; no side of a fold has another's speaker; nothing is lost."""
+    """All rows are tested once; the splits of a fold share no speaker; no row is lost."""
     np.testing.assert_array_equal(np.sort(np.concatenate([fold.test for fold in folds])), rows)
     for fold in folds:
-        sides = [fold.train, fold.validation, fold.test]
-        np.testing.assert_array_equal(np.sort(np.concatenate(sides)), rows)
-        together = [name for side in sides for name in speakers(index, side)]
+        splits = [fold.train, fold.validation, fold.test]
+        np.testing.assert_array_equal(np.sort(np.concatenate(splits)), rows)
+        together = [name for part in splits for name in speakers(index, part)]
         assert len(together) == len(set(together))
         assert fold.test_speakers == tuple(speakers(index, fold.test))
-        for side in sides:
-            assert side.dtype == np.int64
-            assert (np.diff(side) > 0).all()
+        for part in splits:
+            assert part.dtype == np.int64
+            assert (np.diff(part) > 0).all()
 
 
 def test_leave_one_speaker_out():
@@ -95,7 +95,7 @@ def test_published_folds():
     assert speakers(index, folds[3].validation) == ['ravdess/Actor_01', 'ravdess/Actor_02']
 
 
-def test_published_folds_that_do_not_fit():
+def test_bad_published_folds():
     index = corpus(RAVDESS)
     with pytest.raises(UserError, match='has none'):
         split(index, 'published_folds()')
@@ -160,7 +160,7 @@ def test_validation_speakers_can_join_training():
 
 
 @pytest.mark.parametrize('protocol', ['leave_one_speaker_out()', 'speaker_folds(2)'])
-def test_unknown_speakers_are_nobody(protocol):
+def test_unknown_speakers_are_excluded(protocol):
     index = corpus({**EMODB, '': UNKNOWN})
     unknown = np.flatnonzero(index['speaker'] == '')
     folds = split(index, protocol)
@@ -187,9 +187,9 @@ def test_three_speakers_are_needed():
     [
         ('leave_one_out()', 'unknown protocol.*leave_one_speaker_out, leave_one_session_out'),
         ('speaker_folds()', "missing a required argument: 'k'"),
-        ('speaker_folds(1)', 'k is 2 to 10'),
-        ('speaker_folds(11)', 'k is 2 to 10'),
-        ('speaker_folds("4")', 'k is 2 to 10'),
+        ('speaker_folds(1)', 'k must be 2 to 10'),
+        ('speaker_folds(11)', 'k must be 2 to 10'),
+        ('speaker_folds("4")', 'k must be 2 to 10'),
         ('leave_one_speaker_out(3)', 'too many positional'),
         ('fixed_lists(3)', 'cannot read 3'),
         ('session_split("1", "2", "3")', "'1' is no session of the corpus.*none"),
@@ -206,10 +206,10 @@ def test_bad_protocols_are_one_clear_line(protocol, message):
 def test_session_split():
     index = corpus(EMODB, sessions={name: str(k // 2) for k, name in enumerate(EMODB)})
     (fold,) = split(index, 'session_split("0 1", "2", "4")')
-    sides = [
+    splits = [
         set(index['session'][rows].tolist()) for rows in (fold.train, fold.validation, fold.test)
     ]
-    assert sides == [{'0', '1'}, {'2'}, {'4'}]
+    assert splits == [{'0', '1'}, {'2'}, {'4'}]
     assert fold.test_speakers == ('emodb/15', 'emodb/16')
     (fold,) = split(index, 'session_split("0 1", "2", "4")', validation=False)
     assert set(index['session'][fold.train].tolist()) == {'0', '1', '2'}
@@ -247,14 +247,14 @@ def test_fixed_lists(tmp_path):
         'test': ids(index, 'emodb/11', 'emodb/12'),
     }
     (fold,) = split(index, fixed(tmp_path, lists))
-    for side, names in lists.items():
-        assert index['id'][getattr(fold, side)].tolist() == sorted(names)
+    for part, names in lists.items():
+        assert index['id'][getattr(fold, part)].tolist() == sorted(names)
     assert fold.test_speakers == ('emodb/11', 'emodb/12')
-    # A listed utterance without a label of the task is passed over.
+    # A listed utterance without a label of the task is skipped.
     rows = np.arange(1, 40)
     (fold,) = split(index, fixed(tmp_path, lists), rows=rows)
     assert index['id'][fold.train].tolist() == sorted(lists['train'])[1:]
-    # Two folds; the second one's validation speakers follow from the rule.
+    # Two folds; the second one has the default validation speakers.
     other = {'train': ids(index, 'emodb/03', 'emodb/08', 'emodb/09', 'emodb/10', 'emodb/11')}
     other['test'] = ids(index, 'emodb/16')
     folds = split(index, fixed(tmp_path, [lists, other]))
@@ -313,17 +313,17 @@ def test_clean_folds_pass_and_scripts_are_counted():
 
 
 @pytest.mark.parametrize(
-    ('sides', 'message'),
+    ('splits', 'message'),
     [
         (('ab', 'c', 'ad'), "'a' is in training and in test"),
         (('ab', 'cd', 'd'), "'d' is in validation and in test"),
         (('ab', 'bc', 'd'), "'b' is in training and in validation"),
     ],
 )
-def test_speaker_leaks(sides, message):
+def test_speaker_leaks(splits, message):
     index = corpus(dict.fromkeys('abcd', FEMALE), each=6)
-    rows = [np.flatnonzero(np.isin(index['speaker'], list(side))) for side in sides]
-    rows = [side[number::3] for number, side in enumerate(rows)]  # disjoint, same speakers
+    rows = [np.flatnonzero(np.isin(index['speaker'], list(part))) for part in splits]
+    rows = [part[number::3] for number, part in enumerate(rows)]  # disjoint, same speakers
     assert len(np.unique(np.concatenate(rows))) == sum(map(len, rows))
     with pytest.raises(UserError, match=f'leak in fold_01: speaker {message}'):
         check_leaks(index, Fold('fold_01', *rows, ()))
@@ -365,7 +365,7 @@ def test_added_corpora():
     ):
         leaking = {name: values.astype(object).copy() for name, values in other.items()}
         leaking[field][1] = index[field][trained]
-        check_leaks(index, fold, [leaking])  # what is trained on may be there twice
+        check_leaks(index, fold, [leaking])  # training rows may be duplicated
         leaking[field][1] = index[field][tested]
         with pytest.raises(UserError, match=message):
             check_leaks(index, fold, [other, leaking])

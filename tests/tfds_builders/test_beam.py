@@ -14,7 +14,7 @@ _HAS_BEAM = importlib.util.find_spec('apache_beam') is not None
 
 @pytest.mark.skipif(not _HAS_BEAM, reason='needs Apache Beam: the extra [beam]')
 @pytest.mark.parametrize('representation', ['log_mel', 'waveform'])
-def test_records_made_on_beam_are_the_same(tmp_path, representation):
+def test_beam_gives_the_same_records(tmp_path, representation):
     folder = write_emodb(tmp_path / 'emodb')
     spoil(folder)
     flags = f'--manual_dir={folder}', '--num_shards=3', f'--representation={representation}'

@@ -51,13 +51,13 @@ def test_long_recordings_make_more_shards(tmp_path, monkeypatch):
     check_rows(corpus)
 
 
-def test_the_number_of_shards_is_the_users(tmp_path):
+def test_num_shards(tmp_path):
     folder = write_emodb(tmp_path / 'emodb')
     flags = ('emodb', f'--manual_dir={folder}')
     assert call(tmp_path, build, *flags)[0] == 0
     before = open_prepared('emodb', data_dir=tmp_path / 'records')
     arrays = [before.source()[row] for row in range(len(before))]
-    for number in (3, 12):  # more than there are utterances: some stay empty
+    for number in (3, 12):  # more than utterances: some stay empty
         assert call(tmp_path, build, *flags, f'--num_shards={number}')[0] == 0
         corpus = open_prepared('emodb', data_dir=tmp_path / 'records')
         assert len(list(corpus.path.glob('*array_record*'))) == number
@@ -107,7 +107,7 @@ def test_ravdess_records(tmp_path):
     assert any('not of RAVDESS speech' in note for note in corpus.metadata['notes'])
 
 
-def test_front_end_is_the_configs(tmp_path):
+def test_other_front_end(tmp_path):
     front_end = FrontEnd(n_mels=40)
     folder = write_emodb(tmp_path / 'emodb', EMODB[:2])
     corpus = open_prepared(
@@ -164,8 +164,8 @@ def test_building_again(tmp_path):
     assert len(open_prepared('emodb', data_dir=tmp_path / 'records')) == 4
 
 
-def test_as_an_ordinary_tfds_builder(tmp_path):
-    """`tfds` finds the builder by class and reads manual_dir its own way."""
+def test_as_a_plain_tfds_builder(tmp_path):
+    """The builder class works with TFDS alone, which passes manual_dir in its own way."""
     import tensorflow_datasets as tfds
 
     folder = write_emodb(tmp_path / 'emodb', EMODB[:3])

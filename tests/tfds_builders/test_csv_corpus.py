@@ -1,4 +1,4 @@
-"""Anyone's own recordings: a folder and a metadata.csv, good and bad."""
+"""csv corpora: a folder and a metadata.csv, valid and invalid."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_bad_csv(tmp_path, text, words):
     )
 
 
-def test_a_column_that_nothing_reads_is_told(tmp_path):
+def test_unknown_columns_are_notes(tmp_path):
     text = 'file,emotion,speaker,arousel,mood\na.wav,happy,x,3,\n'
     folder = write_csv(tmp_path / 'mine', text, ['a.wav'])
     _, out, _ = call(tmp_path, build, 'csv_corpus/mine', f'--manual_dir={folder}')

@@ -1,4 +1,4 @@
-"""demo_speech, the SYNTHETIC corpus: the same each time, speech-like, balanced, not solved by loudness."""
+"""demo_speech, the SYNTHETIC corpus: deterministic, speech-like, balanced, not solved by loudness."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ def test_demo_voices():
     assert len(sounds) > 8
 
 
-def test_demo_speech_is_the_same_each_time_and_speech_like():
+def test_demo_speech_is_deterministic_and_speech_like():
     name, script = '02', voices.scripts(voices.speaker('02').language)[0]
     takes = {e: synthesiser.synthesise(name, e, script) for e in voices.EMOTIONS}
     assert np.array_equal(takes['sad'], synthesiser.synthesise(name, 'sad', script))

@@ -1,4 +1,4 @@
-"""What the doctor says of a corpus folder, and what a download may do."""
+"""The doctor, and downloads."""
 
 import contextlib
 import functools
@@ -59,7 +59,7 @@ def test_doctor(tmp_path):
     assert 'synthesised' in out
 
 
-def test_doctor_is_content_with_a_whole_corpus(tmp_path):
+def test_doctor_of_a_complete_corpus(tmp_path):
     listed = [line.split()[1] for line in (ROOT / 'tfds_builders/emodb/checksums.sha256').open()]
     assert len(listed) == 535
     folder = write_emodb(tmp_path / 'emodb', [pathlib.Path(name).stem for name in listed])
@@ -70,7 +70,7 @@ def test_doctor_is_content_with_a_whole_corpus(tmp_path):
     assert f'{counts}, happy 71 of 71, neutral 79 of 79, sad 62 of 62' in out
 
 
-def test_faults_that_leave_a_recording_usable_are_notes(tmp_path):
+def test_faults_of_usable_recordings_are_notes(tmp_path):
     folder = write_emodb(tmp_path / 'emodb')
     loud, moved = 4 * beep(0.5), beep(0.5) / 3 + 0.1
     soundfile.write(folder / 'wav/03a01Fa.wav', np.clip(loud, -1, 1), 16000, subtype='PCM_16')
@@ -84,7 +84,7 @@ def test_faults_that_leave_a_recording_usable_are_notes(tmp_path):
         '1 recordings have more than 0.1% of their samples at the limit (clipped): wav/03a01Fa',
         '1 recordings have an offset of more than 1% of full scale: wav/03a01Nc',
         '1 files are not at the 16000 Hz that the owner distributes: wav/03a01Wa',
-        '1 files named ._… (left by macOS) are passed over',
+        '1 files named ._… (left by macOS) are skipped',
     ):
         assert f'note: {text}' in notes
     assert '16000 Hz 7, 22050 Hz 1' in out
@@ -138,7 +138,7 @@ REAL = os.environ.get('SER_JAX_MANUAL_DIR')
     ],
 )
 def test_faults_of_real_corpora(tmp_path, name, first, faults):
-    """Those that the owners or collectors name, and no other."""
+    """The documented faults, and no others."""
     if not REAL or not os.path.isdir(os.path.join(REAL, name)):
         pytest.skip(f'real audio: set SER_JAX_MANUAL_DIR to a folder with {name}/')
     _, out, _ = call(tmp_path, doctor, name, f'--manual_dir={REAL}/{name}')
@@ -211,7 +211,7 @@ def test_download(tmp_path, monkeypatch):
         status, out, err = call(tmp_path, build, 'emodb')
     assert status == 0, err
     assert '8 of 535' in out
-    # Nothing listens there any more: what was unpacked is used again.
+    # The server is gone: the unpacked corpus is used again.
     assert call(tmp_path, build, 'emodb')[0] == 0
 
 
@@ -230,7 +230,7 @@ def test_download_of_a_tar_that_holds_one_folder(tmp_path, monkeypatch):
     assert ' of 400 published utterances' in out
 
 
-def test_nobody_who_reads_on_is_no_fault():
+def test_a_closed_stdout_gives_no_traceback():
     command = [sys.executable, '-m', 'tfds_builders.doctor', 'demo_speech']
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
@@ -239,6 +239,6 @@ def test_nobody_who_reads_on_is_no_fault():
     assert process.returncode == 1
 
 
-def test_another_pipe_that_breaks_keeps_its_traceback():
+def test_other_broken_pipes_keep_their_traceback():
     with pytest.raises(BrokenPipeError), faults_told():
         raise BrokenPipeError

@@ -1,4 +1,4 @@
-"""IEMOCAP on a made-up tree of the official form: every field of every record, bad label files, and all systems on it."""
+"""IEMOCAP on a synthetic tree of the official layout: all fields of all records, bad label files, and all systems."""
 
 import json
 
@@ -18,7 +18,7 @@ from tfds_builders import build, doctor
 from tfds_builders.iemocap.iemocap_dataset_builder import Builder
 
 HEADER = '% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n'
-# What the official files hold below each turn: raters, their attributes, self-evaluations.
+# Lines below each turn in the official files: raters, their attributes, self-evaluations.
 RATERS = (
     'C-E2:\tNeutral;\t()\nC-E4:\tAnger; Frustration;\t()\nC-F1:\tNeutral;\t()\n'
     'A-E3:\tval 3; act 2; dom  2;\t()\nA-M1:\tval 2; act 3; dom  4;\t()\n\n'
@@ -104,7 +104,7 @@ def test_every_field_of_every_record(tree, tmp_path, inside):
     assert (corpus.metadata['published'], corpus.metadata['missing']) == (10039, 9979)
 
 
-def test_excited_counts_as_happy_where_the_task_does_not_name_it(records):
+def test_excited_is_merged_into_happy_unless_the_task_names_it(records):
     corpus = open_prepared('iemocap', data_dir=records)
     rows = np.arange(6)
     usual = ('angry', 'happy', 'neutral', 'sad')
@@ -116,7 +116,7 @@ def test_excited_counts_as_happy_where_the_task_does_not_name_it(records):
     ]
 
 
-def test_doctor_says_what_is_there(tree, tmp_path):
+def test_doctor(tree, tmp_path):
     status, out, _ = call(tmp_path, doctor, 'iemocap', f'--manual_dir={tree}')
     assert status == 1  # not the whole corpus
     assert 'found 60 of 10039 published utterances, missing 9979, unusable 0' in out
@@ -125,7 +125,7 @@ def test_doctor_says_what_is_there(tree, tmp_path):
     assert 'default task (angry, happy, neutral, sad): 50 of 5531' in out
     assert 'sessions: 5: 1 12, 2 12, 3 12, 4 12, 5 12' in out
     assert 'rated: arousal 60, valence 60, dominance 60' in out
-    assert '20 files named ._… (left by macOS) are passed over' in out
+    assert '20 files named ._… (left by macOS) are skipped' in out
     assert 'speakers: 10' in out
 
 
@@ -147,13 +147,6 @@ def test_a_bad_label_file_is_one_clear_line(tmp_path, text, words):
     failed(call(tmp_path, build, 'iemocap', f'--manual_dir={folder}'), *words, tmp_path=tmp_path)
 
 
-def test_an_empty_folder(tmp_path):
-    (tmp_path / 'iemocap').mkdir()
-    failed(
-        call(tmp_path, build, 'iemocap', f'--manual_dir={tmp_path / "iemocap"}'), 'no IEMOCAP turn'
-    )
-
-
 LINES = st.one_of(
     st.text(max_size=80),
     st.builds(
@@ -169,7 +162,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lines=st.lists(LINES, max_size=4))
 def test_any_text_gives_turns_or_a_clear_error(tmp_path_factory, lines):
     folder = tmp_path_factory.getbasetemp() / 'fuzzed_iemocap'
@@ -177,7 +170,7 @@ def test_any_text_gives_turns_or_a_clear_error(tmp_path_factory, lines):
     labels.mkdir(parents=True, exist_ok=True)
     text = '\n'.join(lines).encode('utf-8', 'surrogatepass')
     (labels / 'Ses01F_impro01.txt').write_bytes(text)
-    with pytest.raises(UserError) as caught:  # there is no recording: at best that is said
+    with pytest.raises(UserError) as caught:  # at best, the error for a missing recording
         Builder.list_utterances(folder)
     assert '\n' not in str(caught.value)
 
@@ -195,7 +188,7 @@ def test_any_text_gives_turns_or_a_clear_error(tmp_path_factory, lines):
         ),
     ],
 )
-def test_all_systems_run_on_it(records, tmp_path, system, folds, conditions):
+def test_all_systems(records, tmp_path, system, folds, conditions):
     result = run(
         'ser_jax.main',
         f'--config=configs/{system}',

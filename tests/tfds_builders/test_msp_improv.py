@@ -1,4 +1,4 @@
-"""MSP-IMPROV on a made-up tree of the official form: every field of every record, bad label files, all systems on it."""
+"""MSP-IMPROV on a synthetic tree of the official layout: all fields of all records, bad label files, and all systems."""
 
 import json
 
@@ -16,7 +16,7 @@ from ser_jax.runtime.errors import UserError
 from tfds_builders import build, doctor
 from tfds_builders.msp_improv.msp_improv_dataset_builder import Builder
 
-# What the official file holds below each turn, and between them.
+# Lines below each turn in the official file.
 RATERS = (
     'WTH00000001; Neutral; Concerned,; A:3.000000; V:2.000000; D:3.000000; N:4.000000;\n'
     'WTH00000002; Angry; Annoyed,Frustrated,; A:2.000000; V:1.000000; D:4.000000; N:3.000000;\n\n'
@@ -86,7 +86,7 @@ def test_every_field_of_every_record(tmp_path, spelling):
     assert (corpus.metadata['published'], corpus.metadata['missing']) == (8438, 8414)
 
 
-def test_doctor_says_what_is_there(tree, tmp_path):
+def test_doctor(tree, tmp_path):
     status, out, _ = call(tmp_path, doctor, 'msp_improv', f'--manual_dir={tree}')
     assert status == 1  # not the whole corpus
     assert 'found 72 of 8438 published utterances, missing 8366, unusable 0' in out
@@ -142,14 +142,14 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lines=st.lists(LINES, max_size=4))
 def test_any_text_gives_turns_or_a_clear_error(tmp_path_factory, lines):
     folder = tmp_path_factory.getbasetemp() / 'fuzzed_msp_improv'
     folder.mkdir(exist_ok=True)
     text = '\n'.join(lines).encode('utf-8', 'surrogatepass')
     (folder / 'Evalution.txt').write_bytes(text)
-    with pytest.raises(UserError) as caught:  # there is no recording: at best that is said
+    with pytest.raises(UserError) as caught:  # at best, the error for a missing recording
         Builder.list_utterances(folder)
     assert '\n' not in str(caught.value)
 
@@ -166,7 +166,7 @@ def test_any_text_gives_turns_or_a_clear_error(tmp_path_factory, lines):
         ),
     ],
 )
-def test_all_systems_run_on_it(tree, tmp_path, system, conditions):
+def test_all_systems(tree, tmp_path, system, conditions):
     result = run(
         'ser_jax.main',
         f'--config=configs/{system}',

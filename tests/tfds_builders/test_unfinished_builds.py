@@ -1,18 +1,16 @@
-"""Builds that are killed, damaged or run twice at once, and the process pool under them."""
+"""Killed, damaged and concurrent builds, and the process pool."""
 
 import functools
 import os
-import pathlib
 import signal
 import subprocess
 import sys
 import threading
 import time
 
-import numpy as np
 import pytest
 from conftest import ROOT
-from trees import EMODB, beep, write_emodb
+from trees import EMODB, loaded_modules, write_emodb
 
 from ser_jax.data.records import corpus_folder, is_prepared
 from ser_jax.prepare import open_prepared
@@ -20,22 +18,14 @@ from ser_jax.runtime.errors import UserError
 from tfds_builders.core import base, pool, prepare
 
 
-def slow_load(utterance, rate):
-    """Says that work is under way, then never ends; for the test that kills it."""
-    pathlib.Path(os.environ['STARTED']).touch()
-    if utterance.id.endswith('16b10Wb'):
-        time.sleep(60)
-    return (beep() * 32767).astype(np.int16)
-
-
 def test_killed_build_is_no_corpus(tmp_path):
     folder = write_emodb(tmp_path / 'emodb')
     data_dir, started = tmp_path / 'records', tmp_path / 'started'
     code = (
-        'import test_unfinished_builds as t\n'
+        'from trees import slow_load\n'
         'from tfds_builders.core.prepare import prepare\n'
         'from tfds_builders.emodb.emodb_dataset_builder import Builder\n'
-        'Builder.LOAD = staticmethod(t.slow_load)\n'
+        'Builder.LOAD = staticmethod(slow_load)\n'
         f'prepare("emodb", manual_dir={str(folder)!r}, data_dir={str(data_dir)!r})\n'
     )
     paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
@@ -67,7 +57,7 @@ def test_folder_with_a_part_missing_is_not_prepared(tmp_path, monkeypatch, lost)
     assert len(open_prepared('emodb', data_dir=tmp_path / 'records', manual_dir=folder)) == 8
 
 
-def test_two_builds_at_once_do_the_work_once(tmp_path):
+def test_concurrent_builds_do_the_work_once(tmp_path):
     folder = write_emodb(tmp_path / 'emodb')
     lines = []
     work = functools.partial(
@@ -85,18 +75,13 @@ def test_two_builds_at_once_do_the_work_once(tmp_path):
     assert sum(line.startswith('preparing') for line in lines) == 1
 
 
-def modules_of_worker(_):
-    """Names of the modules loaded where this runs."""
-    return list(sys.modules)
-
-
 def test_pool_keeps_order_and_carries_no_jax():
     assert list(pool.pool_map(pow, range(100), (2,), workers=2)) == [n * n for n in range(100)]
     import jax  # the parent has it; the workers must not
 
-    assert jax.__name__ in modules_of_worker(0)
-    loaded = next(pool.pool_map(modules_of_worker, [0], workers=2))
-    assert 'test_unfinished_builds' in loaded
+    assert jax.__name__ in loaded_modules(0)
+    loaded = next(pool.pool_map(loaded_modules, [0], workers=2))
+    assert 'trees' in loaded
     assert not {'jax', 'tensorflow', 'librosa'} & set(loaded)
 
 

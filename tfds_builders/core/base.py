@@ -1,4 +1,4 @@
-"""The builder that all corpora share; a corpus says in its own folder only what differs."""
+"""The builder shared by all corpora; the folder of a corpus holds only what differs."""
 
 import dataclasses
 import hashlib
@@ -24,27 +24,25 @@ from ser_jax.data.records import (
     SPLIT,
 )
 from ser_jax.runtime.errors import UserError
-from tfds_builders.core import index as indexes
 from tfds_builders.core import pool, shards, utterance
-from tfds_builders.core.shards import TEXTS, Shard, record_of, take_rows
+from tfds_builders.core.shards import TEXTS, Shard, record_fields
 from tfds_builders.core.utterance import Problem, Utterance
 
-# The records of a shard are in memory until it is written.
+# Limits the memory: the records of a shard are held until it is written.
 UTTERANCES_PER_SHARD = 1000
 BYTES_PER_SHARD = 2**28  # of audio files
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What lies in a corpus folder.
+    """The utterances of a corpus folder.
 
     Attributes:
         utterances: those found, in the order of the records.
-        published: those that the owner published, in the owner's order (their paths do not matter), as far as
-            their names are known.
-        notes: what a user should know, one sentence each.
-        label_files: files the labels come from, relative to the folder (a change means: build again).
-        n_published: how many the owner published, where that is more than is known by name; 0 where nobody says.
+        published: those that the owner published, in the owner's order, as far as their names are known; without paths.
+        notes: remarks for the user, one sentence each.
+        label_files: files with labels, relative to the folder; edits are noticed when the corpus is opened.
+        n_published: number of published utterances where more exist than are known by name; 0 = unknown.
     """
 
     utterances: list[Utterance]
@@ -55,62 +53,67 @@ class Listing:
 
     @property
     def n_missing(self) -> int:
-        """How many published utterances are not there, known by name or not."""
+        """Number of published utterances that were not found, known by name or not."""
         return max(len(self.missing), self.n_published - len(self.utterances))
 
     @property
     def missing(self) -> list[Utterance]:
-        """Published utterances that are not there."""
+        """Published utterances that are known by name and were not found."""
         found = {item.id for item in self.utterances}
         return [item for item in self.published if item.id not in found]
+
+    @property
+    def total(self) -> int | None:
+        """Number of published utterances; None = unknown."""
+        return max(len(self.published), self.n_published) or None
 
 
 class CorpusBuilder(tfds.core.ShardBasedBuilder):
     """Builds the records of one corpus.
 
-    TFDS' `ShardBasedBuilder` rather than `GeneratorBasedBuilder`: it keeps the order (row r of the index is record
-    r), streams, and needs no TensorFlow, which the latter's shuffler imports beyond 1 GB (9 h of speech).
+    Derived from TFDS' `ShardBasedBuilder`, not `GeneratorBasedBuilder`: it keeps the order (row r of the index is
+    record r), streams, and needs no TensorFlow, which the latter's shuffler imports beyond 1 GB (9 h of speech).
 
-    A corpus' `Builder` sets the upper-case attributes and `list_utterances`, nothing else.
+    A corpus' `Builder` defines the upper-case attributes and `list_utterances`, nothing else.
     """
 
     VERSION = tfds.core.Version(RECORD_VERSION)
-    BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS' own way to declare them)
+    BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS' convention)
         tfds.core.BuilderConfig(name='log_mel', description='log-mel spectrograms'),
         tfds.core.BuilderConfig(name='waveform', description='16 kHz int16 samples'),
     ]
 
-    # Classes of the default task, its protocol, and published folds as lists of test speakers.
+    # The default task: its classes, its protocol, and published folds as lists of test speakers.
     LABELS: Sequence[str] = ()
-    # Emotions that count as another one where the task does not name them: 'excited' as 'happy', say.
+    # Emotions merged into another one unless the task names them, such as 'excited' into 'happy'.
     MERGED: Mapping[str, str] = {}
     PROTOCOL: str | None = 'leave_one_speaker_out()'
     FOLDS: Sequence[Sequence[str]] | None = None
     SYNTHETIC = False
-    # Utterances of each emotion that the owner published ('' = no label), where they are not known by name; and their sample rate.
+    # Published utterances by emotion ('' = no label), where they are not known by name.
     COUNTS: Mapping[str, int] = {}
-    SAMPLE_RATE: int | None = None
-    # How an utterance's samples are had; importable by name, for it runs in other processes.
+    SAMPLE_RATE: int | None = None  # of the published files, Hz
+    # (utterance, sample rate) -> int16 [S]; importable by name, since it runs in other processes.
     LOAD: Callable[[Utterance, int], np.ndarray] = staticmethod(utterance.load_file)
     NEEDS_FOLDER = True
-    # A public zip or tar of the corpus, where it may be had without asking, and whether it holds one folder with all the rest.
+    # Address of a public zip or tar, and whether it holds a single folder with all the rest.
     DOWNLOAD: str | None = None
     PACKED_IN_FOLDER = False
-    # Where a person gets it and what the folder must look like: one line, for error messages and TFDS.
+    # One line: the source of the corpus and the layout of its folder. Part of error messages; read by TFDS.
     MANUAL_DOWNLOAD_INSTRUCTIONS = ''
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path | None, **options) -> Listing:
-        """Lists the utterances below `folder` (None where the corpus needs none).
+        """Lists the utterances below `folder` (None for a synthesised corpus).
 
         Raises:
-            UserError: nothing of the corpus is there, or its labels cannot be used.
+            UserError: no utterance of the corpus found, or unusable labels.
         """
         raise NotImplementedError
 
     @classmethod
     def task(cls, listing: Listing, vocabulary: Sequence[str]) -> dict:
-        """`labels`, `protocol`, `folds` of the default task; corpora that cannot know them beforehand override."""
+        """`labels`, `protocol`, `folds` of the default task; overridden where they depend on the listing."""
         return {'labels': list(cls.LABELS), 'protocol': cls.PROTOCOL, 'folds': cls.FOLDS}
 
     @classmethod
@@ -120,10 +123,10 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
 
     @classmethod
     def code_hash(cls) -> str:
-        """SHA-256 over the code that decides what records hold: this corpus' modules, this one, the front end."""
+        """SHA-256 of the code that determines the records: the corpus' modules, this one, records, front end."""
         folder = pathlib.Path(inspect.getfile(cls)).parent
         files = [*sorted(folder.glob('*.py')), pathlib.Path(__file__)]
-        files += [pathlib.Path(m.__file__) for m in (indexes, shards, utterance, log_mel, reading)]
+        files += [pathlib.Path(m.__file__) for m in (shards, utterance, log_mel, reading)]
         digest = hashlib.sha256()
         for file in files:
             digest.update(file.read_bytes())
@@ -142,13 +145,13 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         **kwargs,
     ):
         """Args:
-        listing: what to build, from `list_utterances`; None = read it from TFDS' manual_dir when building.
+        listing: the utterances, from `list_utterances`; None = listed from TFDS' manual_dir by the build.
         front_end: log-mel parameters.
-        options: of the corpus (csv_corpus: map, own_labels).
+        options: options of the corpus (csv_corpus: map, own_labels).
         strict: whether the first unusable file stops the build.
-        workers: processes; None = as many as pay.
-        num_shards: files the records are spread over; None = one a thousand utterances or 256 MB of audio.
-        extra: joined to metadata.json.
+        workers: processes; None = one a core, one for small corpora.
+        num_shards: number of shards; None = one a thousand utterances or 256 MB of audio.
+        extra: further fields of metadata.json.
         **kwargs: TFDS' own (data_dir, config, version).
         """
         self.listing = listing
@@ -170,7 +173,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features
-        # Arrays are stored as bytes: read back 40 times faster than as lists of numbers.
+        # Arrays as bytes are read 40 times faster than as lists of numbers.
         if self.representation == 'log_mel':
             shape, dtype = (None, self.front_end.n_mels), np.float32
         else:
@@ -195,13 +198,14 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             folder = pathlib.Path(dl_manager.manual_dir) if self.NEEDS_FOLDER else None
             self.listing = self.list_utterances(folder)
         items = self.listing.utterances
-        count = self.num_shards or _usual_shards(items)
+        count = self.num_shards or _default_shards(items)
         bounds = [round(len(items) * k / count) for k in range(count + 1)]
         parts = [items[start:stop] for start, stop in itertools.pairwise(bounds)]
         if self._on_beam:
             settings = self.LOAD, self.front_end, tuple(self.names), self.representation
-            make = lambda number, part: Shard(number, tuple(part), *settings, str(self.data_dir))
-            return {SPLIT: [make(number, part) for number, part in enumerate(parts)]}
+            folder = str(self.data_dir)
+            made = [Shard(n, tuple(part), *settings, folder) for n, part in enumerate(parts)]
+            return {SPLIT: made}
         recordings = pool.pool_map(
             utterance.record,
             items,
@@ -209,7 +213,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             workers=self.workers,
             description=self.name,
         )
-        # The shards are written one after the other, so that they can share one stream.
+        # The shards are written one after the other: they share one stream.
         pairs = zip(items, recordings)
         return {SPLIT: [lambda part=part: self._shard(pairs, len(part)) for part in parts]}
 
@@ -224,7 +228,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
                     )
                 self.skipped.append(recording)
                 continue
-            fields, row = record_of(item, recording, self.names, self.front_end.sample_rate)
+            fields, row = record_fields(item, recording, self.names, self.front_end.sample_rate)
             yield item.id, {**fields, self.representation: getattr(recording, self.representation)}
             self.rows.append(row)
 
@@ -235,11 +239,11 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         folder = pathlib.Path(self.data_dir)
         if self._on_beam:
             count = len(self.info.splits[SPLIT].shard_lengths)
-            index, self.skipped = take_rows(folder, count)
-            for left in folder.glob('*.shard_infos.json'):  # by TFDS, on Beam only
-                left.unlink()
+            index, self.skipped = shards.collect_rows(folder, count)
+            for path in folder.glob('*.shard_infos.json'):  # left by TFDS, on Beam only
+                path.unlink()
         else:
-            index = indexes.build_index(self.rows) if self.rows else {}
+            index = shards.build_index(self.rows) if self.rows else {}
         if not index:
             raise UserError(
                 f'none of the {len(self.skipped)} utterances of {self.name} can be used; '
@@ -260,18 +264,18 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             **self.task(listing, self.names),
             'merged': dict(self.MERGED),
             'front_end': front_end,
-            'corpus_hash': indexes.corpus_hash(index, self.names, front_end),
+            'corpus_hash': shards.corpus_hash(index, self.names, front_end),
             'builder_hash': self.code_hash(),
             'utterances': len(index['id']),
-            'published': max(len(listing.published), listing.n_published) or None,
+            'published': listing.total,
             'missing': listing.n_missing,
             'skipped': [dataclasses.asdict(problem) for problem in self.skipped],
-            'notes': [*listing.notes, *indexes.duplicate_notes(index)],
+            'notes': [*listing.notes, *shards.duplicate_notes(index)],
             'options': self.options,
             **self.extra,
         }
 
 
-def _usual_shards(items: Sequence[Utterance]) -> int:
+def _default_shards(items: Sequence[Utterance]) -> int:
     size = sum(os.path.getsize(item.path) for item in items if os.path.isfile(item.path))
     return max(1, -(-len(items) // UTTERANCES_PER_SHARD), -(-size // BYTES_PER_SHARD))

@@ -1,4 +1,4 @@
-"""Which corpora there are builders for, and where their folders are."""
+"""The corpora that have a builder, and their folders."""
 
 import importlib
 import os
@@ -9,34 +9,34 @@ from ser_jax.data.records import default_manual_dir
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import local_path
 
-_NAMED = ('csv_corpus', 'folder')  # corpora of the user's own, which have a name behind these
-_OWN_NAME = re.compile(rf'({"|".join(_NAMED)})/[A-Za-z0-9][A-Za-z0-9_.-]*')
+_USER_CORPORA = ('csv_corpus', 'folder')  # followed by a name: csv_corpus/<name>
+_USER_NAME = re.compile(rf'({"|".join(_USER_CORPORA)})/[A-Za-z0-9][A-Za-z0-9_.-]*')
 
 
 def corpus_names() -> list[str]:
-    """The corpora there are builders for: the folders of this package."""
+    """Names of all corpora with a builder: the folders of this package."""
     here = pathlib.Path(__file__).parent.parent
     names = sorted(path.parent.name for path in here.glob('*/*_dataset_builder.py'))
-    return [f'{name}/<name>' if name in _NAMED else name for name in names]
+    return [f'{name}/<name>' if name in _USER_CORPORA else name for name in names]
 
 
 def builder_class(name: str):
     """The `Builder` of a corpus.
 
     Raises:
-        UserError: there is no such corpus; lists those there are.
+        UserError: unknown corpus; lists the known ones.
     """
-    if name not in corpus_names() and not _OWN_NAME.fullmatch(name):
+    if name not in corpus_names() and not _USER_NAME.fullmatch(name):
         raise UserError(f'unknown corpus {name!r}: one of {", ".join(corpus_names())}')
     package = name.split('/')[0]
     return importlib.import_module(f'tfds_builders.{package}.{package}_dataset_builder').Builder
 
 
 def find_folder(name: str, manual_dir: str | os.PathLike | None) -> pathlib.Path | None:
-    """The folder a corpus is read from; None where none is named or needed.
+    """The folder that a corpus is read from; None where it has none, or where none is given or found.
 
     Raises:
-        UserError: it was named but is not there.
+        UserError: the given manual_dir is not a folder.
     """
     if not builder_class(name).NEEDS_FOLDER:
         return None
@@ -51,27 +51,27 @@ def find_folder(name: str, manual_dir: str | os.PathLike | None) -> pathlib.Path
 
 
 def list_corpus(name: str, folder: pathlib.Path | None, **options):
-    """`Listing` of a corpus; csv corpora learn their name, which prefixes their speakers."""
+    """`Listing` of a corpus; csv corpora take their name, a prefix of their speakers, as an option."""
     if name.startswith('csv_corpus/'):
         options['name'] = name
     return builder_class(name).list_utterances(folder, **options)
 
 
 def not_preparable(name: str, representation: str = 'log_mel', prepared: str = '') -> UserError:
-    """The one line that says where a missing corpus comes from and where to put it.
+    """The error for a missing corpus: one line with its source and the place to put it.
 
     Args:
-        name: the corpus.
-        representation: that is missing.
-        prepared: one that is there, or ''.
+        name: name of the corpus.
+        representation: the missing representation.
+        prepared: a representation that is prepared, or ''.
     """
     command = f'python -m tfds_builders.build {name} --manual_dir=FOLDER'
     if representation != 'log_mel':
         command += f' --representation={representation}'
     if prepared:
         return UserError(
-            f'{name} is prepared as {prepared} only, but its {representation} records are needed: run {command}, where FOLDER '
-            'holds the recordings'
+            f'{name} is prepared as {prepared} only, but its {representation} records are needed: run {command}, '
+            'where FOLDER holds the recordings'
         )
     place = name.rpartition('/')[2]
     wanted = default_manual_dir(name)

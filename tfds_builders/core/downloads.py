@@ -1,4 +1,4 @@
-"""Public archives: fetched by TFDS' download manager, unpacked by us (TFDS' own unpacking needs TensorFlow)."""
+"""Public archives: fetched by TFDS' download manager, unpacked here (TFDS' own unpacking needs TensorFlow)."""
 
 import pathlib
 import shutil
@@ -18,7 +18,7 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path):
     """Unpacks a zip or tar below `folder`, all or nothing.
 
     Raises:
-        UserError: neither, damaged, or a member that would land outside `folder` or is no plain file (a link, a device).
+        UserError: neither a zip nor a tar, damaged, or a member that lies outside `folder` or is not a plain file.
     """
     partial = folder.with_name(folder.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True)
@@ -41,7 +41,7 @@ def _unzip(archive: pathlib.Path, folder: pathlib.Path):
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
             _check_member(archive, member.filename)
-        # Links are written as the plain files that hold their targets: nothing is followed.
+        # Links become plain files that hold their targets: none is followed.
         file.extractall(folder)
 
 
@@ -51,7 +51,7 @@ def _untar(archive: pathlib.Path, folder: pathlib.Path):
             _check_member(archive, member.name)
             if not (member.isfile() or member.isdir()):
                 raise UserError(f'{archive}: member {member.name!r} is no plain file')
-            # Not `extract`: Pythons before 3.11.4 have no filter that keeps owners and permissions out.
+            # Not `extract`: before Python 3.11.4 it cannot ignore owners and permissions.
             target = folder / member.name
             (target if member.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
             if member.isfile():
@@ -66,16 +66,16 @@ def _check_member(archive: pathlib.Path, name: str):
 
 
 def top_folder(folder: pathlib.Path) -> pathlib.Path:
-    """Where an archive's content begins: below the single folders that it may be packed in."""
+    """The folder with an archive's content, below any single folders around it."""
     while True:
-        there = [path for path in folder.iterdir() if not path.name.startswith('.')]
-        if len(there) != 1 or not there[0].is_dir():
+        paths = [path for path in folder.iterdir() if not path.name.startswith('.')]
+        if len(paths) != 1 or not paths[0].is_dir():
             return folder
-        folder = there[0]
+        folder = paths[0]
 
 
 def _reachable(address: str) -> bool:
-    """Whether anything answers there; TFDS retries for three minutes before it gives up."""
+    """Whether the address exists, in one request: TFDS retries for three minutes."""
     import requests  # comes with tensorflow-datasets
 
     try:
@@ -87,13 +87,13 @@ def _reachable(address: str) -> bool:
 def fetch(
     builder_type, folder: pathlib.Path, failure: UserError, log: Callable[[str], None]
 ) -> pathlib.Path:
-    """Downloads and unpacks a corpus unless that was done before.
+    """Downloads and unpacks a corpus unless it is unpacked already.
 
     Args:
-        builder_type: with `DOWNLOAD`, the address, and `name`.
-        folder: where downloads are kept.
-        failure: raised where there is no network, or not the corpus at that address.
-        log: takes the line that says what is being done.
+        builder_type: `Builder` with a `DOWNLOAD` address.
+        folder: folder of the downloads.
+        failure: error to raise, with the reason, where the download fails.
+        log: receives the progress lines.
 
     Returns:
         The folder that holds the corpus.
@@ -102,7 +102,7 @@ def fetch(
     if unpacked.is_dir():
         return _corpus_in(unpacked, builder_type)
     address = urllib.parse.urlsplit(builder_type.DOWNLOAD)
-    try:  # TFDS tries for minutes where there is no network; one look tells
+    try:  # TFDS retries for minutes without a network
         port = address.port or {'http': 80, 'https': 443}[address.scheme]
         socket.create_connection((address.hostname, port), timeout=10).close()
     except OSError as error:
@@ -115,7 +115,7 @@ def fetch(
     )
     try:
         archive = manager.download(builder_type.DOWNLOAD)
-    except Exception as error:  # requests, urllib3, promise and TFDS all have their own
+    except Exception as error:  # requests, urllib3, promise and TFDS raise their own types
         raise _with_reason(failure, type(error).__name__) from error
     unpack(pathlib.Path(archive), unpacked)
     return _corpus_in(unpacked, builder_type)

@@ -1,4 +1,4 @@
-"""What a corpus folder holds, against what its owner published: nothing is built."""
+"""Compares a corpus folder with what its owner published, without building anything."""
 
 import collections
 import dataclasses
@@ -9,33 +9,33 @@ from typing import Any
 import numpy as np
 
 from ser_jax.audio.reading import CLIPPED_SHARE
+from ser_jax.data.records import DIMENSIONS
 from tfds_builders.core import catalogue, pool
 from tfds_builders.core.base import Listing
-from tfds_builders.core.index import duplicate_notes
-from tfds_builders.core.utterance import Audio, Problem, Utterance, listen
+from tfds_builders.core.shards import duplicate_notes
+from tfds_builders.core.utterance import Measurement, Problem, Utterance, measure
 
-# Above this mean of the samples, 1 = full scale, the owner's own recordings are worth a note.
-OFFSET = 1e-2
-_DIMENSIONS = ('arousal', 'valence', 'dominance')
+# DC offset from which a recording gets a note, 1 = full scale.
+_OFFSET = 1e-2
 
 
 @dataclasses.dataclass(frozen=True)
 class Examination:
-    """What was found.
+    """The content of a corpus folder.
 
     Attributes:
-        corpus, folder: which.
-        found: utterances that are there.
-        published: how many the owner published; of a corpus of one's own, the rows of its table. None where nobody says.
-        missing: how many of them are not there; `missing_names` as far as they are known.
-        unusable: file and reason of those that cannot be used.
-        emotions: emotion ('' = no label) -> [usable ones, published ones or None].
-        task: the same of the default task; None where there is none.
-        task_labels: its classes.
+        corpus, folder: name and folder of the corpus.
+        found: number of utterances found.
+        published: number of published utterances; None = unknown (csv corpora: the rows of the table).
+        missing: number of published utterances that were not found; `missing_names` as far as they are known.
+        unusable: file and reason of each utterance that cannot be used.
+        emotions: emotion ('' = no label) -> [usable utterances, published utterances or None].
+        task: the same for the default task; None without one.
+        task_labels: classes of the default task.
         speakers, sessions, sample_rates: usable utterances by each.
         rated: usable utterances with a rating of each dimension.
-        seconds: of all usable audio.
-        notes: what else a user should know, one sentence each.
+        seconds: duration of all usable audio.
+        notes: further remarks for the user, one sentence each.
     """
 
     corpus: str
@@ -61,7 +61,7 @@ class Examination:
         return not self.missing and not self.unusable
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, and `well`."""
+        """All fields, and `well`."""
         return dataclasses.asdict(self) | {'well': self.well}
 
 
@@ -72,19 +72,19 @@ def examine(
     options: dict | None = None,
     workers: int | None = None,
 ) -> Examination | None:
-    """Looks a corpus folder over.
+    """Lists a corpus folder and reads all its audio.
 
     Args:
-        name: the corpus.
-        manual_dir: its folder; None = `$SER_JAX_MANUAL_DIR/<corpus>`.
-        options: of csv corpora.
-        workers: processes.
+        name: name of the corpus.
+        manual_dir: folder of the corpus; None = `$SER_JAX_MANUAL_DIR/<corpus>`.
+        options: options of csv corpora.
+        workers: processes; None = one a core.
 
     Returns:
-        What was found; None of a corpus that is synthesised.
+        The examination; None for a synthesised corpus.
 
     Raises:
-        UserError: no such corpus or folder, or nothing of the corpus in it.
+        UserError: unknown corpus, missing folder, or no utterance of the corpus in it.
     """
     builder = catalogue.builder_class(name)
     if not builder.NEEDS_FOLDER:
@@ -95,20 +95,19 @@ def examine(
     listing = catalogue.list_corpus(name, folder, **(options or {}))
     results = list(
         pool.pool_map(
-            listen, listing.utterances, (builder.LOAD, 16000), workers=workers, description=name
+            measure, listing.utterances, (builder.LOAD, 16000), workers=workers, description=name
         )
     )
     pairs = list(zip(listing.utterances, results))
     bad = [(item, result) for item, result in pairs if isinstance(result, Problem)]
-    good = [item for item, result in pairs if isinstance(result, Audio)]
-    audio = [result for result in results if isinstance(result, Audio)]
+    good = [item for item, result in pairs if isinstance(result, Measurement)]
+    audio = [result for result in results if isinstance(result, Measurement)]
     emotions = _emotions(builder, listing, good)
-    rates = _counted(sound.sample_rate for sound in audio)
     return Examination(
         corpus=name,
         folder=str(folder),
         found=len(listing.utterances),
-        published=max(len(listing.published), listing.n_published) or None,
+        published=listing.total,
         missing=listing.n_missing,
         missing_names=[item.id for item in listing.missing],
         unusable=[{'file': item.path or item.id, 'reason': result.reason} for item, result in bad],
@@ -117,10 +116,10 @@ def examine(
         task_labels=list(builder.LABELS),
         speakers=_counted(item.speaker for item in good),
         sessions=_counted(item.session for item in good if item.session),
-        sample_rates=rates,
+        sample_rates=_counted(sound.sample_rate for sound in audio),
         rated={
             field: sum(getattr(item, field) == getattr(item, field) for item in good)
-            for field in _DIMENSIONS
+            for field in DIMENSIONS
         },
         seconds=sum(sound.seconds for sound in audio),
         notes=[*listing.notes, *_audio_notes(audio, builder.SAMPLE_RATE), *_leftovers(folder)],
@@ -134,7 +133,7 @@ def _counted(values) -> dict:
 def _emotions(builder, listing: Listing, good: Sequence[Utterance]) -> dict:
     """Emotion -> [usable, published or None]."""
     have, wanted = collections.Counter(item.emotion for item in good), builder.COUNTS
-    # A list of labels that is itself short is no measure of what should be there.
+    # An incomplete list of labels does not give the published counts.
     if not wanted and len(listing.published) >= max(1, listing.n_published):
         wanted = collections.Counter(item.emotion for item in listing.published)
     return {name: [have[name], wanted.get(name)] for name in sorted({*have, *wanted})}
@@ -151,7 +150,7 @@ def _task(builder, emotions: Mapping[str, list]) -> list[int | None] | None:
     return [sum(have for have, _ in counts), sum(published) if known else None]
 
 
-def _audio_notes(audio: Sequence[Audio], sample_rate: int | None) -> list[str]:
+def _audio_notes(audio: Sequence[Measurement], sample_rate: int | None) -> list[str]:
     """Faults that leave a recording usable."""
     names = lambda chosen: ', '.join(chosen[:3]) + ', …' * (len(chosen) > 3)
     notes = []
@@ -160,23 +159,23 @@ def _audio_notes(audio: Sequence[Audio], sample_rate: int | None) -> list[str]:
         notes.append(
             f'{len(clipped)} recordings have more than {CLIPPED_SHARE:.1%} of their samples at the limit (clipped): {names(clipped)}'
         )
-    moved = [sound.id for sound in audio if sound.offset > OFFSET]
-    if moved:
+    offset = [sound.id for sound in audio if sound.offset > _OFFSET]
+    if offset:
         notes.append(
-            f'{len(moved)} recordings have an offset of more than {OFFSET:.0%} of full scale: {names(moved)}'
+            f'{len(offset)} recordings have an offset of more than {_OFFSET:.0%} of full scale: {names(offset)}'
         )
     other = [sound.id for sound in audio if sample_rate and sound.sample_rate != sample_rate]
     if other:
         notes.append(
             f'{len(other)} files are not at the {sample_rate} Hz that the owner distributes: {names(other)}'
         )
-    heard = {
+    hashes = {
         'id': np.array([sound.id for sound in audio]),
         'audio_sha256': np.array([sound.sha256 for sound in audio]),
     }
-    return notes + duplicate_notes(heard)
+    return notes + duplicate_notes(hashes)
 
 
 def _leftovers(folder: pathlib.Path) -> list[str]:
     count = sum(1 for _ in folder.rglob('._*'))
-    return [f'{count} files named ._… (left by macOS) are passed over'] if count else []
+    return [f'{count} files named ._… (left by macOS) are skipped'] if count else []

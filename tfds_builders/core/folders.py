@@ -1,4 +1,4 @@
-"""Finding the audio files of a corpus."""
+"""Files of a corpus folder: audio, lists of labels, and notes on them."""
 
 import dataclasses
 import pathlib
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.utterance import Utterance
 
-# The first ending wins where a recording lies there twice.
+# Where a recording exists in several formats, the first ending counts.
 LOSSLESS = ('.wav', '.flac')
 
 
@@ -17,13 +17,12 @@ def audio_files(
     """Audio files below a folder by id, sorted by id.
 
     Args:
-        folder: the corpus.
-        pattern: glob without ending, relative to it, such as 'wav/*' or 'Actor_*/*'.
-        endings: of audio files, preferred ones first.
+        folder: folder of the corpus.
+        pattern: glob without ending, relative to the folder, such as 'wav/*' or 'Actor_*/*'.
+        endings: endings of audio files, preferred ones first.
 
     Returns:
-        id (path without ending, with '/') -> file; hidden files (such as the `._*` that macOS
-        leaves) are passed over.
+        id (path without ending, with '/') -> file. Hidden files, such as the `._*` of macOS, are skipped.
     """
     rank = {ending: n for n, ending in enumerate(endings)}
     found = {}
@@ -32,7 +31,9 @@ def audio_files(
         if ending not in rank or path.name.startswith('.') or not path.is_file():
             continue
         name = path.relative_to(folder).with_suffix('').as_posix()
-        name = name.encode('utf-8', 'backslashreplace').decode()  # it may be no text, an id is
+        name = name.encode(
+            'utf-8', 'backslashreplace'
+        ).decode()  # file names need not be valid text
         if name not in found or rank[ending] < rank[found[name].suffix.lower()]:
             found[name] = path
     return dict(sorted(found.items()))
@@ -41,11 +42,11 @@ def audio_files(
 def with_files(
     utterances: Iterable[Utterance], files: Mapping[str, pathlib.Path]
 ) -> list[Utterance]:
-    """Those utterances of a list of labels whose recording is there, with its path.
+    """The utterances of a list of labels that have a recording, with its path.
 
     Args:
-        utterances: without paths.
-        files: of `audio_files`.
+        utterances: utterances without paths.
+        files: result of `audio_files`.
     """
     return [
         dataclasses.replace(item, path=str(files[item.id]))
@@ -55,10 +56,10 @@ def with_files(
 
 
 def read_text(path: pathlib.Path) -> str:
-    """A file of labels as text.
+    """Reads a file of labels.
 
     Raises:
-        UserError: it cannot be read, or is not UTF-8.
+        UserError: the file cannot be read, or is not UTF-8.
     """
     try:
         return path.read_text(encoding='utf-8-sig')
@@ -68,21 +69,21 @@ def read_text(path: pathlib.Path) -> str:
         raise UserError(f'{path} is not text in UTF-8 (byte {error.start})') from error
 
 
-def file_notes(files: Mapping[str, pathlib.Path], found: Iterable[str], where: str) -> list[str]:
-    """What a user should know of the files of a corpus: which are strangers, and how many are recoded.
+def file_notes(files: Mapping[str, pathlib.Path], found: Iterable[str], corpus: str) -> list[str]:
+    """Notes on foreign and recoded files of a corpus folder.
 
     Args:
-        files: of `audio_files`.
-        found: ids of those that belong to the corpus, which its owner distributes as wav.
-        where: what strangers are not of, such as 'EMO-DB'.
+        files: result of `audio_files`.
+        found: ids that belong to the corpus, which its owner distributes as wav.
+        corpus: what the foreign files are not part of, such as 'EMO-DB'.
 
     Returns:
         One sentence each.
     """
     found, notes = set(found), []
-    strangers = sorted(set(files) - found)
-    if strangers:
-        notes.append(f'{len(strangers)} files are not of {where} and left out: {strangers[0]}, …')
+    foreign = sorted(set(files) - found)
+    if foreign:
+        notes.append(f'{len(foreign)} files are not of {corpus} and left out: {foreign[0]}, …')
     recoded = sum(files[name].suffix.lower() != '.wav' for name in found)
     if recoded:
         notes.append(f'{recoded} files are recoded (flac)')

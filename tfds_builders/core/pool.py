@@ -17,20 +17,19 @@ import tqdm
 from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
 
-# Environment of the workers, and of the process that removes a pool's semaphores after it: where this process has ended
-# without doing so itself, on a signal, that one need not complain.
+# Environment of the workers and of the resource tracker, which would warn of the semaphores that it removes after a signal.
 _ENVIRONMENT = {
     'OPENBLAS_NUM_THREADS': '1',
     'OMP_NUM_THREADS': '1',
     'PYTHONWARNINGS': 'ignore:resource_tracker',
 }
-# Fewer items than this are done before a second process has started (spawn: about 0.5 s).
-_WORTH_A_POOL = 200
+# Fewer items take less time than starting a second process (spawn: about 0.5 s).
+_MIN_ITEMS = 200
 _CHUNK = 8
 
 
 def default_workers() -> int:
-    """Processes to use: the cores this process may run on."""
+    """Number of cores that this process may run on."""
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -38,13 +37,13 @@ def default_workers() -> int:
 
 @contextlib.contextmanager
 def _bare_start() -> Iterator[None]:
-    """Lets spawned processes start without the parent's main module and with one BLAS thread each.
+    """Starts spawned processes without the parent's main module, and with one BLAS thread each.
 
-    Spawning imports the parent's main module again: for a training script that would be JAX (0.8 s a process),
-    for a notebook or a script without a `__main__` guard a second run of itself. The workers need neither.
+    Spawning imports the parent's main module again: JAX for a training script (0.8 s a process), a second run of
+    itself for a notebook or a script without a `__main__` guard. The workers need neither.
     """
     main = sys.modules['__main__']
-    # Ctrl-C goes to the whole group of processes; the parent alone answers it. The workers inherit this.
+    # Ctrl-C goes to the whole process group, and only the parent handles it. The workers inherit the mask.
     mask = _block_interrupts()
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     sys.modules['__main__'] = types.ModuleType('__main__')
@@ -62,14 +61,14 @@ def _bare_start() -> Iterator[None]:
 
 
 def _block_interrupts() -> set | None:
-    """Keeps what a terminal sends waiting in this thread; the mask before, or None on Windows."""
+    """Blocks the signals of a terminal in this thread; returns the previous mask, or None on Windows."""
     if not hasattr(signal, 'pthread_sigmask'):
         return None
     return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
 
 
 def _start_worker() -> None:
-    """In a worker: leaves Ctrl-C and a terminal that closes to the parent, and ends with it, however it ends."""
+    """In a worker: ignores the signals of a terminal, and ends when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, 'SIGHUP'):  # not on Windows
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -96,23 +95,23 @@ def pool_map(
     """`function(item, *arguments)` for every item, in order, in spawned processes.
 
     Spawned, because forking after JAX has started its threads can deadlock. Only a few chunks are in flight, so
-    that results never pile up. The bar (with the time left) goes to stderr, and only to a terminal.
+    that results do not pile up. The progress bar goes to stderr, and only to a terminal.
 
     Args:
-        function: importable by name, without side effects.
-        items: the work.
-        arguments: the same for all items.
-        workers: processes; 1 = none but this one; None = one a core, none for small work.
-        description: what the bar says.
+        function: function that is importable by name and has no side effects.
+        items: its first arguments.
+        arguments: further arguments, the same for all items.
+        workers: processes; 1 = this process only; None = one a core, this process only for few items.
+        description: label of the progress bar.
 
     Yields:
         The results.
 
     Raises:
-        UserError: a process was killed, most often for lack of memory.
+        UserError: a worker was killed, usually for lack of memory.
     """
     if workers is None:
-        workers = default_workers() if len(items) >= _WORTH_A_POOL else 1
+        workers = default_workers() if len(items) >= _MIN_ITEMS else 1
     with tqdm.tqdm(total=len(items), desc=description, unit='utt', disable=None) as bar:
         if workers <= 1:
             for item in items:
@@ -136,7 +135,7 @@ def pool_map(
                 while pending:
                     yield from _finish(pending.popleft(), bar)
             finally:
-                # Reached early when the reader stops (--strict, Ctrl-C): do not work off the rest.
+                # Reached early when the consumer stops (--strict, Ctrl-C): drop the rest.
                 for future in pending:
                     future.cancel()
 

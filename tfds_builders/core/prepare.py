@@ -1,4 +1,4 @@
-"""From the name of a corpus to its prepared folder; used by `build` and at the first opening of a corpus."""
+"""Prepares a corpus: from its name to its prepared folder."""
 
 import contextlib
 import dataclasses
@@ -22,11 +22,11 @@ from ser_jax.data.records import (
 )
 from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import local_path, write_checksums
+from ser_jax.runtime.files import file_sha256, local_path, write_checksums
 from tfds_builders.core.catalogue import builder_class, find_folder, list_corpus, not_preparable
 
-# More names than this are counted, not listed.
-_LISTED = 10
+# Notes to print; the others are counted.
+_MAX_NOTES = 10
 
 
 def prepare(
@@ -48,28 +48,28 @@ def prepare(
     """Prepares a corpus unless it is prepared already.
 
     Everything is written to a scratch folder below `data_dir` and renamed into place at the end, under a lock:
-    a build killed at any point leaves what was there before, and two builds at once do the work once.
+    a build killed at any point leaves the previous state, and of two concurrent builds the second one waits.
 
     Args:
-        name: the corpus.
-        manual_dir: its folder; None = `$SER_JAX_MANUAL_DIR/<corpus>`, else a download where that is public.
+        name: name of the corpus.
+        manual_dir: folder of the corpus; None = `$SER_JAX_MANUAL_DIR/<corpus>`, else a download where it is public.
         data_dir: root of the prepared corpora; None = the default.
         representation: 'log_mel' or 'waveform'.
         front_end: log-mel parameters.
-        options: of csv corpora: `map`, `own_labels`.
-        strict: stop at the first unusable file.
-        workers: processes; None = as many as pay.
-        num_shards: files the records are spread over; None = see `CorpusBuilder`.
-        beam_runner: of Apache Beam, such as 'DirectRunner'; None = without Beam.
-        beam_options: its options, such as '--project=mine'.
-        rebuild: whether to build again where sources, options or code have changed since.
-        log: takes the lines of the summary.
+        options: options of csv corpora: `map`, `own_labels`.
+        strict: whether the first unusable file stops the build.
+        workers: processes; None = one a core, one for small corpora.
+        num_shards: number of shards; None = see `CorpusBuilder`.
+        beam_runner: runner of Apache Beam, such as 'DirectRunner'; None = without Beam.
+        beam_options: options of the runner, such as '--project=mine'.
+        rebuild: whether to rebuild a corpus whose sources, options or code have changed.
+        log: receives the progress and summary lines.
 
     Returns:
         The prepared folder.
 
     Raises:
-        UserError: see `ser_jax.data.corpora.open_corpus`; also an unwritable data_dir, strict mode's stop.
+        UserError: unknown corpus, nothing to prepare it from, unwritable data_dir, or an unusable file with `strict`.
     """
     beam = _beam_config(beam_runner, beam_options)
     if beam and strict:
@@ -93,7 +93,7 @@ def prepare(
     try:
         with _lock(scratch.with_name(f'{scratch.name}.lock'), name, log):
             if rebuild or not is_prepared(target):
-                shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
+                shutil.rmtree(scratch, ignore_errors=True)  # left by a killed build
                 tidy = functools.partial(shutil.rmtree, scratch, ignore_errors=True)
                 try:
                     with signals.before_leaving(tidy):
@@ -132,7 +132,7 @@ def _beam_config(runner: str | None, options: Sequence[str]) -> dict:
 def _download(
     name: str, representation: str, root: pathlib.Path, log: Callable[[str], None]
 ) -> pathlib.Path:
-    """The folder of a corpus that may be had without asking."""
+    """Downloads a public corpus and returns its folder."""
     missing, builder_type = _missing(name, representation, root), builder_class(name)
     if not builder_type.DOWNLOAD:
         raise missing
@@ -159,10 +159,8 @@ def _build(
     log: Callable[[str], None],
     beam: dict,
 ):
-    """Builds into `scratch` and moves the result to `target`, unless the same is there already."""
+    """Builds into `scratch` and moves the result to `target`, unless `target` is up to date."""
     import tensorflow_datasets as tfds
-
-    from tfds_builders.core.index import label_hashes
 
     builder_type = builder_class(name)
     listing = list_corpus(name, folder, **settings['options'])
@@ -170,26 +168,27 @@ def _build(
         listing, builder_type.code_hash(), settings['front_end'], settings['options']
     )
     shards = settings['num_shards'] or _shards(target)
-    same = is_prepared(target) and _metadata(target).get('fingerprint') == fingerprint
-    if same and shards == _shards(target):
+    is_current = is_prepared(target) and _metadata(target).get('fingerprint') == fingerprint
+    if is_current and shards == _shards(target):
         log(f'{name} ({settings["config"]}) is prepared already in {target}')
         return
     log(f'preparing {name} ({settings["config"]}): {len(listing.utterances)} utterances')
     extra = {
         'name': name,
         'fingerprint': fingerprint,
-        'label_files': label_hashes(folder, listing.label_files),
+        # To notice later edits.
+        'label_files': {file: file_sha256(folder / file) for file in listing.label_files},
     }
     builder = builder_type(listing=listing, extra=extra, data_dir=scratch, **settings)
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS' own two lines, about unknown sizes
+    with contextlib.redirect_stdout(io.StringIO()):  # two lines of TFDS about unknown sizes
         builder.download_and_prepare(
             download_dir=scratch / 'downloads',
             download_config=tfds.download.DownloadConfig(**beam) if beam else None,
         )
     write_checksums(pathlib.Path(builder.data_dir))
     target.parent.mkdir(parents=True, exist_ok=True)
-    with signals.held():  # or neither of the two would be there
+    with signals.held():  # otherwise neither folder might be left
         if target.exists():
             os.rename(target, scratch / 'replaced')
         os.rename(builder.data_dir, target)
@@ -198,12 +197,12 @@ def _build(
 
 
 def _shards(folder: pathlib.Path) -> int:
-    """How many files of records there are."""
+    """Number of shards of a prepared corpus."""
     return len(list(folder.glob('*.array_record-*')))
 
 
 def summary(name: str, metadata: dict, folder: pathlib.Path) -> Iterator[str]:
-    """The lines that tell what was built, what was not, and why."""
+    """Yields the lines of the summary: utterances built, missing and skipped, and notes."""
     kind = ', SYNTHETIC speech' if metadata['synthetic'] else ''
     total = f' of {metadata["published"]} published' if metadata['published'] else ''
     yield f'{name}{kind}: {metadata["utterances"]}{total} utterances in {folder}'
@@ -213,9 +212,9 @@ def summary(name: str, metadata: dict, folder: pathlib.Path) -> Iterator[str]:
     if skipped:
         yield f'warning: skipped {len(skipped)} unusable files:'
         yield from (f'  {problem["id"]}: {problem["reason"]}' for problem in skipped)
-    yield from (f'note: {note}' for note in metadata['notes'][:_LISTED])
-    if len(metadata['notes']) > _LISTED:
-        yield f'note: … and {len(metadata["notes"]) - _LISTED} more notes in metadata.json'
+    yield from (f'note: {note}' for note in metadata['notes'][:_MAX_NOTES])
+    if len(metadata['notes']) > _MAX_NOTES:
+        yield f'note: … and {len(metadata["notes"]) - _MAX_NOTES} more notes in metadata.json'
 
 
 def _metadata(folder: pathlib.Path) -> dict:
@@ -223,7 +222,7 @@ def _metadata(folder: pathlib.Path) -> dict:
 
 
 def _fingerprint(listing, code_hash: str, front_end: FrontEnd, options: dict) -> str:
-    """Tells whether building again would give the same: sources (by size and time), code, parameters."""
+    """Hash of all that determines the records: sources (by size and time), code, parameters."""
     files = []
     for item in listing.utterances:
         stat = os.stat(item.path) if item.path and os.path.exists(item.path) else None
@@ -234,11 +233,11 @@ def _fingerprint(listing, code_hash: str, front_end: FrontEnd, options: dict) ->
 
 @contextlib.contextmanager
 def _lock(path: pathlib.Path, name: str, log: Callable[[str], None]) -> Iterator[None]:
-    """Holds a lock file that the system releases whenever the process ends, however it ends."""
+    """Holds a lock file, which the system releases when the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
-    except ImportError:  # Windows: nothing to hold two builds apart
+    except ImportError:  # Windows: no lock
         yield
         return
     with open(path, 'w') as file:

@@ -1,6 +1,10 @@
-"""Records and their index rows; and a shard that a Beam worker makes all by itself."""
+"""Records and their index: the fields of a record, its index row, and a shard that is built by one Beam worker.
+
+The index of a corpus holds all fields but the arrays, one row a record, in the order of the records.
+"""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,30 +13,29 @@ import numpy as np
 
 from ser_jax.audio.log_mel import FrontEnd, mel_matrix
 from ser_jax.data.records import DIMENSIONS, GENDERS
-from tfds_builders.core.index import build_index
 from tfds_builders.core.utterance import Problem, Recording, Utterance, record
 
 TEXTS = ('speaker', 'session', 'script', 'language')
-_SIDECAR = 'rows-{:05d}.npz'
+_ROWS_FILE = 'rows-{:05d}.npz'
 
 
-def record_of(
-    item: Utterance, recording: Recording, names: Sequence[str], sample_rate: int
+def record_fields(
+    item: Utterance, recording: Recording, vocabulary: Sequence[str], sample_rate: int
 ) -> tuple[dict, dict]:
-    """Every field of a record but its array, and of its row of the index.
+    """All fields of a record but its array, and its index row.
 
     Args:
         item: the utterance.
         recording: its audio.
-        names: of the emotion codes.
-        sample_rate: of the recording, Hz.
+        vocabulary: names of the emotion codes.
+        sample_rate: sample rate of the recording, Hz.
 
     Returns:
-        (record, index row: the record and the sums over its log-mel, float64 [F] each).
+        (fields, index row: the fields and the sums over the frames of the log-mel, float64 [F] each).
     """
     fields = {
         'id': item.id,
-        'emotion': names.index(item.emotion) if item.emotion else -1,
+        'emotion': vocabulary.index(item.emotion) if item.emotion else -1,
         'gender': GENDERS.index(item.gender) if item.gender else -1,
         'duration': np.float32(len(recording.waveform) / sample_rate),
         'frames': np.int32(len(recording.log_mel)),
@@ -45,25 +48,54 @@ def record_of(
     return fields, fields | sums
 
 
+def build_index(rows: list[dict]) -> dict[str, np.ndarray]:
+    """Index rows -> one array a field, [N, ...]; texts as fixed-width unicode, readable without pickle."""
+    index = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        dtype = np.int32 if name in ('emotion', 'gender') else None
+        index[name] = np.array(values, dtype=dtype)
+    return index
+
+
+def corpus_hash(index: dict[str, np.ndarray], vocabulary: Sequence[str], front_end: dict) -> str:
+    """SHA-256 of a corpus' content: audio, labels, vocabulary and front end; the same on every machine."""
+    digest = hashlib.sha256(json.dumps([list(vocabulary), front_end], sort_keys=True).encode())
+    for name in sorted(index):
+        if not name.startswith('log_mel'):  # sums may differ in the last bit between machines
+            digest.update(f'{name}={index[name].tolist()!r};'.encode())
+    return digest.hexdigest()
+
+
+def duplicate_notes(index: dict[str, np.ndarray]) -> list[str]:
+    """A note for each recording that occurs under several ids, from the fields `id` and `audio_sha256`."""
+    by_audio: dict[str, list[str]] = {}
+    for name, digest in zip(index['id'].tolist(), index['audio_sha256'].tolist()):
+        by_audio.setdefault(digest, []).append(name)
+    return [
+        f'identical audio: {" = ".join(names)}' for names in by_audio.values() if len(names) > 1
+    ]
+
+
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """The records of some utterances, called where a Beam worker may be; the rows of the index are left in a file beside them.
+    """The records of some utterances, generated on a Beam worker; their index rows go to a file in `folder`.
 
     Attributes:
-        number: of the shard.
-        utterances: of the shard.
+        number: number of the shard.
+        utterances: utterances of the shard.
         load: (utterance, sample rate) -> int16 [S], importable by name.
         front_end: log-mel parameters.
-        names: of the emotion codes.
+        vocabulary: names of the emotion codes.
         representation: 'log_mel' or 'waveform'.
-        folder: for the rows.
+        folder: folder of the index rows.
     """
 
     number: int
     utterances: tuple[Utterance, ...]
     load: Callable[[Utterance, int], np.ndarray]
     front_end: FrontEnd
-    names: tuple[str, ...]
+    vocabulary: tuple[str, ...]
     representation: str
     folder: str
 
@@ -75,27 +107,29 @@ class Shard:
             if isinstance(recording, Problem):
                 problems.append(recording)
                 continue
-            fields, row = record_of(item, recording, self.names, self.front_end.sample_rate)
+            fields, row = record_fields(
+                item, recording, self.vocabulary, self.front_end.sample_rate
+            )
             rows.append(row)
             yield item.id, {**fields, self.representation: getattr(recording, self.representation)}
         skipped = json.dumps([dataclasses.asdict(problem) for problem in problems])
-        path = pathlib.Path(self.folder) / _SIDECAR.format(self.number)
+        path = pathlib.Path(self.folder) / _ROWS_FILE.format(self.number)
         np.savez(path, skipped=np.array(skipped), **(build_index(rows) if rows else {}))
 
 
-def take_rows(folder: pathlib.Path, shards: int) -> tuple[dict[str, np.ndarray], list[Problem]]:
-    """Reads and removes what the shards have left.
+def collect_rows(folder: pathlib.Path, shards: int) -> tuple[dict[str, np.ndarray], list[Problem]]:
+    """Reads and removes the files that Beam's shards wrote.
 
     Args:
-        folder: where.
-        shards: how many there are.
+        folder: folder of the index rows.
+        shards: number of shards.
 
     Returns:
-        (index, {} where there is no record; utterances without a usable recording).
+        (index, {} without records; utterances without a usable recording).
     """
     parts, problems = [], []
     for number in range(shards):
-        path = folder / _SIDECAR.format(number)
+        path = folder / _ROWS_FILE.format(number)
         with np.load(path, allow_pickle=False) as stored:
             part = {name: stored[name] for name in stored.files}
         problems += [Problem(**problem) for problem in json.loads(str(part.pop('skipped')))]

@@ -1,6 +1,6 @@
-"""One utterance of a corpus, and the pure function that turns it into a record.
+"""One utterance of a corpus, and the pure functions that read its audio.
 
-No import of TFDS here: this module is what the processes of the pool load.
+Imported by the processes of the pool, hence without TFDS.
 """
 
 import dataclasses
@@ -11,21 +11,21 @@ from collections.abc import Callable
 import numpy as np
 
 from ser_jax.audio.log_mel import FrontEnd, log_mel
-from ser_jax.audio.reading import AudioError, clipped_share, file_rate, read_audio, unusable
+from ser_jax.audio.reading import AudioError, clipped_share, file_rate, read_audio, unusable_reason
 
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-    """What is known of an utterance before its audio is read. Missing: '' and NaN.
+    """The labels of an utterance, before its audio is read. Missing: '' and NaN.
 
     Attributes:
         id: unique and stable: path without ending, relative to the corpus.
-        path: the audio file; '' where the corpus makes its audio itself.
+        path: the audio file; '' where the corpus synthesises its audio.
         emotion: name in the corpus' vocabulary.
         arousal: 1-5; likewise valence, dominance.
         speaker: unique across corpora, such as 'emodb/03'.
         session: recording session.
-        script: what was said: a text code, the same for all who read it.
+        script: code of the spoken text, the same for all speakers of it.
         language: ISO 639-1 code.
         gender: 'female' or 'male'.
     """
@@ -45,7 +45,7 @@ class Utterance:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """An utterance that cannot become a record, and why."""
+    """An utterance that cannot become a record, and the reason."""
 
     id: str
     reason: str
@@ -53,12 +53,12 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """What the audio of an utterance adds: everything a record needs besides the labels.
+    """The audio of an utterance: all that a record holds besides the labels.
 
     Attributes:
         waveform: int16 [S].
         log_mel: float32 [T, n_mels].
-        audio_sha256: of the little-endian samples.
+        audio_sha256: SHA-256 of the little-endian samples.
     """
 
     id: str
@@ -82,10 +82,10 @@ def record(
     front_end: FrontEnd,
     mel: np.ndarray,
 ) -> Recording | Problem:
-    """The unit of work of every builder: utterance -> its audio as records hold it.
+    """The unit of work of every build: utterance -> its audio as stored in the record.
 
     Args:
-        utterance: whose audio.
+        utterance: the utterance.
         load: (utterance, sample rate) -> int16 [S]; `load_file` or a synthesiser.
         front_end: log-mel parameters.
         mel: `ser_jax.audio.log_mel.mel_matrix(front_end)`.
@@ -100,16 +100,16 @@ def record(
 
 
 @dataclasses.dataclass(frozen=True)
-class Audio:
-    """What an utterance's audio is like, for the doctor.
+class Measurement:
+    """Properties of an utterance's audio, for the doctor.
 
     Attributes:
-        id: of the utterance.
-        sha256: what its record would say.
-        seconds: how long it is.
-        sample_rate: of the file, Hz; 0 where there is none.
-        clipped: share of the samples that are as large as 16 bits can be.
-        offset: size of the samples' mean, 1 = full scale.
+        id: id of the utterance.
+        sha256: the record's `audio_sha256`.
+        seconds: duration.
+        sample_rate: sample rate of the file, Hz; 0 without a file.
+        clipped: share of the samples at the 16-bit limit.
+        offset: absolute mean of the samples, 1 = full scale.
     """
 
     id: str
@@ -120,14 +120,14 @@ class Audio:
     offset: float
 
 
-def listen(
+def measure(
     utterance: Utterance, load: Callable[[Utterance, int], np.ndarray], sample_rate: int
-) -> Audio | Problem:
-    """The doctor's unit of work: what an utterance's audio is like, or the problem with it."""
+) -> Measurement | Problem:
+    """The doctor's unit of work: the properties of an utterance's audio, or the problem with it."""
     samples = _samples(utterance, load, sample_rate)
     if isinstance(samples, Problem):
         return samples
-    return Audio(
+    return Measurement(
         utterance.id,
         _digest(samples),
         len(samples) / sample_rate,
@@ -142,7 +142,7 @@ def _samples(utterance: Utterance, load: Callable, sample_rate: int) -> np.ndarr
         samples = load(utterance, sample_rate)
     except AudioError as error:
         return Problem(utterance.id, error.reason)
-    reason = unusable(samples, sample_rate)
+    reason = unusable_reason(samples, sample_rate)
     return Problem(utterance.id, reason) if reason else samples
 
 

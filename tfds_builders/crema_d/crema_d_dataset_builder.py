@@ -25,7 +25,7 @@ _GENDERS = {'Female': 'female', 'Male': 'male'}
 class Builder(CorpusBuilder):
     """Builder of CREMA-D: `AudioWAV/1001_DFA_ANG_XX.wav` = actor, sentence, emotion, intensity.
 
-    The emotion is the one that was acted; what raters heard is not read.
+    The label is the acted emotion; the ratings of listeners are not read.
     """
 
     LABELS = tuple(_EMOTIONS.values())
@@ -43,7 +43,7 @@ class Builder(CorpusBuilder):
         """Lists `AudioWAV/*.wav` (or flac).
 
         Raises:
-            UserError: there is none, or the table of actors cannot be read.
+            UserError: no utterance, or a table of actors that cannot be read.
         """
         files = audio_files(folder, 'AudioWAV/*')
         names = {name: match for name in files if (match := _NAME.fullmatch(name))}
@@ -58,7 +58,12 @@ class Builder(CorpusBuilder):
             notes.append(f'no {_TABLE}: genders are unknown')
         utterances = [_utterance(match, files[name], genders) for name, match in names.items()]
         label_files = (_TABLE,) if genders else ()
-        return Listing(utterances, (), tuple(notes), label_files, cls.PUBLISHED)
+        return Listing(
+            utterances,
+            notes=tuple(notes),
+            label_files=label_files,
+            n_published=cls.PUBLISHED,
+        )
 
 
 def _read_genders(path: pathlib.Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""csv_corpus/<name>: anyone's own recordings, a folder of audio and a metadata.csv (or another table, see `tables`)."""
+"""csv_corpus/<name>: a user's recordings, a folder of audio with a metadata.csv (or another table, see `tables`)."""
 
 import difflib
 import math
@@ -6,21 +6,20 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from ser_jax.data.records import EMOTIONS, GENDERS
+from ser_jax.data.records import DIMENSIONS, EMOTIONS, GENDERS
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
 from tfds_builders.core.utterance import Utterance
 from tfds_builders.csv_corpus.tables import NEEDED, TABLE, read_folder
 
-_DIMENSIONS = ('arousal', 'valence', 'dominance')
-_COLUMNS = (*NEEDED, 'gender', 'session', 'script', 'language', *_DIMENSIONS)
-# Above this many speakers, leaving out one at a time takes too many folds.
-_MOST_FOLDS = 12
+_COLUMNS = (*NEEDED, 'gender', 'session', 'script', 'language', *DIMENSIONS)
+# With more speakers, leaving one out at a time takes too many folds.
+_MAX_FOLDS = 12
 _GENDERS = {'f': 'female', 'w': 'female', 'm': 'male', '': '', **{name: name for name in GENDERS}}
 
 
 def _unused_columns(row: dict[str, str]) -> list[str]:
-    """A sentence for each column that nothing reads, with what it may have been meant to be."""
+    """A note for each unknown column, with the known column of a similar name."""
     notes = []
     for name in row.keys() - {*_COLUMNS, ''}:
         near = difflib.get_close_matches(name, _COLUMNS, 1)
@@ -44,16 +43,16 @@ class Builder(CorpusBuilder):
         map: dict[str, str] | None = None,
         own_labels: bool = False,
     ) -> Listing:
-        """Reads the table; files are looked at later, one by one.
+        """Reads the table; the audio files are opened later, one by one.
 
         Args:
-            folder: with the table.
-            name: of the corpus, prefixes its speakers.
-            map: label -> emotion ('' = none), whatever the case of the label.
-            own_labels: keep labels as they are, in a vocabulary of their own.
+            folder: folder of the table.
+            name: name of the corpus, the prefix of its speakers.
+            map: label, in any case, -> emotion ('' = none).
+            own_labels: whether to keep the labels as they are, in a vocabulary of their own.
 
         Raises:
-            UserError: table or cell that cannot be used, with its line.
+            UserError: a table or cell that cannot be used, with its line.
         """
         mapping = {label.lower(): emotion for label, emotion in (map or {}).items()}
         rows, files = read_folder(folder)
@@ -85,7 +84,7 @@ class Builder(CorpusBuilder):
             f'{path}: labels outside the vocabulary: {labels}; the vocabulary is '
             f'{", ".join(EMOTIONS)}. Run python -m tfds_builders.build {name} with '
             f'--map {label}=EMOTION to read one as another, --map {label}= to drop it, '
-            'or --own_labels to keep all labels as they are (then no runs across corpora)'
+            'or --own_labels to keep all labels as they are (rules out runs across corpora)'
         )
 
     @staticmethod
@@ -95,14 +94,14 @@ class Builder(CorpusBuilder):
         if not row['file']:
             raise UserError(f'{where}: no file named')
         if any(ord(character) < ord(' ') for character in file):
-            raise UserError(f'{where}: file {row["file"]!r} holds line breaks or the like')
+            raise UserError(f'{where}: file {row["file"]!r} holds control characters')
         if os.path.isabs(file) or file.split(os.sep)[0] == '..':
             raise UserError(f'{where}: {row["file"]!r} lies outside {folder}; name files inside it')
         gender = row.get('gender', '').lower()
         if gender not in _GENDERS:
             raise UserError(f'{where}: gender {row["gender"]!r} is not female or male')
         dimensions = {}
-        for field in _DIMENSIONS:
+        for field in DIMENSIONS:
             text = row.get(field, '')
             try:
                 value = float(text) if text else math.nan
@@ -124,20 +123,20 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def vocabulary(cls, listing: Listing, own_labels: bool = False, **_) -> tuple[str, ...]:
-        """The canonical emotions, or with `own_labels` the labels that occur, sorted."""
+        """The canonical emotions; with `own_labels` the labels that occur, sorted."""
         if not own_labels:
             return EMOTIONS
         return tuple(sorted({item.emotion for item in listing.utterances} - {''})) or EMOTIONS
 
     @classmethod
     def task(cls, listing: Listing, vocabulary: Sequence[str]) -> dict:
-        """All labels that occur; leave one speaker out, or five folds of speakers where they are many."""
+        """All labels that occur; leave one speaker out, or five folds of speakers for many speakers."""
         labelled = [item for item in listing.utterances if item.emotion]
         present = {item.emotion for item in labelled}
         speakers = {item.speaker for item in labelled} - {''}
         protocol = None
         if speakers:
-            many = len(speakers) > _MOST_FOLDS
+            many = len(speakers) > _MAX_FOLDS
             protocol = 'speaker_folds(5)' if many else 'leave_one_speaker_out()'
         labels = [name for name in vocabulary if name in present]
         return {'labels': labels, 'protocol': protocol, 'folds': None}

@@ -1,4 +1,4 @@
-"""Tables of recordings and labels: metadata.csv, audformat's db.*.csv, EmoBox' jsonl manifests; all to the same rows."""
+"""Reads tables of recordings and labels: metadata.csv, audformat's db.*.csv, EmoBox' jsonl manifests."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from tfds_builders.core.folders import read_text
 
 TABLE = 'metadata.csv'
 NEEDED = ('file', 'emotion', 'speaker')
-_MOST_COLUMNS = 1000
+_MAX_COLUMNS = 1000
 
 
 class Row(NamedTuple):
@@ -30,13 +30,13 @@ def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
     """Reads the table of a folder: `metadata.csv`, else the tables of an audformat database, else one jsonl manifest.
 
     Args:
-        folder: with the recordings.
+        folder: folder of the recordings.
 
     Returns:
-        (the rows, in their order; the names of the files they were read from).
+        (rows in their order; names of the files that were read).
 
     Raises:
-        UserError: there is none, or it cannot be read.
+        UserError: no table, or one that cannot be read.
     """
     audformat = sorted(folder.glob('db.*.csv'))
     manifests = sorted(path for path in folder.glob('*.jsonl') if not path.name.startswith('.'))
@@ -62,32 +62,34 @@ def read_csv(path: pathlib.Path, needed: tuple[str, ...]) -> list[Row]:
     """Reads a csv table (comma, semicolon or tab).
 
     Args:
-        path: of the table.
-        needed: columns it must have.
+        path: path of the table.
+        needed: required columns.
 
     Returns:
-        Its rows that are not empty, texts without surrounding blanks, columns in small letters.
+        The rows that are not empty, with lower-case columns and stripped cells.
 
     Raises:
-        UserError: not UTF-8, no csv, without a needed column, with one twice or far too many, or empty.
+        UserError: not UTF-8, not csv, a missing or repeated column, too many columns, or no rows.
     """
     text = read_text(path)
     if '\0' in text:
-        raise UserError(f'{path} holds NUL characters: it is no csv table in UTF-8')
+        raise UserError(f'{path} holds NUL characters: it is not a csv table in UTF-8')
     head = text.partition('\n')[0]
     reader = csv.reader(io.StringIO(text, newline=''), delimiter=max(',;\t', key=head.count))
     try:
         columns = [name.strip().lower() for name in next(reader, [])]
-        if len(columns) > _MOST_COLUMNS:
-            raise UserError(f'{path} has {len(columns)} columns; at most {_MOST_COLUMNS} are read')
+        if len(columns) > _MAX_COLUMNS:
+            raise UserError(
+                f'{path} has {len(columns)} columns; at most {_MAX_COLUMNS} are allowed'
+            )
         named = [name for name in columns if name]
-        twice = next((name for name in named if named.count(name) > 1), '')
-        if twice:
-            raise UserError(f'{path} has the column {twice!r} twice')
-        lacking = [name for name in needed if name not in columns]
-        if lacking:
-            there = ', '.join(columns) or 'none'
-            raise UserError(f'{path} lacks the column {" and ".join(lacking)}; it has {there}')
+        repeated = next((name for name in named if named.count(name) > 1), '')
+        if repeated:
+            raise UserError(f'{path} has the column {repeated!r} twice')
+        missing = [name for name in needed if name not in columns]
+        if missing:
+            known = ', '.join(columns) or 'none'
+            raise UserError(f'{path} lacks the column {" and ".join(missing)}; it has {known}')
         rows = []
         for cells in reader:
             cells = [cell.strip() for cell in cells] + [''] * (len(columns) - len(cells))
@@ -101,18 +103,18 @@ def read_csv(path: pathlib.Path, needed: tuple[str, ...]) -> list[Row]:
 
 
 def _read_audformat(paths: list[pathlib.Path]) -> list[Row]:
-    """The tables of an audformat database that are indexed by file, joined; the first to have a column counts."""
+    """Joins the tables of an audformat database that are indexed by file; of equal columns the first counts."""
     joined = {}
     for path in paths:
         if 'file' not in read_text(path).partition('\n')[0].lower().split(','):
-            continue  # of speakers, say
+            continue  # such as a table of speakers
         for row in read_csv(path, ('file',)):
             if _starts_later(row.cells.get('start', '')):
                 raise UserError(
-                    f'{row.where}: segments of files are not read; cut them into files of their own'
+                    f'{row.where}: segments of files are not read; cut them into separate files'
                 )
-            there = joined.setdefault(row.cells['file'], row).cells
-            there |= {name: text for name, text in row.cells.items() if not there.get(name)}
+            cells = joined.setdefault(row.cells['file'], row).cells
+            cells |= {name: text for name, text in row.cells.items() if not cells.get(name)}
     if not joined:
         raise UserError(f'none of {", ".join(path.name for path in paths)} has the column file')
     unused = ('start', 'end', 'duration')
@@ -122,12 +124,12 @@ def _read_audformat(paths: list[pathlib.Path]) -> list[Row]:
 
 
 def _starts_later(start: str) -> bool:
-    """Whether a time such as '0 days 00:00:01.5' is not the beginning."""
+    """Whether a time such as '0 days 00:00:01.5' is not zero."""
     return any(digit in '123456789' for digit in start)
 
 
 def _read_manifest(path: pathlib.Path, labels: pathlib.Path) -> list[Row]:
-    """EmoBox' manifest: an object a line, with `wav` and `emo`, whose names may stand in label_map.json beside it."""
+    """EmoBox' manifest: one object a line, with `wav` and `emo`; label_map.json beside it may give names of emotions."""
     names = _read_object(labels, read_text(labels), str(labels)) if labels.is_file() else {}
     rows = []
     for number, line in enumerate(read_text(path).split('\n'), 1):

@@ -1,4 +1,4 @@
-"""DEMAND (Thiemann et al., ICA 2013): noise of 18 places, 5 minutes each, 16 channels of which the first is taken."""
+"""DEMAND (Thiemann et al., ICA 2013): noise of 18 places, 5 minutes each; the first of 16 channels."""
 
 import pathlib
 
@@ -28,10 +28,10 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the first channel of every place that is there.
+        """Lists the first channel of each place found.
 
         Raises:
-            UserError: none is.
+            UserError: no place found.
         """
         files = audio_files(folder, '*/ch01*')
         utterances = [

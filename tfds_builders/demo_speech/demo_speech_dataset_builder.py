@@ -1,4 +1,4 @@
-"""demo_speech: a SYNTHETIC, speech-like corpus that is made on the spot, so that every command works anywhere."""
+"""demo_speech: a SYNTHETIC, speech-like corpus, so that every command works without data."""
 
 import pathlib
 
@@ -18,7 +18,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path | None = None) -> Listing:
-        """All utterances; nothing has to be there."""
+        """Lists all utterances; needs no folder."""
         utterances = []
         for name in voices.SPEAKERS:
             speaker = voices.speaker(name)

@@ -1,7 +1,7 @@
 """A small source-filter synthesiser: glottal pulses and noise through moving formants, in a room.
 
 After Klatt, 'Software for a cascade/parallel formant synthesizer', JASA 67 (1980): voiced sounds pass a cascade of
-five resonators, friction a band of its own; pulses after Rosenberg, JASA 49 (1971), type B.
+five resonators, friction a band-pass filter; pulses after Rosenberg, JASA 49 (1971), type B.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from tfds_builders.demo_speech import voices
 from tfds_builders.demo_speech.voices import CONSONANTS, VOWELS, Prosody, Speaker, Syllable
 
 RATE = 16000
-# Control tracks have one value every 5 ms; the filters change that often.
+# Samples per value of the control tracks: 5 ms.
 _HOP = 80
 _BANDWIDTHS = np.array([70.0, 100.0, 150.0, 220.0, 300.0])
 
@@ -26,13 +26,11 @@ class _Tracks:
     formants: np.ndarray
     voicing: np.ndarray
     pitch: np.ndarray
-    bursts: list[
-        tuple[int, int, float, tuple[int, int]]
-    ]  # frames from, to, level, band of friction
+    bursts: list[tuple[int, int, float, tuple[int, int]]]  # first and last frame, level, band
 
 
 def _smooth(track: np.ndarray, width: int) -> np.ndarray:
-    """Moving Hann average over `width` frames along the first axis: articulators have mass."""
+    """Moving Hann average over `width` frames along the first axis: the inertia of the articulators."""
     kernel = np.hanning(width + 2)[1:-1]
     padded = np.pad(track, [(width // 2, width // 2)] + [(0, 0)] * (track.ndim - 1), 'edge')
     smooth = scipy.signal.convolve(
@@ -44,7 +42,7 @@ def _smooth(track: np.ndarray, width: int) -> np.ndarray:
 def _phones(
     text: list[Syllable], speaker: Speaker, prosody: Prosody, reduction: float, rng
 ) -> list[tuple[str, float, int]]:
-    """(sound, seconds, syllable) in order; the last syllable is drawn out."""
+    """(sound, seconds, syllable) in order; the last syllable is lengthened."""
     speed = speaker.rate * 2**prosody.rate
     phones = []
     for number, syllable in enumerate(text):
@@ -62,7 +60,7 @@ def _phones(
 
 
 def _tracks(text: list[Syllable], phones: list, speaker: Speaker, prosody: Prosody, rng) -> _Tracks:
-    """Lays sounds and pitch out in time."""
+    """Arranges sounds and pitch in time."""
     lead, tail = rng.integers(8, 30, 2)
     frames = [max(4, round(seconds * RATE / _HOP)) for _, seconds, _ in phones]
     total = int(lead + sum(frames) + tail)
@@ -117,7 +115,7 @@ def _pitch(
     wander = _smooth(rng.normal(0, 1, total), 61)
     track += 0.5 * wander / (wander.std() + 1e-9)
     voiced = track[begin:end]
-    # Mean pitch is a cue of its own: the contour moves around it.
+    # The contour moves around the mean pitch, which is a separate cue.
     return track - voiced.mean() + 12 * np.log2(speaker.pitch) + prosody.pitch
 
 
@@ -163,7 +161,7 @@ def _formant_sections(formants: np.ndarray) -> np.ndarray:
 
 
 def _vocal_tract(source: np.ndarray, formants: np.ndarray) -> np.ndarray:
-    """Filters 5 ms at a time, carrying the state of the resonators over."""
+    """Filters in blocks of 5 ms with continuous filter state."""
     sections = _formant_sections(formants)
     state = np.zeros((sections.shape[1], 2))
     result = np.empty_like(source)
@@ -231,7 +229,7 @@ def synthesise(name: str, emotion: str, script: str) -> np.ndarray:
     voiced /= np.sqrt((loud**2).mean()) + 1e-9
     signal = voiced + 0.35 * _friction(tracks, speaker, rng)
     signal = _room(signal, speaker, name)
-    # Loudness must not tell the emotion: equal levels first, then a gain that scatters more than emotions do.
+    # Loudness must not reveal the emotion: equal levels, then a gain that varies more than between emotions.
     signal /= np.sqrt((signal**2).mean()) + 1e-9
     signal += 10 ** (-speaker.noise_level / 20) * rng.normal(0, 1, len(signal))
     gain = -27.0 + speaker.level + prosody.level + rng.uniform(-5, 5)
@@ -239,7 +237,7 @@ def synthesise(name: str, emotion: str, script: str) -> np.ndarray:
 
 
 def load(utterance: Utterance, sample_rate: int) -> np.ndarray:
-    """What the builder calls: int16 [S] of an utterance whose speaker, emotion and script name it."""
+    """The samples of an utterance, from its speaker, emotion and script: int16 [S]."""
     samples = synthesise(utterance.speaker.split('/')[1], utterance.emotion, utterance.script)
     if sample_rate != RATE:
         import soxr

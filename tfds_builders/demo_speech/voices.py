@@ -1,7 +1,7 @@
-"""Who speaks what and how in demo_speech: speakers, two made-up languages, emotional prosody. Data and draws only.
+"""The speakers, two artificial languages and emotional prosody of demo_speech: data and random draws.
 
-Every draw is seeded by what it is for (speaker, script, utterance), so each utterance can be made alone, in any
-process and order.
+Each draw is seeded by its name (speaker, script, utterance), so that each utterance can be made alone, in any process and
+order.
 """
 
 import dataclasses
@@ -62,13 +62,13 @@ CONSONANTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """Sounds and rhythm of a made-up language.
+    """Sounds and rhythm of an artificial language.
 
     Attributes:
-        vowels, onsets, codas: its sounds.
-        coda_share: how often a syllable is closed.
-        reduction: length of an unstressed against a stressed syllable (1 = syllable-timed).
-        syllables: fewest and most per utterance.
+        vowels, onsets, codas: sounds of the language.
+        coda_share: share of closed syllables.
+        reduction: length of an unstressed relative to a stressed syllable (1 = syllable-timed).
+        syllables: minimum and maximum per utterance.
     """
 
     vowels: tuple[str, ...]
@@ -111,7 +111,7 @@ class Syllable:
 
 @dataclasses.dataclass(frozen=True)
 class Speaker:
-    """What stays the same in everything a speaker says; differs more between speakers than emotions do.
+    """Constant properties of a speaker; they vary more between speakers than between emotions.
 
     Attributes:
         gender: 'female' or 'male'.
@@ -141,7 +141,7 @@ class Speaker:
 
 @dataclasses.dataclass(frozen=True)
 class Prosody:
-    """How an utterance departs from its speaker's habit.
+    """Deviations of an utterance from its speaker's properties.
 
     Attributes:
         pitch: semitones; `pitch_range`, `rate`, `tilt`, `jitter`: factors in log2.
@@ -174,7 +174,7 @@ _PROSODY = {
     'neutral': Prosody(0.0, -0.2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.1, -2.0, 2.0, 0.0),
     'sad': Prosody(-1.5, -1.2, -0.35, -1.3, 0.2, 0.1, 0.1, -1.5, 0.0, -1.0, -3.0, -0.02),
 }
-# Standard deviation of each cue within an emotion, beside the strength it is acted with.
+# Standard deviation of each cue within an emotion, in addition to the strength of acting.
 _SCATTER = Prosody(1.0, 0.25, 0.10, 0.25, 0.3, 0.02, 0.03, 1.0, 0.3, 1.2, 1.0, 0.012)
 # Arousal, valence, dominance on 1-5.
 _RATINGS = {
@@ -186,7 +186,7 @@ _RATINGS = {
 
 
 def rng(*what: str) -> np.random.Generator:
-    """The random generator of one thing, named by strings such as 'room', '03'."""
+    """The random generator of a draw that is named by strings such as 'room', '03'."""
     return np.random.default_rng(zlib.crc32('/'.join(('demo_speech', *what)).encode()))
 
 
@@ -215,7 +215,7 @@ def speaker(name: str) -> Speaker:
 
 
 def scripts(language: str) -> tuple[str, ...]:
-    """Names of the texts of a language: 'a01' …; every speaker of it says each one in each emotion."""
+    """Names of the texts of a language: 'a01' …; each speaker says each of them in each emotion."""
     return tuple(f'{language[-1]}{n:02d}' for n in range(1, SCRIPTS_PER_LANGUAGE + 1))
 
 
@@ -235,12 +235,12 @@ def syllables(script: str) -> list[Syllable]:
 
 
 def reduction(script: str) -> float:
-    """Length of an unstressed against a stressed syllable in the language of a text."""
+    """Length of an unstressed relative to a stressed syllable in the language of a text."""
     return _LANGUAGES[f'x-demo-{script[0]}'].reduction
 
 
 def prosody(name: str, emotion: str, script: str) -> tuple[Prosody, tuple[float, float, float]]:
-    """How one utterance is acted, and its ratings.
+    """The prosody of an utterance, and its ratings.
 
     Args:
         name: speaker.
@@ -248,7 +248,7 @@ def prosody(name: str, emotion: str, script: str) -> tuple[Prosody, tuple[float,
         script: the text.
 
     Returns:
-        The prosody, and (arousal, valence, dominance) on 1-5, which follow the strength it is acted with.
+        The prosody, and (arousal, valence, dominance) on 1-5, which follow the strength of acting.
     """
     draw = rng('utterance', name, emotion, script)
     strength = draw.uniform(0.8, 1.3)
@@ -256,7 +256,7 @@ def prosody(name: str, emotion: str, script: str) -> tuple[Prosody, tuple[float,
     for field in dataclasses.fields(Prosody):
         mean = getattr(_PROSODY[emotion], field.name)
         neutral = getattr(_PROSODY['neutral'], field.name)
-        # An actor uses some cues more than others each time: no one of them can be relied on.
+        # Each utterance uses some cues more than others: no single one is reliable.
         use = strength * draw.uniform(0.6, 1.4)
         scatter = getattr(_SCATTER, field.name) * draw.normal()
         cues[field.name] = neutral + use * (mean - neutral) + scatter

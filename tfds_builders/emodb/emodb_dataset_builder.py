@@ -21,7 +21,7 @@ _MEN = ('03', '10', '11', '12', '15')
 
 
 def _published() -> dict[str, str]:
-    """id -> SHA-256 of the owner's wav file, of all 535."""
+    """id -> SHA-256 of the owner's wav file, for all 535."""
     text = pathlib.Path(__file__).with_name('checksums.sha256').read_text()
     pairs = [line.split() for line in text.splitlines()]
     return {name.removesuffix('.wav'): digest for digest, name in pairs}
@@ -41,7 +41,7 @@ class Builder(CorpusBuilder):
         """Lists `wav/*.wav` (or flac).
 
         Raises:
-            UserError: none of the published utterances is there.
+            UserError: none of the published utterances found.
         """
         published = _published()
         files = audio_files(folder, 'wav/*')

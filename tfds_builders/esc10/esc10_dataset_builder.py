@@ -37,7 +37,7 @@ class Builder(CorpusBuilder):
         """Lists the clips in the folders of the ten types.
 
         Raises:
-            UserError: there is none.
+            UserError: no clip found.
         """
         files = audio_files(folder, '*/*', (*LOSSLESS, '.ogg'))
         utterances = [

@@ -10,9 +10,9 @@ from tfds_builders.core.utterance import Utterance
 
 
 class Builder(CorpusBuilder):
-    """Builder of folders: every recording below the folder, however deep. The folder it lies in is the record's `script`.
+    """Builder of folders: all recordings below the folder, at any depth; `script` is the name of the containing folder.
 
-    Nothing is known of them, the speakers neither: for `config.unlabelled`, and, by the names of the folders, as noise of several types.
+    Without labels and speakers: for `config.unlabelled`, and as noise, whose type is the `script`.
     """
 
     PROTOCOL = None
@@ -23,7 +23,7 @@ class Builder(CorpusBuilder):
         """Lists the recordings.
 
         Raises:
-            UserError: there is none.
+            UserError: no recording found.
         """
         files = audio_files(folder, '**/*', AUDIO_ENDINGS)
         if not files:

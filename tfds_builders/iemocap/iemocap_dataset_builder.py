@@ -33,12 +33,12 @@ _LABELS = 'Session*/dialog/EmoEvaluation/*.txt'
 class Builder(CorpusBuilder):
     """Builder of IEMOCAP: `Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav`.
 
-    Labels are the turn lines of `Session1/dialog/EmoEvaluation/Ses01F_impro01.txt`; the lines of single raters and the
-    self-evaluations below them are not read. The last letter of a turn is the speaker: `Ses01F_impro01_M003` is the man of session 1.
+    Labels are the turn lines of `Session1/dialog/EmoEvaluation/Ses01F_impro01.txt`; the lines of single raters and
+    self-evaluations are not read. The last letter of a turn is the speaker: `Ses01F_impro01_M003` is the man of session 1.
     """
 
     LABELS = ('angry', 'happy', 'neutral', 'sad')
-    MERGED = {'excited': 'happy'}  # noqa: RUF012 (as TFDS declares its attributes)
+    MERGED = {'excited': 'happy'}  # noqa: RUF012 (TFDS' convention)
     PROTOCOL = 'leave_one_session_out()'
     PUBLISHED = 10039
     COUNTS = {  # noqa: RUF012
@@ -62,7 +62,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the turns of the label files whose recording is there.
+        """Lists the turns of the label files that have a recording.
 
         Raises:
             UserError: no label file, one that cannot be read, or no recording.

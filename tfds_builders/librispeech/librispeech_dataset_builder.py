@@ -24,7 +24,7 @@ _GENDERS = {'F': 'female', 'M': 'male'}
 class Builder(CorpusBuilder):
     """Builder of LibriSpeech: `train-clean-100/19/198/19-198-0001.flac` = part, speaker, chapter, utterance.
 
-    Takes the parts that are there. Unlabelled speech: for `config.unlabelled`, and for the tasks speaker and gender.
+    Any subset of the parts. Without emotion labels: for `config.unlabelled`, and for the tasks speaker and gender.
     """
 
     PROTOCOL = None
@@ -36,10 +36,10 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the flac files of every part that is there.
+        """Lists the flac files of all parts found.
 
         Raises:
-            UserError: none is.
+            UserError: no utterance found.
         """
         files = {}
         parts = [part for part in _PARTS if (folder / part).is_dir()]
@@ -58,7 +58,9 @@ class Builder(CorpusBuilder):
         utterances = [_utterance(name, path, genders) for name, path in files.items()]
         expected = sum(_PARTS[part] for part in parts)
         label_files = (_SPEAKERS,) if genders else ()
-        return Listing(utterances, (), tuple(notes), label_files, expected)
+        return Listing(
+            utterances, notes=tuple(notes), label_files=label_files, n_published=expected
+        )
 
 
 def _read_genders(path: pathlib.Path) -> dict[str, str]:

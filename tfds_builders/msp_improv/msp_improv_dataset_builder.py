@@ -24,15 +24,16 @@ _TURN = re.compile(
     + r'\s*',
     re.ASCII,
 )
-_LABELS = ('Evalution.txt', 'Evaluation.txt')  # the release's spelling, and that of some copies
-_SCRIPTED = 'RS'  # read, and improvised towards the sentence: then it is known what is said
+_LABELS = ('Evalution.txt', 'Evaluation.txt')  # as spelled in the release, and in some copies
+_SCRIPTED = 'RS'  # read, and improvised towards the sentence: the spoken sentence is known
 
 
 class Builder(CorpusBuilder):
     """Builder of MSP-IMPROV: `session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.wav`.
 
-    In a name: sentence and acted emotion, speaker (F or M and the session), P natural, R read, S and T improvised, who speaks to whom. The
-    labels are the means over the raters in `Evalution.txt`; the lines of single raters below them are not read.
+    Parts of a name: sentence and acted emotion, speaker (F or M and the session), P natural, R read, S and T
+    improvised, speaker and listener. Labels are the means over the raters in `Evalution.txt`; the lines of single
+    raters are not read.
     """
 
     LABELS = ('angry', 'happy', 'neutral', 'sad')
@@ -45,7 +46,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the turns of the label file whose recording is there.
+        """Lists the turns of the label file that have a recording.
 
         Raises:
             UserError: no label file or two, one that cannot be read, or no recording.

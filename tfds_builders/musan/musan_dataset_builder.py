@@ -11,9 +11,9 @@ _PARTS = {'music': 660, 'noise': 930, 'speech': 426}
 
 
 class Builder(CorpusBuilder):
-    """Builder of MUSAN: `noise/free-sound/noise-free-sound-0000.wav`. The part is the record's `script`: the type of noise.
+    """Builder of MUSAN: `noise/free-sound/noise-free-sound-0000.wav`; `script` is the part, the type of noise.
 
-    Takes the parts that are there.
+    Any subset of the parts.
     """
 
     PROTOCOL = None
@@ -25,10 +25,10 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the recordings of every part that is there.
+        """Lists the recordings of all parts found.
 
         Raises:
-            UserError: none is.
+            UserError: no recording found.
         """
         top = folder / 'musan' if (folder / 'musan').is_dir() else folder
         parts = [part for part in _PARTS if (top / part).is_dir()]
@@ -42,4 +42,5 @@ class Builder(CorpusBuilder):
                 f'no MUSAN recording in {folder}: expected {top}/noise/free-sound/noise-free-sound-0000.wav and so on'
             )
         expected = sum(_PARTS[part] for part in parts)
-        return Listing(utterances, (), (f'parts: {", ".join(parts)}',), (), expected)
+        notes = (f'parts: {", ".join(parts)}',)
+        return Listing(utterances, notes=notes, n_published=expected)

@@ -42,10 +42,10 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the rows of `data.tsv` whose `samples/*.wav` (or flac) is there.
+        """Lists the rows of `data.tsv` that have a recording, `samples/*.wav` (or flac).
 
         Raises:
-            UserError: no table, one without its columns or with a label of its own, or no recording.
+            UserError: no table, a missing column, an unknown label, or no recording.
         """
         table = _read(folder / _TABLE)
         rows = [_utterance(row, folder / _TABLE) for row in table]
@@ -74,7 +74,7 @@ def _read(path: pathlib.Path) -> list[dict[str, str]]:
         rows = list(table)
     for line, row in enumerate(rows, 2):
         if not all(row[name] for name in needed):
-            raise UserError(f'{path}, line {line}: {", ".join(needed)} must all be there')
+            raise UserError(f'{path}, line {line}: {", ".join(needed)} must not be empty')
     return rows
 
 
@@ -82,7 +82,7 @@ def _utterance(row: dict[str, str], path: pathlib.Path) -> Utterance:
     name = pathlib.PurePath(row['file_id'].strip()).stem
     emotion = row['emotion'].strip()
     if emotion not in _EMOTIONS:
-        raise UserError(f'{path}: {name} has the emotion {emotion!r}, which nEMO does not have')
+        raise UserError(f'{path}: {name} has the unknown emotion {emotion!r}')
     return Utterance(
         id=f'samples/{name}',
         emotion=_EMOTIONS[emotion],

@@ -61,7 +61,7 @@ class Builder(CorpusBuilder):
         """Lists `Actor_*/*.wav` (or flac).
 
         Raises:
-            UserError: none of the published utterances is there.
+            UserError: none of the published utterances found.
         """
         published = _published()
         files = audio_files(folder, 'Actor_*/*')
@@ -74,7 +74,7 @@ class Builder(CorpusBuilder):
         notes = file_notes(files, found, 'RAVDESS speech')
         if any(folder.glob('audio_speech_actors_*/Actor_*')):
             notes.append(
-                'this looks like the copy on Kaggle, which holds every actor twice; the inner folder is passed over'
+                'this looks like the copy on Kaggle, which holds every actor twice; the inner folder is skipped'
             )
         utterances = [cls._utterance(name, path) for name, path in found.items()]
         return Listing(utterances, [cls._utterance(name) for name in published], tuple(notes))

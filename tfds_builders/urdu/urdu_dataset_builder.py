@@ -20,8 +20,8 @@ def _published() -> list[str]:
 class Builder(CorpusBuilder):
     """Builder of URDU: `Angry/SM1_F10_A010.wav` = male speaker 1, file 10, emotion A, number 10.
 
-    Men and women are numbered apart: the speaker is gender and number. 26 of the 29 speakers have one emotion only,
-    so that a result within this corpus would mix up both: it has no usual protocol.
+    Men and women are numbered separately: a speaker is gender and number. 26 of the 29 speakers have one emotion only:
+    results within this corpus would confound the two, hence no default protocol.
     """
 
     LABELS = tuple(_EMOTIONS.values())
@@ -39,7 +39,7 @@ class Builder(CorpusBuilder):
         """Lists `Angry/*.wav` (or flac) and so on.
 
         Raises:
-            UserError: none of the published utterances is there.
+            UserError: none of the published utterances found.
         """
         published = _published()
         files = audio_files(folder, '*/*')
