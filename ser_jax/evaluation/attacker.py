@@ -28,6 +28,7 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.schema import read_json
 from ser_jax.training.experiment import Experiment
 from ser_jax.transforms import attacks
+from ser_jax.transforms.conditions import Attack
 
 
 class SourceRun:
@@ -122,7 +123,7 @@ class Attacker:
 
     def predict(
         self,
-        attack: attacks.Attack,
+        attack: Attack,
         variables: dict,
         source: dict,
         rows: np.ndarray,
@@ -184,7 +185,7 @@ class Attacker:
         facts = {'perturbation_snr_db': float(ratios[finite].mean())} if finite.any() else {}
         return answers, facts
 
-    def _seeds(self, attack: attacks.Attack, rows: np.ndarray) -> np.ndarray:
+    def _seeds(self, attack: Attack, rows: np.ndarray) -> np.ndarray:
         """One number an utterance: systems, seeds and epsilons begin at the same random points."""
         ids = self._experiment.corpus.index['id'][rows]
         return np.array([zlib.crc32(f'{attack.name} {name}'.encode()) for name in ids], np.uint32)
@@ -214,7 +215,7 @@ class Attacker:
             lowest=extremes[0],
             highest=extremes[1],
         )
-        return attacks.ATTACKS[attack.name][0](problem, *attack.arguments)
+        return attacks.ATTACKS[attack.name](problem, *attack.arguments)
 
 
 def _local(array: jax.Array) -> np.ndarray:

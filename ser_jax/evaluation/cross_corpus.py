@@ -260,13 +260,12 @@ class CrossCorpus:
             axis_name=devices.AXIS,
             representation=config.representation,
         )
-        plain = functools.partial(augment.unchanged, n_classes=len(experiment.labels))
+        plain = augment.unchanged
         if experiment.front_end:
             plain = functools.partial(
                 augment.augment,
                 operations=(),
                 frames=config.crop_frames,
-                n_classes=len(experiment.labels),
                 axis_name=devices.AXIS,
             )
         placement = devices.DataParallel(experiment.mesh, config.parallelism)

@@ -99,7 +99,7 @@ def report(
         leak_check=experiment.leak_check,
         cost=_total_cost([summary['cost'] for summary in summaries]),
         validation=validation,
-        attack_checks=conditions.checks(tester.conditions, rates),
+        attack_checks=conditions.attack_checks(tester.conditions, rates),
         tested_with=tested_with(config),
         n_labels=_n_labels(summaries) if config.labelled_share < 1 else None,
         calibration=_calibration(experiment, workdir) if pooled else None,

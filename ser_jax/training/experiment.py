@@ -257,7 +257,6 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
             augment.augment,
             operations=operations,
             frames=config.crop_frames,
-            n_classes=len(labels),
             clean_share=config.clean_share,
             axis_name=devices.AXIS,
             front_end=front_end,
@@ -265,7 +264,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     else:
         input_length = config.crop_frames * front_end.hop_length
         input_shape, front_end = (input_length,), None
-        augment_batch = functools.partial(augment.unchanged, n_classes=len(labels))
+        augment_batch = augment.unchanged
     init_state = jax.jit(
         functools.partial(steps.init_state, model=model, phases=phases, input_shape=input_shape)
     )

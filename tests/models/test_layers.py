@@ -161,14 +161,15 @@ DEVICES = """
     batch = {
         'log_mel': jnp.asarray(rng.normal(-6, 2, (8, 40, 16)), jnp.float32),
         'length': jnp.asarray(rng.integers(12, 41, 8), jnp.int32),
-        'emotion': jnp.asarray([0, 1, 2, -1, 1, 0, 2, 1]),
+        'emotion': jax.nn.one_hot(jnp.asarray([0, 1, 2, -1, 1, 0, 2, 1]), 3),
+        'emotion_mask': jnp.arange(8) != 3,
     }
     operations = augment.parse_operations(
         ('speed(0.8, 1.25)', 'mixup(2.0)', 'spec_mask(1, 0.3, 0.3)', 'noise(0, 10)'))
 
     def step(axis_name, key, batch):
         out = augment.augment(
-            key, batch, operations, frames=32, n_classes=3, clean_share=0.1, axis_name=axis_name)
+            key, batch, operations, frames=32, clean_share=0.1, axis_name=axis_name)
         mask = layers.frames_mask(out['length'], 32)
         net = Net(axis_name)
         variables = net.init({'params': key, 'dropout': key}, out['log_mel'], mask)

@@ -48,8 +48,6 @@ def started(experiment):
     rows = experiment.folds[0].train
     state = experiment.init_state(experiment.constants(rows))
     batch = jax.device_get(devices.to_devices(experiment.train_batches(rows)[0], experiment.mesh))
-    batch['emotion_mask'] = batch['emotion'] >= 0
-    batch['emotion'] = np.asarray(jax.nn.one_hot(batch['emotion'], 4))
     batch['clean_log_mel'] = batch['log_mel']
     return jax.device_get(state), batch
 
