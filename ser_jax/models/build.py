@@ -36,9 +36,7 @@ def make_model(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> nn
             stacklevel=2,
         )
     front_end = FrontEnd(**config.data.front_end)
-    problem = model_class.problem(settings, front_end)
-    if problem:
-        raise UserError(f'config.model: {problem}')
+    model_class.validate(settings, front_end)
     objective = getattr(model_class, 'objective', 'multitask')
     if config.objective != objective:
         raise UserError(

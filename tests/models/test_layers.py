@@ -1,4 +1,4 @@
-"""Layers: against plain formulations, blind to padding, the same on any number of devices."""
+"""Layers: equal to plain formulations, independent of padding and of the number of devices."""
 
 import flax.linen as nn
 import jax
@@ -48,7 +48,7 @@ def test_max_pool_equals_flax():
     )
 
 
-def test_space_to_depth_keeps_neighbours_and_depth_to_space_undoes_it():
+def test_depth_to_space_inverts_space_to_depth():
     x = normal(2, 8, 6, 3)
     folded = convolution.space_to_depth(x, 2, 3)
     assert folded.shape == (2, 4, 2, 18)
@@ -133,13 +133,13 @@ def test_attention_pooling_ignores_padding_and_gives_mean_and_deviation():
     np.testing.assert_allclose(pooled[1], np.concatenate([mean, deviation]), atol=1e-5)
 
 
-def test_dropout_keeps_the_mean_and_shares_its_draw_where_told():
+def test_dropout_keeps_the_mean_and_shares_its_draw():
     x = jnp.ones((8, 5, 6, 50))
     drop = layers.Dropout(0.25, shared=(1, 2))
     out = np.asarray(drop.apply({}, x, train=True, rngs={'dropout': jax.random.key(0)}))
     assert set(np.unique(out)) == {0.0, np.float32(1 / 0.75)}
     assert (out == out[:, :1, :1]).all(), 'whole maps'
-    assert (out[0] != out[1]).any(), 'each example its own draw'
+    assert (out[0] != out[1]).any(), 'independent draws of the examples'
     assert abs(out.mean() - 1) < 0.15
     np.testing.assert_array_equal(drop.apply({}, x, train=False), x)
 
@@ -147,7 +147,7 @@ def test_dropout_keeps_the_mean_and_shares_its_draw_where_told():
 DEVICES = """
     import flax.linen as nn, jax, jax.numpy as jnp, numpy as np
     from jax.sharding import Mesh, PartitionSpec as P
-    from ser_jax import augment
+    from ser_jax.transforms import augment
     from ser_jax.models import convolution, layers
 
     class Net(nn.Module):
