@@ -1,40 +1,54 @@
-"""`train_and_evaluate(config, workdir)`: trains every fold, pools their predictions, writes the result card."""
+"""One run, start to finish: `train_and_evaluate(config, workdir)` prepares, trains the folds, tests and reports."""
 
-import sys
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ser_jax.config_check import check_config
+from ser_jax.audio.log_mel import FrontEnd
+from ser_jax.config import TESTED_WITH, as_json, check_config, compared
+from ser_jax.data.dataset import Dataset, Records, Sampling, open_dataset
 from ser_jax.data.folds import Fold
-from ser_jax.data.labels import level_of
 from ser_jax.data.records import prepared_hash
-from ser_jax.evaluation.cross_corpus import CrossCorpus
-from ser_jax.evaluation.results import report, tested_with
-from ser_jax.evaluation.robustness import Tester
+from ser_jax.evaluation import diagnostics, results, testing
+from ser_jax.evaluation.adaptation import Adapter
+from ser_jax.evaluation.cross_corpus import CrossCorpusTester
+from ser_jax.evaluation.robustness import RobustnessTester, open_recordings
+from ser_jax.models.build import make_model
+from ser_jax.objectives.build import make_phases
+from ser_jax.objectives.optimiser import make_optimiser
 from ser_jax.prepare import prepare_corpora
+from ser_jax.reporting import figures
 from ser_jax.runs import workdir as workdirs
-from ser_jax.runs.predictions import Predictions, write_predictions
+from ser_jax.runs.predictions import write_predictions
 from ser_jax.runs.result_card import read_card
+from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import local_path, write_json
-from ser_jax.training import inference, loop
-from ser_jax.training.experiment import Experiment, build_experiment
+from ser_jax.training import loop
+from ser_jax.training.experiment import Experiment, build_program
 from ser_jax.training.metric_log import MetricLog
+from ser_jax.transforms import augment
 from ser_jax.transforms.conditions import parse_conditions
+
+
+class Run(NamedTuple):
+    """A config made ready: nothing below this module sees the whole config."""
+
+    experiment: Experiment
+    robustness: RobustnessTester
+    cross_corpus: CrossCorpusTester
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains and evaluates the folds of a config; finished ones are kept.
 
     Args:
-        config: of the run (`configs/*.py`).
-        workdir: the run's folder; a run that was cut short goes on from its last checkpoint.
+        config: a config of `configs/*.py`.
+        workdir: run directory; an interrupted run resumes from its last checkpoint.
 
     Returns:
         The result card (`results.json`). With `config.report_test = False` it has the validation UARs only, also
@@ -45,49 +59,295 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     """
     check_config(config)
     workdir = local_path(workdir).absolute()
-    workdirs.check_workdir(workdir, config)
+    workdirs.check_workdir(workdir, as_json(config))
     card = read_card(workdir)
     if card and not needs_testing(config, card):
         names = [config.corpus, *config.labelled, *config.unlabelled]
         names += [config.noise_corpus] if config.noise_corpus else []
-        hashes = {
-            name: prepared_hash(
-                name, data_dir=config.data.data_dir, representation=config.representation
-            )
-            for name in names
-        }
-        workdirs.refuse_changed(workdir, hashes)
+        workdirs.refuse_changed(workdir, _hashes(config, dict.fromkeys(names)))
         return card
     if config.attack_source and Path(config.attack_source).expanduser().absolute() == workdir:
         raise UserError(f'config.attack_source is the workdir itself: {workdir}; name another run')
+    run = open_run(config)
+    with workdirs.claimed(workdir, as_json(config), run.experiment.dataset.corpus_hashes()):
+        _train_all(config, run, workdir)
+        testing.predict_corpora(run.experiment, run.cross_corpus, workdir)
+        return _report(config, run, workdir)
+
+
+def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Evaluates the kept parameters of a finished run again; predictions and card are written anew.
+
+    Args:
+        config: config of the run.
+        workdir: run directory.
+
+    Returns:
+        The result card.
+
+    Raises:
+        UserError: the run is missing, not finished, or of another config.
+    """
+    check_config(config)
+    workdir = local_path(workdir).absolute()
+    workdirs.check_workdir(workdir, as_json(config))
+    if not (workdir / 'config.json').exists():
+        raise UserError(f'there is no run in {workdir}: run it with --mode=train first')
+    run = open_run(config)
+    dataset = run.experiment.dataset
+    with workdirs.claimed(workdir, as_json(config), dataset.corpus_hashes()):
+        names = [fold.name for fold in dataset.folds] + ['final'] * bool(config.test_corpora)
+        missing = [name for name in names if not workdirs.summary_file(workdir, name).exists()]
+        if missing:
+            raise UserError(
+                f'{workdir} has no finished {missing[0]}: run it with --mode=train first'
+            )
+        for fold in dataset.folds:
+            _predict(config, run, fold, workdir, again=True)
+        testing.predict_corpora(run.experiment, run.cross_corpus, workdir, again=True)
+        return _report(config, run, workdir)
+
+
+def open_data(config: ml_collections.ConfigDict) -> Dataset:
+    """Checks a config, and prepares and opens its corpora; touches no device.
+
+    Raises:
+        UserError: an invalid config, a corpus that cannot be prepared or opened, a protocol that does not fit it, a leak.
+    """
+    check_config(config)
     prepare_corpora(config)
+    front_end = FrontEnd(**config.data.front_end)
+    length = config.crop_frames * front_end.hop_length
+    if config.representation == 'log_mel':
+        operations = augment.parse_operations(config.augmentations)
+        length = augment.input_frames(operations, config.crop_frames)
+    manual_dirs = {config.corpus: config.data.manual_dir} if config.data.manual_dir else {}
+    dataset = open_dataset(
+        Records(config.data.data_dir, front_end, manual_dirs),
+        config.corpus,
+        representation=config.representation,
+        tasks=config.tasks,
+        reported=config.reported,
+        sampling=Sampling(
+            batch_size=config.batch_size,
+            length=length,
+            seed=config.seed,
+            labelled_share=config.labelled_share,
+            unlabelled_share=config.unlabelled_share,
+            class_weights=config.class_weights,
+            label_free='generator' in config.get('phases', ()),
+            memory_gb=config.data.memory_gb,
+        ),
+        labels=config.labels,
+        protocol=config.protocol,
+        folds=config.folds,
+        validation=config.validation,
+        labelled=config.labelled,
+        unlabelled=config.unlabelled,
+        noise_corpus=config.noise_corpus,
+        noise_types=config.noise_types,
+        augmentations=config.augmentations,
+    )
+    if not dataset.folds and (config.conditions or not config.test_corpora):
+        raise UserError(
+            f'{dataset.protocol} tests nobody: set config.test_corpora, and no config.conditions'
+        )
+    return dataset
+
+
+def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
+    """Prepares and opens the corpora of a config, and builds its network and steps; nothing is compiled yet.
+
+    Raises:
+        UserError: anything in the config that cannot be run.
+    """
+    devices.start_processes()
+    dataset = open_data(config)
+    front_end = dataset.records.front_end
+    adversary = config.adversary.to_dict() if 'adversary' in config else {}
+    model = make_model(
+        config.model.to_dict(),
+        dataset.tasks,
+        front_end,
+        objective=config.objective,
+        prior=adversary.get('prior', ''),
+    )
+    phases = make_phases(
+        model,
+        dataset.tasks,
+        objective=config.objective,
+        steps=config.steps,
+        optimiser=config.optimiser,
+        label_smoothing=config.label_smoothing,
+        clean_target=config.reconstruction_target == 'clean',
+        representation=config.representation,
+        batch_size=config.batch_size,
+        adversarial_epsilon=config.adversarial_epsilon,
+        phases=config.get('phases', ()),
+        optimisers=config.get('optimisers', {}),
+        adversary=adversary,
+    )
+    sizes = {name: config[name] for name in ('batch_size', 'eval_batch_size')}
+    program = build_program(
+        model=model,
+        phases=phases,
+        reported=dataset.reported,
+        representation=config.representation,
+        front_end=front_end,
+        operations=augment.parse_operations(config.augmentations),
+        clean_share=config.clean_share,
+        crop_frames=config.crop_frames,
+        eval_batch_size=config.eval_batch_size,
+        parallelism=config.parallelism,
+        placement=devices.make_placement(config.parallelism, config.parallel_runs, sizes),
+    )
+    return Experiment(dataset, program)
+
+
+def open_run(config: ml_collections.ConfigDict) -> Run:
+    """Makes a config ready: dataset, program and testers, so that a run fails before it trains.
+
+    Raises:
+        UserError: anything in the config that cannot be run.
+    """
     experiment = build_experiment(config)
-    tester, cross = Tester(experiment), CrossCorpus(experiment)
-    with workdirs.claimed(workdir, config, experiment.corpus_hashes()):
-        _train_all(experiment, tester, workdir)
-        _predict_corpora(experiment, cross, workdir)
-        return report(experiment, tester, cross, workdir)
+    robustness = RobustnessTester(
+        experiment,
+        **_conditions(config),
+        attack_source=config.attack_source,
+        test=config.report_test,
+    )
+    settings = config.optimiser.to_dict() | {'learning_rate': config.few_shot_learning_rate}
+    adapter = Adapter(
+        experiment,
+        make_optimiser(settings, config.few_shot_steps),
+        config.few_shot_steps,
+        label_smoothing=config.label_smoothing,
+        label_free=config.objective == 'multitask',
+    )
+    fields = [name for name in TESTED_WITH if name.startswith('few_shot')]
+    cross_corpus = CrossCorpusTester(
+        experiment,
+        config.test_corpora,
+        adapter,
+        target_statistics=config.target_statistics,
+        few_shot=config.few_shot,
+        few_shot_speakers=config.few_shot_speakers,
+        adaptation=' '.join(f'{name}={config[name]}' for name in fields),
+    )
+    return Run(experiment, robustness, cross_corpus)
 
 
-def _train_all(experiment: Experiment, tester: Tester, workdir: Path) -> None:
-    """Trains the folds and the final model, and predicts what is tested of the folds."""
-    config, log = experiment.config, MetricLog(workdir)
-    count = len(experiment.folds)
-    titled = [(fold, f'{fold.name} ({k}/{count})') for k, fold in enumerate(experiment.folds, 1)]
-    _train(experiment, tester, titled, config.steps, workdir, log)
-    for fold in experiment.folds:  # cut off before, or with new conditions
-        _predict_fold(experiment, tester, fold, workdir)
+def _conditions(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    return {
+        'conditions': parse_conditions(config.conditions),
+        'corpora': {name: config[name] for name in ('test_noise_corpus', 'babble_corpus')},
+        'trained_noise': config.noise_types,
+    }
+
+
+def check_data(config: ml_collections.ConfigDict) -> None:
+    """Prepares and opens everything that a run reads, without touching a device.
+
+    Raises:
+        UserError: something that cannot be prepared or opened.
+    """
+    dataset = open_data(config)
+    open_recordings(dataset, **_conditions(config))
+    for name in config.test_corpora:
+        dataset.records.open(name, config.representation, 'test_corpora')
+
+
+def _train_all(config: ml_collections.ConfigDict, run: Run, workdir: Path) -> None:
+    """Trains the folds and the final model, and predicts the tested utterances of each fold."""
+    dataset, log = run.experiment.dataset, MetricLog(workdir)
+    count = len(dataset.folds)
+    titled = [(fold, f'{fold.name} ({k}/{count})') for k, fold in enumerate(dataset.folds, 1)]
+    _train(config, run, titled, config.steps, workdir, log)
+    for fold in dataset.folds:  # interrupted before, or with new conditions
+        _predict(config, run, fold, workdir)
     if config.final and config.report_test:  # development leaves the test speakers alone
         nobody = np.empty(0, np.int64)
-        everybody = Fold('final', experiment.rows, nobody, nobody, ())
-        steps = [workdirs.read_summary(workdir, fold.name)['steps'] for fold in experiment.folds]
+        everybody = Fold('final', dataset.rows, nobody, nobody, ())
+        steps = [workdirs.read_summary(workdir, fold.name)['steps'] for fold in dataset.folds]
         steps = int(np.median(steps or [config.steps]))
-        _train(experiment, tester, [(everybody, 'final model')], steps, workdir, log)
+        _train(config, run, [(everybody, 'final model')], steps, workdir, log)
     log.close()
 
 
+def _train(
+    config: ml_collections.ConfigDict,
+    run: Run,
+    folds: list[tuple[Fold, str]],
+    stop: int,
+    workdir: Path,
+    log: MetricLog,
+) -> None:
+    """Trains the (fold, title) pairs that are not finished, and predicts the tested utterances of each."""
+    jobs = [
+        loop.Job(fold, workdir / 'checkpoints' / fold.name, title, stop)
+        for fold, title in folds
+        if not workdirs.summary_file(workdir, fold.name).exists()
+    ]
+    schedule = loop.Schedule(config.eval_every, config.patience, config.skipped_steps)
+    for job, summary in loop.train_folds(run.experiment, schedule, jobs, log):
+        if jax.process_index() == 0:
+            write_json(workdirs.summary_file(workdir, job.fold.name), summary)
+            loop.discard_latest(job.folder)
+        multihost_utils.sync_global_devices(f'summary {job.fold.name}')
+        if len(run.robustness.rows(job.fold)):
+            _predict(config, run, job.fold, workdir)
+
+
+def _predict(
+    config: ml_collections.ConfigDict, run: Run, fold: Fold, workdir: Path, again: bool = False
+) -> None:
+    testing.predict_fold(
+        run.experiment, run.robustness, fold, workdir, test=config.report_test, again=again
+    )
+
+
+def _report(config: ml_collections.ConfigDict, run: Run, workdir: Path) -> dict[str, Any]:
+    """Pools the folds, and writes predictions, figures and result card."""
+    experiment, dataset = run.experiment, run.experiment.dataset
+    conditions = run.robustness.conditions
+    pooled = {}
+    if config.report_test and dataset.folds:
+        names = ('clean', *conditions)
+        pooled = results.pooled_predictions(dataset, names, workdir)
+    card = results.make_card(
+        dataset,
+        pooled,
+        run.cross_corpus,
+        workdir,
+        system=','.join([config.system, *config.options]),
+        config=compared(as_json(config)),
+        conditions=conditions,
+        report_test=config.report_test,
+        tested_with=tested_with(config),
+    )
+    folder, shown = workdir / 'report', {}
+    if pooled:
+        fold = dataset.folds[0]
+        variables = jax.device_get(experiment.restore_best(workdir / 'checkpoints' / fold.name))
+        if jax.process_index() == 0:
+            shown = {
+                'attention': diagnostics.attention(experiment, fold, variables),
+                'codes': diagnostics.codes(experiment, fold, variables),
+            }
+            embedding = diagnostics.embedding(experiment, fold, variables)
+            diagnostics.write_embedding(embedding, folder / 'embedding.csv')
+    if jax.process_index() == 0:
+        for name, predictions in pooled.items():
+            labels = list(card['conditions'][name]['recall'])
+            write_predictions(workdirs.pooled_file(workdir, name), predictions, labels)
+        figures.draw_run(card, folder, conditions=conditions, **shown)
+        write_json(workdir / 'results.json', card)
+    return card
+
+
 def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bool:
-    """Whether a finished run is asked for conditions that its card lacks."""
+    """Whether a config asks for conditions that the card of its finished run lacks."""
     found = card['conditions']
     if not config.report_test:
         found = card.get('validation', {}).get('conditions', {})
@@ -101,168 +361,32 @@ def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bo
     return changed or not names <= set(found)
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Evaluates the kept parameters of a finished run again, and writes predictions and card anew.
-
-    Args:
-        config: of the run.
-        workdir: its folder.
+def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
+    """What the conditions of a run depend on: fields of the config, and hashes of the corpora and models they name.
 
     Returns:
-        The result card.
-
-    Raises:
-        UserError: the run is not there, not finished, or another config's.
+        Field -> value; None where the run has no condition but clean.
     """
-    workdir = local_path(workdir).absolute()
-    workdirs.check_workdir(workdir, config)
-    if not (workdir / 'config.json').exists():
-        raise UserError(f'there is no run in {workdir}: run it with --mode=train first')
-    prepare_corpora(config)
-    experiment = build_experiment(config)
-    tester, cross = Tester(experiment), CrossCorpus(experiment)
-    with workdirs.claimed(workdir, config, experiment.corpus_hashes()):
-        names = [fold.name for fold in experiment.folds] + ['final'] * bool(config.test_corpora)
-        missing = [name for name in names if not workdirs.summary_file(workdir, name).exists()]
-        if missing:
-            raise UserError(
-                f'{workdir} has no finished {missing[0]}: run it with --mode=train first'
-            )
-        for fold in experiment.folds:
-            _predict_fold(experiment, tester, fold, workdir, anew=True)
-        _predict_corpora(experiment, cross, workdir, anew=True)
-        return report(experiment, tester, cross, workdir)
+    if not (config.conditions or config.test_corpora):
+        return None
+    stored = as_json(config)
+    representations = dict.fromkeys(config.test_corpora)
+    for name in filter(None, (config.test_noise_corpus, config.babble_corpus)):
+        representations[name] = 'waveform'
+    found = {name: stored[name] for name in TESTED_WITH}
+    found['corpus_hashes'] = _hashes(config, representations)
+    if config.attack_source:
+        found['attack_models'] = workdirs.run_fingerprint(config.attack_source)
+    return found
 
 
-def _train(
-    experiment: Experiment,
-    tester: Tester,
-    folds: list[tuple[Fold, str]],
-    stop: int,
-    workdir: Path,
-    log: MetricLog,
-) -> None:
-    """Trains those of some (fold, title) that no earlier start has finished, and predicts what is tested of them."""
-    jobs = [
-        loop.Job(fold, workdir / 'checkpoints' / fold.name, title, stop)
-        for fold, title in folds
-        if not workdirs.summary_file(workdir, fold.name).exists()
-    ]
-    for job, summary in loop.train_folds(experiment, jobs, log):
-        if jax.process_index() == 0:
-            write_json(workdirs.summary_file(workdir, job.fold.name), summary)
-            loop.discard_latest(job.folder)
-        multihost_utils.sync_global_devices(f'summary {job.fold.name}')
-        if len(tester.rows(job.fold)):
-            _predict_fold(experiment, tester, job.fold, workdir)
-
-
-def _predict_fold(
-    experiment: Experiment,
-    tester: Tester,
-    fold: Fold,
-    workdir: Path,
-    anew: bool = False,
-) -> None:
-    """Predicts with a fold's kept parameters what is not yet there (or `anew`).
-
-    That is its test utterances, under every condition, and its validation utterances, which calibrate; where no
-    test speaker may be read, the latter under every condition but clean, and nothing else.
-    """
-    tested = experiment.config.report_test
-    side = '' if tested else 'validation_'
-
-    def files(name):
-        results = [workdirs.result_name(name, task.name) for task in experiment.reported]
-        paths = [workdirs.predictions_file(workdir, fold.name, result) for result in results]
-        return paths, paths[0].with_name(f'{name}.json')
-
-    names = [
-        name
-        for name in ('clean', *tester.conditions)
-        if (tested or name != 'clean')
-        and (anew or not workdirs.is_made(*files(side + name), tester.made_with(name)))
-    ]
-    to_validate = files('validation')[0] if len(fold.validation) else []
-    if not tested or (not anew and all(path.exists() for path in to_validate)):
-        to_validate = []
-    if not names and not to_validate:
-        return
-    variables = inference.restore_best(experiment, workdir / 'checkpoints' / fold.name)
-    if to_validate:
-        answers = inference.predict(experiment, variables, experiment.utterances(fold.validation))
-        _write_answers(experiment, fold.name, fold.validation, answers, to_validate)
-    said = time.monotonic()
-    for number, name in enumerate(names, 1):
-        if jax.process_index() == 0 and time.monotonic() - said > 5:
-            said = time.monotonic()
-            print(
-                f'{fold.name}  condition {number}/{len(names)}  {name}', file=sys.stderr, flush=True
-            )
-        answers, facts = tester.predict(name, variables, fold)
-        if jax.process_index() > 0:
-            continue
-        paths, told = files(side + name)
-        for path in paths:
-            # What was made with something else must not be taken for this, should we be killed here.
-            path.unlink(missing_ok=True)
-        write_json(
-            told, {'made_with': tester.made_with(name), 'n': len(tester.rows(fold)), **facts}
+def _hashes(
+    config: ml_collections.ConfigDict, representations: dict[str, str | None]
+) -> dict[str, str | None]:
+    """Corpus -> hash as it is prepared now; a representation of None is the config's."""
+    return {
+        name: prepared_hash(
+            name, data_dir=config.data.data_dir, representation=kind or config.representation
         )
-        _write_answers(experiment, fold.name, tester.rows(fold), answers, paths)
-    multihost_utils.sync_global_devices(f'predictions {fold.name}')
-
-
-def _write_answers(
-    experiment: Experiment,
-    fold: str,
-    rows: np.ndarray,
-    answers: dict[str, np.ndarray],
-    paths: list[Path],
-) -> None:
-    """Writes what was said of some rows of the corpus, for every reported task of those that have a label of it."""
-    if jax.process_index() > 0:
-        return
-    index = experiment.corpus.index
-    for task, path in zip(experiment.reported, paths):
-        labels, ratings = experiment.labels_of(task, rows), {}
-        labelled = labels >= 0
-        known, said = rows[labelled], answers[task.name][labelled]
-        if task.kind == 'regression':
-            ratings = {'rating': index[task.target][known], 'predicted_rating': said[:, 0]}
-            said = np.eye(len(task.classes))[level_of(said[:, 0])]
-        predictions = Predictions(
-            id=index['id'][known],
-            fold=[fold] * len(known),
-            speaker=index['speaker'][known],
-            label=labels[labelled],
-            probabilities=said,
-            **ratings,
-        )
-        write_predictions(path, predictions, task.classes)
-
-
-def _predict_corpora(
-    experiment: Experiment, cross: CrossCorpus, workdir: Path, anew: bool = False
-) -> None:
-    """Predicts other corpora with the final model, under every condition not yet there (or `anew`)."""
-    final = workdir / 'checkpoints' / 'final'
-    files = {
-        name: ([workdir / 'predictions' / f'{name}.csv'], final / f'{name}.json')
-        for name in cross.conditions
+        for name, kind in representations.items()
     }
-    files = {
-        name: pair
-        for name, pair in files.items()
-        if anew or not workdirs.is_made(*pair, cross.made_with(name))
-    }
-    if not files:
-        return
-    variables = inference.restore_best(experiment, final)
-    for name, ((file,), told) in files.items():
-        predictions, labels = cross.predict(name, variables)
-        if jax.process_index() == 0:
-            file.unlink(missing_ok=True)
-            write_json(told, {'made_with': cross.made_with(name)})
-            write_predictions(file, predictions, labels)
-    multihost_utils.sync_global_devices('predictions of corpora')

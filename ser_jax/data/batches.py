@@ -1,7 +1,7 @@
 """Batches for training and evaluation, with the targets of every task, from the rows of prepared corpora."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -218,26 +218,6 @@ class TrainBatches:
         return example
 
 
-def evaluation_batches(
-    utterances: Utterances, batch_size: int, rows: slice
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Whole utterances, batched with others of like length and padded.
-
-    Args:
-        utterances: to evaluate.
-        batch_size: rows of the global batch.
-        rows: those of them to load (this process's).
-
-    Yields:
-        (positions [batch_size] of the global batch, of which the last may repeat; batch with
-        'log_mel' [rows, T, F] or 'waveform' [rows, S], and 'length' [rows]).
-    """
-    for longest, positions in buckets(utterances.lengths, batch_size):
-        mine = positions[rows]
-        arrays = np.stack([pad(utterances[position], longest) for position in mine])
-        yield positions, {utterances.representation: arrays, 'length': utterances.lengths[mine]}
-
-
 def shuffled(size: int, seed: int) -> Sequence[int]:
     """An endless order of `size` items: each epoch is a new permutation, each item a function of (seed, position)."""
     return grain.MapDataset.range(size).seed(seed).shuffle().repeat()
@@ -303,3 +283,28 @@ def prefetch(batches, start: int, stop: int) -> Iterator:
     dataset = grain.MapDataset.range(start, stop).map(batches.__getitem__)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(dataset.to_iter_dataset(options))
+
+
+def padded_batches(
+    arrays: Sequence[np.ndarray],
+    lengths: np.ndarray,
+    batch_size: int,
+    *,
+    rows: slice = slice(None),
+    padded: Callable[[int], int] = lambda longest: longest,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Batches whole utterances with others of like length (`buckets`), and pads them.
+
+    Args:
+        arrays: random access to N arrays [T, ...].
+        lengths: int [N], frames or samples by which they are grouped.
+        batch_size: rows of the global batch.
+        rows: rows of the global batch to load, those of this process.
+        padded: bucket length -> length of the padded arrays, where the unit of `lengths` is another than theirs.
+
+    Yields:
+        (positions [batch_size] of the global batch, of which the last may repeat; those of `rows`; arrays [rows, T, ...]).
+    """
+    for longest, positions in buckets(lengths, batch_size):
+        own = positions[rows]
+        yield positions, own, np.stack([pad(arrays[k], padded(longest)) for k in own])

@@ -1,4 +1,4 @@
-"""Runs attacks on utterances: batches, compiled steps, and the models that attacks are made on."""
+"""White-box and transferred attacks on utterances: batches, compiled steps, and the models that attacks are made on."""
 
 import zlib
 from collections.abc import Callable
@@ -12,13 +12,12 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 
 from ser_jax.audio.log_mel import FrontEnd
-from ser_jax.data import batches
+from ser_jax.data.batches import padded_batches
 from ser_jax.data.folds import Fold
 from ser_jax.data.tasks import Task
 from ser_jax.evaluation.recordings import Waveforms
-from ser_jax.models import forward
 from ser_jax.models.build import stored_model
-from ser_jax.models.forward import outputs_of, standardised
+from ser_jax.models.forward import forward, make_predict_step, normalise, standardised
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.finished import CONFIG
 from ser_jax.runs.result_card import CARD
@@ -32,26 +31,27 @@ from ser_jax.transforms.conditions import Attack
 
 
 class SourceRun:
-    """The run on whose models transferred attacks are made: `config.attack_source`, with the same folds.
+    """The run on whose models transferred attacks are made, with the same folds.
 
     Args:
-        experiment: of the attacked run.
+        experiment: dataset and program of the attacked run.
+        workdir: `config.attack_source`.
 
     Attributes:
         model: its network.
-        fingerprint: tells its models from those of another run.
+        fingerprint: identifies its models.
 
     Raises:
         UserError: no such run, or one of another corpus, protocol or set of classes.
     """
 
-    def __init__(self, experiment: Experiment):
-        config, self._experiment = experiment.config, experiment
-        if not config.attack_source:
+    def __init__(self, experiment: Experiment, workdir: str):
+        self._mesh, dataset = experiment.program.mesh, experiment.dataset
+        if not workdir:
             raise UserError(
                 'conditions transfer_… need a run to be made on: name its workdir in config.attack_source'
             )
-        self._workdir = Path(config.attack_source).expanduser().absolute()
+        self._workdir = Path(workdir).expanduser().absolute()
         try:
             stored = read_json(self._workdir / 'config.json', CONFIG | {'reported': [str]})
             card = read_json(self._workdir / 'results.json', CARD | {'tasks': {str: [str]}})
@@ -61,30 +61,30 @@ class SourceRun:
             ) from error
         except UserError as error:
             raise UserError(f'config.attack_source: {error}') from error
-        mine = (
-            experiment.corpus.metadata['corpus_hash'],
-            list(experiment.labels),
-            experiment.protocol,
-            {task.name: task.kind for task in experiment.reported},
-            {task.name: list(task.classes) for task in experiment.reported},
+        own = (
+            dataset.corpus.metadata['corpus_hash'],
+            list(dataset.labels),
+            dataset.protocol,
+            {task.name: task.kind for task in dataset.reported},
+            {task.name: list(task.classes) for task in dataset.reported},
         )
-        told = stored['tasks']
-        kinds = {name: told[name]['kind'] for name in stored['reported'] if name in told}
-        theirs = (card['corpus_hash'], card['labels'], card['protocol'], kinds, card['tasks'])
-        if theirs != mine:
+        tasks = stored['tasks']
+        kinds = {name: tasks[name]['kind'] for name in stored['reported'] if name in tasks}
+        source = (card['corpus_hash'], card['labels'], card['protocol'], kinds, card['tasks'])
+        if source != own:
             raise UserError(
                 f'config.attack_source: the run in {self._workdir} has another corpus, protocol, set of classes or tasks'
             )
         self.fingerprint = run_fingerprint(self._workdir)
-        self.model = stored_model(stored, {task.name: task.outputs for task in experiment.reported})
-        for fold in experiment.folds:  # before anything is trained
-            self._parameters(fold, experiment.constants(fold.train))
+        self.model = stored_model(stored, {task.name: task.outputs for task in dataset.reported})
+        for fold in dataset.folds:  # before anything is trained
+            self._parameters(fold, dataset.statistics(fold.train))
 
-    def variables(self, fold: Fold, own: dict) -> dict:
+    def variables(self, fold: Fold, attacked: dict) -> dict:
         """Its parameters of a fold, with the normalisation of the attacked model, whose input is attacked."""
-        constants = jax.device_get(own['constants'])
+        constants = jax.device_get(attacked['constants'])
         stored = self._parameters(fold, constants) | {'constants': constants}
-        return devices.replicate(stored, self._experiment.mesh)
+        return devices.replicate(stored, self._mesh)
 
     def _parameters(self, fold: Fold, constants: dict) -> dict:
         folder = self._workdir / 'checkpoints' / fold.name / 'best'
@@ -102,24 +102,21 @@ class SourceRun:
 
 
 class Attacker:
-    """Attacks on one kind of input, made on one network and suffered by the experiment's.
+    """Attacks on one kind of input, made on one network and evaluated on the experiment's.
 
     Args:
-        experiment: of the attacked run.
+        experiment: dataset and program of the attacked run.
         source: network that the attack is made on.
-        kind: 'standardised' (what the network sees) or 'waveform'.
+        kind: 'standardised' (the network's input) or 'waveform'.
     """
 
     def __init__(self, experiment: Experiment, source: nn.Module, kind: str):
         self._experiment, self._kind = experiment, kind
-        placement = devices.DataParallel(experiment.mesh, experiment.config.parallelism)
-        tasks = experiment.reported
-        attack = make_attack_step(source, tasks, kind, experiment.front_end)
-        predict = forward.make_predict_step(
-            experiment.model, tasks, devices.AXIS, kind, experiment.front_end
-        )
-        self._attack = placement.compile(attack, returns_rows=True)
-        self._predict = placement.compile(predict)
+        program, tasks = experiment.program, experiment.dataset.reported
+        attack = make_attack_step(source, tasks, kind, program.front_end)
+        predict = make_predict_step(program.model, tasks, devices.AXIS, kind, program.front_end)
+        self._attack = program.on_all_devices().compile(attack, returns_rows=True)
+        self._predict = program.on_all_devices().compile(predict)
 
     def predict(
         self,
@@ -129,97 +126,100 @@ class Attacker:
         rows: np.ndarray,
         waveforms: Waveforms | None,
     ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Attacks utterances and asks the experiment's network what they are now.
+        """Attacks utterances and predicts what results.
 
         Args:
             attack: parsed call.
-            variables: of the attacked network.
-            source: of the network that the attack is made on.
+            variables: parameters of the attacked network.
+            source: parameters of the network that the attack is made on.
             rows: [N] of the corpus.
             waveforms: of the corpus, for that kind.
 
         Returns:
-            (task -> what `inference.predict` returns; for waveforms the mean 'perturbation_snr_db').
+            (task -> predictions as `inference.predict` returns them; for waveforms the mean 'perturbation_snr_db').
         """
-        experiment = self._experiment
-        utterances = experiment.utterances(rows)
-        size = experiment.config.eval_batch_size
-        answers = {
-            task.name: np.zeros((len(rows), task.outputs), np.float32)
-            for task in experiment.reported
+        dataset, program = self._experiment
+        utterances = dataset.utterances(rows)
+        lengths, size = utterances.lengths, program.eval_batch_size
+        outputs = {
+            task.name: np.zeros((len(rows), task.outputs), np.float32) for task in dataset.reported
         }
         ratios = np.full(len(rows), np.nan)
+        arrays, padded = utterances, lambda longest: longest
+        if waveforms is not None:
+            arrays = _Rows(waveforms, rows)
+            if program.front_end:  # as many samples as `longest` frames may stand for
+                padded = lambda longest: longest * program.front_end.hop_length - 1
         constants = jax.device_get(variables['constants'])
-        for longest, positions in batches.buckets(utterances.lengths, size):
-            mine = positions[devices.local_rows(size)]
-            host = {
-                'length': utterances.lengths[mine],
-                'seed': self._seeds(attack, rows[mine]),
-            }
-            for task in experiment.reported:
-                labels = utterances.labels
-                if task.kind == 'regression':
-                    labels = utterances.ratings
-                host[f'label_{task.name}'] = labels[task.target][mine]
+        local = devices.local_rows(size)
+        for positions, own, x in padded_batches(arrays, lengths, size, rows=local, padded=padded):
+            batch = {'x': x, 'length': lengths[own], 'seed': self._seeds(attack, rows[own])}
+            for task in dataset.reported:
+                regression = task.kind == 'regression'
+                labels = utterances.ratings if regression else utterances.labels
+                batch[f'label_{task.name}'] = labels[task.target][own]
             if waveforms is None:
-                arrays = [batches.pad(utterances[position], longest) for position in mine]
-                host['x'] = (np.stack(arrays) - constants['mean']) / constants['std']
-                host['own'] = host['length']
+                batch['x'] = normalise(x, constants)
+                batch['own'] = batch['length']
             else:
-                signals = [waveforms[rows[position]] for position in mine]
-                samples = longest
-                if experiment.front_end:  # as many as `longest` frames may stand for
-                    samples = longest * experiment.front_end.hop_length - 1
-                host['x'] = np.stack([batches.pad(signal, samples) for signal in signals])
-                host['own'] = np.array([len(signal) for signal in signals], np.int32)
-            batch = devices.to_devices(host, experiment.mesh)
-            moved = self._moved(attack, source, batch, waveforms is not None)
-            inputs = {self._kind: moved, 'length': batch['length']}
-            result = self._predict(variables, inputs)
-            for name, array in result.items():
-                answers[name][positions] = np.asarray(array.addressable_shards[0].data)
+                batch['own'] = np.array([len(arrays[position]) for position in own], np.int32)
+            batch = devices.to_devices(batch, program.mesh)
+            attacked = self._attacked(attack, source, batch, waveforms is not None)
+            inputs = {self._kind: attacked, 'length': batch['length']}
+            for name, array in self._predict(variables, inputs).items():
+                outputs[name][positions] = np.asarray(array.addressable_shards[0].data)
             if waveforms is not None:
-                local = _local(attacks.perturbation_snr(batch['x'], moved, batch['own']))
-                ratios[positions] = multihost_utils.process_allgather(local, tiled=True)
+                snr = _local(attacks.perturbation_snr(batch['x'], attacked, batch['own']))
+                ratios[positions] = multihost_utils.process_allgather(snr, tiled=True)
         finite = np.isfinite(ratios)
         facts = {'perturbation_snr_db': float(ratios[finite].mean())} if finite.any() else {}
-        return answers, facts
+        return outputs, facts
 
     def _seeds(self, attack: Attack, rows: np.ndarray) -> np.ndarray:
-        """One number an utterance: systems, seeds and epsilons begin at the same random points."""
-        ids = self._experiment.corpus.index['id'][rows]
+        """One seed an utterance: all systems, seeds and epsilons start at the same random points."""
+        ids = self._experiment.dataset.corpus.index['id'][rows]
         return np.array([zlib.crc32(f'{attack.name} {name}'.encode()) for name in ids], np.uint32)
 
-    def _moved(self, attack, source, batch, waveform: bool) -> jax.Array:
+    def _attacked(self, attack, source, batch, waveform: bool) -> jax.Array:
         """The attacked inputs [B, …]."""
         x = batch['x']
-        own = jnp.arange(x.shape[1]) < batch['own'][:, None]
-        extremes = (-1.0, 1.0) if waveform else (-np.inf, np.inf)
-        ask = {name: batch[name] for name in batch if name.startswith(('label_', 'length'))}
+        mask = jnp.arange(x.shape[1]) < batch['own'][:, None]
+        lowest, highest = (-1.0, 1.0) if waveform else (-np.inf, np.inf)
+        labels = {name: batch[name] for name in batch if name.startswith(('label_', 'length'))}
 
         def step(x, lower, upper, size):
             sizes = jnp.full_like(batch['seed'], size, dtype=jnp.float32)
             moving = {'x': x, 'lower': lower, 'upper': upper, 'size': sizes}
-            return self._attack(source, moving | ask)['x']
+            return self._attack(source, moving | labels)['x']
 
         def loss(x):
             still = {'x': x, 'lower': x, 'upper': x, 'size': jnp.zeros(len(x))}
-            return self._attack(source, still | ask)['loss']
+            return self._attack(source, still | labels)['loss']
 
         problem = attacks.Problem(
             x,
             step,
             loss,
             keys=jax.vmap(jax.random.key)(batch['seed']),
-            mask=own.reshape(*own.shape, *[1] * (x.ndim - 2)),
-            lowest=extremes[0],
-            highest=extremes[1],
+            mask=mask.reshape(*mask.shape, *[1] * (x.ndim - 2)),
+            lowest=lowest,
+            highest=highest,
         )
         return attacks.ATTACKS[attack.name](problem, *attack.arguments)
 
 
+class _Rows:
+    """Some waveforms of a corpus by position."""
+
+    def __init__(self, waveforms: Waveforms, rows: np.ndarray):
+        self._waveforms, self._rows = waveforms, rows
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        return self._waveforms[self._rows[position]]
+
+
 def _local(array: jax.Array) -> np.ndarray:
-    """This process's rows of a global array, in order."""
+    """The rows of this process of a global array, in order."""
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
@@ -230,9 +230,9 @@ def make_attack_step(
     """Builds `attack_step(variables, batch) -> {'x', 'loss'}`: one step uphill for each row.
 
     Args:
-        model: the network that is attacked.
-        tasks: those whose summed losses are climbed: cross-entropy, or the squared error of a standardised rating.
-        kind, front_end: see `network_input`; the kind is that of 'x'.
+        model: network that is attacked.
+        tasks: tasks whose summed losses are climbed: cross-entropy, or the squared error of a standardised rating.
+        kind, front_end: see `forward.network_input`; the kind is that of 'x'.
 
     Returns:
         The step. Its batch has 'x' and its bounds 'lower' and 'upper' [B, ...], 'size' [B] (equal), 'length' int [B] and
@@ -242,8 +242,8 @@ def make_attack_step(
 
     def attack_step(variables, batch):
         def loss(x):
-            outputs = outputs_of(model, variables, batch, x, kind, front_end)
-            each = 0.0
+            outputs = forward(model, variables, x, batch['length'], kind, front_end)
+            total = 0.0
             for task in tasks:
                 labels, output = batch[f'label_{task.name}'], outputs[task.name]
                 if task.kind == 'regression':
@@ -252,15 +252,15 @@ def make_attack_step(
                     error = jnp.where(
                         jnp.isfinite(labels), standardised(labels, scale) - output[:, 0], 0.0
                     )
-                    each += error**2
+                    total += error**2
                 else:
-                    own = optax.softmax_cross_entropy_with_integer_labels(output, labels)
-                    each += jnp.where(labels >= 0, own, 0.0)
-            return each.sum(), each
+                    entropy = optax.softmax_cross_entropy_with_integer_labels(output, labels)
+                    total += jnp.where(labels >= 0, entropy, 0.0)
+            return total.sum(), total
 
-        gradient, each = jax.grad(loss, has_aux=True)(batch['x'])
+        gradient, before = jax.grad(loss, has_aux=True)(batch['x'])
         size = batch['size'].reshape(-1, *[1] * (batch['x'].ndim - 1))
         x = attacks.ascend(batch['x'], lambda _: gradient, batch['lower'], batch['upper'], size)
-        return {'x': x, 'loss': each}
+        return {'x': x, 'loss': before}
 
     return attack_step

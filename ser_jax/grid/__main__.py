@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.table:
             return _report(grid, workdir, {})
         to_do = [run for _, run in mine if grid_runs.state(workdir, run) != 'finished']
-        grid_runs.open_corpora(to_do)
+        grid_runs.check_data(to_do)
         grid_runs.check_grid(workdir, grid, write=True)
         failures = grid_runs.run_all(mine, workdir, len(grid.runs))
         return _report(grid, workdir, failures)

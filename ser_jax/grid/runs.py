@@ -14,8 +14,6 @@ from pathlib import Path
 
 from ser_jax import train
 from ser_jax.config import as_json, compared
-from ser_jax.data.sources import open_by_name, open_noise
-from ser_jax.evaluation.recordings import Waveforms, open_clips
 from ser_jax.grid.plan import Grid, Run
 from ser_jax.reporting.text import duration
 from ser_jax.runs.result_card import read_card
@@ -23,7 +21,6 @@ from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
 from ser_jax.transforms.conditions import parse_conditions
-from ser_jax.transforms.corruptions import Corruption
 
 _GRACE = 9.0  # seconds that a run which was told to stop gets to end by itself: it takes 8 at most
 
@@ -41,42 +38,25 @@ def check_conditions(grid: Grid) -> None:
             raise UserError(f'{run.folder}: {error}') from error
 
 
-def open_corpora(runs: Sequence[Run]) -> None:
-    """Opens the corpora and recordings that runs name, preparing what is missing: a wrong name must not show after hours.
+def check_data(runs: Sequence[Run]) -> None:
+    """Prepares and opens everything that runs read: a wrong name must not show after hours.
 
     Args:
         runs: those that are not finished.
 
     Raises:
-        UserError: one that cannot be opened; names the run.
+        UserError: something that cannot be prepared or opened; names the run.
     """
     seen = set()
     for run in runs:
-        for opening, key in _openings(run.config):
-            key = (key, run.config.representation, run.config.data.to_json())
-            if key not in seen:
-                try:
-                    opening()
-                except UserError as error:
-                    raise UserError(f'{run.folder}: {error}') from error
-                seen.add(key)
-
-
-def _openings(config):
-    """(what a run opens before it trains, whatever else the outcome depends on) each."""
-    for name in (config.corpus, *config.labelled, *config.unlabelled, *config.test_corpora):
-        yield functools.partial(open_by_name, config, name), name
-    trains = (config.noise_corpus, *config.noise_types)
-    if config.noise_corpus:
-        yield functools.partial(open_noise, config), trains
-    conditions = parse_conditions(config.conditions)
-    corruptions = [made for made in conditions.values() if isinstance(made, Corruption)]
-    for made in corruptions:
-        mixed = (config.test_noise_corpus, config.babble_corpus, made.name, *made.arguments[:1])
-        yield functools.partial(open_clips, made, config), (mixed, trains)
-    if corruptions or any('_waveform' in name for name in conditions):
-        own = lambda: Waveforms(open_by_name(config, config.corpus), config)
-        yield own, ('waveforms', config.corpus)
+        config = run.config.copy_and_resolve_references()
+        config.seed = 0  # seeds read the same
+        if config.to_json() not in seen:
+            try:
+                train.check_data(config)
+            except UserError as error:
+                raise UserError(f'{run.folder}: {error}') from error
+            seen.add(config.to_json())
 
 
 def check_grid(workdir: Path, grid: Grid, *, write: bool) -> None:

@@ -1,4 +1,4 @@
-"""Networks, built from configs or from what the folders of finished runs say."""
+"""Builds networks from the settings of a config or of a finished run."""
 
 import dataclasses
 import importlib
@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
 from flax import linen as nn
 
 from ser_jax.audio.log_mel import FrontEnd
@@ -15,36 +14,45 @@ from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
 
 
-def make_model(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> nn.Module:
-    """The network of a config, with a head or a decoder for every task.
+def make_model(
+    model: Mapping[str, Any],
+    tasks: tuple[Task, ...],
+    front_end: FrontEnd,
+    *,
+    objective: str,
+    prior: str = '',
+) -> nn.Module:
+    """Builds a network with a head or a decoder for every task.
 
     Args:
-        config: of the run.
-        tasks: what is learnt.
+        model: `config.model`: 'name' of a module in `ser_jax.models`, and attributes of its `Model`.
+        tasks: tasks to learn.
+        front_end: log-mel parameters.
+        objective: `config.objective`.
+        prior: prior of an adversarial autoencoder.
 
     Returns:
-        The module, for batches spread over `sharding.AXIS`.
+        The module, for batches spread over `devices.AXIS`.
 
     Raises:
-        UserError: no such network, attributes that cannot be, or another objective than its own.
+        UserError: no such network, invalid attributes, or another objective than its own.
     """
-    model_class, settings = _class_and_settings(config.model.to_dict())
-    unused = sorted(set(config.model) - {'name', *settings})
+    name = model['name']
+    model_class, settings = _class_and_settings(model)
+    unused = sorted(set(model) - {'name', *settings})
     if unused:
         warnings.warn(
-            f'the network {config.model.name} does not use config.model.{", ".join(unused)}',
-            stacklevel=2,
+            f'the network {name} does not use config.model.{", ".join(unused)}', stacklevel=2
         )
-    front_end = FrontEnd(**config.data.front_end)
     model_class.validate(settings, front_end)
-    objective = getattr(model_class, 'objective', 'multitask')
-    if config.objective != objective:
+    own = getattr(model_class, 'objective', 'multitask')
+    if objective != own:
         raise UserError(
-            f'config.objective is {config.objective!r}, but the network {config.model.name} is trained by {objective!r}'
+            f'config.objective is {objective!r}, but the network {name} is trained by {own!r}'
         )
     if objective == 'adversarial':
         settings['bands'] = front_end.n_mels
-        if config.adversary.prior == 'mixture':
+        if prior == 'mixture':
             settings['conditions'] = sum(len(t.classes) for t in tasks if t.name == 'emotion')
     return model_class(
         heads={task.name: task.outputs for task in tasks if task.kind != 'reconstruction'},
@@ -55,13 +63,13 @@ def make_model(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> nn
 
 
 def _class_and_settings(settings: Mapping[str, Any]) -> tuple[type[nn.Module], dict[str, Any]]:
-    """The network that `config.model` names, and those of its settings that are attributes of it.
+    """The class that `config.model` names, and those of the settings that are its attributes.
 
-    The others are another network's: so that naming one is all it takes to exchange them.
+    Settings of other networks are left out, so that a change of the name is all it takes to exchange networks.
     """
     name = settings['name']
     try:
-        if not str(name).isidentifier():  # nothing beyond that folder
+        if not str(name).isidentifier():  # nothing outside ser_jax.models
             raise ModuleNotFoundError(name)
         model_class = importlib.import_module(f'ser_jax.models.{name}').Model
     except (ModuleNotFoundError, AttributeError) as error:
@@ -73,14 +81,14 @@ def _class_and_settings(settings: Mapping[str, Any]) -> tuple[type[nn.Module], d
 
 
 def stored_model(config: Mapping[str, Any], heads: Mapping[str, int]) -> nn.Module:
-    """The network of a run with some of its heads: all that prediction needs.
+    """Builds the network of a finished run for prediction.
 
     Args:
-        config: the run's `config.json`.
+        config: `config.json` of the run.
         heads: task -> number of outputs.
 
     Returns:
-        The module, for its stored parameters.
+        The module, for the stored parameters.
     """
     stored = {k: tuple(v) if isinstance(v, list) else v for k, v in config['model'].items()}
     model_class, settings = _class_and_settings(stored)

@@ -1,101 +1,118 @@
-"""The phases of a training step that a config asks for."""
+"""Builds the phases of a training step."""
 
-import ml_collections
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from flax import linen as nn
 
 from ser_jax.data.tasks import Task
-from ser_jax.objectives import multitask
 from ser_jax.objectives.adversarial import PHASES, adversarial
+from ser_jax.objectives.multitask import Phase, multitask
 from ser_jax.objectives.optimiser import make_optimiser
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
 
 
 def make_phases(
-    config: ml_collections.ConfigDict, model: nn.Module, tasks: tuple[Task, ...]
-) -> tuple[multitask.Phase, ...]:
-    """Builds the phases of `config.objective`.
+    model: nn.Module,
+    tasks: tuple[Task, ...],
+    *,
+    objective: str,
+    steps: int,
+    optimiser: Mapping[str, float],
+    label_smoothing: float,
+    clean_target: bool,
+    representation: str,
+    batch_size: int,
+    adversarial_epsilon: float = 0.0,
+    phases: Sequence[str] = (),
+    optimisers: Mapping[str, Mapping[str, float]] | None = None,
+    adversary: Mapping[str, Any] | None = None,
+) -> tuple[Phase, ...]:
+    """Builds the phases of an objective.
 
     Args:
-        config: of the run.
         model: the network.
-        tasks: what is learnt.
-
-    Returns:
-        The phases, in the order in which they are run.
+        tasks: tasks to learn.
+        objective: 'multitask' or 'adversarial'.
+        steps: length of the learning-rate schedule.
+        optimiser: settings of `make_optimiser`, for the phase 'supervised' where there are several.
+        label_smoothing, clean_target, representation, adversarial_epsilon: see `multitask`.
+        batch_size: rows of the global batch.
+        phases: of an adversarial objective, in the order in which they are run.
+        optimisers: settings of the other phases' optimisers.
+        adversary: 'prior', 'separation' and 'gradient_penalty' of an adversarial objective.
 
     Raises:
-        UserError: phases that cannot be.
+        UserError: phases that do not fit the network or the tasks.
     """
     common = {
-        'label_smoothing': config.label_smoothing,
-        'clean_target': config.reconstruction_target == 'clean',
+        'label_smoothing': label_smoothing,
+        'clean_target': clean_target,
         'axis_name': devices.AXIS,
     }
-    optimiser = make_optimiser(config.optimiser, config.steps)
-    if config.objective == 'multitask':
-        return multitask.multitask(
+    supervised = make_optimiser(optimiser, steps)
+    if objective == 'multitask':
+        return multitask(
             model,
             tasks,
-            optimiser,
-            adversarial_epsilon=config.adversarial_epsilon,
-            representation=config.representation,
+            supervised,
+            adversarial_epsilon=adversarial_epsilon,
+            representation=representation,
             **common,
         )
-    _check(config, tasks)
-    others = {
-        name: make_optimiser(config.optimisers[name], config.steps)
-        for name in config.phases
-        if name != 'supervised'
+    _check_phases(phases, tasks, model.adversary)
+    if model.adversary and batch_size < 2:
+        raise UserError(
+            f'config.batch_size is {batch_size}; codes are compared with a prior over at least 2 utterances'
+        )
+    _check_prior(adversary['prior'], tasks, model)
+    if adversarial_epsilon:
+        raise UserError("config.adversarial_epsilon needs config.objective 'multitask'")
+    transformations = {
+        name: supervised if name == 'supervised' else make_optimiser(optimisers[name], steps)
+        for name in phases
     }
-    optimisers = {name: others.get(name, optimiser) for name in config.phases}
-    settings = config.adversary.to_dict()
-    return adversarial(model, tasks, optimisers, **settings, **common)
+    return adversarial(model, tasks, transformations, **adversary, **common)
 
 
-def _check(config: ml_collections.ConfigDict, tasks: tuple[Task, ...]) -> None:
-    names, kinds = tuple(config.phases), {task.kind for task in tasks}
-    unknown = [name for name in names if name not in PHASES]
+def _check_phases(names: Sequence[str], tasks: tuple[Task, ...], adversary: bool) -> None:
+    weights = {task.kind: task.weight for task in tasks}
     problem = ''
-    if unknown or len(set(names)) < len(names):
+    if set(names) - set(PHASES) or len(set(names)) < len(names):
         problem = f'it must name each of {", ".join(PHASES)} at most once'
     elif 'supervised' not in names:
         problem = "without 'supervised' nothing is reported"
     elif ('discriminator' in names) != ('generator' in names):
         problem = "'discriminator' and 'generator' need each other"
-    elif ('reconstruction' in names) != ('reconstruction' in kinds):
+    elif ('reconstruction' in names) != ('reconstruction' in weights):
         problem = "'reconstruction' needs a task of that kind in config.tasks with a weight above 0, and the other way round"
     if problem:
-        raise UserError(f'config.phases is {names!r}: {problem}')
-    if ('discriminator' in names) != config.model.adversary:
+        raise UserError(f'config.phases is {tuple(names)!r}: {problem}')
+    if ('discriminator' in names) != adversary:
         raise UserError(
             'config.model.adversary says whether there is a discriminator: it must be so where config.phases has '
             "'discriminator', and only there"
         )
-    if config.adversarial_epsilon:
-        raise UserError("config.adversarial_epsilon needs config.objective 'multitask'")
-    if config.model.adversary and config.batch_size < 2:
-        raise UserError(
-            f'config.batch_size is {config.batch_size}; codes are compared with a prior over at least 2 utterances'
-        )
-    if config.adversary.prior not in ('gaussian', 'mixture'):
-        raise UserError(
-            f"config.adversary.prior is {config.adversary.prior!r}; it must be 'gaussian' or 'mixture'"
-        )
-    emotions = next((len(task.classes) for task in tasks if task.name == 'emotion'), 0)
-    mixture = config.model.adversary and config.adversary.prior == 'mixture'
-    if mixture and emotions > config.model.code_features:
-        raise UserError(
-            f'config.model.code_features is {config.model.code_features}; a mixture of {emotions} emotions needs at '
-            'least as many'
-        )
-    weight = config.tasks.reconstruction.weight if 'reconstruction' in config.tasks else 0
+    weight = weights.get('reconstruction', 0)
     if weight not in (0, 1):
         raise UserError(
             f'config.tasks.reconstruction.weight is {weight}; it must be 0 or 1: the weight of this phase is '
             'config.optimisers.reconstruction.learning_rate'
         )
+
+
+def _check_prior(prior: str, tasks: tuple[Task, ...], model: nn.Module) -> None:
+    if prior not in ('gaussian', 'mixture'):
+        raise UserError(f"config.adversary.prior is {prior!r}; it must be 'gaussian' or 'mixture'")
+    emotions = next((len(task.classes) for task in tasks if task.name == 'emotion'), 0)
+    mixture = model.adversary and prior == 'mixture'
     if mixture and not emotions:
         raise UserError(
             "config.adversary.prior 'mixture' has a component an emotion: it needs that task"
+        )
+    if mixture and emotions > model.code_features:
+        raise UserError(
+            f'config.model.code_features is {model.code_features}; a mixture of {emotions} emotions needs at '
+            'least as many'
         )

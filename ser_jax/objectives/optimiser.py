@@ -1,13 +1,11 @@
 """AdamW with warm-up and cosine decay, clipping, skipping of non-finite steps, and averaging of the parameters."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-
-if TYPE_CHECKING:  # the optimiser itself needs only JAX
-    import ml_collections
 
 
 class AverageState(NamedTuple):
@@ -46,31 +44,37 @@ def with_average(inner: optax.GradientTransformation, decay: float) -> optax.Gra
     return optax.GradientTransformation(init, update)
 
 
-def make_optimiser(config: 'ml_collections.ConfigDict', steps: int) -> optax.GradientTransformation:
-    """Builds the optimiser of `config.optimiser`.
+def make_optimiser(settings: Mapping[str, float], steps: int) -> optax.GradientTransformation:
+    """Builds AdamW with warm-up and cosine decay.
 
     Weight decay applies to kernels, not to biases and normalisation scales. A step with a non-finite gradient changes nothing
     and is counted (`skipped_steps`).
 
     Args:
-        config: `learning_rate` (peak), `warmup` (share of the steps), `beta1` (of Adam), `weight_decay`, `clip` (largest
+        settings: `learning_rate` (peak), `warmup` (share of the steps), `beta1` (of Adam), `weight_decay`, `clip` (largest
             global gradient norm), `average` (see `with_average`).
         steps: length of the whole schedule.
 
     Returns:
         An optax transformation for the whole parameter tree.
     """
-    warmup = max(1, round(config.warmup * steps))
+    warmup = max(1, round(settings['warmup'] * steps))
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, warmup, max(steps, warmup + 1), 0.01 * config.learning_rate
+        0.0,
+        settings['learning_rate'],
+        warmup,
+        max(steps, warmup + 1),
+        0.01 * settings['learning_rate'],
     )
     adamw = optax.adamw(
         schedule,
-        b1=config.beta1,
-        weight_decay=config.weight_decay,
+        b1=settings['beta1'],
+        weight_decay=settings['weight_decay'],
         mask=_decays,
     )
-    tx = with_average(optax.chain(optax.clip_by_global_norm(config.clip), adamw), config.average)
+    tx = with_average(
+        optax.chain(optax.clip_by_global_norm(settings['clip']), adamw), settings['average']
+    )
     return optax.apply_if_finite(tx, max_consecutive_errors=1_000_000)
 
 

@@ -1,4 +1,4 @@
-"""The folder of one run: whose it is, what is in it, and how files get there whole."""
+"""Run directory: layout, ownership lock, and checks that it belongs to a run."""
 
 import contextlib
 import errno
@@ -11,38 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 from jax.experimental import multihost_utils
 
-from ser_jax.config import as_json, compared
+from ser_jax.config import compared
 from ser_jax.runs.result_card import read_card
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
 from ser_jax.runtime.schema import read_json
 
-_LOCK = '.lock'  # names who is at work, or was last
+_LOCK = '.lock'  # names the process that is at work, or was last
 
 
 def run_fingerprint(workdir: str | Path) -> str | None:
-    """What tells the models of a finished run from those of another; None where there is none.
-
-    Args:
-        workdir: of the run.
-    """
+    """Identifies the models of a finished run; None where there is none."""
     card = read_card(Path(workdir).expanduser())
     return card and f'{card["config_hash"]} seed {card["seed"]} {card["commit"]}'
 
 
 def summary_file(workdir: Path, fold: str) -> Path:
-    """Where a fold says how its training ended; it is there only then."""
+    """Path of the summary of a fold; it is written when the training of the fold has ended."""
     return workdir / 'checkpoints' / fold / 'summary.json'
 
 
 def read_summary(workdir: Path, fold: str) -> dict[str, Any]:
-    """What `loop.train_folds` said of a fold.
+    """Reads the summary of a fold (`loop.train_folds`).
 
     Raises:
-        FileNotFoundError: it has not ended yet.
+        FileNotFoundError: its training has not ended.
         UserError: the file is damaged.
     """
     path = summary_file(workdir, fold)
@@ -53,37 +48,42 @@ def read_summary(workdir: Path, fold: str) -> dict[str, Any]:
 
 
 def predictions_file(workdir: Path, fold: str, condition: str) -> Path:
-    """Where the predictions of a fold's test utterances under a condition lie; as condition `validation` or `validation_…`, of its validation utterances."""
-    return workdir / 'checkpoints' / fold / f'{condition}.csv'
+    """Path of the predictions of a fold under a condition; `validation` and `validation_…`: of its validation utterances."""
+    return workdir / 'predictions' / fold / f'{condition}.csv'
+
+
+def pooled_file(workdir: Path, condition: str) -> Path:
+    """Path of the predictions of all folds, or of another corpus, under a condition."""
+    return workdir / 'predictions' / f'{condition}.csv'
 
 
 def result_name(condition: str, task: str) -> str:
-    """How predictions and results of a task under a condition are named: `clean`, or `clean_arousal`."""
+    """Name of the predictions and results of a task under a condition: `clean`, or `clean_arousal`."""
     return condition if task == 'emotion' else f'{condition}_{task}'
 
 
-def is_made(predictions: list[Path], facts: Path, made_with: str) -> bool:
-    """Whether predictions are there, and were made with what they would be made with now.
+def is_up_to_date(predictions: list[Path], facts: Path, fingerprint: str) -> bool:
+    """Whether predictions exist, and depend on what they would depend on now.
 
     Args:
         predictions: CSV files.
-        facts: JSON file that says what it was made with, beside whatever else there is to say.
-        made_with: now.
+        facts: JSON file with the fingerprint that they were made with.
+        fingerprint: now.
     """
     if not all(path.exists() for path in (*predictions, facts)):
         return False
     try:
-        return read_json(facts, {'made_with': str})['made_with'] == made_with
-    except UserError:  # damaged: made anew
+        return read_json(facts, {'fingerprint': str})['fingerprint'] == fingerprint
+    except UserError:  # damaged: predicted again
         return False
 
 
-def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    """Refuses a folder that cannot hold this config's run; writes nothing.
+def check_workdir(workdir: Path, config: dict[str, Any]) -> None:
+    """Refuses a folder that cannot hold a run; writes nothing.
 
     Args:
         workdir: the folder, which need not exist.
-        config: of the run.
+        config: config of the run in JSON form (`config.as_json`).
 
     Raises:
         UserError: it cannot be written to, or holds something else, such as the run of another config.
@@ -99,7 +99,7 @@ def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
             found = read_json(stored, {str: object})
         except UserError as error:
             raise UserError(f'{error}: choose another --workdir') from error
-        _refuse_other(workdir, compared(found), compared(as_json(config)))
+        _refuse_other(workdir, compared(found), compared(config))
     elif workdir.exists() and any(
         path.name != _LOCK and path.suffix != '.tmp' for path in workdir.iterdir()
     ):
@@ -109,14 +109,12 @@ def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
 
 
 @contextlib.contextmanager
-def claimed(
-    workdir: Path, config: ml_collections.ConfigDict, corpus_hashes: dict[str, str]
-) -> Iterator[None]:
-    """Makes a run's folder, or checks that nothing the run stands on has changed since; keeps other processes out of it.
+def claimed(workdir: Path, config: dict[str, Any], corpus_hashes: dict[str, str]) -> Iterator[None]:
+    """Makes a run directory, or checks that the corpora of the run have not changed; locks it against other runs.
 
     Args:
         workdir: the folder, checked by `check_workdir`.
-        config: of the run.
+        config: config of the run in JSON form.
         corpus_hashes: name -> hash of every corpus in use.
 
     Raises:
@@ -124,14 +122,14 @@ def claimed(
             contents.
     """
     path = workdir / 'corpora.json'
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         try:
             if jax.process_index() == 0:
-                held.enter_context(_locked(workdir))
+                stack.enter_context(_locked(workdir))
             if path.exists():
                 refuse_changed(workdir, corpus_hashes)
             elif jax.process_index() == 0:
-                write_atomically(workdir / 'config.json', json.dumps(as_json(config), indent=2))
+                write_atomically(workdir / 'config.json', json.dumps(config, indent=2))
                 write_atomically(path, json.dumps(corpus_hashes, indent=2))
         except OSError as error:
             raise UserError(f'cannot write to the workdir {workdir}: {error.strerror}') from error
@@ -141,7 +139,7 @@ def claimed(
 
 @contextlib.contextmanager
 def _locked(workdir: Path) -> Iterator[None]:
-    """Holds a lock that the system releases whenever the process ends, however it ends."""
+    """Holds a lock, which the system releases when the process ends in any way."""
     try:
         import fcntl
     except ImportError:  # Windows: nothing to hold two runs apart
@@ -170,14 +168,14 @@ def _locked(workdir: Path) -> Iterator[None]:
 
 
 def refuse_changed(workdir: Path, corpus_hashes: dict[str, str | None]) -> None:
-    """Refuses to go on with, or to show, a run whose corpora have changed since.
+    """Refuses to resume or to show a run whose corpora have changed since.
 
     Args:
-        workdir: of the run.
+        workdir: run directory.
         corpus_hashes: name -> hash now, or None where the corpus is no longer prepared.
 
     Raises:
-        UserError: a corpus was prepared anew with other contents, or nobody can tell: `corpora.json` is damaged.
+        UserError: a corpus was prepared anew with other contents, or `corpora.json` is damaged.
     """
     path = workdir / 'corpora.json'
     try:

@@ -1,12 +1,13 @@
-"""How a step is spread over the devices: each batch over all of them, or each of several runs on its own.
+"""Devices: processes of a multi-host run, mesh, and placement of a step.
 
-Both ways have the same methods: `compile` a per-device function of (state, batch), `pack` the states of the runs into
-what it takes, `to_devices` their batches, and read one run's part back (`run_of`).
+A placement spreads each batch over all devices (`DataParallel`), or gives each of several runs a device of its own
+(`ParallelRuns`). Both `compile` a per-device function of (state, batch), `pack` the states of the runs, move their batches
+`to_devices`, and slice one run out of a result (`run_of`).
 """
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from ser_jax.runtime.errors import UserError
 
 AXIS = 'data'  # the mesh axis over which batches are split
 _EXCHANGE_EVERY = 10
-# Seconds without a sign of life after which a process counts as dead; the others then end, too.
+# Seconds without a heartbeat after which a process counts as dead; the others then end, too.
 _DEAD_AFTER = 30
 
 
@@ -25,7 +26,7 @@ def start_processes() -> None:
     """Joins the other processes of a multi-host run, when the environment describes one.
 
     Must run before any device is touched. With SER_JAX_PROCESSES=auto, and where TPU_WORKER_HOSTNAMES names several
-    hosts, JAX asks the platform who they are (TPU slices, Slurm, Open MPI). Else reads JAX_COORDINATOR_ADDRESS
+    hosts, JAX asks the platform for them (TPU slices, Slurm, Open MPI). Else reads JAX_COORDINATOR_ADDRESS
     (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID; without the first of them there is one process.
 
     Raises:
@@ -34,7 +35,7 @@ def start_processes() -> None:
     address = os.environ.get('JAX_COORDINATOR_ADDRESS')
     if jax.distributed.is_initialized():
         return
-    # It would take SIGTERM over, and does not know when to end (`stopping` does).
+    # The service would take over SIGTERM, which `signals` handles.
     jax.config.update('jax_enable_preemption_service', False)
     if address:
         try:
@@ -58,13 +59,18 @@ def _platform_knows() -> bool:
     return os.environ.get('SER_JAX_PROCESSES') == 'auto' or ',' in hosts
 
 
+def is_main_process() -> bool:
+    """Whether this is process 0; touches no device where there is one process."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
 def any_process(wanted: bool, step: int) -> bool:
-    """Whether one of the processes wants something; all of them must ask, and get the same answer.
+    """Whether `wanted` is true in any process; all processes must call it, and get the same result.
 
     Args:
-        wanted: by this process.
-        step: of all of them. An exchange keeps the devices waiting: with several processes it takes place every
-            tenth step only, and the answer is no in between.
+        wanted: value of this process.
+        step: the same in all processes. An exchange keeps the devices waiting: with several processes it takes place every
+            tenth step only, and the result is False in between.
     """
     if jax.process_count() == 1:
         return wanted
@@ -182,15 +188,15 @@ class DataParallel:
         return call
 
     def pack(self, states: list):
-        """What a compiled function takes as the state: that of the one run."""
+        """The state of the one run, as a compiled function takes it."""
         return states[0]
 
     def to_devices(self, batches: list[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
-        """Splits this process's rows of the one run's batch over its devices."""
+        """Splits the rows of this process over its devices."""
         return to_devices(batches[0], self.mesh)
 
     def run_of(self, tree, number: int):
-        """The part of a run in what a compiled function returned."""
+        """Slices one run out of a result: here the whole result."""
         return tree
 
 
@@ -201,7 +207,7 @@ class ParallelRuns:
         runs: how many, a multiple of the devices.
 
     Attributes:
-        mesh: of the first device, for what is not done for all runs at once.
+        mesh: the first device, for everything that is not done for all runs at once.
     """
 
     def __init__(self, runs: int):
@@ -232,11 +238,11 @@ class ParallelRuns:
         return jax.jit(mapped, donate_argnums=(0,) if donate else ())
 
     def pack(self, states: list):
-        """Stacks the states of up to `runs` runs; the last one fills the places left."""
+        """Stacks the states of up to `runs` runs; copies of the last one fill the places left."""
         return self._stack(jax.device_get(states))
 
     def to_devices(self, batches: list[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
-        """Stacks the batches of up to `runs` runs; the last one fills the places left."""
+        """Stacks the batches of up to `runs` runs; copies of the last one fill the places left."""
         return self._stack(batches)
 
     def _stack(self, trees: list):
@@ -245,35 +251,42 @@ class ParallelRuns:
         return jax.device_put(stacked, NamedSharding(self._mesh, PartitionSpec('runs')))
 
     def run_of(self, tree, number: int):
-        """The part of a run in what a compiled function returned, on the host."""
+        """Slices one run out of a result, onto the host."""
         return jax.tree.map(lambda leaf: leaf[number], jax.device_get(tree))
 
 
-def make_placement(config) -> DataParallel | ParallelRuns:
-    """Where the training of a config takes place.
+def make_placement(
+    parallelism: str, runs: int, batch_sizes: Mapping[str, int]
+) -> DataParallel | ParallelRuns:
+    """Where the training of a run takes place.
+
+    Args:
+        parallelism: 'jit' or 'pmap'.
+        runs: folds trained side by side (`config.parallel_runs`).
+        batch_sizes: field of the config -> rows of a batch that all devices share.
 
     Raises:
-        UserError: the devices cannot share it as the config wants.
+        UserError: the devices cannot share the batches or the runs.
     """
-    devices, runs = jax.device_count(), config.parallel_runs
-    if config.parallelism == 'pmap' and jax.process_count() > 1:
+    n_devices = jax.device_count()
+    if parallelism == 'pmap' and jax.process_count() > 1:
         raise UserError("config.parallelism='pmap' runs in one process only; use 'jit'")
     if runs == 1:
-        for name in ('batch_size', 'eval_batch_size'):
-            if config[name] % devices:
+        for name, size in batch_sizes.items():
+            if size % n_devices:
                 raise UserError(
-                    f'config.{name} is {config[name]}, which {devices} devices cannot share equally'
+                    f'config.{name} is {size}, which {n_devices} devices cannot share equally'
                 )
-        return DataParallel(make_mesh(), config.parallelism)
-    if jax.process_count() > 1 or config.parallelism == 'pmap':
+        return DataParallel(make_mesh(), parallelism)
+    if jax.process_count() > 1 or parallelism == 'pmap':
         raise UserError('config.parallel_runs above 1 needs one process and config.parallelism=jit')
-    if runs % devices:
+    if runs % n_devices:
         raise UserError(
-            f'config.parallel_runs is {runs}, which {devices} devices cannot share equally'
+            f'config.parallel_runs is {runs}, which {n_devices} devices cannot share equally'
         )
-    if runs > devices and jax.default_backend() == 'cpu':
+    if runs > n_devices and jax.default_backend() == 'cpu':
         warnings.warn(
-            f'config.parallel_runs={runs} on {devices} CPU device(s) is slower than one run after the other: set '
+            f'config.parallel_runs={runs} on {n_devices} CPU device(s) is slower than one run after the other: set '
             f'JAX_NUM_CPU_DEVICES={runs} before JAX starts',
             stacklevel=2,
         )

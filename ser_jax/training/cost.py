@@ -1,4 +1,4 @@
-"""What a run costs: seconds of training, of compiling, of waiting for data, and memory."""
+"""Cost of training: seconds of training, compiling and waiting for data, and memory."""
 
 import contextlib
 import json
@@ -24,20 +24,18 @@ jax.monitoring.register_event_duration_secs_listener(_listen)
 
 
 class Meter:
-    """Measures the training of one fold, over all the starts that it takes.
+    """Measures the training of one fold over all its starts, from its construction on.
 
     Args:
         batch_size: utterances a step.
-        path: where `save` puts what was spent up to a checkpoint, and a later start finds it.
-
-    It runs from the beginning; see `pause`.
+        path: file of the cost up to the last checkpoint (`save`), which a later start reads.
     """
 
     def __init__(self, batch_size: int, path: Path):
         self._batch_size = batch_size
         self._path = path
         self._before = {'seconds': 0.0, 'compiling': 0.0, 'waiting': 0.0, 'steps': 0}
-        # Damaged or gone it costs the times before, not the run.
+        # Where the file is damaged or missing only earlier times are lost.
         with contextlib.suppress(OSError, ValueError):
             before = json.loads(path.read_text())
             if isinstance(before, dict) and before.keys() == self._before.keys():
@@ -48,11 +46,11 @@ class Meter:
         self.resume(1)
 
     def resume(self, runs: int) -> None:
-        """Goes on measuring, a share of the time: `runs` folds train side by side, and their times must add up."""
+        """Resumes measuring; of `runs` folds that train side by side each counts an equal share of the time."""
         self._runs, self._begin, self._compiled = runs, time.monotonic(), _compiled[0]
 
     def pause(self) -> None:
-        """Stops measuring while the fold waits for others, or others are tested."""
+        """Stops measuring while the fold waits, or others are tested."""
         self._seconds, self._compiling = self._measured()
         self._runs = 0
 
@@ -65,15 +63,15 @@ class Meter:
         return self._seconds + seconds, self._compiling + compiling
 
     def batches(self, batches: Iterable) -> Iterator:
-        """Passes the batches of training through, counting them and the time they keep one waiting."""
+        """Passes the training batches through, and counts them and the time spent waiting for them."""
         iterator = iter(batches)
         while True:
-            asked = time.monotonic()
+            begin = time.monotonic()
             try:
                 batch = next(iterator)
             except StopIteration:
                 return
-            self._waited += time.monotonic() - asked
+            self._waited += time.monotonic() - begin
             self._steps += 1
             yield batch
 
@@ -88,7 +86,7 @@ class Meter:
         return {name: self._before[name] + value for name, value in now.items()}
 
     def save(self) -> None:
-        """Keeps what was spent until now; what is spent after the last save before a kill is lost."""
+        """Saves the cost until now; the cost between the last save and a kill is lost."""
         if jax.process_index() == 0:
             write_atomically(self._path, json.dumps(self._spent()))
 
@@ -107,12 +105,12 @@ class Meter:
 
 
 def peak_memory_mb() -> float | None:
-    """The most memory that this process has held, MiB; None on Windows."""
+    """Peak resident memory of this process, MiB; None on Windows."""
     try:
-        # ru_maxrss would count the process that started this one, up to the moment of starting.
+        # ru_maxrss would include the parent process up to the fork.
         with open('/proc/self/status', encoding='ascii', errors='replace') as file:
-            held = [line for line in file if line.startswith('VmHWM')]
-        return int(held[0].split()[1]) / 2**10
+            peak = [line for line in file if line.startswith('VmHWM')]
+        return int(peak[0].split()[1]) / 2**10
     except (OSError, IndexError):
         pass
     try:

@@ -1,69 +1,54 @@
-"""What trained parameters say of utterances, and how good it is on validation utterances."""
+"""Predictions of trained parameters for utterances, and their quality on validation utterances."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ser_jax.data import batches
+from ser_jax.data.batches import Utterances, padded_batches
 from ser_jax.data.labels import level_of
-from ser_jax.metrics import rates as metrics
-from ser_jax.runs.checkpoints import Checkpoints
+from ser_jax.metrics import rates
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
 from ser_jax.training.experiment import Experiment
-from ser_jax.training.steps import inference_variables
 
 
 def predict(
-    experiment: Experiment, variables: dict[str, Any], utterances: batches.Utterances
+    experiment: Experiment, variables: dict[str, Any], utterances: Utterances
 ) -> dict[str, np.ndarray]:
-    """What the network says of whole utterances.
+    """Predicts whole utterances.
 
     Args:
-        experiment: with the compiled prediction step.
+        experiment: dataset and program.
         variables: parameters, batch statistics and constants (`steps.inference_variables`).
-        utterances: N of them.
+        utterances: N utterances, or any random access to N inputs with `lengths` [N].
 
     Returns:
         Reported task -> probabilities float32 [N, K], or the ratings [N, 1] of a regression.
     """
-    size = experiment.config.eval_batch_size
-    answers = {
+    program, lengths = experiment.program, utterances.lengths
+    size = program.eval_batch_size
+    outputs = {
         task.name: np.zeros((len(utterances), task.outputs), np.float32)
-        for task in experiment.reported
+        for task in experiment.dataset.reported
     }
-    for positions, batch in batches.evaluation_batches(utterances, size, devices.local_rows(size)):
-        rows = experiment.predict_step(variables, devices.to_devices(batch, experiment.mesh))
-        for name, array in rows.items():
-            answers[name][positions] = np.asarray(array.addressable_shards[0].data)
-    return answers
-
-
-def restore_best(experiment: Experiment, folder: Path) -> dict[str, Any]:
-    """The parameters that a finished fold kept, with all that prediction needs.
-
-    Args:
-        experiment: of the run.
-        folder: of the fold's checkpoints.
-
-    Raises:
-        UserError: there are none, or they are damaged.
-    """
-    # Only shapes count, and the constants of few rows are quickly made.
-    template = experiment.init_state(experiment.constants(experiment.rows[:1]))
-    return Checkpoints(folder / 'best').restore(inference_variables(template))
+    rows = devices.local_rows(size)
+    for positions, own, x in padded_batches(utterances, lengths, size, rows=rows):
+        batch = {program.representation: x, 'length': lengths[own]}
+        found = program.predict_step(variables, devices.to_devices(batch, program.mesh))
+        for name, array in found.items():
+            outputs[name][positions] = np.asarray(array.addressable_shards[0].data)
+    return outputs
 
 
 def validate(
-    experiment: Experiment, variables: dict[str, Any], validation: batches.Utterances
+    experiment: Experiment, variables: dict[str, Any], validation: Utterances
 ) -> dict[str, float]:
-    """How good the network is on validation utterances.
+    """Computes the validation metrics.
 
     Args:
-        experiment: with the compiled prediction step.
+        experiment: dataset and program.
         variables: see `predict`.
-        validation: the utterances, with labels of all reported tasks.
+        validation: utterances with labels of all reported tasks.
 
     Returns:
         'validation_uar' (mean of the reported tasks) and 'validation_loss'; with several tasks also each
@@ -72,33 +57,33 @@ def validate(
     Raises:
         UserError: training diverged.
     """
-    found = predict(experiment, variables, validation)
-    rates, losses = {}, []
+    outputs = predict(experiment, variables, validation)
+    recalls, losses = {}, []
     scores, concordances = [], {}
-    for task in experiment.reported:
+    for task in experiment.dataset.reported:
         labels = validation.labels[task.target]
         known, labels = labels >= 0, labels[labels >= 0]
-        answers = found[task.name][known]
-        if not np.isfinite(answers).all():
+        output = outputs[task.name][known]
+        if not np.isfinite(output).all():
             raise UserError(
                 'training diverged: predictions are not finite; lower config.optimiser.learning_rate'
             )
         if task.kind == 'regression':
-            said = level_of(answers[:, 0])
-            ccc = metrics.ccc(validation.ratings[task.target][known], answers[:, 0])
+            predicted = level_of(output[:, 0])
+            ccc = rates.ccc(validation.ratings[task.target][known], output[:, 0])
             concordances[f'validation_ccc_{task.name}'] = ccc
             losses.append(1 - ccc)
         else:
-            said = answers.argmax(1)
-            losses.append(-np.log(answers[np.arange(len(labels)), labels] + 1e-9).mean())
-        confusion = metrics.confusion_matrix(labels, said, len(task.classes))
-        rates[f'validation_uar_{task.name}'] = float(metrics.uar(confusion))
+            predicted = output.argmax(1)
+            losses.append(-np.log(output[np.arange(len(labels)), labels] + 1e-9).mean())
+        confusion = rates.confusion_matrix(labels, predicted, len(task.classes))
+        recalls[f'validation_uar_{task.name}'] = float(rates.uar(confusion))
         scores.append(
-            concordances.get(f'validation_ccc_{task.name}', rates[f'validation_uar_{task.name}'])
+            concordances.get(f'validation_ccc_{task.name}', recalls[f'validation_uar_{task.name}'])
         )
-    whole = {'validation_uar': float(np.mean(list(rates.values())))}
+    means = {'validation_uar': float(np.mean(list(recalls.values())))}
     if concordances:
-        whole['validation_ccc'] = float(np.mean(list(concordances.values())))
-        whole['validation_score'] = float(np.mean(scores))
-    whole['validation_loss'] = float(np.mean(losses))
-    return whole | rates | concordances if len(rates) > 1 else whole
+        means['validation_ccc'] = float(np.mean(list(concordances.values())))
+        means['validation_score'] = float(np.mean(scores))
+    means['validation_loss'] = float(np.mean(losses))
+    return means | recalls | concordances if len(recalls) > 1 else means

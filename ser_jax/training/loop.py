@@ -28,10 +28,10 @@ class Job(NamedTuple):
     """A fold to train.
 
     Attributes:
-        fold: its rows; without validation rows the last parameters are kept.
-        folder: for the checkpoints.
-        title: of the progress line.
-        stop: step to end at.
+        fold: rows to train and validate on; without validation rows the last parameters are kept.
+        folder: checkpoints of the fold.
+        title: beginning of its progress lines.
+        stop: last step.
     """
 
     fold: Fold
@@ -40,75 +40,90 @@ class Job(NamedTuple):
     stop: int
 
 
-def train_folds(
-    experiment: Experiment, jobs: Iterable[Job], log: MetricLog
-) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Trains folds, each from where its last checkpoint was, as many at a time as the placement has runs.
+class Schedule(NamedTuple):
+    """When training validates, and when it stops.
 
-    Killed at any moment and started again, it ends with the parameters of the uninterrupted run, bit
-    for bit: random numbers and batches are functions of (seed, step), and which checkpoint is the
-    best, and since when, is read from the metrics already written.
+    Attributes:
+        eval_every: steps between validations, which are also checkpoints.
+        patience: validations without a better one before training stops.
+        skipped_steps: steps in a row without a finite gradient after which training has diverged.
+    """
+
+    eval_every: int
+    patience: int
+    skipped_steps: int
+
+
+def train_folds(
+    experiment: Experiment, schedule: Schedule, jobs: Iterable[Job], log: MetricLog
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Trains folds from their last checkpoints, as many at a time as the placement has runs.
+
+    Resume is exact: a run that was killed at any moment ends with the parameters of the uninterrupted run, bit for bit.
+    Random numbers and batches are functions of (seed, step); the best checkpoint and the patience that is left are read from
+    the metrics already written. On a signal (`signals`) the process ends after a checkpoint of the last step.
 
     Args:
-        experiment: what to train.
-        jobs: the folds.
-        log: of the run.
-
-    On a signal (`stopping`) the process ends, after a checkpoint of the last step made.
+        experiment: dataset and program.
+        schedule: validations and stopping.
+        jobs: folds to train.
+        log: metrics of the run.
 
     Yields:
-        Every job as soon as it is done, with its summary: 'steps' that the kept parameters were trained for,
-        their 'validation_uar' or None and what else validation told, 'n_params', 'n_labels', 'environment', 'cost'.
+        Every job when it is done, with its summary: 'steps' of the kept parameters, their 'validation_uar' (None without
+        validation) and other validation metrics, 'n_params', 'n_labels', 'environment', 'cost'.
 
     Raises:
         UserError: training diverged, or a damaged checkpoint.
     """
-    placement, jobs = experiment.placement, iter(jobs)
-    start = lambda job: FoldTraining(experiment, job, log)
+    placement, jobs = experiment.program.placement, iter(jobs)
+    start = lambda job: FoldTraining(experiment, schedule, job, log)
     runs = [start(job) for job in itertools.islice(jobs, placement.runs)]
     while runs:
         for run in runs:
             run.meter.resume(len(runs))
         state = placement.pack([run.state for run in runs])
-        mine = [functools.partial(placement.run_of, number=number) for number in range(len(runs))]
+        unpack = [functools.partial(placement.run_of, number=number) for number in range(len(runs))]
         with signals.deferred() as asked_to_stop:
             while not any(run.done for run in runs):
                 batch = placement.to_devices([run.next_batch() for run in runs])
-                state, step_metrics = experiment.train_step(state, batch)
-                for run, part in zip(runs, mine):
+                state, step_metrics = experiment.program.train_step(state, batch)
+                for run, part in zip(runs, unpack):
                     run.after_step(part, state, step_metrics)
                 if devices.any_process(asked_to_stop(), runs[0].step):
-                    steps = [run.save(part, state) for run, part in zip(runs, mine)]
+                    steps = [run.save(part, state) for run, part in zip(runs, unpack)]
                     signals.stop(f'the same command goes on from {", ".join(steps)}')
-        for run, part in zip(runs, mine):
-            run.take_out(part, state)
+        for run, part in zip(runs, unpack):
+            run.pause(part, state)
         yield from [(run.job, run.summary()) for run in runs if run.done]
         runs = [run for run in runs if not run.done]
         runs += [start(job) for job in itertools.islice(jobs, placement.runs - len(runs))]
 
 
 class FoldTraining:
-    """The training of one fold: its batches, and what happens between two steps.
+    """The training of one fold: its batches, and validation, checkpoints and progress between two steps.
 
     Args:
-        experiment: what to train.
+        experiment: dataset and program.
+        schedule: validations and stopping.
         job: the fold.
-        log: of the run.
+        log: metrics of the run.
 
     Attributes:
         job: the fold.
         step: steps made.
-        state: at the step where it begins, or goes on.
-        done: whether it has ended: the last step, or patience.
-        meter: of what it costs.
+        state: train state at the step where training begins or resumes.
+        done: whether training has ended, by the last step or by patience.
+        meter: cost of the training.
     """
 
-    def __init__(self, experiment: Experiment, job: Job, log: MetricLog):
-        config, fold = experiment.config, job.fold
-        self.job, self._experiment, self._log = job, experiment, log
+    def __init__(self, experiment: Experiment, schedule: Schedule, job: Job, log: MetricLog):
+        dataset, fold = experiment.dataset, job.fold
+        self.job, self._experiment, self._schedule, self._log = job, experiment, schedule, log
         self._environment = environment()
-        self.meter = cost.Meter(config.batch_size, job.folder / 'cost.json')
-        self.state = experiment.init_state(experiment.constants(fold.train))
+        batch_size = dataset.sampling.batch_size
+        self.meter = cost.Meter(batch_size, job.folder / 'cost.json')
+        self.state = experiment.program.init_state(dataset.statistics(fold.train))
         self._n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self._latest = Checkpoints(job.folder / 'latest')
         self._best = Checkpoints(job.folder / 'best')
@@ -121,13 +136,13 @@ class FoldTraining:
         if self.step:
             self.state = self._latest.restore(self.state)
             self._before = _rows(self._latest.read_beside(self.step))
-        self._progress = Progress(job.title, job.stop, config.batch_size)
-        self._validation = experiment.utterances(fold.validation) if len(fold.validation) else None
+        self._progress = Progress(job.title, job.stop, batch_size)
+        self._validation = dataset.utterances(fold.validation) if len(fold.validation) else None
         if self.step:
-            self._progress.say(f'goes on from step {self.step}')
+            self._progress.say(f'resumes at step {self.step}')
         self._progress.say('compiling (programs are kept for the next run)')
-        self.done = self.step == job.stop or not is_patient(self._history, config.patience)
-        batches = self._all_batches = experiment.train_batches(fold.train)
+        self.done = self.step == job.stop or not is_patient(self._history, schedule.patience)
+        batches = self._all_batches = dataset.train_batches(fold.train)
         stop = self.step if self.done else job.stop
         self._n_labels = len(batches.labelled)
         self._batches = self.meter.batches(prefetch(batches, self.step, stop))
@@ -143,7 +158,7 @@ class FoldTraining:
 
     def _is_consistent(self, step: int, rows: list[dict], kept: Collection[int]) -> bool:
         history = [row for row in rows if row['step'] <= step]
-        every = self._experiment.config.eval_every
+        every = self._schedule.eval_every
         validated = [n for n in range(1, step + 1) if n % every == 0 or n == self.job.stop]
         beside = len(_rows(self._latest.read_beside(step)))
         return (
@@ -156,23 +171,23 @@ class FoldTraining:
         """The batch of the next step."""
         return next(self._batches)
 
-    def after_step(self, mine: Callable, state: TrainState, step_metrics: dict) -> None:
+    def after_step(self, unpack: Callable, state: TrainState, step_metrics: dict) -> None:
         """Reports, validates and saves when it is time.
 
         Args:
-            mine: takes this run's part out of the two below.
-            state: after the step, as packed by the placement.
-            step_metrics: of the step.
+            unpack: slices one run out of the packed state and metrics.
+            state: packed train state after the step.
+            step_metrics: packed metrics of the step.
         """
-        config, self.step = self._experiment.config, self.step + 1
+        self.step += 1
         self._recent.append(step_metrics)
         if self._progress.due():
-            self._progress.line(self.step, {'loss': float(mine(step_metrics)['loss'])})
-        if self.step % config.eval_every == 0 or self.step == self.job.stop:
-            state = mine(state)
+            self._progress.line(self.step, {'loss': float(unpack(step_metrics)['loss'])})
+        if self.step % self._schedule.eval_every == 0 or self.step == self.job.stop:
+            state = unpack(state)
             row = {'fold': self.job.fold.name, 'step': self.step}
             skipped = self._refuse_diverged(state)
-            row |= _mean(self._since_validation(mine)) | {'skipped_steps': skipped}
+            row |= _mean(self._since_validation(unpack)) | {'skipped_steps': skipped}
             if self._validation is not None:
                 variables = inference_variables(state)
                 row |= inference.validate(self._experiment, variables, self._validation)
@@ -183,7 +198,7 @@ class FoldTraining:
                 self._best.save(self.step, inference_variables(state))
             self.meter.save()
             self._latest.save(self.step, state)
-            impatient = not is_patient(self._history, config.patience)
+            impatient = not is_patient(self._history, self._schedule.patience)
             self.done = impatient or self.step == self.job.stop
 
     def _refuse_diverged(self, state: TrainState) -> int:
@@ -192,7 +207,7 @@ class FoldTraining:
         for phase, opt_state in state.opt_state.items():
             in_a_row, of_phase = map(int, optimiser.skipped_steps(opt_state))
             most = max(most, of_phase)
-            if in_a_row >= self._experiment.config.skipped_steps:
+            if in_a_row >= self._schedule.skipped_steps:
                 ids = ', '.join(dict.fromkeys(self._all_batches.ids(self.step - 1)))
                 raise UserError(
                     f'training diverged: no finite gradient of the phase {phase} in the last {in_a_row} steps of '
@@ -201,22 +216,22 @@ class FoldTraining:
                 )
         return most
 
-    def take_out(self, mine: Callable, state: TrainState) -> None:
-        """Keeps what is this run's: it may get another place, beside other runs."""
-        self.state = mine(state)
-        self._before, self._recent = self._since_validation(mine), []
+    def pause(self, unpack: Callable, state: TrainState) -> None:
+        """Takes over its own state and metrics, before runs are packed anew."""
+        self.state = unpack(state)
+        self._before, self._recent = self._since_validation(unpack), []
         self.meter.pause()
 
-    def save(self, mine: Callable, state: TrainState) -> str:
-        """Saves what a later start needs to go on from this very step, which it returns by name."""
-        rows = self._since_validation(mine)
+    def save(self, unpack: Callable, state: TrainState) -> str:
+        """Saves what resuming at this very step needs, and returns the step's name."""
+        rows = self._since_validation(unpack)
         beside = {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
         self.meter.save()
-        self._latest.save(self.step, mine(state), beside)
+        self._latest.save(self.step, unpack(state), beside)
         return f'step {self.step} of {self.job.fold.name}'
 
-    def _since_validation(self, mine: Callable) -> list[dict[str, np.ndarray]]:
-        return [*self._before, *(mine(step) for step in jax.device_get(self._recent))]
+    def _since_validation(self, unpack: Callable) -> list[dict[str, np.ndarray]]:
+        return [*self._before, *(unpack(step) for step in jax.device_get(self._recent))]
 
     def summary(self) -> dict[str, Any]:
         """See `train_folds`; only the kept parameters stay on disk."""

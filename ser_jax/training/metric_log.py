@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: metrics.jsonl, TensorBoard events, and a progress line with an ETA."""
+"""Metrics of a run: metrics.jsonl, TensorBoard events, and a progress line with an ETA."""
 
 import json
 import sys
@@ -14,10 +14,10 @@ from ser_jax.runtime.files import write_atomically
 class MetricLog:
     """Metrics of a run, one JSON object a line, and the same as TensorBoard events.
 
-    The file holds nothing that depends on the clock, so that two runs of one config write the same.
+    Nothing in the file depends on the clock: two runs of one config write the same.
 
     Args:
-        workdir: of the run.
+        workdir: run directory.
     """
 
     def __init__(self, workdir: Path):
@@ -27,7 +27,7 @@ class MetricLog:
         self._writers: dict[str, Any] = {}
 
     def rows(self, fold: str) -> list[dict[str, Any]]:
-        """What was written for a fold, in order."""
+        """The rows of a fold, in order."""
         if not self._path.exists():
             return []
         rows = [
@@ -36,7 +36,7 @@ class MetricLog:
         return [row for row in rows if row['fold'] == fold]
 
     def forget(self, fold: str, after: int) -> None:
-        """Drops a fold's lines of steps later than `after`: training goes on from there."""
+        """Drops the rows of a fold after a step, where training resumes."""
         if not self._write or not self._path.exists():
             return
         lines = [line for line in self._path.read_text().splitlines() if line.endswith('}')]
@@ -46,7 +46,7 @@ class MetricLog:
         write_atomically(self._path, ''.join(line + '\n' for line in kept))
 
     def write(self, row: dict[str, Any]) -> None:
-        """Adds one line, {'fold', 'step', name: value, …}, and its events."""
+        """Appends one row, {'fold', 'step', name: value, …}, and its events."""
         if not self._write:
             return
         with self._path.open('a', encoding='utf-8') as file:
@@ -64,11 +64,11 @@ class MetricLog:
 
 
 class _Events:
-    """A file of TensorBoard events. Written at once: a thread, as `SummaryWriter` has, would keep quiet about a full disk.
+    """A file of TensorBoard events, written synchronously: the thread of `SummaryWriter` would hide a full disk.
 
     Args:
-        folder: for the file.
-        step: what was written there of this step and later ones no longer counts.
+        folder: folder of the file.
+        step: first step; events of this and later steps that were written before are void.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -85,20 +85,20 @@ class _Events:
         self._file.flush()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Adds the values of a step."""
-        told = [{'tag': name, 'simple_value': value} for name, value in values.items()]
-        self._write(step, summary={'value': told})
+        """Appends the values of a step."""
+        scalars = [{'tag': name, 'simple_value': value} for name, value in values.items()]
+        self._write(step, summary={'value': scalars})
 
     def close(self) -> None:
         self._file.close()
 
 
 class Progress:
-    """The line that says how far a fold is.
+    """Progress lines of a fold.
 
     Args:
-        title: e.g. 'fold_03 (3/10)'.
-        stop: step it ends at.
+        title: beginning of each line, e.g. 'fold_03 (3/10)'.
+        stop: last step.
         batch_size: utterances a step.
         every: seconds between two lines.
     """
@@ -109,7 +109,7 @@ class Progress:
         self._last = 0.0
 
     def say(self, text: str) -> None:
-        """Prints what is about to happen."""
+        """Prints a message."""
         if jax.process_index() == 0:
             print(f'{self._title}  {text}', file=sys.stderr, flush=True)
 
@@ -118,7 +118,7 @@ class Progress:
         return jax.process_index() == 0 and time.monotonic() - self._last > self._every
 
     def line(self, step: int, values: dict[str, float]) -> None:
-        """Prints how far it is, loss and validation UAR where `values` have them, rate and ETA."""
+        """Prints step, loss, validation metrics where `values` have them, rate and ETA."""
         if jax.process_index():
             return
         now = self._last = time.monotonic()

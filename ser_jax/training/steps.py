@@ -1,4 +1,4 @@
-"""The training step and the prediction step: pure functions of (state, batch) for one device's rows."""
+"""The training step: a pure function of (state, batch) for the rows of one device."""
 
 import zlib
 from collections.abc import Callable
@@ -17,16 +17,15 @@ from ser_jax.runtime import devices
 
 @flax.struct.dataclass
 class TrainState:
-    """All that training changes, and the constants of the run.
+    """The state of training, with the constants of the run.
 
     Attributes:
         step: steps made, int32 [].
-        params: of the network.
-        opt_state: by phase name.
-        model_state: 'batch_stats' of the network; 'constants', which differ between runs but not
-            within one: 'seed' [], 'mean' and 'std' of the inputs, 'class_weights' [K] of every
-            reported classification, 'trained_classes' bool [K] of every other (which of them occur in training),
-            'ratings' [2] (mean and standard deviation) of every regression.
+        params: parameters of the network.
+        opt_state: phase name -> optimiser state.
+        model_state: 'batch_stats' of the network; 'constants', the training-set statistics (`data.dataset.Dataset.statistics`):
+            'seed' [], 'mean' and 'std' of the inputs, 'class_weights' [K] of every reported classification, 'trained_classes'
+            bool [K] of every other (the classes that occur in training), 'ratings' [2] (mean, standard deviation) of every regression.
     """
 
     step: jax.Array
@@ -36,7 +35,7 @@ class TrainState:
 
 
 def stream(seed: jax.Array, step: jax.Array, name: str) -> jax.Array:
-    """The random key of (seed, step, stream name): nothing random has to be stored to resume."""
+    """The random key of (seed, step, stream name), so that resuming needs no stored keys."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
@@ -48,16 +47,13 @@ def init_state(
     phases: tuple[Phase, ...],
     input_shape: tuple[int, ...],
 ) -> TrainState:
-    """A fresh state.
+    """Initialises the state of step 0.
 
     Args:
         constants: see `TrainState.model_state`.
         model: the network.
-        phases: of the objective.
-        input_shape: of one input, (T, F) or (S,), only used to trace the network.
-
-    Returns:
-        The state of step 0.
+        phases: phases of the objective.
+        input_shape: shape of one input, (T, F) or (S,), to trace the network.
     """
     variables = model.clone(axis_name=None).init(
         stream(constants['seed'], jnp.int32(0), 'init'),
@@ -91,11 +87,11 @@ def make_train_step(phases: tuple[Phase, ...], axis_name: str) -> Callable:
     """Builds `train_step(state, batch) -> (state, metrics)` for one device's rows.
 
     Args:
-        phases: of the objective, run in order.
-        axis_name: the devices' axis.
+        phases: phases of the objective, run in order.
+        axis_name: axis of the devices.
 
     Returns:
-        The step, for augmented batches; its metrics are global scalars: what the losses of the phases tell, and
+        The step, for augmented batches; its metrics are global scalars: those of the phases' losses, and
         'gradient_norm', with several phases 'gradient_norm_<phase>'.
     """
 
@@ -121,7 +117,7 @@ def make_train_step(phases: tuple[Phase, ...], axis_name: str) -> Callable:
             params = {**params, **optax.apply_updates(chosen, updates)}
             norm = 'gradient_norm' if len(phases) == 1 else f'gradient_norm_{phase.name}'
             metrics |= new | {norm: optax.tree.norm(gradients)}
-        # The optimiser skips a gradient that is not finite; running statistics must not keep it either.
+        # The optimiser skips gradients that are not finite; running statistics must not keep them either.
         model_state = jax.tree.map(
             lambda new, old: jnp.where(jnp.isfinite(new).all(), new, old),
             model_state,
@@ -137,15 +133,15 @@ def compile_train_step(
     augment: Callable[[jax.Array, dict], dict],
     placement: devices.DataParallel | devices.ParallelRuns,
 ) -> Callable:
-    """The whole training step on all devices, (state, batch as the host delivers it) -> (state, metrics).
+    """Compiles the training step on all devices: (state, batch as the host delivers it) -> (state, metrics).
 
-    Two programs: in one, XLA:CPU computes the augmentations anew, element by element, wherever the
+    These are two programs: in one, XLA:CPU would recompute the augmentations element by element wherever the
     network reads their result in another order (40 instead of 34 ms a step).
 
     Args:
-        phases: of the objective.
+        phases: phases of the objective.
         augment: (key, batch) -> batch, see `augment.augment`.
-        placement: where the runs go.
+        placement: placement of the training.
     """
     augment_step = placement.compile(make_augment_step(augment), returns_rows=True)
     update = placement.compile(make_train_step(phases, devices.AXIS), donate=True)
@@ -158,9 +154,9 @@ def compile_train_step(
 
 
 def inference_variables(state: TrainState) -> dict[str, Any]:
-    """What prediction needs of a state: the averaged parameters and the model state."""
+    """The part of a state that prediction needs: averaged parameters and model state."""
     params = dict(state.params)
-    # Where several phases change a subtree the last of their names counts: of the encoder's, `supervised`.
+    # Where several phases change a subtree, the last of their names counts: for the encoder, `supervised`.
     for _, opt_state in sorted(state.opt_state.items()):
         params |= optimiser.averaged_params(opt_state)
     return {'params': params, **state.model_state}

@@ -95,15 +95,29 @@ def test_every_utterance_is_evaluated_whole_and_once(corpus):
     utterances = data.Utterances([(corpus, np.arange(len(corpus)))], {'emotion': LABELS})
     seen = {}
     shapes = set()
-    for positions, batch in data.evaluation_batches(utterances, 5, slice(None)):
-        assert len(positions) == 5
-        shapes.add(batch['log_mel'].shape)
-        for position, log_mel, length in zip(positions, batch['log_mel'], batch['length']):
+    for positions, own, batch in data.padded_batches(utterances, utterances.lengths, 5):
+        assert len(positions) == len(batch) == 5
+        shapes.add(batch.shape)
+        for position, log_mel in zip(own, batch):
+            length = utterances.lengths[position]
             np.testing.assert_array_equal(log_mel[:length], utterances[position])
             assert not log_mel[length:].any()
             seen[position] = True
     assert sorted(seen) == list(range(len(corpus)))
     assert len(shapes) <= 3
+
+
+def test_arrays_of_another_unit_are_padded_to_the_bucket():
+    frames = np.array([120, 300, 40])
+    signals = [np.ones(160 * n - 80, np.float32) for n in frames]
+    padded = lambda longest: 160 * longest - 1
+    ((positions, own, x),) = data.padded_batches(
+        signals, frames, 4, padded=padded, rows=slice(1, 3)
+    )
+    np.testing.assert_array_equal(positions, [1, 0, 2, 2])
+    np.testing.assert_array_equal(own, [0, 2])
+    assert x.shape == (2, padded(data.bucket_length(300)))
+    np.testing.assert_array_equal(x.sum(1), [len(signals[0]), len(signals[2])])
 
 
 @pytest.mark.parametrize('frames', [1, 99, 100, 101, 300, 3001])

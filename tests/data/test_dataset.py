@@ -9,13 +9,16 @@ import pytest
 import soundfile
 
 from configs.mtl_aug import get_config
+from ser_jax.data.dataset import (
+    refuse_splits_without_labels,
+    rows_that_join,
+    rows_with_labels,
+)
 from ser_jax.data.folds import Fold
-from ser_jax.data.sources import refuse_sides_without_labels, rows_that_join, rows_with_labels
 from ser_jax.data.tasks import Task
-from ser_jax.evaluation import robustness
 from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
-from ser_jax.training.experiment import build_experiment
+from ser_jax.train import check_data, open_data
 
 TYPES = ('Rain', 'Dog bark', 'Clock tick')
 
@@ -51,8 +54,8 @@ def make_config(beeps, **fields):
 
 
 def test_a_labelled_corpus_joins_training_alone(beeps, capsys):
-    alone = build_experiment(make_config(beeps))
-    joined = build_experiment(make_config(beeps, labelled=('csv_corpus/hums',)))
+    alone = open_data(make_config(beeps))
+    joined = open_data(make_config(beeps, labelled=('csv_corpus/hums',)))
     assert (
         'csv_corpus/hums joins csv_corpus/beeps: neutral, happy, sad, angry'
         in capsys.readouterr().err
@@ -60,19 +63,19 @@ def test_a_labelled_corpus_joins_training_alone(beeps, capsys):
     rows = joined.folds[0].train
     np.testing.assert_array_equal(rows, alone.folds[0].train)
     np.testing.assert_array_equal(joined.folds[0].test, alone.folds[0].test)
-    labels = [e.train_batches(rows).labelled.labels['emotion'] for e in (alone, joined)]
+    labels = [data.train_batches(rows).labelled.labels['emotion'] for data in (alone, joined)]
     assert len(labels[1]) == len(labels[0]) + 16
     assert np.bincount(labels[1])[0] == np.bincount(labels[0])[0] + 4
-    means = [e.constants(rows)['mean'] for e in (alone, joined)]
+    means = [data.statistics(rows)['mean'] for data in (alone, joined)]
     assert np.abs(means[0] - means[1]).max() > 1e-3  # the statistics are those of all that trains
     assert joined.corpus_hashes().keys() == {'csv_corpus/beeps', 'csv_corpus/hums'}
 
 
 def test_a_share_of_its_labels_joins(beeps):
     config = make_config(beeps, labelled=('csv_corpus/hums',), labelled_share=0.25)
-    experiment = build_experiment(config)
-    rows = experiment.folds[0].train
-    batches = experiment.train_batches(rows)
+    dataset = open_data(config)
+    rows = dataset.folds[0].train
+    batches = dataset.train_batches(rows)
     assert len(batches.labelled) == round(0.25 * (len(rows) + 16))
     assert len(batches.labelled) + len(batches.unlabelled) == len(rows) + 16
 
@@ -92,16 +95,16 @@ def rated(**ratings):
     return Rated(name='rated', index=index), tasks
 
 
-def test_a_side_without_a_label_is_refused_before_training():
+def test_a_split_without_a_label_is_refused_before_training():
     corpus, tasks = rated(arousal=[1.0, 3.0, 5.0, 3.0], valence=[1.0, 3.0, np.nan, 5.0])
     rows = lambda *chosen: np.array(chosen, int)
-    fold = lambda *sides: [Fold('fold_01', *sides, ())]
-    refuse_sides_without_labels(corpus, fold(rows(2), rows(0), rows(1, 2)), tasks)
-    refuse_sides_without_labels(corpus, fold(rows(0, 1, 2, 3), rows(), rows()), tasks)
+    fold = lambda *splits: [Fold('fold_01', *splits, ())]
+    refuse_splits_without_labels(corpus, fold(rows(2), rows(0), rows(1, 2)), tasks)
+    refuse_splits_without_labels(corpus, fold(rows(0, 1, 2, 3), rows(), rows()), tasks)
     with pytest.raises(UserError, match=r'fold_01 of rated: no test utterance .* valence'):
-        refuse_sides_without_labels(corpus, fold(rows(0), rows(1), rows(2)), tasks)
+        refuse_splits_without_labels(corpus, fold(rows(0), rows(1), rows(2)), tasks)
     with pytest.raises(UserError, match=r'no validation utterance .* valence'):
-        refuse_sides_without_labels(corpus, fold(rows(0), rows(2), rows(1)), tasks)
+        refuse_splits_without_labels(corpus, fold(rows(0), rows(2), rows(1)), tasks)
 
 
 def test_a_task_of_one_class_is_refused():
@@ -122,8 +125,8 @@ def test_a_corpus_with_one_class_of_a_task_does_not_join():
 
 @pytest.mark.parametrize(('types', 'rows'), [((), [0, 1, 2]), (('clock_tick',), [2])])
 def test_types_of_noise_that_train(beeps, noises, types, rows):
-    experiment = build_experiment(make_config(beeps, noise_corpus=noises, noise_types=types))
-    kinds = experiment.noise[0].index['script'][experiment.noise[1]]
+    corpus, chosen = open_data(make_config(beeps, noise_corpus=noises, noise_types=types)).noise
+    kinds = corpus.index['script'][chosen]
     assert sorted(kinds) == sorted(TYPES[row] for row in rows)
 
 
@@ -133,10 +136,10 @@ def test_a_type_that_trains_is_not_tested(beeps, noises):
         'noise_types': ('rain', 'clock_tick'),
         'conditions': ("noise('dog_bark', 5)",),
     }
-    robustness.Tester(build_experiment(make_config(beeps, **apart)))
+    check_data(make_config(beeps, **apart))
     for changed in ({'noise_types': ()}, {'conditions': ("noise('rain', 5)",)}):
         with pytest.raises(UserError, match='trains; name the types'):
-            robustness.Tester(build_experiment(make_config(beeps, **apart | changed)))
+            check_data(make_config(beeps, **apart | changed))
 
 
 @pytest.mark.parametrize(
@@ -164,5 +167,6 @@ def test_a_type_that_trains_is_not_tested(beeps, noises):
     ],
 )
 def test_what_cannot_be_is_refused(beeps, noises, fields, message):
+    config = make_config(beeps, **fields)
     with pytest.raises(UserError, match=message):
-        build_experiment(make_config(beeps, **fields))
+        open_data(config)
