@@ -28,7 +28,10 @@ def make_raw_batch(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
     return {
         'log_mel': rng.normal(-6.0, 2.0, (size, frames, BANDS)).astype(np.float32),
         'length': np.full(size, frames, np.int32),
-        'emotion': rng.integers(setting.classes, size=size, dtype=np.int32),
+        'emotion': np.eye(setting.classes, dtype=np.float32)[
+            rng.integers(setting.classes, size=size)
+        ],
+        'emotion_mask': np.ones(size, bool),
     }
 
 
@@ -38,7 +41,6 @@ def augmented_trainer(setting: Setting) -> JaxTrainer:
         augment.augment,
         operations=augment.parse_operations(setting.augmentations),
         frames=setting.crop_frames,
-        n_classes=setting.classes,
         clean_share=setting.clean_share,
         axis_name=devices.AXIS,
     )

@@ -1,7 +1,7 @@
-"""The log-mel front end in JAX: batches of waveforms on the device, differentiable.
+"""Log-mel front end in JAX: differentiable, for batches of waveforms on the device.
 
-The same numbers as `features.log_mel`, which makes the records; here for attacks on the waveform, for exports that
-take raw samples, and for prediction.
+Equal to the NumPy front end `audio.log_mel`, which makes the records. Used for attacks on the waveform, exports that take raw
+samples, and prediction.
 """
 
 import functools
@@ -17,10 +17,10 @@ from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd, mel_matrix
 
 @functools.lru_cache(maxsize=8)
 def _windowed_fourier(front_end: FrontEnd) -> np.ndarray:
-    """Hann window times the real and imaginary part of the Fourier transform: [win_length, 2 (1 + n_fft // 2)]."""
+    """Hann window times the real and imaginary parts of the Fourier transform: [win_length, 2 (1 + n_fft // 2)]."""
     n = np.arange(front_end.win_length)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / front_end.win_length)
-    # Only the power is used: where in the transform the window lies does not matter.
+    # Only the power is used, so that the window's position in the transform does not matter.
     angle = 2 * np.pi * np.outer(n, np.arange(1 + front_end.n_fft // 2)) / front_end.n_fft
     matrix = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
     return (hann[:, None] * matrix).astype(np.float32)
@@ -29,21 +29,20 @@ def _windowed_fourier(front_end: FrontEnd) -> np.ndarray:
 def batch_log_mel(waveform: jax.Array, front_end: FrontEnd = DEFAULT_FRONT_END) -> jax.Array:
     """Natural log of (mel power + floor) of a batch of waveforms.
 
-    The Fourier transform is a matrix product, which uses all cores (or a matrix unit).
+    Computes the Fourier transform as a matrix product, which uses all cores (or a matrix unit).
 
     Args:
-        waveform: float32 [B, S], samples in [-1, 1) (int16 / 32768), zeros behind the end of an utterance.
-        front_end: the parameters; `n_fft - win_length` even.
+        waveform: float32 [B, S], samples in [-1, 1) (int16 / 32768), zeros after the end of an utterance.
+        front_end: parameters; `n_fft - win_length` even.
 
     Returns:
-        float32 [B, T, n_mels], T = 1 + S // hop_length. Frames from 1 + length // hop_length of an utterance on
-        are not its own: mask them.
+        float32 [B, T, n_mels], T = 1 + S // hop_length. An utterance has 1 + length // hop_length real frames; mask the
+        others.
     """
     size, samples = waveform.shape
     window, hop = front_end.win_length, front_end.hop_length
     frames = front_end.frames(samples)
-    # Blocks of the greatest common divisor make frames without a gather: frame t is the blocks from
-    # t · hop / block on.
+    # Blocks of the greatest common divisor build frames without a gather: frame t starts at block t · hop / block.
     block = math.gcd(window, hop)
     total = (frames - 1) * hop + window
     before = window // 2

@@ -27,6 +27,7 @@ class Utterances:
     Attributes:
         ids: str [N].
         labels: field -> int32 [N] class numbers, −1 where missing.
+        classes: field -> number of classes.
         ratings: dimension -> float32 [N], NaN where missing.
         representation: of the corpora, 'log_mel' or 'waveform'.
         lengths: int32 [N], frames or samples.
@@ -50,6 +51,7 @@ class Utterances:
             field: _joined([labels_of(corpus, rows, field, names) for corpus, rows in parts])
             for field, names in targets.items()
         }
+        self.classes = {field: len(names) for field, names in targets.items()}
         for field in set(hide) & set(targets):
             self.labels[field] = np.full_like(self.labels[field], -1)
         self.ratings = {
@@ -145,15 +147,17 @@ def _normalisation_of_samples(parts: list[tuple[Corpus, np.ndarray]]) -> dict[st
 class TrainBatches:
     """Training batches as a pure function of (seed, step): `batches[step]`.
 
-    The first rows of a batch are labelled utterances, the last `n_unlabelled` are unlabelled ones.
+    The last `n_unlabelled` rows of a global batch are unlabelled utterances, the others labelled ones.
 
     Attributes:
-        labelled, unlabelled, noise: utterances, the last two or None.
+        labelled: utterances with the label 'emotion', among others.
+        unlabelled: utterances with the same label fields, or None.
+        noise: noise recordings, or None.
         batch_size: rows of the global batch.
-        n_unlabelled: how many of them are unlabelled.
-        length: to crop or pad to, in frames or samples.
-        seed: of order and crops.
-        rows: the rows of the global batch to load (those of this process).
+        n_unlabelled: unlabelled rows of the global batch.
+        length: frames or samples to crop or pad to.
+        seed: seed of the order and the crops.
+        rows: rows of the global batch to load (those of this process).
     """
 
     labelled: Utterances
@@ -166,32 +170,47 @@ class TrainBatches:
     rows: slice
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of one step: 'log_mel' [B, T, F] or 'waveform' [B, S], 'length' [B], int32 [B] a label, float32 [B] a `<dimension>_rating`, 'noise' like log_mel."""
+        """Loads the batch of one step.
+
+        Args:
+            step: number of the step.
+
+        Returns:
+            'log_mel' [B, T, F] or 'waveform' [B, S]; 'length' int32 [B]; 'emotion' float32 [B, K], one-hot, zeros where
+            missing; 'emotion_mask' bool [B]; every other label int32 [B], −1 where missing; `<dimension>_rating`
+            float32 [B], NaN where missing; with noise recordings 'noise' [B, T, F].
+        """
         examples = [self._example(step, row) for row in range(*self.rows.indices(self.batch_size))]
-        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+        batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+        emotion, classes = batch['emotion'], np.arange(self.labelled.classes['emotion'])
+        batch['emotion'] = (emotion[:, None] == classes).astype(np.float32)
+        batch['emotion_mask'] = emotion >= 0
+        return batch
 
     def ids(self, step: int) -> list[str]:
-        """The utterances of the global batch of a step."""
+        """Ids of the utterances of the global batch of a step."""
         chosen = (self._chosen(step, row) for row in range(self.batch_size))
-        return [str(utterances.ids[number]) for utterances, number, _ in chosen]
+        return [str(utterances.ids[position]) for utterances, position, _ in chosen]
 
     def _chosen(self, step: int, row: int) -> tuple[Utterances, int, np.random.Generator]:
-        """The utterance of a row of a batch, (of which, its number), and the source of its randomness."""
+        """(utterances, position in them, random generator) of a row of the global batch."""
         n_labelled = self.batch_size - self.n_unlabelled
         if row < n_labelled:
             utterances, stream, position = self.labelled, 0, step * n_labelled + row
         else:
             utterances, stream = self.unlabelled, 1
             position = step * self.n_unlabelled + row - n_labelled
-        number = shuffled(len(utterances), 2 * self.seed + stream)[position]
-        return utterances, number, np.random.default_rng((self.seed, stream, position))
+        chosen = shuffled(len(utterances), 2 * self.seed + stream)[position]
+        return utterances, chosen, np.random.default_rng((self.seed, stream, position))
 
     def _example(self, step: int, row: int) -> dict[str, np.ndarray]:
         utterances, chosen, rng = self._chosen(step, row)
         array, length = crop_or_pad(utterances[chosen], self.length, rng)
         example = {utterances.representation: array, 'length': np.int32(length)}
         example |= {field: labels[chosen] for field, labels in utterances.labels.items()}
-        example |= {f'{field}_rating': all_[chosen] for field, all_ in utterances.ratings.items()}
+        example |= {
+            f'{field}_rating': ratings[chosen] for field, ratings in utterances.ratings.items()
+        }
         if self.noise is not None:
             noise = self.noise[rng.integers(len(self.noise))]
             repeats = -(-self.length // len(noise))  # short noises loop

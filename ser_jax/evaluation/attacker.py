@@ -27,6 +27,7 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.schema import read_json
 from ser_jax.training.experiment import Experiment
 from ser_jax.transforms import attacks
+from ser_jax.transforms.conditions import Attack
 
 
 class SourceRun:
@@ -119,7 +120,7 @@ class Attacker:
 
     def predict(
         self,
-        attack: attacks.Attack,
+        attack: Attack,
         variables: dict,
         source: dict,
         rows: np.ndarray,
@@ -174,7 +175,7 @@ class Attacker:
         facts = {'perturbation_snr_db': float(ratios[finite].mean())} if finite.any() else {}
         return outputs, facts
 
-    def _seeds(self, attack: attacks.Attack, rows: np.ndarray) -> np.ndarray:
+    def _seeds(self, attack: Attack, rows: np.ndarray) -> np.ndarray:
         """One seed an utterance: all systems, seeds and epsilons start at the same random points."""
         ids = self._experiment.dataset.corpus.index['id'][rows]
         return np.array([zlib.crc32(f'{attack.name} {name}'.encode()) for name in ids], np.uint32)
@@ -204,7 +205,7 @@ class Attacker:
             lowest=lowest,
             highest=highest,
         )
-        return attacks.ATTACKS[attack.name][0](problem, *attack.arguments)
+        return attacks.ATTACKS[attack.name](problem, *attack.arguments)
 
 
 class _Rows:

@@ -17,7 +17,7 @@ from ser_jax.runs import result_card
 from ser_jax.runs import workdir as workdirs
 from ser_jax.runs.environment import joined
 from ser_jax.runs.predictions import Predictions, pool, read_predictions
-from ser_jax.transforms.conditions import checks
+from ser_jax.transforms.conditions import attack_checks
 
 
 def pooled_predictions(
@@ -125,7 +125,7 @@ def make_card(
         leak_check=dataset.leak_check,
         cost=_total_cost([found['cost'] for found in summaries]),
         validation=validation,
-        attack_checks=checks(conditions, recalls),
+        attack_checks=attack_checks(conditions, recalls),
         tested_with=tested_with,
         n_labels=_mean_labels(summaries) if dataset.sampling.labelled_share < 1 else None,
         calibration=_calibration(dataset, workdir) if pooled else None,

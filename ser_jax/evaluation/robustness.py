@@ -17,7 +17,7 @@ from ser_jax.evaluation.recordings import Clips, Waveforms, read_clips
 from ser_jax.runtime.errors import UserError
 from ser_jax.training import inference
 from ser_jax.training.experiment import Experiment
-from ser_jax.transforms.attacks import Attack
+from ser_jax.transforms.conditions import Attack
 from ser_jax.transforms.corruptions import SAMPLE_RATE, Corruption, corrupt
 
 

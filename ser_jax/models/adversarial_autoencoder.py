@@ -1,7 +1,7 @@
-"""Multitask semi-supervised adversarial autoencoder (after Latif et al. 2022, arXiv 1907.06078; Makhzani et al. 2016, arXiv 1511.05644).
+"""Multitask semi-supervised adversarial autoencoder (after Latif et al. 2022, arXiv 1907.06078).
 
-We did not have the paper's full text: features, sizes and prior are our own
-(configs/adversarial_autoencoder.py).
+Adversarial autoencoders: Makhzani et al. 2016, arXiv 1511.05644. Written without the paper's full text: features, sizes and
+prior are our own (configs/adversarial_autoencoder.py).
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,13 @@ import jax.numpy as jnp
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.models import layers
 from ser_jax.models.encoders.log_mel import LogMelEncoder
+from ser_jax.runtime.errors import UserError
 
-_PERIODS = (4, 8, 16, 32, 64, 128, 256, 512)  # frames; by them the decoder tells the time
+_PERIODS = (4, 8, 16, 32, 64, 128, 256, 512)  # of the decoder's time encoding, in frames
 
 
 def functionals(log_mel: jax.Array, length: jax.Array) -> jax.Array:
-    """Mean and standard deviation over time of every band, and of its change from frame to frame.
+    """Mean and standard deviation over time of every band and of its difference between frames.
 
     Args:
         log_mel: [B, T, F].
@@ -40,7 +41,7 @@ def functionals(log_mel: jax.Array, length: jax.Array) -> jax.Array:
 
 
 class Encoder(nn.Module):
-    """An utterance → its code. For the attributes see `Model`."""
+    """Utterance → code. Attributes: see `Model`."""
 
     input: str
     code_features: int
@@ -71,10 +72,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A code → the log-mel of any number of frames, or functionals: every frame from the code and the time.
+    """Code → log-mel, each frame from the code and its time; or code → functionals.
 
     Attributes:
-        bands: outputs a frame.
+        bands: outputs of a frame.
         features: width of both hidden layers.
     """
 
@@ -87,16 +88,16 @@ class Decoder(nn.Module):
 
         Args:
             code: [B, D].
-            frames: T; None: one vector [B, bands] without time.
+            frames: T; None: no time axis.
 
         Returns:
-            [B, T, bands].
+            [B, T, bands], or [B, bands].
         """
         x = nn.Dense(self.features, name='code')(code)
         if frames is not None:
             phase = 2 * jnp.pi * jnp.arange(frames)[:, None] / jnp.array(_PERIODS)
             time = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
-            # Each frame is a product of what is said and when, not only a sum.
+            # Frames depend on products of code and time, not only on their sum.
             gate = nn.Dense(self.features, name='time_gate')(time)
             x = x[:, None] * (1.0 + gate) + nn.Dense(self.features, name='time')(time)
         x = nn.relu(nn.Dense(self.features, name='hidden')(nn.relu(x)))
@@ -104,7 +105,7 @@ class Decoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """A code and a condition (which component of the prior it should lie in) → the logit of "drawn from the prior".
+    """Code and condition (the expected component of the prior) → logit of "drawn from the prior".
 
     Attributes:
         features: width of both hidden layers.
@@ -114,14 +115,14 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, code: jax.Array, condition: jax.Array) -> jax.Array:
-        """Judges codes.
+        """Classifies codes.
 
         Args:
             code: [B, D].
-            condition: [B, K], one-hot, zeros where it is not known.
+            condition: [B, K], one-hot, zeros where unknown.
 
         Returns:
-            Logits [B]; 0 before training: a coin.
+            Logits [B]; 0 before training (chance).
         """
         x = jnp.concatenate([code, condition], axis=-1)
         for layer in range(2):
@@ -130,10 +131,10 @@ class Discriminator(nn.Module):
 
 
 class Head(nn.Module):
-    """A code → the outputs of a task.
+    """Code → outputs of a task.
 
     Attributes:
-        features: of its hidden layer.
+        features: width of the hidden layer.
         outputs: K.
     """
 
@@ -148,7 +149,7 @@ class Head(nn.Module):
 
 
 class Model(nn.Module):
-    """Log-mel → code → a head a task, a decoder, and a discriminator that tells codes from draws of the prior.
+    """Log-mel → code → one head per task, a decoder, and a discriminator between codes and draws from the prior.
 
     The subtrees of the parameters are `encoder`, `decoder`, `discriminator` and `<task>_head`.
 
@@ -156,15 +157,15 @@ class Model(nn.Module):
         heads: number of outputs of every task.
         reconstruction: whether there is a decoder.
         adversary: whether there is a discriminator.
-        conditions: width of what the discriminator is told beside the code: the emotions under a mixture prior, else 0.
-        input: 'log_mel', or 'functionals' of it, which are cheap to learn from.
+        conditions: width of the discriminator's condition: the emotions with a mixture prior, else 0.
+        input: 'log_mel', or 'functionals' of it, which are cheaper to learn from.
         code_features: D.
-        embedding_features: width of the hidden layer before the code and of the heads.
+        embedding_features: width of the hidden layers before the code and in the heads.
         decoder_features, discriminator_features: widths of their hidden layers.
         channels, frame_features, blstm_features, map_dropout: see `LogMelEncoder`.
-        dropout: in the encoder.
+        dropout: dropout rate in the encoder.
         axis_name: mapped axis the batch is spread over, or None.
-        bands: F, what the decoder draws.
+        bands: F of the decoded log-mel.
     """
 
     objective: ClassVar[str] = 'adversarial'
@@ -187,11 +188,13 @@ class Model(nn.Module):
     bands: int = 80
 
     @staticmethod
-    def problem(settings: Mapping, front_end: FrontEnd) -> str:
-        """What is wrong with the attributes for inputs of a front end, or ''."""
+    def validate(settings: Mapping, front_end: FrontEnd) -> None:
+        """Checks the attributes against the front end; raises UserError."""
         if settings['input'] not in ('log_mel', 'functionals'):
-            return f"input is {settings['input']!r}; it must be 'log_mel' or 'functionals'"
-        return LogMelEncoder.problem(settings, front_end)
+            raise UserError(
+                f"config.model.input is {settings['input']!r}; it must be 'log_mel' or 'functionals'"
+            )
+        LogMelEncoder.validate(settings, front_end)
 
     def setup(self):
         widths = self.channels, self.frame_features, self.blstm_features
@@ -210,15 +213,15 @@ class Model(nn.Module):
         """Runs the whole network.
 
         Args:
-            log_mel: [B, T, F], normalised with training statistics.
+            log_mel: [B, T, F], standardised by training statistics.
             length: int32 [B], real frames.
-            train: batch statistics and dropout (rng stream 'dropout') or not.
+            train: whether to use batch statistics and dropout (rng stream 'dropout').
 
         Returns:
-            One [B, outputs] for every head; 'code' [B, D].
+            Outputs [B, K] for every head; 'code' [B, D].
         """
         code = self.encode(log_mel, length, train=train)
-        if self.is_initializing():  # the parameters of what the heads do not need
+        if self.is_initializing():  # declare the parameters that the heads do not use
             if self.reconstruction:
                 self.decode(code, log_mel.shape[1])
             if self.adversary:
@@ -231,7 +234,7 @@ class Model(nn.Module):
         return self.encoder(log_mel, length, train=train)
 
     def decode(self, code: jax.Array, frames: int) -> jax.Array:
-        """Codes → normalised log-mel [B, T, F], or functionals [B, 4F]."""
+        """Codes → standardised log-mel [B, T, F], or functionals [B, 4F]."""
         return self.decoder(code, None if self.input == 'functionals' else frames)
 
     def discriminate(self, code: jax.Array, condition: jax.Array) -> jax.Array:

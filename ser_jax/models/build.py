@@ -44,9 +44,7 @@ def make_model(
         warnings.warn(
             f'the network {name} does not use config.model.{", ".join(unused)}', stacklevel=2
         )
-    problem = model_class.problem(settings, front_end)
-    if problem:
-        raise UserError(f'config.model: {problem}')
+    model_class.validate(settings, front_end)
     own = getattr(model_class, 'objective', 'multitask')
     if objective != own:
         raise UserError(

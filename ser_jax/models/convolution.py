@@ -1,8 +1,10 @@
-"""Convolution, pooling and resolution changes in the formulations that are fast on every platform.
+"""Convolution, pooling and changes of resolution, formulated to be fast on every platform.
 
-The obvious ones (`nn.ConvTranspose`, `nn.max_pool`, XLA's own kernel gradient) cost 2 to 20 times as much on
-a CPU; see each function.
+The standard formulations (`nn.ConvTranspose`, `nn.max_pool`, XLA's kernel gradient) cost 2 to 20 times as much on a CPU; see
+each function.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +18,17 @@ def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _kernel_gradient(x: jax.Array, gradient: jax.Array, *, size: tuple[int, int]) -> jax.Array:
-    """XLA's own gradient of `_convolve` for the kernel."""
+    """XLA's gradient of `_convolve` with respect to the kernel."""
     shape = (*size, x.shape[-1], gradient.shape[-1])
     _, pull = jax.vjp(lambda k: _convolve(x, k), jnp.zeros(shape, x.dtype))
     return pull(gradient)[0]
 
 
 def _kernel_gradient_cpu(x: jax.Array, gradient: jax.Array, *, size: tuple[int, int]) -> jax.Array:
-    """The same gradient as one dot an example, gradientᵀ · patches, accumulated over the batch.
+    """Computes the same gradient as one dot per example, gradientᵀ · patches, accumulated over the batch.
 
-    XLA:CPU's own formulation takes 1.1 to 3 times as long, most where the feature maps are large; one dot
-    over the whole batch, one an offset, and patchesᵀ · gradient are slower too (benchmarks/README.md).
+    XLA:CPU's formulation takes 1.1 to 3 times as long, most for large feature maps. Also slower: one dot over the whole
+    batch, one per offset, and patchesᵀ · gradient (benchmarks/README.md).
     """
     frames, bands, channels = x.shape[1:]
     above, left = (size[0] - 1) // 2, (size[1] - 1) // 2
@@ -48,9 +50,7 @@ def _kernel_gradient_cpu(x: jax.Array, gradient: jax.Array, *, size: tuple[int, 
 
 @jax.custom_vjp
 def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """2-D convolution, stride 1, zero padding to the same size.
-
-    The one place where the CPU computes otherwise than XLA would by itself: the kernel's gradient.
+    """2-D convolution, stride 1, zero padding to the same size, with a custom kernel gradient on CPUs.
 
     Args:
         x: [B, T, F, C].
@@ -73,8 +73,8 @@ def _convolution_backward(saved, gradient):
     kernel_gradient = lax.platform_dependent(
         x,
         gradient,
-        cpu=lambda x, g: _kernel_gradient_cpu(x, g, size=size),
-        default=lambda x, g: _kernel_gradient(x, g, size=size),
+        cpu=functools.partial(_kernel_gradient_cpu, size=size),
+        default=functools.partial(_kernel_gradient, size=size),
     )
     return pull(gradient)[0], kernel_gradient
 
@@ -83,10 +83,12 @@ convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
 def space_to_depth(x: jax.Array, time: int, bands: int) -> jax.Array:
-    """Folds blocks of time × bands neighbours into channels: a strided first layer without strides.
+    """Folds blocks of time × bands neighbours into channels, to replace a strided first layer.
 
     Args:
         x: [B, T, F, C], T divisible by `time`, F by `bands`.
+        time: frames of a block.
+        bands: bands of a block.
 
     Returns:
         [B, T / time, F / bands, time · bands · C].
@@ -99,12 +101,14 @@ def space_to_depth(x: jax.Array, time: int, bands: int) -> jax.Array:
 
 
 def depth_to_space(x: jax.Array, time: int, bands: int) -> jax.Array:
-    """The inverse of `space_to_depth`: the sub-pixel step of a decoder (Shi et al. 2016).
+    """Inverse of `space_to_depth`, the sub-pixel step of a decoder (Shi et al. 2016).
 
-    A transposed convolution does the same job; its gradient is 20 and more times slower on CPU.
+    The alternative, a transposed convolution, has a gradient that is at least 20 times slower on a CPU.
 
     Args:
         x: [B, T, F, time · bands · C].
+        time: frames of a block.
+        bands: bands of a block.
 
     Returns:
         [B, T · time, F · bands, C].
@@ -116,11 +120,13 @@ def depth_to_space(x: jax.Array, time: int, bands: int) -> jax.Array:
 
 
 def max_pool(x: jax.Array, time: int, bands: int) -> jax.Array:
-    """Maximum over blocks of time × bands, by reshape (`nn.max_pool`'s gradient is slow on CPU).
+    """Maximum over blocks of time × bands, by reshaping (the gradient of `nn.max_pool` is slow on a CPU).
 
     Args:
-        x: [B, T, F, C], T divisible by `time`, F by `bands`; padding frames hold 0 and x ≥ 0, so that a
-            block half in the padding keeps its real maximum.
+        x: [B, T, F, C], T divisible by `time`, F by `bands`; x ≥ 0, and 0 in padding, so that a block partly in the padding
+            keeps its real maximum.
+        time: frames of a block.
+        bands: bands of a block.
 
     Returns:
         [B, T / time, F / bands, C].
@@ -128,7 +134,4 @@ def max_pool(x: jax.Array, time: int, bands: int) -> jax.Array:
     batch, frames, width, channels = x.shape
     x = x.reshape(batch, frames // time, time, width // bands, bands, channels)
     parts = [x[:, :, i, :, j] for i in range(time) for j in range(bands)]
-    pooled = parts[0]
-    for part in parts[1:]:
-        pooled = jnp.maximum(pooled, part)
-    return pooled
+    return functools.reduce(jnp.maximum, parts)

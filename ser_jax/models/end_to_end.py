@@ -1,7 +1,7 @@
 """Attention-augmented end-to-end multitask learning (Zhang, Wu & Schuller 2019, arXiv 1903.12424).
 
-Not published, and ours: the initial values, and which channels the cross-channel maximum takes together
-(neighbours; before training all channels are alike, so that it makes no difference).
+Unpublished, therefore our own choice: the initial values, and the grouping of channels in the cross-channel maximum
+(neighbours; channels are exchangeable before training, so the grouping makes no difference).
 """
 
 from collections.abc import Mapping
@@ -14,21 +14,23 @@ from jax import lax
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.models import layers
 from ser_jax.models.recurrent import gru
+from ser_jax.runtime.errors import UserError
 
 
-def frames_of(length: jax.Array | int, frame: int, hop: int) -> jax.Array | int:
-    """Whole frames in a waveform; one shorter than a frame counts as one.
+def count_frames(length: jax.Array | int, frame: int, hop: int) -> jax.Array | int:
+    """Number of whole frames in a waveform, at least 1.
 
     Args:
         length: samples.
-        frame, hop: samples of a frame and between the beginnings of two.
+        frame: samples of a frame.
+        hop: samples between the starts of two frames.
     """
-    at_least = jnp.maximum if isinstance(length, jax.Array) else max  # symbolic sizes are no int
-    return 1 + (at_least(length, frame) - frame) // hop
+    maximum = jnp.maximum if isinstance(length, jax.Array) else max  # symbolic sizes are not arrays
+    return 1 + (maximum(length, frame) - frame) // hop
 
 
 def _windows(x: jax.Array, size: int, hop: int, count: int) -> jax.Array:
-    """Overlapping windows, [B, N, ...] → [B, count, size, ...], by slices (a gather's gradient is slow)."""
+    """Overlapping windows, [B, N, ...] → [B, count, size, ...], by slices, because the gradient of a gather is slow."""
     hops = -(-size // hop)
     total = (count - 1 + hops) * hop
     x = jnp.pad(x[:, :total], ((0, 0), (0, max(0, total - x.shape[1])), *[(0, 0)] * (x.ndim - 2)))
@@ -44,16 +46,16 @@ def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _convolve_short(x: jax.Array, kernel: jax.Array, zeros: int, outputs: int) -> jax.Array:
-    """The same over short rows that begin with so many more zeros and end with as many as it takes.
+    """`_convolve` over short rows, padded with zeros on both sides.
 
-    One dot with the kernel's Toeplitz matrix: XLA:CPU's input gradient of many short convolutions takes
-    some forty times as long.
+    Computed as one dot with the kernel's Toeplitz matrix: XLA:CPU's input gradient of many short convolutions takes about
+    forty times as long.
 
     Args:
         x: [N, n, C].
         kernel: [w, C, D].
-        zeros: before x.
-        outputs: m.
+        zeros: number of zeros before x.
+        outputs: m, which determines the number of zeros after x.
 
     Returns:
         [N, m, D].
@@ -67,18 +69,18 @@ def _convolve_short(x: jax.Array, kernel: jax.Array, zeros: int, outputs: int) -
 
 
 class FrameEncoder(nn.Module):
-    """Every frame through convolution, maximum of pairs, convolution, maximum across channels.
+    """Applies to every frame: convolution, maximum of pairs, convolution, maximum across channels.
 
-    The convolutions keep the length: a frame sees zeros on both sides of itself. Away from its edges that
-    makes no difference, and overlapping frames have the same values: these are computed once for the
-    utterance, the edges for every frame. That is 2.3 times less work than frame by frame, and exact.
+    The convolutions keep the length: every frame is padded with zeros. Away from the edges the padding has no effect and
+    overlapping frames have the same values, so that these are computed once for the utterance and only the edges for every
+    frame. The result is exact, at 2.3 times less work than frame by frame.
 
     Attributes:
-        filters: of each convolution.
-        width: of both, in samples and in pairs of samples.
-        pool_channels: neighbouring channels of which the largest value remains.
+        filters: filters of each convolution.
+        width: kernel size of both convolutions, in samples and in pairs of samples.
+        pool_channels: neighbouring channels reduced to their maximum.
         frame_samples: samples of a frame, even.
-        hop_samples: between the beginnings of two frames, even: pairs are the same in all frames.
+        hop_samples: samples between the starts of two frames, even, so that all frames share their pairs.
     """
 
     filters: int
@@ -95,12 +97,12 @@ class FrameEncoder(nn.Module):
             x: [B, (T - 1) · hop_samples + frame_samples].
 
         Returns:
-            [B, T, frame_samples / 2 · filters / pool_channels]; all maps of a position lie side by side.
+            [B, T, frame_samples / 2 · filters / pool_channels]; the maps of a position are adjacent.
         """
-        # Zeros on either side of a frame ('same', as XLA, Keras and PyTorch place them).
+        # Zeros on either side of a frame (the 'same' padding of XLA, Keras and PyTorch).
         before, after = (self.width - 1) // 2, self.width // 2
         frame, hop = self.frame_samples, self.hop_samples
-        # Of the frame / 2 outputs, those that no zero reaches.
+        # The outputs, of frame / 2, that no zero reaches.
         first, last = before + (before + 1) // 2, (frame - after) // 2 - after
         if frame % 2 or hop % 2 or not 0 < first < last:
             raise ValueError(
@@ -124,8 +126,8 @@ class FrameEncoder(nn.Module):
             return nn.relu(y.max(axis=-1))
 
         batch = x.shape[0]
-        count = frames_of(x.shape[1], frame, hop)
-        # Pairs begin at even samples of the frame.
+        count = count_frames(x.shape[1], frame, hop)
+        # Pairs start at even samples of the frame.
         inner = maps(_convolve(pairs(x[:, before % 2 :]), kernel_2))
         inner = _windows(inner, last - first, hop // 2, count)
 
@@ -143,23 +145,23 @@ class FrameEncoder(nn.Module):
 
 
 class GRUParameters(nn.Module):
-    """The parameters of one GRU layer, for `recurrent.gru`.
+    """Parameters of one GRU layer, for `recurrent.gru`.
 
     Attributes:
-        features: H.
+        features: H, cells.
     """
 
     features: int
 
     @nn.compact
     def __call__(self, depth: int) -> tuple[jax.Array, ...]:
-        """Makes or returns them.
+        """Declares the parameters.
 
         Args:
-            depth: D, of the input.
+            depth: D, width of the input.
 
         Returns:
-            Kernels [D, 3H] and [H, 3H], of input and state; biases [3H], [H].
+            Kernels of input [D, 3H] and state [H, 3H]; biases [3H] and [H].
         """
         cells, zeros = self.features, nn.initializers.zeros
         orthogonal = nn.initializers.orthogonal()
@@ -178,19 +180,19 @@ class GRUParameters(nn.Module):
 
 
 class Model(nn.Module):
-    """Waveform → shared frame encoder → for every task its own GRUs, attention and dense layer.
+    """Waveform → shared frame encoder → GRUs, attention and dense layer of every task.
 
-    A task's parameters are the subtrees `<task>_gru_<layer>`, `<task>_score` and `<task>_head`, so that a
-    network of fewer tasks has a part of the parameters of one of more.
+    A task's parameters are the subtrees `<task>_gru_<layer>`, `<task>_score` and `<task>_head`, so that a network of fewer
+    tasks has a subset of the parameters of a larger one.
 
     Attributes:
-        heads: outputs of every task: its classes, or 1 for a regression.
-        reconstruction: there is none: must be False.
-        attention: whether the states are averaged with learned weights; else the last real one is taken.
+        heads: number of outputs of every task: its classes, or 1 for a regression.
+        reconstruction: must be False, there is no decoder.
+        attention: whether states are averaged with learned weights; otherwise the last real state is taken.
         filters, width, pool_channels, frame_samples, hop_samples: see `FrameEncoder`.
         gru_features: cells of a layer.
-        gru_layers: of every task.
-        dropout: on the frame vectors.
+        gru_layers: layers of every task.
+        dropout: dropout rate of the frame vectors.
         axis_name: mapped axis the batch is spread over, or None.
     """
 
@@ -208,39 +210,40 @@ class Model(nn.Module):
     axis_name: str | None = None
 
     @staticmethod
-    def problem(settings: Mapping, front_end: FrontEnd) -> str:
-        """What is wrong with the attributes for inputs of a front end, or ''."""
+    def validate(settings: Mapping, front_end: FrontEnd) -> None:
+        """Checks the attributes against the front end; raises UserError."""
         del front_end
         edges, frame = 2 * settings['width'], settings['frame_samples']
         if settings['width'] < 3 or frame <= 2 * edges or frame % 2 or settings['hop_samples'] % 2:
-            return (
-                f'width {settings["width"]}, frame_samples {frame}, hop_samples {settings["hop_samples"]}: frame and hop '
+            raise UserError(
+                f'config.model: width {settings["width"]}, frame_samples {frame}, hop_samples {settings["hop_samples"]}: frame and hop '
                 'must be even, the width at least 3 and at most a quarter of the frame'
             )
         if settings['filters'] % settings['pool_channels']:
-            return f'{settings["pool_channels"]} pool_channels do not divide {settings["filters"]} filters'
-        return ''
+            raise UserError(
+                f'config.model: {settings["pool_channels"]} pool_channels do not divide {settings["filters"]} filters'
+            )
 
     @nn.compact
     def __call__(self, waveform: jax.Array, length: jax.Array, *, train: bool) -> dict:
         """Runs the network.
 
         Args:
-            waveform: [B, S], standardised with training statistics.
+            waveform: [B, S], standardised by training statistics.
             length: int32 [B], real samples.
-            train: dropout (rng stream 'dropout') or not.
+            train: whether to use dropout (rng stream 'dropout').
 
         Returns:
-            One [B, outputs] for every head; 'attention', for every head the weights of the frames
-            [B, T], each row summing to 1, 0 in padding, with T = 1 + (max(S, frame) - frame) // hop.
+            Outputs [B, K] for every head; 'attention': head -> weights [B, T] of the frames, each row summing to 1, 0 in
+            padding, T = 1 + (max(S, frame) - frame) // hop.
 
         Raises:
-            ValueError: a reconstruction is asked for, or the frames do not suit the encoder.
+            ValueError: reconstruction is True, or the frames do not match the encoder.
         """
         if self.reconstruction:
             raise ValueError('end_to_end has no decoder: reconstruction must be False')
         samples, frame, hop = waveform.shape[1], self.frame_samples, self.hop_samples
-        frames = frames_of(samples, frame, hop)
+        frames = count_frames(samples, frame, hop)
         x = jnp.where(layers.frames_mask(length, samples), waveform, 0.0)
         x = jnp.pad(x, ((0, 0), (0, max(0, frame - samples))))[:, : (frames - 1) * hop + frame]
         widths = self.filters, self.width, self.pool_channels
@@ -253,12 +256,12 @@ class Model(nn.Module):
                 for task in self.heads
             ]
             kernel_in, kernel, bias_in, bias = (jnp.stack(each) for each in zip(*parameters))
-            # All tasks in one product and one loop, [T, tasks, B, 3H]; the first layer's input is the same.
+            # All tasks in one product and one loop, [T, tasks, B, 3H]; they share the input of the first layer.
             equation = 'tebd,edg->tebg' if layer else 'btd,edg->tebg'
-            # Padding lies behind the real frames, where one direction never looks back from.
+            # No mask: padding comes after the real frames and cannot reach them in a forward loop.
             x = gru(jnp.einsum(equation, x, kernel_in) + bias_in[:, None], kernel, bias)
 
-        real = frames_of(length, frame, hop)
+        real = count_frames(length, frame, hop)
         outputs, attention = {}, {}
         for task, states in zip(self.heads, x.transpose(1, 2, 0, 3)):  # [B, T, H]
             if self.attention:

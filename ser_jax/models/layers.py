@@ -1,9 +1,11 @@
-"""Layers shared by the models: everything masked, nothing that lets padding or batch-mates leak.
+"""Masked layers shared by the models, without leaks from padding or batch-mates.
 
-Laws that hold for every layer here: `mask` is bool [B, T], True = real frame; a real frame's output
-depends on real frames only; in evaluation mode an example's output depends on that example only; and
-with `axis_name` the output does not depend on how the batch is spread over devices.
+For every layer here: `mask` is bool [B, T], True = real frame; the output at a real frame depends on real frames only; in
+evaluation an example's output depends on that example only; with `axis_name` the output does not depend on how the batch is
+spread over devices.
 """
+
+import math
 
 import flax.linen as nn
 import jax
@@ -14,7 +16,7 @@ from ser_jax.models.convolution import convolution, max_pool
 
 
 def frames_mask(length: jax.Array, frames: int) -> jax.Array:
-    """Which frames are real.
+    """Mask of the real frames.
 
     Args:
         length: int [B], real frames of each utterance.
@@ -27,7 +29,7 @@ def frames_mask(length: jax.Array, frames: int) -> jax.Array:
 
 
 def example_keys(rng: jax.Array, batch: int, axis_name: str | None) -> jax.Array:
-    """One key an example, a function of its row in the *global* batch: the same on 1, 2, 4, 8 devices.
+    """One key for each example, a function of its row in the *global* batch: the same on any number of devices.
 
     Args:
         rng: key, the same on every device.
@@ -42,12 +44,12 @@ def example_keys(rng: jax.Array, batch: int, axis_name: str | None) -> jax.Array
 
 
 class Dropout(nn.Module):
-    """Dropout with one key an example, of whole channels or of single values.
+    """Dropout of single values or whole channels, with one key for each example.
 
     Attributes:
         rate: share dropped, 0 ≤ rate < 1.
-        shared: axes over which one draw is shared; (1, 2) on [B, T, F, C] drops whole feature maps
-            (SpatialDropout, Tompson et al. 2015), which also costs next to no random numbers.
+        shared: axes that share one draw; (1, 2) on [B, T, F, C] drops whole feature maps (SpatialDropout, Tompson et al.
+            2015) and needs few random numbers.
         axis_name: mapped axis the batch is spread over, or None.
     """
 
@@ -66,12 +68,12 @@ class Dropout(nn.Module):
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation whose statistics see real frames only, of all devices (Ioffe & Szegedy 2015).
+    """Batch normalisation with statistics over the real frames of all devices (Ioffe & Szegedy 2015).
 
     Attributes:
-        axis_name: mapped axis over which the sums are psum-ed, or None.
-        momentum: of the running statistics used in evaluation.
-        epsilon: added to the variance.
+        axis_name: mapped axis the batch is spread over, or None.
+        momentum: momentum of the running statistics, which evaluation uses.
+        epsilon: constant added to the variance.
     """
 
     axis_name: str | None = None
@@ -85,10 +87,10 @@ class MaskedBatchNorm(nn.Module):
         Args:
             x: [B, T, ..., C].
             mask: bool [B, T].
-            train: batch statistics (and their update) or running ones.
+            train: whether to use batch statistics and update the running ones.
 
         Returns:
-            [B, T, ..., C]; frames of padding hold some constant, not 0: mask afterwards.
+            [B, T, ..., C]; padding is not 0: mask afterwards.
         """
         channels = x.shape[-1]
         zeros, ones = nn.initializers.zeros, nn.initializers.ones
@@ -102,14 +104,10 @@ class MaskedBatchNorm(nn.Module):
         weight = mask.reshape(mask.shape + (1,) * (x.ndim - 2)).astype(jnp.float32)
         axes = tuple(range(x.ndim - 1))
         masked = x * weight
-        positions = 1
-        for size in x.shape[2:-1]:
-            positions *= size
-        # One pass over x: the inputs are outputs of a convolution with zero-mean inputs, so that
-        # E[x²] − E[x]² loses no digits that matter.
+        # One pass over x: x comes from a convolution of zero-mean inputs, so that E[x²] − E[x]² loses no significant digits.
         total = jnp.sum(masked, axes)
         squares = jnp.sum(masked * x, axes)
-        count = jnp.sum(weight) * positions
+        count = jnp.sum(weight) * math.prod(x.shape[2:-1])
         if self.axis_name is not None:
             total, squares, count = lax.psum((total, squares, count), self.axis_name)
         count = jnp.maximum(count, 1.0)
@@ -131,9 +129,9 @@ class ConvolutionBlock(nn.Module):
     """Convolution, batch norm, ReLU, mask, max pooling.
 
     Attributes:
-        channels: D.
-        kernel: (kt, kf).
-        pool: (time, bands), each dividing the input's size.
+        channels: D, output channels.
+        kernel: kernel size (kt, kf).
+        pool: pooling block (time, bands); its sizes divide the input's.
         axis_name: mapped axis the batch is spread over, or None.
     """
 
@@ -162,12 +160,12 @@ class ConvolutionBlock(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """Softmax attention over time: the weighted mean and the weighted standard deviation.
+    """Softmax attention over time: weighted mean and standard deviation.
 
     Attentive statistics pooling, Okabe et al. 2018 (arXiv 1803.10963, equations 5 and 6).
 
     Attributes:
-        features: width of the hidden layer of the scoring network.
+        features: width of the scoring network's hidden layer.
     """
 
     features: int = 64
@@ -178,7 +176,7 @@ class AttentionPooling(nn.Module):
 
         Args:
             x: [B, T, D].
-            mask: bool [B, T], at least one True in every row that is used.
+            mask: bool [B, T], at least one True in every row.
 
         Returns:
             (pooled [B, 2D]; weights [B, T], each row summing to 1, 0 in padding).

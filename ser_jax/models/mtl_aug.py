@@ -1,7 +1,6 @@
 """MTL-AUG (after Latif et al. 2022, arXiv 2207.05298): emotion, augmentation type, reconstruction.
 
-The paper's layers and sizes are not publicly known; these are our own
-(results/development.md).
+The paper's layers and sizes are not publicly known; these are our own (results/development.md).
 """
 
 from collections.abc import Mapping
@@ -19,14 +18,13 @@ class Model(nn.Module):
     """Log-mel → convolutional blocks → BLSTM (`LogMelEncoder`) → attention pooling → heads; decoder.
 
     Attributes:
-        heads: number of outputs of every head. 'emotion' reads the utterance embedding;
-            any other head pools the BLSTM's states with attention of its own, so that the embedding need
-            not hold what emotion should ignore.
-        reconstruction: whether the decoder exists at all.
+        heads: number of outputs of every head. 'emotion' reads the utterance embedding; every other head pools the BLSTM's
+            states with its own attention, so that the embedding need not hold information that emotion should ignore.
+        reconstruction: whether there is a decoder.
         channels, frame_features, blstm_features, map_dropout: see `LogMelEncoder`.
         embedding_features: width of the utterance embedding.
-        decoder_channels: of the decoder's convolution.
-        dropout: on step features, pooled vector and embedding.
+        decoder_channels: channels of the decoder's convolution.
+        dropout: dropout rate of step features, pooled vector and embedding.
         axis_name: mapped axis the batch is spread over, or None.
     """
 
@@ -42,27 +40,27 @@ class Model(nn.Module):
     axis_name: str | None = None
 
     @staticmethod
-    def problem(settings: Mapping, front_end: FrontEnd) -> str:
-        """What is wrong with the attributes for inputs of a front end, or ''."""
-        return LogMelEncoder.problem(settings, front_end)
+    def validate(settings: Mapping, front_end: FrontEnd) -> None:
+        """Checks the attributes against the front end; raises UserError."""
+        LogMelEncoder.validate(settings, front_end)
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, length: jax.Array, *, train: bool) -> dict:
         """Runs the network.
 
         Args:
-            log_mel: [B, T, F], normalised with training statistics.
+            log_mel: [B, T, F], standardised by training statistics.
             length: int32 [B], real frames.
-            train: batch statistics and dropout (rng stream 'dropout') or not.
+            train: whether to use batch statistics and dropout (rng stream 'dropout').
 
         Returns:
-            One [B, classes] of logits for every head; 'reconstruction' [B, T, F] unless switched off;
-            'embedding' [B, D]; 'attention' [B, ceil(T / 4)], 0 in padding.
+            Logits [B, K] for every head; 'reconstruction' [B, T, F] if there is a decoder; 'embedding' [B, D];
+            'attention' [B, ceil(T / 4)], 0 in padding.
         """
         frames, bands = log_mel.shape[1:]
         widths = self.channels, self.frame_features, self.blstm_features
         encoder = LogMelEncoder(*widths, self.dropout, self.map_dropout, self.axis_name)
-        nn.share_scope(self, encoder)  # its parameters stand beside the others
+        nn.share_scope(self, encoder)  # its parameters are top-level subtrees of this model
         encoded, mask = encoder(log_mel, length, train=train)  # [B, T / 4, 2H]
 
         pooled, attention = layers.AttentionPooling(name='attention')(encoded, mask)
@@ -85,7 +83,7 @@ class Model(nn.Module):
         return layers.Dropout(self.dropout, axis_name=self.axis_name)(x, train=train)
 
     def _decode(self, encoded: jax.Array, bands: int) -> jax.Array:
-        """Sub-pixel decoder, [B, T / 4, 2H] → [B, T, F]: its convolution runs at a sixteenth of the cells."""
+        """Sub-pixel decoder, [B, T / 4, 2H] → [B, T, F]; its convolution runs at a sixteenth of the resolution."""
         width = self.decoder_channels
         x = nn.relu(nn.Dense(bands // 4 * width, name='decoder_in')(encoded))
         x = x.reshape(*x.shape[:2], bands // 4, width)

@@ -1,4 +1,4 @@
-"""Recurrent layers whose loops hold nothing that can be done outside them."""
+"""Recurrent layers; everything that does not depend on the state is computed outside their loops."""
 
 from collections.abc import Callable
 
@@ -9,19 +9,17 @@ from jax import lax
 
 
 def lstm(gates_in: jax.Array, kernel: jax.Array, alive: jax.Array) -> jax.Array:
-    """LSTMs of several directions, side by side in one loop (Hochreiter & Schmidhuber 1997).
+    """Runs D LSTMs (directions) side by side in one loop (Hochreiter & Schmidhuber 1997).
 
-    A gradient of its own (the kernel's as one product after the loop) and unrolling were measured on 2 CPU
-    cores and are no faster.
+    A custom gradient (the kernel's as one product after the loop) and unrolling are no faster (measured on 2 CPU cores).
 
     Args:
-        gates_in: [T, D, B, 4H], input projection with bias, gates in the order input, forget, candidate,
-            output.
-        kernel: [D, H, 4H], of the states.
-        alive: float [T, D, B, 1], 1 = real step; padding gives 0 and resets the state.
+        gates_in: [T, D, B, 4H], input projection with bias, gates in the order input, forget, candidate, output.
+        kernel: [D, H, 4H], recurrent kernel.
+        alive: float [T, D, B, 1], 1 = real step; padding outputs 0 and resets the state.
 
     Returns:
-        The states [T, D, B, H].
+        States [T, D, B, H].
     """
 
     def advance(carry, inputs):
@@ -30,7 +28,7 @@ def lstm(gates_in: jax.Array, kernel: jax.Array, alive: jax.Array) -> jax.Array:
         gates = gates_in + jnp.einsum('dbh,dhg->dbg', hidden, kernel)
         write, keep, candidate, read = jnp.split(gates, 4, axis=-1)
         cell = nn.sigmoid(keep) * cell + nn.sigmoid(write) * jnp.tanh(candidate)
-        # Padding resets the state: the backward direction meets it first.
+        # Padding resets the state, because the backward direction starts in it.
         cell = cell * alive
         hidden = nn.sigmoid(read) * jnp.tanh(cell) * alive
         return (hidden, cell), hidden
@@ -40,17 +38,17 @@ def lstm(gates_in: jax.Array, kernel: jax.Array, alive: jax.Array) -> jax.Array:
 
 
 def gru(gates_in: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """GRUs side by side in one loop (Cho et al. 2014), the reset gate behind the state's product.
+    """Runs D GRUs side by side in one loop (Cho et al. 2014).
 
-    That is the form of `nn.GRUCell`, PyTorch and cuDNN.
+    The reset gate is applied after the state's product, as in `nn.GRUCell`, PyTorch and cuDNN.
 
     Args:
         gates_in: [T, D, B, 3H], input projection with bias, gates in the order reset, update, candidate.
-        kernel: [D, H, 3H], of the states.
-        bias: [D, H], of the candidate's product with the state.
+        kernel: [D, H, 3H], recurrent kernel.
+        bias: [D, H], bias of the candidate's recurrent product.
 
     Returns:
-        The states [T, D, B, H].
+        States [T, D, B, H].
     """
 
     def advance(hidden, gates_in):
@@ -68,7 +66,7 @@ def gru(gates_in: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _direction_axis(init: Callable) -> Callable:
-    """An initialiser for [2, …] that draws both directions as if they were two parameters."""
+    """Initialiser for [2, …] that draws each direction like a parameter of its own."""
     return lambda key, shape: jnp.stack([init(k, shape[1:]) for k in jax.random.split(key)])
 
 
@@ -90,13 +88,13 @@ class BLSTM(nn.Module):
             mask: bool [B, T].
 
         Returns:
-            [B, T, 2H], forward then backward state, 0 in padding frames.
+            [B, T, 2H], forward and backward states, 0 in padding frames.
         """
         depth, cells = x.shape[-1], self.features
         lecun, orthogonal = nn.initializers.lecun_normal(), nn.initializers.orthogonal()
         kernel_in = self.param('kernel_in', _direction_axis(lecun), (2, depth, 4 * cells))
         kernel = self.param('kernel', _direction_axis(orthogonal), (2, cells, 4 * cells))
-        # The forget bias begins at 1 (Jozefowicz et al. 2015).
+        # Forget bias 1 (Jozefowicz et al. 2015).
         forget = jnp.zeros(4 * cells).at[cells : 2 * cells].set(1.0)
         bias = self.param(
             'bias', lambda key, shape: jnp.broadcast_to(forget, shape), (2, 4 * cells)
@@ -104,10 +102,14 @@ class BLSTM(nn.Module):
 
         projected = jnp.einsum('btd,edg->tebg', x, kernel_in) + bias[:, None]
         alive = mask.T.astype(x.dtype)[:, None, :, None]
-        both = lstm(_turn_second(projected), kernel, _turn_second(jnp.tile(alive, (1, 2, 1, 1))))
-        return jnp.concatenate(jnp.unstack(_turn_second(both), axis=1), axis=-1).transpose(1, 0, 2)
+        both = lstm(
+            _reverse_second(projected), kernel, _reverse_second(jnp.tile(alive, (1, 2, 1, 1)))
+        )
+        return jnp.concatenate(jnp.unstack(_reverse_second(both), axis=1), axis=-1).transpose(
+            1, 0, 2
+        )
 
 
-def _turn_second(x: jax.Array) -> jax.Array:
-    """[T, 2, …] with the second direction reversed in time."""
+def _reverse_second(x: jax.Array) -> jax.Array:
+    """Reverses the second direction of [T, 2, …] in time."""
     return jnp.stack([x[:, 0], x[::-1, 1]], axis=1)

@@ -1,4 +1,4 @@
-"""The objective of an adversarial autoencoder (Makhzani et al. 2016, arXiv 1511.05644) with supervised tasks."""
+"""Objective of an adversarial autoencoder (Makhzani et al. 2016, arXiv 1511.05644) with supervised tasks."""
 
 import functools
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ser_jax.models import layers
 from ser_jax.models.adversarial_autoencoder import functionals
 from ser_jax.models.forward import normalise
 from ser_jax.objectives import losses
-from ser_jax.objectives.multitask import Phase, task_losses, weighted
+from ser_jax.objectives.multitask import Phase, task_losses, weighted_loss
 
 PHASES = ('reconstruction', 'discriminator', 'generator', 'supervised')
 
@@ -30,32 +30,33 @@ def adversarial(
     clean_target: bool,
     axis_name: str,
 ) -> tuple[Phase, ...]:
-    """The phases of a step, each of which changes some subtrees of the parameters.
+    """Phases of a step, each of which updates some subtrees of the parameters.
 
     - `reconstruction`: encoder and decoder, squared error of the log-mel (or of its functionals);
-    - `discriminator`: tells codes from draws of the prior, with a penalty on its gradient at the latter
+    - `discriminator`: discriminator, between codes and draws from the prior, with a penalty on its gradient at the draws
       (R1, Mescheder et al. 2018, arXiv 1801.04406, equation 9);
-    - `generator`: the encoder, so that codes pass for draws (the non-saturating loss of Goodfellow et al. 2014);
-    - `supervised`: encoder and heads, Σ weight × loss over the tasks whose label is there.
+    - `generator`: encoder, against the discriminator (the non-saturating loss of Goodfellow et al. 2014);
+    - `supervised`: encoder and heads, Σ weight × loss over the tasks with a label.
 
-    Only `supervised` updates the encoder's running statistics, so that they are as smooth with few phases as with many.
+    Only `supervised` updates the encoder's running statistics, so that their smoothness does not depend on the number of
+    phases.
 
     Args:
         model: `models.adversarial_autoencoder.Model`.
-        tasks: what to learn.
-        optimisers: of the phases there are, in the order in which they are run.
-        prior: 'gaussian', or 'mixture': a Gaussian an emotion, which the discriminator is told where it is known.
-        separation: distance of the mixture's means from the origin, along an axis each; 1 = their standard deviation.
+        tasks: tasks to learn.
+        optimisers: phase -> optimiser, in the order of the phases.
+        prior: 'gaussian', or 'mixture': one Gaussian per emotion; the discriminator's condition is the emotion, where known.
+        separation: distance of the mixture's means from the origin, each along its own axis, in standard deviations.
         gradient_penalty: weight of R1.
-        label_smoothing: of the reported tasks.
-        clean_target: reconstruct the input as it was before noise and masks.
-        axis_name: the devices' axis.
+        label_smoothing: label smoothing of the reported tasks.
+        clean_target: whether the reconstruction target is the input before noise and masks.
+        axis_name: mapped axis of the devices.
 
     Returns:
-        As many phases as there are optimisers.
+        One phase for each optimiser.
     """
     adversary = Adversary(model, prior, separation, gradient_penalty, axis_name)
-    losses_of = {
+    phase_losses = {
         'reconstruction': functools.partial(
             _reconstruction, model=model, clean_target=clean_target, axis_name=axis_name
         ),
@@ -76,11 +77,13 @@ def adversarial(
         'generator': ('encoder',),
         'supervised': ('encoder', *heads),
     }
-    return tuple(Phase(name, losses_of[name], updates[name], tx) for name, tx in optimisers.items())
+    return tuple(
+        Phase(name, phase_losses[name], updates[name], tx) for name, tx in optimisers.items()
+    )
 
 
 def _apply(model, params, model_state, rngs, *arguments, method=None):
-    """(outputs in training, model state with new running statistics)."""
+    """Applies the model in training: (outputs, model state with new running statistics)."""
     outputs, updated = model.apply(
         {'params': params, 'batch_stats': model_state['batch_stats']},
         *arguments,
@@ -117,25 +120,27 @@ def _supervised(params, model_state, batch, rngs, *, model, tasks, label_smoothi
     constants = model_state['constants']
     x = normalise(batch['log_mel'], constants)
     outputs, new_state = _apply(model, params, model_state, rngs, x, batch['length'])
-    how = {'label_smoothing': label_smoothing, 'axis_name': axis_name}
-    loss, metrics = weighted(task_losses(outputs, batch, tasks, constants, **how), tasks)
+    shares = task_losses(
+        outputs, batch, tasks, constants, label_smoothing=label_smoothing, axis_name=axis_name
+    )
+    loss, metrics = weighted_loss(shares, tasks)
     return loss, (jax.lax.psum(metrics, axis_name), new_state)
 
 
 class Adversary:
-    """Prior, and the losses of discriminator and generator. For the arguments see `adversarial`."""
+    """Prior and losses of discriminator and generator. Arguments: see `adversarial`."""
 
     def __init__(self, model, prior, separation, gradient_penalty, axis_name):
         self._model, self._mixture, self._separation = model, prior == 'mixture', separation
         self._penalty, self._axis = gradient_penalty, axis_name
 
-    def draw(self, rng: jax.Array, batch: dict, dimensions: int) -> jax.Array:
-        """Draws from the prior, one for each utterance, from the component of its emotion where that is known.
+    def sample_prior(self, rng: jax.Array, batch: dict, dimensions: int) -> jax.Array:
+        """Samples the prior once for each utterance, from the component of its emotion where known.
 
         Args:
             rng: key, the same on every device.
-            batch: with 'emotion' [B, K] and 'emotion_mask' [B].
-            dimensions: D, of a code.
+            batch: 'emotion' [B, K] and 'emotion_mask' [B].
+            dimensions: D, dimensions of a code.
 
         Returns:
             Draws [B, D].
@@ -146,14 +151,14 @@ class Adversary:
         draws = jax.vmap(lambda key: jax.random.normal(key, (dimensions,)))(keys)
         if not self._mixture:
             return draws
-        shares = jnp.where(known, emotion, 1.0 / count)  # soft where utterances are mixed
+        shares = jnp.where(known, emotion, 1.0 / count)  # soft after mixup
         choose = lambda key, share: jax.random.categorical(jax.random.fold_in(key, 1), share)
         component = jax.vmap(choose)(keys, jnp.log(shares + 1e-9))
         means = self._separation * jnp.eye(count, dimensions)
         return draws + means[component]
 
     def condition(self, batch: dict) -> jax.Array:
-        """What the discriminator is told: the emotion [B, K], zeros where it is not known; [B, 0] if the prior has one component."""
+        """The discriminator's condition: the emotion [B, K], zeros where unknown; [B, 0] if the prior has one component."""
         emotion = jnp.where(batch['emotion_mask'][:, None], batch['emotion'], 0.0)
         return emotion if self._mixture else emotion[:, :0]
 
@@ -164,26 +169,27 @@ class Adversary:
         return losses.masked_mean(values, jnp.ones_like(values), self._axis)
 
     def discriminator(self, params, model_state, batch, rngs):
-        """Loss of the discriminator; log 2 for a coin."""
+        """Loss of the discriminator; log 2 at chance."""
         code = _encode(self._model, params, model_state, batch, rngs)
-        draws, condition = self.draw(rngs['sample'], batch, code.shape[-1]), self.condition(batch)
+        draws = self.sample_prior(rngs['sample'], batch, code.shape[-1])
+        condition = self.condition(batch)
         logits = lambda z: self._logits(params, z, condition)
         real, fake = logits(draws), logits(code)
         slope = jax.grad(lambda z: logits(z).sum())(draws)
         penalty = 0.5 * self._penalty * self._mean(jnp.sum(slope**2, axis=-1))
         loss = 0.5 * self._mean(jax.nn.softplus(-real) + jax.nn.softplus(fake))
-        right = 0.5 * self._mean((real > 0).astype(jnp.float32) + (fake <= 0))
+        accuracy = 0.5 * self._mean((real > 0).astype(jnp.float32) + (fake <= 0))
         shares = {
             'loss_discriminator': loss,
             'gradient_penalty': penalty,
-            'discriminator_accuracy': right,
+            'discriminator_accuracy': accuracy,
         }
-        everybody = lambda x: jax.lax.all_gather(x, self._axis, tiled=True)
-        codes = everybody(code)
+        gather = lambda x: jax.lax.all_gather(x, self._axis, tiled=True)
+        codes = gather(code)
         metrics = jax.lax.psum(shares, self._axis) | {
             'code_offset': jnp.abs(codes.mean(0)).mean(),
             'code_std': codes.std(0).mean(),
-            'code_mmd': mmd(codes, everybody(draws)),  # whatever the emotion of either
+            'code_mmd': mmd(codes, gather(draws)),  # regardless of emotions
         }
         return loss + penalty, (metrics, model_state)
 
@@ -196,15 +202,16 @@ class Adversary:
 
 
 def mmd(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Maximum mean discrepancy of two samples, squared and unbiased (Gretton et al. 2012, equation 3).
+    """Squared maximum mean discrepancy of two samples, unbiased (Gretton et al. 2012, equation 3).
 
-    The kernel is exp(-|a - b|² / 2D): two draws of a standard Gaussian are 2D apart.
+    The kernel is exp(-|a - b|² / 2D), since two draws of a standard Gaussian have a mean squared distance of 2D.
 
     Args:
-        x, y: [B, D], B ≥ 2.
+        x: [B, D], B ≥ 2.
+        y: [B, D].
 
     Returns:
-        Scalar: about 0 where both come from one distribution, at most 2.
+        Scalar: about 0 for equal distributions, at most 2.
     """
 
     def kernel(a, b):
@@ -212,5 +219,7 @@ def mmd(x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.exp(-jnp.maximum(squares, 0.0) / (2 * a.shape[-1]))
 
     n = len(x)
-    others = lambda k: (k.sum() - jnp.trace(k)) / (n * (n - 1))
-    return others(kernel(x, x)) + others(kernel(y, y)) - 2 * kernel(x, y).mean()
+    off_diagonal_mean = lambda k: (k.sum() - jnp.trace(k)) / (n * (n - 1))
+    return (
+        off_diagonal_mean(kernel(x, x)) + off_diagonal_mean(kernel(y, y)) - 2 * kernel(x, y).mean()
+    )

@@ -1,4 +1,4 @@
-"""Losses: elementwise, unreduced functions and the masked mean that reduces them; and the concordance of a batch."""
+"""Losses: elementwise functions, the masked mean that reduces them, and the concordance loss of a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ def cross_entropy(
 
     Args:
         logits: [..., K].
-        soft_targets: [..., K], non-negative, each row summing to 1 (a row of zeros, a missing label,
-            gives a finite value that the caller weighs with 0).
-        label_smoothing: share of every target spread evenly over the K classes (Szegedy et al. 2016,
-            arXiv 1512.00567, section 7).
+        soft_targets: [..., K], non-negative, each row summing to 1; a row of zeros (missing label) gives a finite value, to
+            be weighted by 0.
+        label_smoothing: share of every target spread evenly over the K classes (Szegedy et al. 2016, arXiv 1512.00567,
+            section 7).
 
     Returns:
         [...] in nats.
@@ -44,12 +44,12 @@ def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
 def masked_mean(values: jax.Array, weights: jax.Array, axis_name: str | None = None) -> jax.Array:
     """This device's share of the global weighted mean: sum(values · weights) / global sum(weights).
 
-    The denominator is global, so that the *sum* of the shares over the devices is the mean over the
-    whole batch whichever device an example fell on (a mean of per-device means is not).
+    The denominator is global, so that the *sum* of the shares over the devices is the mean over the whole batch, however the
+    examples are spread over devices (a mean of per-device means is not).
 
     Args:
         values: [...], finite wherever the weight is not 0.
-        weights: [...] or broadcastable to it with the same rank (bool or float); 0 = missing or padding.
+        weights: bool or float, broadcastable to values with the same rank; 0 = missing or padding.
         axis_name: mapped axis over which the weights are summed; None outside shard_map and pmap.
 
     Returns:
@@ -61,9 +61,9 @@ def masked_mean(values: jax.Array, weights: jax.Array, axis_name: str | None = N
     total = jnp.sum(weights)
     if axis_name is not None:
         total = lax.psum(total, axis_name)
-    # where, not a product: 0 · inf and 0 · nan would not be 0.
-    weighted = jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)
-    return weighted / jnp.where(total > 0, total, 1.0)
+    # where, not only a product: 0 · inf and 0 · nan are not 0.
+    weighted_sum = jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)
+    return weighted_sum / jnp.where(total > 0, total, 1.0)
 
 
 def concordance_loss(
@@ -71,17 +71,16 @@ def concordance_loss(
 ) -> jax.Array:
     """This device's share of 1 - CCC over the whole batch (Lin 1989; as a loss Trigeorgis et al. 2016).
 
-    CCC is no mean over examples: its moments are those of the global batch, and every device has the same share
-    of the loss, so that their sum is it.
+    CCC is not a mean over examples: its moments are those of the global batch, and all devices have equal shares.
 
     Args:
         predictions: [B].
-        targets: [B], anything where the weight is 0.
+        targets: [B], arbitrary where the weight is 0.
         weights: [B], bool or 0 and 1; 0 = missing.
         axis_name: mapped axis the batch is spread over; None outside shard_map and pmap.
 
     Returns:
-        Scalar, in all 0 … 2; 1 where the targets do not vary, 0 where there are none.
+        Scalar; the sum of the shares lies in 0 … 2 and is 1 if the targets do not vary, 0 if there are none.
     """
     if not predictions.shape == targets.shape == weights.shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""An objective is a list of phases; multitask learning has one, the weighted sum of its tasks' losses."""
+"""Phases of a training step, and multitask learning: one phase, the weighted sum of the tasks' losses."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from ser_jax.models.forward import normalise, standardised
 from ser_jax.objectives import losses
 from ser_jax.transforms import attacks
 
-_NEVER = -1e9  # logit of a class that nothing in training belongs to: a test speaker's
+_EXCLUDED = -1e9  # logit of classes without training examples, e.g. test speakers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +24,10 @@ class Phase:
     """One update of a training step.
 
     Attributes:
-        name: names the phase's optimiser state.
-        loss: (params, model_state, batch, rngs) -> (this device's share of the loss, (metrics,
-            model_state)); metrics are global.
-        updates: the top-level subtrees of the parameters that the phase changes; () = all.
-        tx: its optimiser.
+        name: key of the optimiser state.
+        loss: (params, model_state, batch, rngs) -> (this device's share of the loss, (global metrics, model_state)).
+        updates: top-level subtrees of the parameters that the phase updates; () = all.
+        tx: optimiser.
     """
 
     name: str
@@ -48,18 +47,17 @@ def multitask(
     adversarial_epsilon: float = 0.0,
     representation: str = 'log_mel',
 ) -> tuple[Phase, ...]:
-    """The objective of MTL-AUG: Σ weight × loss over the tasks (Latif et al. 2022), in one phase.
+    """Objective of MTL-AUG: Σ weight × loss over the tasks (Latif et al. 2022), in one phase.
 
     Args:
-        model: maps (input, length) to one output a task.
-        tasks: what to learn.
-        tx: the optimiser.
-        label_smoothing: of the reported tasks, in [0, 1).
-        clean_target: reconstruct the input as it was before noise and masks, not as the network sees it.
-        axis_name: the devices' axis.
-        adversarial_epsilon: trains on inputs attacked within this epsilon of the standardised log-mel
-            (`_attacked`); 0 = as they are.
-        representation: field of the batch that the network sees, 'log_mel' or 'waveform'.
+        model: network, (input, length) -> one output per task.
+        tasks: tasks to learn.
+        tx: optimiser.
+        label_smoothing: label smoothing of the reported tasks, in [0, 1).
+        clean_target: whether the reconstruction target is the input before noise and masks, not the network's input.
+        axis_name: mapped axis of the devices.
+        adversarial_epsilon: radius of adversarial training on the standardised log-mel (`_attacked`); 0 = none.
+        representation: batch field of the network's input, 'log_mel' or 'waveform'.
 
     Returns:
         One phase.
@@ -107,9 +105,16 @@ def _multitask_loss(
     if adversarial_epsilon:
         x = _attacked(x, apply, batch, rngs['dropout'], adversarial_epsilon, axis_name)
     outputs, updated = apply(x)
-    how = {'label_smoothing': label_smoothing, 'clean_target': clean_target, 'axis_name': axis_name}
-    shares = task_losses(outputs, batch, tasks, constants, **how)
-    loss, metrics = weighted(shares, tasks)
+    shares = task_losses(
+        outputs,
+        batch,
+        tasks,
+        constants,
+        label_smoothing=label_smoothing,
+        clean_target=clean_target,
+        axis_name=axis_name,
+    )
+    loss, metrics = weighted_loss(shares, tasks)
     return loss, (
         jax.lax.psum(metrics, axis_name),
         {**model_state, 'batch_stats': updated.get('batch_stats', {})},
@@ -129,9 +134,9 @@ def task_losses(
     """This device's share of every task's loss.
 
     Args:
-        outputs: of the network.
-        batch: augmented.
-        tasks: what to learn.
+        outputs: outputs of the network.
+        batch: augmented batch.
+        tasks: tasks to learn.
         constants: see `steps.TrainState`.
         label_smoothing, clean_target, axis_name: see `multitask`.
 
@@ -159,7 +164,7 @@ def task_losses(
         else:
             labels = batch[task.target]
             if task.name in constants['trained_classes']:
-                output = jnp.where(constants['trained_classes'][task.name], output, _NEVER)
+                output = jnp.where(constants['trained_classes'][task.name], output, _EXCLUDED)
             target = jax.nn.one_hot(labels, len(task.classes))  # a row of zeros for −1
             reported = task.name in constants['class_weights']
             values = losses.cross_entropy(output, target, label_smoothing if reported else 0.0)
@@ -168,18 +173,18 @@ def task_losses(
     return shares
 
 
-def weighted(
+def weighted_loss(
     shares: dict[str, jax.Array], tasks: tuple[Task, ...]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The weighted sum of the tasks' losses, and the metrics 'loss' and 'loss_<task>'."""
+    """Weighted sum of the tasks' losses, and the metrics 'loss' and 'loss_<task>'."""
     loss = sum(task.weight * shares[task.name] for task in tasks)
     return loss, {'loss': loss, **{f'loss_{name}': share for name, share in shares.items()}}
 
 
 def _attacked(x, apply, batch, rng, epsilon, axis_name):
-    """The inputs after one step of FGSM on the emotion from a random start in the ball.
+    """Attacks the inputs by one step of FGSM on the emotion, from a random start in the ball.
 
-    Fast adversarial training, Wong et al. 2020 (arXiv 2001.03994, algorithm 3; steps of 1.25 epsilon). Utterances without an
+    Fast adversarial training, Wong et al. 2020 (arXiv 2001.03994, algorithm 3; step size 1.25 epsilon). Utterances without an
     emotion only get the random start.
     """
     keys = layers.example_keys(jax.random.fold_in(rng, 1), len(x), axis_name)
@@ -191,7 +196,7 @@ def _attacked(x, apply, batch, rng, epsilon, axis_name):
         return jnp.sum(losses.cross_entropy(logits, batch['emotion'], 0.0) * batch['emotion_mask'])
 
     lower, upper = attacks.ball(x, epsilon)
-    # Through the batch statistics others' losses reach utterances without an emotion, too.
+    # Mask: through the batch statistics, losses of others also have a gradient at utterances without an emotion.
     size = 1.25 * epsilon * batch['emotion_mask'].reshape(-1, *[1] * (x.ndim - 1))
     moved = attacks.ascend(start, jax.grad(loss), lower, upper, size)
     return jax.lax.stop_gradient(moved)

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine decay, clipping, skipping of bad steps, and an average of the parameters."""
+"""AdamW with warm-up and cosine decay, clipping, skipping of non-finite steps, and averaging of the parameters."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import optax
 
 
 class AverageState(NamedTuple):
-    """State of `with_average`: updates made, the wrapped optimiser's state, the parameters' average."""
+    """State of `with_average`: number of updates, state of the wrapped optimiser, average of the parameters."""
 
     count: jax.Array
     inner: optax.OptState
@@ -19,12 +19,12 @@ class AverageState(NamedTuple):
 def with_average(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
     """Keeps an exponential moving average of the parameters in the state of an optimiser.
 
-    The decay is warmed up as min(decay, (1 + n) / (10 + n)) after n updates, so that the average
-    soon forgets the random initial parameters. Training itself is unchanged.
+    The decay is warmed up as min(decay, (1 + n) / (10 + n)) after n updates, so that the average soon forgets the random
+    initial parameters. Training itself is unchanged.
 
     Args:
-        inner: the optimiser.
-        decay: share of the old average that a step keeps, in [0, 1); 0 = the parameters themselves.
+        inner: optimiser to wrap.
+        decay: share of the old average kept by a step, in [0, 1); 0 = the parameters themselves.
 
     Returns:
         A transformation whose state is an `AverageState`.
@@ -47,12 +47,12 @@ def with_average(inner: optax.GradientTransformation, decay: float) -> optax.Gra
 def make_optimiser(settings: Mapping[str, float], steps: int) -> optax.GradientTransformation:
     """Builds AdamW with warm-up and cosine decay.
 
-    Kernels decay, biases and normalisation scales don't. A step whose gradient is not
-    finite changes nothing and is counted (`skipped_steps`).
+    Weight decay applies to kernels, not to biases and normalisation scales. A step with a non-finite gradient changes nothing
+    and is counted (`skipped_steps`).
 
     Args:
-        settings: `learning_rate` (peak), `warmup` (share of the steps), `beta1` (of Adam), `weight_decay`,
-            `clip` (largest global gradient norm), `average` (see `with_average`).
+        settings: `learning_rate` (peak), `warmup` (share of the steps), `beta1` (of Adam), `weight_decay`, `clip` (largest
+            global gradient norm), `average` (see `with_average`).
         steps: length of the whole schedule.
 
     Returns:
@@ -79,17 +79,17 @@ def make_optimiser(settings: Mapping[str, float], steps: int) -> optax.GradientT
 
 
 def _decays(params: optax.Params):
-    """True for kernels, False for biases and scales, whatever their shapes."""
+    """True for kernels, False for biases and scales, regardless of shape."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: path[-1].key not in ('bias', 'scale'), params
     )
 
 
 def averaged_params(opt_state: optax.OptState) -> optax.Params:
-    """The averaged parameters kept in the state of `make_optimiser`'s transformation."""
+    """Averaged parameters in the state of a `make_optimiser` transformation."""
     return opt_state.inner_state.average
 
 
 def skipped_steps(opt_state: optax.OptState) -> tuple[jax.Array, jax.Array]:
-    """Steps skipped because their gradient was not finite: (in a row until now, in all), int32 [] each."""
+    """Number of steps skipped for a non-finite gradient: (consecutive until now, total), int32 [] each."""
     return opt_state.notfinite_count, opt_state.total_notfinite

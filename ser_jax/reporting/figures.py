@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_jax.transforms.attacks import Attack
+from ser_jax.transforms.conditions import Attack
 from ser_jax.transforms.corruptions import (
     Corruption,
 )

@@ -148,7 +148,7 @@ def result_card(
         cost: `train_seconds`, `compile_seconds`, `utterances_per_second`, `peak_memory_mb`,
             `data_wait_fraction`.
         validation: `summarise_validation(…)` or None; only then does the card have it.
-        attack_checks: `conditions.checks(…)`; where there are any the card has them.
+        attack_checks: `conditions.attack_checks(…)`; where there are any the card has them.
         tested_with: `reporting.tested_with(…)`; likewise.
         n_labels: utterances a fold whose labels were used, by side; likewise.
         calibration: `clean`, … -> `calibration.calibrate(…)`; likewise.

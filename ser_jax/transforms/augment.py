@@ -1,13 +1,12 @@
-"""Augmentations of log-mel batches on the device; which one an utterance drew is a label for free.
+"""Augments log-mel batches on the device; the operation drawn is the utterance's augmentation type, a free label.
 
-Everything here works on raw natural-log mel [B, T, F] (not normalised), is a pure function of the key, and
-gives every example the same draw on any number of devices. An operation is a function
-`name(keys, batch, *arguments) -> changed fields` applied to the whole batch; `augment` then keeps its
-result for the utterances that drew it.
+All functions work on raw natural-log mel [B, T, F] (not normalised), are pure functions of the key, and give every
+example the same draw on any number of devices. An operation is a function `name(keys, batch, *arguments) -> changed
+fields` applied to the whole batch; `augment` keeps its result for the utterances that drew it.
 
-What must not tell the type: every utterance is cropped to the length that the fastest speed would leave
-it, and every utterance, clean ones too, gets a background at a random level far below the speech, so
-that neither length nor digital silence (or its absence) is a clue. `band_limit` alone leaves silence: where it stops, as telephones do.
+Length and digital silence must not reveal the type. Therefore every utterance, clean ones included, is cropped to the
+length that the highest speed would leave, and gets a background at a random level far below the speech. The one
+exception is `band_limit`: its stop band may fall silent, as on telephones.
 """
 
 import inspect
@@ -23,7 +22,7 @@ from ser_jax.models.layers import example_keys, frames_mask
 from ser_jax.runtime.call_strings import parse_call
 from ser_jax.runtime.errors import UserError
 from ser_jax.transforms import augmentations
-from ser_jax.transforms.mel_noise import background, mel_bands, noise_texture
+from ser_jax.transforms.mel_noise import add_background, mel_bands, noise_texture
 
 
 class Operation(NamedTuple):
@@ -38,7 +37,7 @@ class Operation(NamedTuple):
     calls: tuple[tuple[str, tuple], ...]
 
 
-# Speed reads the source anew and mixup the clean mixture: what came before them would be lost.
+# Speed rereads the source and mixup the clean log-mels: both would undo earlier operations.
 _ORDER = {'speed': 0, 'mixup': 1}
 
 
@@ -46,14 +45,14 @@ def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
     """Parses `config.augmentations`.
 
     Args:
-        texts: call strings such as 'speed(0.9, 1.1)'; 'speed(0.9, 1.1) + spec_mask(2, 0.1, 0.1)' is one
-            type that applies both.
+        texts: call strings such as 'speed(0.9, 1.1)'; 'speed(0.9, 1.1) + spec_mask(2, 0.1, 0.1)' is one type that
+            applies both.
 
     Returns:
         One `Operation` a string.
 
     Raises:
-        UserError: no such augmentation, wrong arguments, or an order that would undo an operation.
+        UserError: unknown augmentation, wrong arguments, an order that would undo an operation, or a repeated type.
     """
     operations = []
     for text in texts:
@@ -64,28 +63,29 @@ def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
                     f'augmentation {name!r} in {text!r} does not exist; there are '
                     f'{", ".join(augmentations.OPERATIONS)}'
                 )
-            test, words = augmentations.OPERATIONS[name]
-            names = list(inspect.signature(test).parameters)
+            is_valid, requirement = augmentations.OPERATIONS[name]
+            names = list(inspect.signature(is_valid).parameters)
             if len(arguments) != len(names):
                 raise UserError(
-                    f'augmentation {name!r} in {text!r} takes {len(names)} number{"s" * (len(names) != 1)}: {name}({", ".join(names)})'
+                    f'augmentation {name!r} in {text!r} takes {len(names)} number{"s" * (len(names) != 1)}: '
+                    f'{name}({", ".join(names)})'
                 )
             numbers = all(type(argument) in (int, float) for argument in arguments)
-            if not numbers or not test(*arguments):
-                raise UserError(f'augmentation {name!r} in {text!r}: {words}')
+            if not numbers or not is_valid(*arguments):
+                raise UserError(f'augmentation {name!r} in {text!r}: {requirement}')
         order = [_ORDER.get(name, 2) for name, _ in calls]
         if order != sorted(order) or len({name for name, _ in calls}) < len(calls):
             raise UserError(
                 f'augmentation {text!r}: each operation once, speed first, then mixup, then the others'
             )
         if calls in [operation.calls for operation in operations]:
-            raise UserError(f'augmentation {text!r} is there twice: types must differ')
+            raise UserError(f'augmentation {text!r} occurs twice: types must differ')
         operations.append(Operation(text, calls))
     return tuple(operations)
 
 
-def _stretch(operations: Sequence[Operation]) -> float:
-    """The highest speed, at least 1: how much more input than output a frame may need."""
+def _highest_speed(operations: Sequence[Operation]) -> float:
+    """The highest speed, at least 1: input frames needed for one output frame."""
     highest = [arguments[1] for op in operations for name, arguments in op.calls if name == 'speed']
     return max([1.0, *highest])
 
@@ -94,13 +94,14 @@ def input_frames(operations: Sequence[Operation], frames: int) -> int:
     """Frames the host must deliver (where the utterance has them) for `frames` after augmentation.
 
     Args:
-        operations: of `parse_operations`.
+        operations: parsed augmentations.
         frames: T, the frames the model trains on.
 
     Returns:
         T_in ≥ T.
     """
-    return int(np.ceil(frames * _stretch(operations))) + (2 if _stretch(operations) > 1 else 0)
+    speed = _highest_speed(operations)
+    return int(np.ceil(frames * speed)) + (2 if speed > 1 else 0)
 
 
 def augment(
@@ -109,7 +110,6 @@ def augment(
     operations: Sequence[Operation],
     *,
     frames: int,
-    n_classes: int,
     clean_share: float | None = None,
     axis_name: str | None = None,
     front_end: FrontEnd = FrontEnd(),  # noqa: B008 (frozen)
@@ -118,19 +118,18 @@ def augment(
 
     Args:
         rng: key, the same on every device.
-        batch: 'log_mel' [B, T_in, F] raw log-mel, T_in = `input_frames(operations, frames)`; 'length'
-            int32 [B]; 'emotion' int [B], −1 = none; optionally 'noise' [B, T_in, F], log-mel of noise that
-            the operation noise takes instead of coloured noise; other fields are passed through.
-        operations: of `parse_operations`; none: cropping only.
+        batch: 'log_mel' [B, T_in, F] raw log-mel, T_in = `input_frames(operations, frames)`; 'length' int32 [B];
+            'emotion' float32 [B, K], zeros where missing; 'emotion_mask' bool [B]; optionally 'noise' [B, T_in, F], log-mel
+            of recorded noise that replaces the coloured noise of `noise`; other fields are passed through.
+        operations: parsed augmentations; none: cropping only.
         frames: T.
-        n_classes: K.
         clean_share: probability of clean; None: as likely as each operation.
         axis_name: mapped axis the batch is spread over, or None.
-        front_end: says where the mel bands lie.
+        front_end: parameters of the log-mels.
 
     Returns:
-        The batch with 'log_mel' and 'clean_log_mel' [B, T, F] (the same speed, mixture and gain, without noise,
-        masks and filters), 'length' int32 [B], 'emotion' float [B, K] (zeros if missing), 'emotion_mask' bool [B],
+        The batch without 'noise', with 'log_mel' and 'clean_log_mel' [B, T, F] (the same speed, mixture and gain, without
+        noise, masks and filters), 'length' int32 [B], 'emotion' and 'emotion_mask' after mixup, and
         'augmentation_type' int32 [B] (0 = clean).
     """
     size = batch['log_mel'].shape[0]
@@ -138,19 +137,17 @@ def augment(
         example_keys(rng, size, axis_name)
     )
     work = dict(batch, source=batch['log_mel'], source_length=batch['length'])
-    work['emotion'] = jax.nn.one_hot(batch['emotion'], n_classes)  # a row of zeros for −1
-    work['emotion_mask'] = batch['emotion'] >= 0
     work['axis_name'], work['floor'] = axis_name, np.log(front_end.floor)
 
-    slack = batch['length'] / _stretch(operations)
-    work['length'] = jnp.clip(slack.astype(jnp.int32), 1, frames)
-    room = batch['length'] - work['length'] + 1
-    start = (jax.vmap(jax.random.uniform)(keys[:, 0]) * room).astype(jnp.int32)
-    work['log_mel'] = augmentations.rows(work['source'], start[:, None] + jnp.arange(frames))
+    length = batch['length'] / _highest_speed(operations)
+    work['length'] = jnp.clip(length.astype(jnp.int32), 1, frames)
+    starts = batch['length'] - work['length'] + 1
+    start = (jax.vmap(jax.random.uniform)(keys[:, 0]) * starts).astype(jnp.int32)
+    work['log_mel'] = augmentations.take_frames(work['source'], start[:, None] + jnp.arange(frames))
     work['bands'] = mel_bands(work['source'].shape[-1], front_end.fmin, front_end.fmax)
     if operations:
         work['texture'] = noise_texture(keys[:, 1], work['log_mel'].shape, work['bands'])
-        work['log_mel'], work['background'] = background(keys[:, 2], work)
+        work['log_mel'], work['background'] = add_background(keys[:, 2], work)
     work['clean_log_mel'] = work['log_mel']
     # One number for the whole global batch: row i mixes with row i + shift.
     work['partner_shift'] = jax.random.randint(jax.random.fold_in(rng, 2**31 - 1), (), 1, 2**16)
@@ -184,20 +181,7 @@ def augment(
     return {**{k: v for k, v in batch.items() if k != 'noise'}, **fields}
 
 
-def unchanged(rng: jax.Array, batch: dict, *, n_classes: int) -> dict:
-    """The batch as `augment` would return it without doing anything, for inputs that it does not know.
-
-    Args:
-        rng: not used.
-        batch: with 'emotion' int [B], −1 = none, and 'length' [B].
-        n_classes: K.
-
-    Returns:
-        The batch with 'emotion' float [B, K], 'emotion_mask' bool [B] and 'augmentation_type' int32 [B], all 0.
-    """
+def unchanged(rng: jax.Array, batch: dict) -> dict:
+    """Stands in for `augment` where inputs are not augmented (waveforms): adds 'augmentation_type', int32 [B], all 0."""
     del rng
-    return batch | {
-        'emotion': jax.nn.one_hot(batch['emotion'], n_classes),
-        'emotion_mask': batch['emotion'] >= 0,
-        'augmentation_type': jnp.zeros_like(batch['length']),
-    }
+    return batch | {'augmentation_type': jnp.zeros_like(batch['length'])}

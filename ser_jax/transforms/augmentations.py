@@ -1,13 +1,12 @@
-"""The augmentations themselves: what each does to a batch of raw natural-log mel [B, T, F].
+"""Augmentation operations on batches of raw natural-log mel [B, T, F].
 
-An operation is a function `name(keys, batch, *arguments) -> changed fields`, applied to the whole batch
-as if every utterance had drawn it; `augment.augment` keeps its result for those that did. Adding an
-augmentation = adding one function here and its line in `OPERATIONS`.
+An operation is a function `name(keys, batch, *arguments) -> changed fields`, applied to the whole batch as if every
+utterance had drawn it; `augment.augment` keeps its result for those that did. A new augmentation is one function here
+and its line in `OPERATIONS`.
 
-The batch holds, beside the fields of `augment.augment`: 'source' [B, T_in, F] and 'source_length' [B],
-what the host delivered; 'texture' and 'background' [B, T, F], see `mel.noise_texture` and
-`mel.background`; 'bands', see `mel.mel_bands`; 'floor', log of the front end's floor; 'partner_shift' [];
-'axis_name'.
+The batch holds, beside the fields of `augment.augment`: 'source' [B, T_in, F] and 'source_length' [B], the log-mels as
+delivered by the host; 'texture' and 'background' [B, T, F], see `mel_noise`; 'bands', the `mel_noise.Bands`; 'floor',
+log of the front end's floor; 'partner_shift' [], the distance between the rows that mixup mixes; 'axis_name'.
 """
 
 import functools
@@ -19,12 +18,12 @@ import scipy
 from jax import lax
 
 from ser_jax.models.layers import frames_mask
-from ser_jax.transforms.mel_noise import DB, active_level
+from ser_jax.transforms.mel_noise import DB, mix_at_snr
 
-_FILTER_BANDS = (3, 4, 5)  # as many bands as a filter may have
+_FILTER_BANDS = (3, 4, 5)  # possible numbers of bands of a filter
 _STOPPED_DB = (20.0, 60.0)  # attenuation outside a limited band
 
-# The operations: name -> (test of its arguments, which numbers they must be).
+# Operation -> (test of its arguments, the requirement as text).
 OPERATIONS = {
     'speed': (lambda lowest, highest: 0.5 <= lowest <= highest <= 2, '0.5 ≤ lowest ≤ highest ≤ 2'),
     'mixup': (lambda alpha: alpha > 0, 'alpha must be above 0'),
@@ -45,16 +44,16 @@ OPERATIONS = {
 
 
 def speed(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
-    """Plays each utterance faster or slower by a factor in [lowest, highest], as resampling does.
+    """Plays each utterance faster or slower by a factor in [lowest, highest], as resampling does (Ko et al. 2015).
 
-    Time is compressed and the spectrum stretched by the same factor: band centres f read at f / factor
-    (linear in log-mel on both axes; beyond the ends the spectrum is mirrored). Ko et al. 2015.
+    Compresses time and stretches the spectrum by the same factor: the band at f reads at f / factor (linear
+    interpolation of the log-mel on both axes; the spectrum is mirrored beyond its ends).
 
     Args:
         keys: [B].
         batch: see `augment`.
-        lowest: factor, 1 = unchanged.
-        highest: factor.
+        lowest: smallest factor, 1 = unchanged.
+        highest: largest factor.
 
     Returns:
         New 'log_mel', 'clean_log_mel'.
@@ -63,22 +62,24 @@ def speed(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
     uniform = jax.vmap(draw)(keys)
     factor = lowest * (highest / lowest) ** uniform[:, 0]
     frames, n_bands = batch['log_mel'].shape[1:]
-    room = jnp.maximum(batch['source_length'] - batch['length'] * factor, 0.0)
-    position = (uniform[:, 1] * room)[:, None] + jnp.arange(frames) * factor[:, None]
-    final = batch['source_length'][:, None] - 1
-    position = jnp.clip(position, 0.0, jnp.maximum(final, 0))
+    latest = jnp.maximum(batch['source_length'] - batch['length'] * factor, 0.0)
+    position = (uniform[:, 1] * latest)[:, None] + jnp.arange(frames) * factor[:, None]
+    last = batch['source_length'][:, None] - 1
+    position = jnp.clip(position, 0.0, jnp.maximum(last, 0))
     before = jnp.floor(position).astype(jnp.int32)
-    between = (position - before)[..., None]
-    x = rows(batch['source'], before) * (1.0 - between)
-    x = x + rows(batch['source'], jnp.minimum(before + 1, final)) * between
+    fraction = (position - before)[..., None]
+    x = take_frames(batch['source'], before) * (1.0 - fraction)
+    x = x + take_frames(batch['source'], jnp.minimum(before + 1, last)) * fraction
 
     bands = batch['bands']
     index = jnp.interp(bands.centres / factor[:, None], bands.extended, bands.extended_index)
     index = jnp.abs(index)
     index = (n_bands - 1) - jnp.abs((n_bands - 1) - index)
-    hats = jax.nn.relu(1.0 - jnp.abs(index[:, :, None] - jnp.arange(n_bands)))  # [B, F_out, F_in]
-    x = jnp.einsum('btf,bgf->btg', x, hats, precision=lax.Precision.HIGHEST)
-    # The same energy spread over a spectrum `factor` times as wide.
+    weights = jax.nn.relu(
+        1.0 - jnp.abs(index[:, :, None] - jnp.arange(n_bands))
+    )  # [B, F_out, F_in]
+    x = jnp.einsum('btf,bgf->btg', x, weights, precision=lax.Precision.HIGHEST)
+    # The energy stays; the spectrum is `factor` times as wide.
     x = jnp.maximum(x - jnp.log(factor)[:, None, None], batch['floor'])
     x = jnp.logaddexp(x, batch['background'])
     return {'log_mel': x, 'clean_log_mel': x}
@@ -87,13 +88,13 @@ def speed(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
 def mixup(keys: jax.Array, batch: dict, alpha: float) -> dict:
     """Mixes each utterance with another of the global batch (Zhang et al. 2018, arXiv 1710.09412).
 
-    The larger share is always the utterance's own; the partner is repeated to the utterance's length. The
-    emotion target is mixed likewise, and masked if either emotion is unknown.
+    The utterance itself always has the larger share; the partner is looped to the utterance's length. Emotion targets
+    are mixed in the same proportion, and masked if either emotion is missing.
 
     Args:
         keys: [B].
         batch: see `augment`.
-        alpha: of Beta(alpha, alpha), from which the share is drawn.
+        alpha: parameter of Beta(alpha, alpha), the distribution of the share.
 
     Returns:
         New 'log_mel', 'clean_log_mel', 'emotion', 'emotion_mask'.
@@ -105,16 +106,17 @@ def mixup(keys: jax.Array, batch: dict, alpha: float) -> dict:
     share = jnp.maximum(share, 1.0 - share)
 
     fields = {k: batch[k] for k in ('clean_log_mel', 'length', 'emotion', 'emotion_mask')}
-    size, first, everyone = batch['length'].shape[0], 0, batch['length'].shape[0]
+    size = total = batch['length'].shape[0]
+    first = 0
     if batch['axis_name'] is not None:
         axis = batch['axis_name']
         fields = jax.tree.map(lambda x: lax.all_gather(x, axis, tiled=True), fields)
-        first, everyone = lax.axis_index(axis) * size, fields['length'].shape[0]
-    shift = batch['partner_shift'] % max(everyone - 1, 1) + (everyone > 1) * 1
-    row = (first + jnp.arange(size) + shift) % everyone
+        first, total = lax.axis_index(axis) * size, fields['length'].shape[0]
+    shift = batch['partner_shift'] % max(total - 1, 1) + (total > 1) * 1
+    row = (first + jnp.arange(size) + shift) % total
     partner = jax.tree.map(lambda x: x[row], fields)
-    repeated = jnp.arange(batch['clean_log_mel'].shape[1]) % partner['length'][:, None]
-    other = rows(partner['clean_log_mel'], repeated)
+    looped = jnp.arange(batch['clean_log_mel'].shape[1]) % partner['length'][:, None]
+    other = take_frames(partner['clean_log_mel'], looped)
 
     mix = lambda a, b, s: s * a + (1.0 - s) * b
     x = mix(batch['clean_log_mel'], other, share[:, None, None])
@@ -131,45 +133,47 @@ def spec_mask(
 ) -> dict:
     """SpecAugment-style masks in time and frequency (Park et al. 2019, arXiv 1904.08779).
 
-    A masked cell holds the utterance's own mean of the band with the fluctuation of noise, so that
-    neither zeros nor constants tell where the mask is.
+    Masked cells hold the utterance's mean of the band with the fluctuation of noise: zeros or constants would reveal the
+    mask.
 
     Args:
         keys: [B].
         batch: see `augment`.
-        masks: number of time masks, and of frequency masks.
+        masks: number of time masks and of frequency masks.
         time_share: longest time mask as a share of the utterance's length.
         band_share: widest frequency mask as a share of the bands.
 
     Returns:
-        New 'log_mel'; the clean one stays.
+        New 'log_mel'.
     """
     x = batch['log_mel']
     frames, n_bands = x.shape[1:]
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (4, masks)))(keys)
     length = batch['length'][:, None].astype(jnp.float32)
 
-    def hidden(size, axis_length, where):  # [B, masks] sizes and starts -> bool [B, n]
-        start = where * (axis_length - size)
+    def masked(
+        size, axis_length, position
+    ):  # [B, masks] sizes and relative positions -> bool [B, n]
+        start = position * (axis_length - size)
         steps = jnp.arange(frames if axis_length is length else n_bands)[:, None]
         inside = (steps >= start[:, None]) & (steps < (start + size)[:, None])
         return jnp.any(inside, axis=-1)
 
-    in_time = hidden(uniform[:, 0] * time_share * length, length, uniform[:, 1])
-    in_bands = hidden(uniform[:, 2] * band_share * n_bands, float(n_bands), uniform[:, 3])
-    covered = in_time[:, :, None] | in_bands[:, None, :]
+    in_time = masked(uniform[:, 0] * time_share * length, length, uniform[:, 1])
+    in_bands = masked(uniform[:, 2] * band_share * n_bands, float(n_bands), uniform[:, 3])
+    cells = in_time[:, :, None] | in_bands[:, None, :]
     real = frames_mask(batch['length'], frames)[..., None]
     mean = jnp.sum(x * real, 1, keepdims=True) / batch['length'][:, None, None]
-    # Another part of the random field than the background's, and above floor and background like all else.
+    # Another part of the texture than the background's; above floor and background like everything else.
     fill = jnp.maximum(mean + jnp.roll(batch['texture'], frames // 2, axis=1), batch['floor'])
-    return {'log_mel': jnp.where(covered, jnp.logaddexp(fill, batch['background']), x)}
+    return {'log_mel': jnp.where(cells, jnp.logaddexp(fill, batch['background']), x)}
 
 
 def noise(keys: jax.Array, batch: dict, lowest_snr: float, highest_snr: float) -> dict:
     """Adds noise in the mel-power domain at a random SNR over the active part of the utterance.
 
-    Without a noise corpus the noise is coloured, from white to brown (spectrum 1 / f^0…2), and fluctuates
-    from frame to frame as a mel spectrogram of real noise does.
+    Without a noise corpus the noise is coloured, from white to brown (power spectrum 1 / f^0…2), and fluctuates between
+    frames like real noise.
 
     Args:
         keys: [B].
@@ -178,7 +182,7 @@ def noise(keys: jax.Array, batch: dict, lowest_snr: float, highest_snr: float) -
         highest_snr: dB.
 
     Returns:
-        New 'log_mel'; the clean one stays.
+        New 'log_mel'.
     """
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(keys)
     frames = batch['log_mel'].shape[1]
@@ -186,19 +190,17 @@ def noise(keys: jax.Array, batch: dict, lowest_snr: float, highest_snr: float) -
     if 'noise' in batch:
         sound = batch['noise'][:, :frames]
     else:
-        # Another part of the random field than the background's.
+        # Another part of the texture than the background's.
         sound = jnp.roll(batch['texture'], frames // 2, axis=1)
         slope = 2.0 * uniform[:, 1]
         sound = sound - slope[:, None, None] * jnp.log(bands.centres / 1000.0)
-    sound_level = active_level(sound, batch['length'], bands)
-    level = active_level(batch['clean_log_mel'], batch['length'], bands)
     snr = lowest_snr + (highest_snr - lowest_snr) * uniform[:, 0]
-    gain = level - sound_level - snr * DB
-    return {'log_mel': jnp.logaddexp(batch['log_mel'], sound + gain[:, None, None])}
+    clean, length = batch['clean_log_mel'], batch['length']
+    return {'log_mel': mix_at_snr(batch['log_mel'], sound, snr, clean, length, bands)}
 
 
 def gain(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
-    """Makes each utterance louder or softer, background and all, as another distance or microphone does.
+    """Makes each utterance louder or softer, background included, as another distance or microphone does.
 
     Args:
         keys: [B].
@@ -207,65 +209,65 @@ def gain(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
         highest: dB.
 
     Returns:
-        New 'log_mel', 'clean_log_mel' (what is reconstructed is as loud as what is heard) and 'background'.
+        New 'log_mel', 'clean_log_mel' (the reconstruction is as loud as the input) and 'background'.
     """
     draw = lambda key: jax.random.uniform(key, (1, 1), minval=lowest, maxval=highest)
-    return _amplified(batch, jax.vmap(draw)(keys), 'log_mel', 'clean_log_mel', 'background')
+    return _apply_gain(batch, jax.vmap(draw)(keys), 'log_mel', 'clean_log_mel', 'background')
 
 
 def filter_augment(keys: jax.Array, batch: dict, largest: float) -> dict:
     """Filters each utterance as another room, microphone or channel might (Nam et al. 2022, arXiv 2110.03282).
 
-    FilterAugment of the linear type, as its authors' code has it: three to five bands of random widths, each of at least
-    six of the mel bands, gains at their edges, linear in between.
+    Linear FilterAugment as in its authors' code: three to five frequency bands of random widths, each at least six mel
+    bands wide, with random gains at their edges and linear interpolation between.
 
     Args:
         keys: [B].
         batch: see `augment`.
-        largest: the gains are uniform in ± this, dB.
+        largest: bound of the uniform gains, ± dB.
 
     Returns:
-        New 'log_mel' and 'background'; the clean one stays.
+        New 'log_mel' and 'background'.
     """
     last = batch['log_mel'].shape[-1] - 1.0
-    at = jnp.arange(last + 1)
+    mel_band = jnp.arange(last + 1)
     narrowest = min(6.0, last / _FILTER_BANDS[-1])
 
     def curve(key):
-        which, *keys = jax.random.split(key, 3)
-        positions = jax.random.uniform(keys[0], (_FILTER_BANDS[-1] - 1,))
+        which, position_key, gain_key = jax.random.split(key, 3)
+        positions = jax.random.uniform(position_key, (_FILTER_BANDS[-1] - 1,))
         gains = jax.random.uniform(
-            keys[1], (_FILTER_BANDS[-1] + 1,), minval=-largest, maxval=largest
+            gain_key, (_FILTER_BANDS[-1] + 1,), minval=-largest, maxval=largest
         )
         curves = []
         for bands in _FILTER_BANDS:
             spare = last - bands * narrowest
             inner = jnp.sort(positions[: bands - 1]) * spare + narrowest * np.arange(1, bands)
             edges = jnp.concatenate([jnp.zeros(1), inner, jnp.full(1, last)])
-            curves.append(jnp.interp(at, edges, gains[: bands + 1]))
+            curves.append(jnp.interp(mel_band, edges, gains[: bands + 1]))
         return jnp.stack(curves)[jax.random.randint(which, (), 0, len(curves))]
 
-    return _amplified(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
+    return _apply_gain(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
 
 
 def band_limit(keys: jax.Array, batch: dict, low: float, high: float) -> dict:
-    """Passes a band of each utterance only, as telephones, codecs and cheap microphones do.
+    """Limits each utterance to a frequency band, as telephones, codecs and cheap microphones do.
 
-    The edges are uniform over the mel bands, each falls within one of them, and what lies outside is attenuated by 20 to
-    60 dB. It may sink to the floor of the front end, as behind a telephone: the one augmentation whose type the floor tells.
+    The edges are uniform over the mel bands and each falls off within one band; the rest is attenuated by 20 to 60 dB. It
+    may reach the floor of the front end, as on telephones: the only augmentation that the floor reveals.
 
     Args:
         keys: [B].
         batch: see `augment`.
-        low: the lower edge lies between the lowest band and this, Hz.
-        high: the upper edge lies between this and the highest band, Hz.
+        low: highest lower edge, Hz; the lowest is the lowest band.
+        high: lowest upper edge, Hz; the highest is the highest band.
 
     Returns:
-        New 'log_mel' and 'background'; the clean one stays.
+        New 'log_mel' and 'background'.
     """
-    hertz = batch['bands'].centres
-    band = np.arange(len(hertz))
-    highest_lower, lowest_upper = (np.interp(edge, hertz, band) for edge in (low, high))
+    centres = batch['bands'].centres
+    band = np.arange(len(centres))
+    highest_lower, lowest_upper = (np.interp(edge, centres, band) for edge in (low, high))
 
     def curve(key):
         lower, upper, depth = jax.random.uniform(key, (3,))
@@ -274,23 +276,23 @@ def band_limit(keys: jax.Array, batch: dict, low: float, high: float) -> dict:
         attenuation = _STOPPED_DB[0] + depth * (_STOPPED_DB[1] - _STOPPED_DB[0])
         return -attenuation * jnp.clip(outside, 0, 1)
 
-    return _amplified(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
+    return _apply_gain(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
 
 
-def _amplified(batch: dict, decibels: jax.Array, *fields: str) -> dict:
-    """Log-mels as if the sound had been louder before the front end added its floor."""
+def _apply_gain(batch: dict, decibels: jax.Array, *fields: str) -> dict:
+    """Amplifies log-mels as if the sound had been louder before the front end added its floor."""
     floor = jnp.exp(batch['floor'])
     factor = jnp.exp(DB * decibels)
     power = lambda x: jnp.maximum(jnp.exp(x) - floor, 0.0) * factor
     return {name: jnp.log(power(batch[name]) + floor) for name in fields}
 
 
-def rows(x: jax.Array, index: jax.Array) -> jax.Array:
-    """Picks frames.
+def take_frames(x: jax.Array, index: jax.Array) -> jax.Array:
+    """Takes frames by index.
 
     Args:
         x: [B, T, F].
-        index: int [B, N], clipped to the array.
+        index: int [B, N], clipped to 0 … T - 1.
 
     Returns:
         [B, N, F].

@@ -1,44 +1,97 @@
-"""Evaluation conditions: parsing of `config.conditions`, and the conditions behind names of results."""
+"""Evaluation conditions: parsing of `config.conditions`, their names in results, and sanity checks of attacks.
+
+Importing this module does not import JAX.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
+import numpy as np
+
+from ser_jax.runtime.call_strings import check_arguments, number_rule, parse_call
 from ser_jax.runtime.errors import UserError
-from ser_jax.transforms.attacks import ATTACKS, Attack, attack_checks, parse_attack
-from ser_jax.transforms.corruptions import (
-    CORRUPTIONS,
-    Corruption,
-    parse_corruption,
-)
+from ser_jax.transforms.corruptions import CORRUPTIONS, Corruption, parse_corruption
 
-_NUMBER = r'-?\d[\d.]*(?:e[+-]?\d+)?'  # as names of results have them
+_NUMBER = r'-?\d[\d.]*(?:e[+-]?\d+)?'  # in names of results
+_EPSILON = {'epsilon': number_rule(0, 100)}
+_STEPS = {'steps': number_rule(1, 10_000, whole=True)}
+_STARTS = {'starts': number_rule(1, 1000, whole=True)}  # default 1
+# Attack (`attacks.ATTACKS`) -> rules of its arguments: argument -> (test, the requirement as text).
+ATTACK_RULES = {
+    'random_sign': _EPSILON,
+    'fgsm': _EPSILON,
+    'bim': _EPSILON | _STEPS,
+    'pgd': _EPSILON | _STEPS | _STARTS,
+}
+ATTACK_RULES |= {f'{name}_waveform': rules for name, rules in ATTACK_RULES.items()}
+
+
+class Attack(NamedTuple):
+    """A parsed call string.
+
+    Attributes:
+        name: in `ATTACK_RULES`.
+        arguments: epsilon first, defaults filled in.
+    """
+
+    name: str
+    arguments: tuple
+
+    @property
+    def condition(self) -> str:
+        """Name in results: `fgsm_0.05`, `bim_0.05_10`, `pgd_0.05_20_1`."""
+        return '_'.join([self.name, *(f'{number:g}' for number in self.arguments)])
+
+
+def parse_attack(text: str) -> Attack:
+    """Parses a call string.
+
+    Args:
+        text: e.g. `fgsm(0.05)`, `bim(0.05, 10)`, `pgd(0.05, 20)`, `pgd(0.05, 20, 2)`, or, on the waveform,
+            `pgd_waveform(0.002, 20)`.
+
+    Returns:
+        `Attack`.
+
+    Raises:
+        UserError: unknown attack or wrong arguments.
+    """
+    name, arguments = parse_call(text, 'condition')
+    if name not in ATTACK_RULES:
+        raise UserError(f'attack {name!r} does not exist; there are {", ".join(ATTACK_RULES)}')
+    rules, defaults = ATTACK_RULES[name], ()
+    if 'starts' in rules and len(arguments) < len(rules):
+        rules, defaults = {field: rules[field] for field in ('epsilon', 'steps')}, (1,)
+    check_arguments('attack', text, name, arguments, rules)
+    return Attack(name, (*arguments, *defaults))
 
 
 def parse_conditions(texts: tuple[str, ...]) -> dict[str, Corruption | Attack]:
     """Parses `config.conditions`.
 
     Args:
-        texts: call strings of `corruptions.CORRUPTIONS` and `attacks.ATTACKS`; the latter also with
-            `transfer_` before them: made on the models of another run.
+        texts: call strings of corruptions and attacks; the prefix `transfer_` marks attacks made on the models of another
+            run.
 
     Returns:
         Name of the condition -> the parsed call, in their order.
 
     Raises:
-        UserError: one that does not exist, wrong arguments, or the same one twice.
+        UserError: unknown condition, wrong arguments, or a repeated condition.
     """
     conditions = {}
     for text in texts:
         call = text.strip().removeprefix('transfer_')
         name = re.match(r'\w*', call)[0]
-        if name in ATTACKS:
+        if name in ATTACK_RULES:
             parsed = parse_attack(call)
             key = ('transfer_' if call != text.strip() else '') + parsed.condition
         elif name in CORRUPTIONS and call == text.strip():
             parsed = parse_corruption(call)
             key = parsed.condition
         else:
-            names = ', '.join([*CORRUPTIONS, *ATTACKS])
+            names = ', '.join([*CORRUPTIONS, *ATTACK_RULES])
             raise UserError(
                 f'condition {text!r} does not exist; there are {names}, and transfer_ before an attack'
             )
@@ -49,44 +102,92 @@ def parse_conditions(texts: tuple[str, ...]) -> dict[str, Corruption | Attack]:
 
 
 def named_conditions(names: Iterable[str]) -> dict[str, Corruption | Attack]:
-    """The conditions behind names of results, as `parse_conditions` has them; names of anything else are left out."""
+    """Parses names of results back to the calls of `parse_conditions`; other names are left out."""
     found = {}
     for name in names:
         call = name.removeprefix('transfer_')
         noise = re.fullmatch(rf'noise_(?:babble(\d+)|(\w+))_({_NUMBER})db', call)
         kinds = [
-            kind for kind in (*ATTACKS, *CORRUPTIONS) if re.fullmatch(rf'{kind}(_{_NUMBER})*', call)
+            kind
+            for kind in (*ATTACK_RULES, *CORRUPTIONS)
+            if re.fullmatch(rf'{kind}(_{_NUMBER})*', call)
         ]
         try:
             if noise:
-                voices, what, snr = noise.groups()
-                kind = 'babble' if voices else 'noise'
-                found[name] = Corruption(kind, (int(voices) if voices else what, float(snr)))
+                voices, noise_type, snr = noise.groups()
+                arguments = (int(voices) if voices else noise_type, float(snr))
+                found[name] = Corruption('babble' if voices else 'noise', arguments)
             elif kinds:
-                words = call.removeprefix(kinds[0]).split('_')[1:]
-                made = Attack if words and kinds[0] in ATTACKS else Corruption
-                found[name] = made(kinds[0], tuple(map(float, words)))
-        except ValueError:  # 1.2.3 is no number: no name that a run gives
+                numbers = call.removeprefix(kinds[0]).split('_')[1:]
+                condition = Attack if numbers and kinds[0] in ATTACK_RULES else Corruption
+                found[name] = condition(kinds[0], tuple(map(float, numbers)))
+        except ValueError:  # 1.2.3 is no number: not a name of a condition
             continue
     return found
 
 
-def checks(conditions: Mapping[str, Corruption | Attack], rates: Mapping[str, float]) -> list[dict]:
-    """The sanity checks of the attacks among some conditions (`attacks.attack_checks`).
+def attack_checks(
+    conditions: Mapping[str, Corruption | Attack], rates: Mapping[str, float]
+) -> list[dict[str, str | bool]]:
+    """Sanity checks of attacks (after Carlini et al. 2019, arXiv 1902.06705), as far as the results allow.
+
+    The rate falls with epsilon (overall, and to 1 point at every step); the largest epsilon, if at least 0.3, brings it
+    below 10 %; PGD is as strong as FGSM (to half a point); random signs harm less than FGSM; twice the steps change less
+    than 3 points.
 
     Args:
-        conditions: of `parse_conditions`.
-        rates: name -> UAR, with 'clean'.
+        conditions: name -> parsed call. Transferred attacks are not checked: they need not be strong.
+        rates: name of a condition, or 'clean' -> accuracy or UAR, a fraction.
 
     Returns:
-        {'check': text, 'holds': bool} each. Transferred attacks are left out: they need not be strong.
+        {'check': the expectation with the numbers, 'holds': whether it is met} each.
     """
-    own = {
-        f'{attack.name}({", ".join(map(repr, attack.arguments))})': rates[name]
+    attacks = {
+        attack: rates[name]
         for name, attack in conditions.items()
         if isinstance(attack, Attack) and not name.startswith('transfer_')
     }
-    if not own:
-        return []
-    found = attack_checks({'clean': rates['clean'], **own})
-    return [{'check': text, 'holds': holds} for text, holds in found]
+    clean = rates.get('clean')
+    checks = [*_checks_over_epsilon(attacks, clean), *_checks_of_pairs(attacks, clean)]
+    return [{'check': text, 'holds': bool(holds)} for text, holds in checks]
+
+
+def _checks_over_epsilon(rates, clean):
+    attacks = {attack: rate for attack, rate in rates.items() if 'random_sign' not in attack.name}
+    for kind in dict.fromkeys((attack.name, attack.arguments[1:]) for attack in attacks):
+        sweep = {a: r for a, r in attacks.items() if (a.name, a.arguments[1:]) == kind}
+        if clean is not None:
+            sweep[Attack('clean', ())] = clean
+        order = sorted(sweep, key=lambda attack: attack.arguments[:1])
+        values = np.array([sweep[attack] for attack in order])
+        falls = values[1:] <= np.minimum.accumulate(values)[:-1] + 0.01
+        if len(order) > 1:
+            # No fall at all means no effect, as on a model that always predicts the same class.
+            holds = falls.all() and values[-1] < values[0]
+            yield f'{kind[0]} falls with epsilon: {_listed(sweep, *order)}', holds
+    largest = max((attack.arguments[0] for attack in attacks), default=0)
+    if largest >= 0.3:
+        strongest = min((a for a in attacks if a.arguments[0] == largest), key=attacks.get)
+        text = f'the largest epsilon reaches below 10 %: {_listed(attacks, strongest)}'
+        yield text, attacks[strongest] < 0.1
+
+
+def _checks_of_pairs(rates, clean):
+    for attack, rate in rates.items():
+        kind, (epsilon, *rest) = attack.name.removesuffix('_waveform'), attack.arguments
+        fgsm = Attack(attack.name.replace(kind, 'fgsm'), (epsilon,))
+        if fgsm in rates and kind == 'pgd':
+            holds = rate <= rates[fgsm] + 0.005
+            yield f'PGD is as strong as FGSM: {_listed(rates, attack, fgsm)}', holds
+        if fgsm in rates and kind == 'random_sign' and epsilon > 0:
+            # An epsilon too small to change anything is no fault of the attack.
+            holds = rate > rates[fgsm] or rate == rates[fgsm] == clean
+            yield f'random signs harm less than FGSM: {_listed(rates, attack, fgsm)}', holds
+        twice = Attack(attack.name, (epsilon, *(2 * steps for steps in rest[:1]), *rest[1:]))
+        if rest and twice in rates:
+            holds = abs(rates[twice] - rate) < 0.03
+            yield f'twice the steps change little: {_listed(rates, attack, twice)}', holds
+
+
+def _listed(rates, *attacks) -> str:
+    return ', '.join(f'{attack.condition} {100 * rates[attack]:.1f} %' for attack in attacks)

@@ -1,13 +1,11 @@
-"""Corruptions of the waveform before the features: what noise, rooms and telephones do to speech.
+"""Corruptions of the waveform before the features: noise, babble, rooms, telephones, levels.
 
-A corruption works on float32 [S] in [-1, 1] at 16 kHz, not silent, and returns float32 [S], which
-may leave that range: only `clipping` and `mu_law` clip. All that is random comes from `rng`: made
-from (utterance, name), it corrupts an utterance in the same way in every run. Adding a
-corruption = a function and its line in `CORRUPTIONS`.
+A corruption works on float32 [S] in [-1, 1] at 16 kHz, not silent, and returns float32 [S], which may leave that range:
+only `clipping` and `mu_law` clip. All randomness comes from `rng`; seeded by (utterance, name), it corrupts an utterance
+in the same way in every run. A new corruption is one function and its line in `CORRUPTIONS`.
 
-Two decisions. `corrupt` returns a silent utterance unchanged: nothing has a level relative to
-silence. A silent noise recording is an error that names it: left out, clean speech would be called
-noisy.
+`corrupt` returns a silent utterance unchanged, since no level is defined relative to silence. A silent noise recording is
+an error: skipping it would report clean speech as noisy.
 """
 
 import functools
@@ -27,18 +25,18 @@ _FRAME = 320  # 20 ms
 _ACTIVE = 1e-3  # 30 dB below the loudest frame
 _MU = 255.0
 
-# Noise that needs no recordings: type -> power falls as frequency to the power of minus this.
+# Noise types that need no recordings -> slope: power falls as frequency to the power of -slope.
 COLOURS = {'white': 0.0, 'pink': 1.0, 'brown': 2.0}
 
 
 def _frame_energies(samples: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Energy and first sample of each frame of `size` samples; the last one may be shorter."""
+    """Energy and first sample of each frame of `size` samples; the last frame may be shorter."""
     starts = np.arange(0, len(samples), size)
     return np.add.reduceat(samples.astype(np.float64) ** 2, starts), starts
 
 
 def active_power(samples: np.ndarray) -> float:
-    """Mean power of the active part of a signal: of its 20 ms frames within 30 dB of the loudest.
+    """Mean power of the active part of a signal: its 20 ms frames within 30 dB of the loudest.
 
     Args:
         samples: [S].
@@ -55,10 +53,10 @@ def active_power(samples: np.ndarray) -> float:
 
 
 def _excerpt(name: str, clip: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """`length` samples of a clip from a random start, looped where it is not longer.
+    """`length` samples of a clip from a random start; clips that are not longer are looped.
 
-    Many clips hold events between pauses. The excerpt holds a whole active frame at least, or a
-    pause might be amplified to the level asked for.
+    Many clips hold events between pauses. The excerpt contains at least one whole active frame; otherwise a pause might be
+    amplified to the requested level.
     """
     if not (np.abs(clip) >= SILENCE_PEAK / 32768).any():
         raise UserError(f'noise recording {name} is silent: it has no level to set; leave it out')
@@ -73,6 +71,12 @@ def _excerpt(name: str, clip: np.ndarray, length: int, rng: np.random.Generator)
     return clip[start : start + length]
 
 
+def mix_at_snr(samples: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
+    """Adds noise at a signal-to-noise ratio in dB between the active powers; [S], [S] -> float32 [S]."""
+    scale = np.sqrt(active_power(samples) / active_power(noise) * 10 ** (-snr / 10))
+    return (samples + scale * noise).astype(np.float32)
+
+
 def babble(
     samples: np.ndarray,
     rng: np.random.Generator,
@@ -80,37 +84,35 @@ def babble(
     voices: int,
     snr: float,
 ) -> np.ndarray:
-    """Adds several voices that speak at once, all at the same active level.
+    """Adds several simultaneous voices, all at the same active level.
 
     Args:
         samples: speech, float32 [S].
-        rng: draws the voices and where in each to begin.
-        clips: name -> float32 [N], one a speaker (other than the utterance's); looped where shorter
-            than the speech.
-        voices: how many.
-        snr: signal-to-noise ratio in dB, of the active parts of the speech and of what is added.
+        rng: source of the voices drawn and of the start in each.
+        clips: name -> float32 [N], one for each speaker (other than the utterance's); looped where shorter than the speech.
+        voices: number of voices.
+        snr: ratio of speech to the sum of the voices, dB, see `mix_at_snr`.
 
     Returns:
         float32 [S].
 
     Raises:
-        UserError: too few clips, or one drawn is silent (its peak is below -66 dBFS).
+        UserError: too few clips, or a silent one drawn (peak below -66 dBFS).
     """
     if len(clips) < voices:
         raise UserError(f'noise needs {voices} recordings to draw from, there are {len(clips)}')
-    added = np.zeros(len(samples))
+    mixture = np.zeros(len(samples))
     for number in rng.choice(len(clips), voices, replace=False):
         name = sorted(clips)[number]
         voice = _excerpt(name, clips[name], len(samples), rng)
-        added += voice / np.sqrt(active_power(voice))
-    scale = np.sqrt(active_power(samples) / active_power(added) * 10 ** (-snr / 10))
-    return (samples + scale * added).astype(np.float32)
+        mixture += voice / np.sqrt(active_power(voice))
+    return mix_at_snr(samples, mixture, snr)
 
 
 def noise(
     samples: np.ndarray, rng: np.random.Generator, clips: Mapping[str, np.ndarray], snr: float
 ) -> np.ndarray:
-    """Adds an excerpt of one of several recordings of noise: `babble` of one voice."""
+    """Adds an excerpt of one noise recording, drawn from `clips`, as `babble` adds one voice."""
     return babble(samples, rng, clips, 1, snr)
 
 
@@ -118,7 +120,7 @@ def coloured_noise(rng: np.random.Generator, samples: int, slope: float) -> np.n
     """Gaussian noise whose power falls as frequency to the power of -`slope` above 20 Hz.
 
     Args:
-        rng: draws it.
+        rng: random generator.
         samples: S, at least 2.
         slope: see `COLOURS`.
 
@@ -132,18 +134,18 @@ def coloured_noise(rng: np.random.Generator, samples: int, slope: float) -> np.n
 
 
 def reverberation(samples: np.ndarray, rng: np.random.Generator, seconds: float) -> np.ndarray:
-    """A made-up room: the direct sound, then noise that decays by 60 dB in `seconds`.
+    """Simulates a room: the direct sound, then noise that decays by 60 dB in `seconds`.
 
-    The model of Polack (1988), with noise of random signs, so that every draw decays exactly alike.
-    The tail has the energy of the direct sound, as at the critical distance of a room.
+    The model of Polack (1988) with random signs as noise, so that every draw has exactly the same decay. The tail has the
+    energy of the direct sound, as at the critical distance of a room.
 
     Args:
         samples: float32 [S].
-        rng: draws the room.
+        rng: source of the room's tail.
         seconds: reverberation time T60.
 
     Returns:
-        float32 [S] of the same energy; what rings on behind the end is cut.
+        float32 [S] of the same energy; the tail beyond the end is cut.
     """
     length = int(seconds * SAMPLE_RATE)
     tail = 10 ** (-3 * np.arange(1, length + 1) / length) * rng.choice([-1.0, 1.0], length)
@@ -160,15 +162,15 @@ def _telephone_filter() -> np.ndarray:
 
 
 def telephone(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Passes the band of a telephone only, 300 to 3400 Hz; float32 [S] -> float32 [S]."""
+    """Limits speech to the telephone band, 300 to 3400 Hz; float32 [S] -> float32 [S]."""
     return scipy.signal.sosfilt(_telephone_filter(), samples).astype(np.float32)
 
 
 def mu_law(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Codes with 8 bits (sign and 7) on the mu-law curve, and decodes; float32 [S] -> float32 [S].
+    """Encodes with 8 bits (sign and 7) on the mu-law curve and decodes; float32 [S] -> float32 [S].
 
-    The smooth curve, mu = 255, that ITU-T G.711 follows in straight pieces. Zero stays zero, as
-    there; what is beyond [-1, 1] is clipped.
+    The smooth curve with mu = 255, which ITU-T G.711 approximates by line segments. Zero stays zero, as in G.711; values
+    beyond [-1, 1] are clipped.
     """
     level = np.log1p(_MU * np.minimum(np.abs(samples), 1.0)) / np.log1p(_MU)
     size = np.expm1(np.round(127 * level) / 127 * np.log1p(_MU)) / _MU
@@ -181,7 +183,7 @@ def gain(samples: np.ndarray, rng: np.random.Generator, db: float) -> np.ndarray
 
 
 def clipping(samples: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-    """Clips the loudest `share` of float32 [S]; digital zeros are not counted."""
+    """Clips the loudest `share` of float32 [S], digital zeros not counted."""
     limit = np.quantile(np.abs(samples[samples != 0]), 1 - share)
     return np.clip(samples, -limit, limit).astype(np.float32)
 
@@ -190,7 +192,7 @@ def _is_type(x) -> bool:
     return isinstance(x, str) and re.fullmatch('[a-z0-9_]+', x) is not None
 
 
-# name -> (function, arguments of its call string: name -> (test, in words)).
+# name -> (function, rules of its arguments: argument -> (test, the requirement as text)).
 CORRUPTIONS: dict[str, tuple[Callable, dict[str, tuple[Callable, str]]]] = {
     'noise': (
         noise,
@@ -213,7 +215,7 @@ class Corruption(NamedTuple):
 
     Attributes:
         name: in `CORRUPTIONS`.
-        arguments: as written.
+        arguments: in the order of the call string.
     """
 
     name: str
@@ -221,20 +223,20 @@ class Corruption(NamedTuple):
 
     @property
     def recordings(self) -> str:
-        """Field of the config that names the corpus whose recordings it mixes in; '' where it needs none."""
+        """Config field that names the corpus of the recordings to mix in; '' if none are needed."""
         if self.name == 'noise' and self.arguments[0] not in COLOURS:
             return 'test_noise_corpus'
         return 'babble_corpus' if self.name == 'babble' else ''
 
     @property
     def condition(self) -> str:
-        """Its name among results: `noise_rain_5db`, `noise_babble6_0db`, `gain_-20`, `mu_law`."""
-        words = [word if isinstance(word, str) else f'{word:g}' for word in self.arguments]
+        """Name in results: `noise_rain_5db`, `noise_babble6_0db`, `gain_-20`, `mu_law`."""
+        texts = [value if isinstance(value, str) else f'{value:g}' for value in self.arguments]
         if self.name == 'noise':
-            return f'noise_{words[0]}_{words[1]}db'
+            return f'noise_{texts[0]}_{texts[1]}db'
         if self.name == 'babble':
-            return f'noise_babble{words[0]}_{words[1]}db'
-        return '_'.join([self.name, *words])
+            return f'noise_babble{texts[0]}_{texts[1]}db'
+        return '_'.join([self.name, *texts])
 
 
 def parse_corruption(text: str) -> Corruption:
@@ -247,7 +249,7 @@ def parse_corruption(text: str) -> Corruption:
         `Corruption`.
 
     Raises:
-        UserError: no such corruption, or wrong arguments.
+        UserError: unknown corruption or wrong arguments.
     """
     name, arguments = parse_call(text, 'condition')
     if name not in CORRUPTIONS:
@@ -266,17 +268,17 @@ def corrupt(
     """Applies a parsed corruption to an utterance.
 
     Args:
-        corruption: of `parse_corruption`.
+        corruption: parsed corruption.
         samples: float32 [S] in [-1, 1] at 16 kHz.
-        rng: draws all that is random.
-        clips: name -> float32 [N]: for noise the recordings of its type (none needed for the
-            `COLOURS`), for babble the voices.
+        rng: random generator.
+        clips: name -> float32 [N]: for noise the recordings of its type (none needed for the `COLOURS`), for babble the
+            voices.
 
     Returns:
-        float32 [S], not clipped; the samples themselves where they are digital silence.
+        float32 [S], not clipped; digital silence is returned unchanged.
 
     Raises:
-        TypeError: samples of another kind; int16 would be taken as far too loud, in silence.
+        TypeError: samples that are not float32 [S]; int16 would otherwise be taken as far too loud without notice.
         UserError: too few clips, or a silent one.
     """
     if samples.dtype != np.float32 or samples.ndim != 1:

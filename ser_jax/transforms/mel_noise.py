@@ -1,6 +1,6 @@
-"""Levels and noise in log-mel spectrograms: where the bands lie, how loud speech is, what noise looks like.
+"""Noise in log-mel spectrograms: band positions, speech level, mixing at an SNR, noise texture, background.
 
-All of it works on raw natural-log mel power [B, T, F], on the device.
+Everything works on raw natural-log mel power [B, T, F], on the device.
 """
 
 import functools
@@ -13,20 +13,19 @@ import numpy as np
 
 from ser_jax.models.layers import frames_mask
 
-DB = np.log(10.0) / 10.0  # natural log of power a dB
-# Level of the background that every utterance gets, dB below the active speech, but never so low that
-# the floor of the front end would show through.
+DB = np.log(10.0) / 10.0  # nepers of power per dB
+# Range of the background's level, dB below the active speech. The front end's floor bounds it from below.
 _BACKGROUND_DB = (30.0, 60.0)
 
 
 class Bands(NamedTuple):
-    """Where the mel bands lie, with a table that reaches beyond both ends.
+    """Positions of the mel bands, with a table that extends beyond both ends.
 
     Attributes:
         centres: Hz, [F].
         widths: Hz, edge to edge, [F].
-        extended: Hz, increasing, [3F].
-        extended_index: index of the band, were there one, centred at `extended`, [3F].
+        extended: centres continued beyond both ends, Hz, increasing, [3F].
+        extended_index: band index of each value of `extended`, negative below the lowest band, [3F].
     """
 
     centres: np.ndarray
@@ -37,7 +36,7 @@ class Bands(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def mel_bands(n_mels: int, fmin: float, fmax: float) -> Bands:
-    """The bands of the front end (Slaney's mel scale, as librosa's).
+    """Bands of the front end (Slaney's mel scale, as in librosa).
 
     Args:
         n_mels: F.
@@ -51,7 +50,7 @@ def mel_bands(n_mels: int, fmin: float, fmax: float) -> Bands:
     step = np.diff(librosa.hz_to_mel(edges))[0]
     mels = librosa.hz_to_mel(edges[1]) + step * np.arange(-n_mels, 2 * n_mels)
     hertz = librosa.mel_to_hz(mels)
-    # The mel scale is linear below 1 kHz: below the lowest centre the table runs on into negative Hz.
+    # The mel scale is linear below 1 kHz: the table continues into negative Hz.
     return Bands(
         edges[1:-1].astype(np.float32),
         (edges[2:] - edges[:-2]).astype(np.float32),
@@ -70,13 +69,13 @@ def noise_texture(keys: jax.Array, shape: tuple[int, ...], bands: Bands) -> jax.
     Args:
         keys: [B], one an example.
         shape: (B, T, F).
-        bands: of `mel_bands`.
+        bands: positions of the bands.
 
     Returns:
-        [B, T, F], to be added to a log-mel level.
+        [B, T, F], to add to a log-mel level.
     """
     uniform = jax.vmap(lambda key: jax.random.uniform(key, shape[1:], minval=1e-6))(keys)
-    # Log of an exponential variable, standardised: its long lower tail is what such noise has.
+    # Log of an exponential variable, standardised: it has the long lower tail of real noise.
     x = (jnp.log(-jnp.log(uniform)) + 0.5772) / 1.2825
     x = x + 0.4 * jnp.roll(x, 1, axis=2)
     x = x + 0.15 * jnp.roll(x, 1, axis=1)
@@ -85,12 +84,12 @@ def noise_texture(keys: jax.Array, shape: tuple[int, ...], bands: Bands) -> jax.
 
 
 def active_level(x: jax.Array, length: jax.Array, bands: Bands) -> jax.Array:
-    """Log power of the active frames of each utterance: those within 30 dB of its loudest.
+    """Log power of the active frames of each utterance, those within 30 dB of the loudest.
 
     Args:
         x: log-mel [B, T, F].
-        length: int [B].
-        bands: of `mel_bands`; power is summed over bands times their width.
+        length: int [B], real frames.
+        bands: positions of the bands; power is summed over bands times their width.
 
     Returns:
         [B], nepers of power.
@@ -100,12 +99,38 @@ def active_level(x: jax.Array, length: jax.Array, bands: Bands) -> jax.Array:
     return jnp.log(jnp.sum(frame * active, 1) / jnp.maximum(jnp.sum(active, 1), 1) + 1e-12)
 
 
-def background(keys: jax.Array, batch: dict) -> tuple[jax.Array, jax.Array]:
-    """Puts the cropped log-mel above a background at a random level, which every utterance gets.
+def mix_at_snr(
+    x: jax.Array,
+    noise: jax.Array,
+    snr: jax.Array,
+    speech: jax.Array,
+    length: jax.Array,
+    bands: Bands,
+) -> jax.Array:
+    """Adds noise at a signal-to-noise ratio between the active levels of speech and noise.
+
+    Args:
+        x: log-mel to add the noise to, [B, T, F].
+        noise: log-mel of any level, [B, T, F].
+        snr: [B], dB.
+        speech: log-mel whose level is the reference, [B, T, F].
+        length: int [B], real frames.
+        bands: positions of the bands.
+
+    Returns:
+        [B, T, F].
+    """
+    noise_level = active_level(noise, length, bands)
+    gain = active_level(speech, length, bands) - noise_level - snr * DB
+    return jnp.logaddexp(x, noise + gain[:, None, None])
+
+
+def add_background(keys: jax.Array, batch: dict) -> tuple[jax.Array, jax.Array]:
+    """Adds a coloured background at a random level to the cropped log-mel of every utterance.
 
     Args:
         keys: [B].
-        batch: 'log_mel' [B, T, F], 'length' [B], 'texture' [B, T, F], 'bands' and 'floor' as `augmentations` has them.
+        batch: 'log_mel' [B, T, F], 'length' [B], 'texture' [B, T, F], 'bands' and 'floor', see `augmentations`.
 
     Returns:
         (log-mel, background), [B, T, F] each.

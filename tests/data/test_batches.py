@@ -56,8 +56,10 @@ def test_processes_load_the_parts_of_one_global_batch(corpus, other):
 
 def test_unlabelled_rows_come_last_and_keep_their_other_labels(corpus, other):
     batch = batches(corpus, other)[0]
-    assert (batch['emotion'][:5] >= 0).all()
-    assert (batch['emotion'][5:] == -1).all()
+    np.testing.assert_array_equal(batch['emotion_mask'], [True] * 5 + [False] * 3)
+    assert batch['emotion'].dtype == np.float32
+    assert (batch['emotion'][:5].sum(1) == 1).all()
+    assert not batch['emotion'][5:].any()
     assert (batch['gender'] >= 0).all()
 
 

@@ -1,4 +1,4 @@
-"""The end-to-end network: as published, equal to a plain one on each utterance alone, blind to padding."""
+"""End-to-end network: published sizes, equal to a plain one on each utterance alone, independent of padding."""
 
 import functools
 
@@ -173,7 +173,7 @@ def test_frames_follow_from_samples(samples):
     assert {weights.shape for weights in shapes['attention'].values()} == {(2, frames)}
 
 
-def test_padding_and_what_stands_in_it_change_neither_outputs_nor_gradients():
+def test_padding_changes_neither_outputs_nor_gradients():
     model, variables = small()
     x, length = waveform(3, 200), jnp.array([200, 130, 20])
     garbage = jnp.full((3, 77), jnp.nan)
@@ -230,7 +230,7 @@ def test_a_task_trains_its_own_branch_and_the_encoder_only():
     assert moved == own | {'encoder'}
 
 
-def test_without_attention_there_is_nothing_to_score_with():
+def test_without_attention_there_are_no_score_parameters():
     with_scores, without = (set(small(attention)[1]['params']) for attention in (True, False))
     assert with_scores - without == {f'{task}_score' for task in HEADS}
 
@@ -239,7 +239,7 @@ def test_without_attention_there_is_nothing_to_score_with():
     'change',
     [('reconstruction', True), ('hop_samples', 15), ('frame_samples', 61), ('frame_samples', 20)],
 )
-def test_what_cannot_be_is_refused(change):
+def test_invalid_attributes_are_refused(change):
     with pytest.raises(ValueError, match='must be'):
         shapes_of(make(**dict([change])))
 
@@ -269,7 +269,7 @@ DEVICES = """
 
     one = jax.jit(lambda *a: step(None, *a))
     expected, other = (one(params, jax.random.key(seed), x, length) for seed in (1, 2))
-    assert abs(expected[1] - other[1]).max() > 1e-3, 'nothing was dropped'
+    assert abs(expected[1] - other[1]).max() > 1e-3, 'no dropout'
     for n in (2, 4):
         sharded = jax.shard_map(
             lambda *a: step('data', *a), mesh=Mesh(np.array(jax.devices()[:n]), ('data',)),

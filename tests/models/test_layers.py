@@ -1,4 +1,4 @@
-"""Layers: against plain formulations, blind to padding, the same on any number of devices."""
+"""Layers: equal to plain formulations, independent of padding and of the number of devices."""
 
 import flax.linen as nn
 import jax
@@ -48,7 +48,7 @@ def test_max_pool_equals_flax():
     )
 
 
-def test_space_to_depth_keeps_neighbours_and_depth_to_space_undoes_it():
+def test_depth_to_space_inverts_space_to_depth():
     x = normal(2, 8, 6, 3)
     folded = convolution.space_to_depth(x, 2, 3)
     assert folded.shape == (2, 4, 2, 18)
@@ -133,13 +133,13 @@ def test_attention_pooling_ignores_padding_and_gives_mean_and_deviation():
     np.testing.assert_allclose(pooled[1], np.concatenate([mean, deviation]), atol=1e-5)
 
 
-def test_dropout_keeps_the_mean_and_shares_its_draw_where_told():
+def test_dropout_keeps_the_mean_and_shares_its_draw():
     x = jnp.ones((8, 5, 6, 50))
     drop = layers.Dropout(0.25, shared=(1, 2))
     out = np.asarray(drop.apply({}, x, train=True, rngs={'dropout': jax.random.key(0)}))
     assert set(np.unique(out)) == {0.0, np.float32(1 / 0.75)}
     assert (out == out[:, :1, :1]).all(), 'whole maps'
-    assert (out[0] != out[1]).any(), 'each example its own draw'
+    assert (out[0] != out[1]).any(), 'independent draws of the examples'
     assert abs(out.mean() - 1) < 0.15
     np.testing.assert_array_equal(drop.apply({}, x, train=False), x)
 
@@ -147,7 +147,7 @@ def test_dropout_keeps_the_mean_and_shares_its_draw_where_told():
 DEVICES = """
     import flax.linen as nn, jax, jax.numpy as jnp, numpy as np
     from jax.sharding import Mesh, PartitionSpec as P
-    from ser_jax import augment
+    from ser_jax.transforms import augment
     from ser_jax.models import convolution, layers
 
     class Net(nn.Module):
@@ -161,14 +161,15 @@ DEVICES = """
     batch = {
         'log_mel': jnp.asarray(rng.normal(-6, 2, (8, 40, 16)), jnp.float32),
         'length': jnp.asarray(rng.integers(12, 41, 8), jnp.int32),
-        'emotion': jnp.asarray([0, 1, 2, -1, 1, 0, 2, 1]),
+        'emotion': jax.nn.one_hot(jnp.asarray([0, 1, 2, -1, 1, 0, 2, 1]), 3),
+        'emotion_mask': jnp.arange(8) != 3,
     }
     operations = augment.parse_operations(
         ('speed(0.8, 1.25)', 'mixup(2.0)', 'spec_mask(1, 0.3, 0.3)', 'noise(0, 10)'))
 
     def step(axis_name, key, batch):
         out = augment.augment(
-            key, batch, operations, frames=32, n_classes=3, clean_share=0.1, axis_name=axis_name)
+            key, batch, operations, frames=32, clean_share=0.1, axis_name=axis_name)
         mask = layers.frames_mask(out['length'], 32)
         net = Net(axis_name)
         variables = net.init({'params': key, 'dropout': key}, out['log_mel'], mask)

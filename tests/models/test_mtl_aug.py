@@ -1,4 +1,4 @@
-"""MTL-AUG: outputs, and that neither padding nor batch-mates reach them."""
+"""MTL-AUG: outputs, independent of padding and batch-mates."""
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +53,10 @@ def test_outputs_have_the_stated_shapes(network):
 def test_padding_changes_no_output(network):
     _, _, predict, x = network
     out = predict(x, LENGTH)
-    rubbish = np.random.default_rng(1).normal(size=(4, FRAMES + 40, BANDS)).astype(np.float32) * 9
+    padding = np.random.default_rng(1).normal(size=(4, FRAMES + 40, BANDS)).astype(np.float32) * 9
     for i, n in enumerate(LENGTH):
-        rubbish[i, :n] = x[i, :n]
-    padded = predict(rubbish, LENGTH)
+        padding[i, :n] = x[i, :n]
+    padded = predict(padding, LENGTH)
     for name in ('emotion', 'augmentation_type', 'embedding'):
         np.testing.assert_allclose(out[name], padded[name], atol=1e-5)
     for i, n in enumerate(LENGTH):
@@ -90,16 +90,16 @@ def test_batch_mates_change_no_output(network):
             np.testing.assert_allclose(together[name][i], alone[name][0], atol=1e-5)
 
 
-def test_every_real_frame_is_heard(network):
+def test_every_real_frame_has_a_gradient(network):
     _, _, predict, x = network
     gradient = jax.grad(lambda x: predict(x, LENGTH)['emotion'][:, 0].sum())(x)
-    heard = np.abs(gradient).max(-1)
+    largest = np.abs(gradient).max(-1)
     for i, n in enumerate(LENGTH):
-        assert (heard[i, :n] > 0).all()
-        assert not heard[i, n:].any()
+        assert (largest[i, :n] > 0).all()
+        assert not largest[i, n:].any()
 
 
-def test_without_a_weight_decoder_and_heads_do_not_exist():
+def test_unused_decoder_and_heads_do_not_exist():
     model = mtl_aug.Model(heads={'emotion': 3}, reconstruction=False, channels=(4, 4, 4))
     shapes = jax.eval_shape(
         lambda key, x: model.init(key, x, jnp.array([8]), train=False),

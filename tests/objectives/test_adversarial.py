@@ -1,4 +1,4 @@
-"""The adversarial autoencoder: what each phase changes, the game's numbers, missing labels, a run from end to end."""
+"""Adversarial autoencoder: updates of each phase, metrics, missing labels, a run from end to end."""
 
 import itertools
 import json
@@ -48,18 +48,16 @@ def started(experiment):
     rows = experiment.folds[0].train
     state = experiment.init_state(experiment.constants(rows))
     batch = jax.device_get(devices.to_devices(experiment.train_batches(rows)[0], experiment.mesh))
-    batch['emotion_mask'] = batch['emotion'] >= 0
-    batch['emotion'] = np.asarray(jax.nn.one_hot(batch['emotion'], 4))
     batch['clean_log_mel'] = batch['log_mel']
     return jax.device_get(state), batch
 
 
 @pytest.mark.parametrize('name', SUBTREES)
-def test_a_phase_changes_the_subtrees_it_names_and_no_other(experiment, started, name):
+def test_a_phase_updates_only_its_subtrees(experiment, started, name):
     state, batch = started
-    # A discriminator that tosses a coin teaches the generator nothing.
-    judge = jax.tree.map(lambda leaf: leaf + np.float32(0.1), state.params['discriminator'])
-    state = state.replace(params=state.params | {'discriminator': judge})
+    # A discriminator at chance has no gradient for the generator.
+    discriminator = jax.tree.map(lambda leaf: leaf + np.float32(0.1), state.params['discriminator'])
+    state = state.replace(params=state.params | {'discriminator': discriminator})
     phases = make_phases(
         experiment.config, experiment.model.clone(axis_name='data'), experiment.tasks
     )
@@ -86,7 +84,7 @@ def test_a_phase_changes_the_subtrees_it_names_and_no_other(experiment, started,
     assert moved == (name == 'supervised' and experiment.model.input == 'log_mel')
 
 
-def test_at_first_the_discriminator_tosses_a_coin(experiment, started):
+def test_the_discriminator_starts_at_chance(experiment, started):
     state, _ = started
     rows = experiment.folds[0].train
     batch = devices.to_devices(experiment.train_batches(rows)[0], experiment.mesh)
@@ -97,27 +95,27 @@ def test_at_first_the_discriminator_tosses_a_coin(experiment, started):
 
 
 def test_draws_come_from_the_component_of_the_emotion():
-    game = adversarial.Adversary(None, 'mixture', 6.0, 1.0, None)
+    adversary = adversarial.Adversary(None, 'mixture', 6.0, 1.0, None)
     emotion = np.eye(4, dtype=np.float32)[np.arange(4000) % 4]
     mask = np.arange(4000) < 2000
     batch = {'emotion': emotion, 'emotion_mask': mask}
-    draws = np.asarray(game.draw(jax.random.key(0), batch, 8))
-    told = np.asarray(game.condition(batch))
+    draws = np.asarray(adversary.sample_prior(jax.random.key(0), batch, 8))
+    condition = np.asarray(adversary.condition(batch))
     component = draws[:, :4].argmax(1)
     assert (component[mask] == np.arange(2000) % 4).mean() > 0.99
-    assert (np.bincount(component[~mask]) / 2000 > 0.2).all()  # all alike where it is not known
-    np.testing.assert_array_equal(told[mask], emotion[mask])
-    assert not told[~mask].any()
+    assert (np.bincount(component[~mask]) / 2000 > 0.2).all()  # uniform where unknown
+    np.testing.assert_array_equal(condition[mask], emotion[mask])
+    assert not condition[~mask].any()
     inside = draws[mask] - 6 * np.eye(4, 8)[np.arange(2000) % 4]
     assert np.abs(inside.mean(0)).max() < 0.1
     assert np.abs(inside.std(0) - 1).max() < 0.1
 
 
-def test_one_gaussian_tells_nothing():
-    game = adversarial.Adversary(None, 'gaussian', 6.0, 1.0, None)
+def test_one_gaussian_has_no_condition():
+    adversary = adversarial.Adversary(None, 'gaussian', 6.0, 1.0, None)
     batch = {'emotion': np.eye(4)[np.arange(4000) % 4], 'emotion_mask': np.ones(4000, bool)}
-    draws = game.draw(jax.random.key(0), batch, 8)
-    assert game.condition(batch).shape == (4000, 0)
+    draws = adversary.sample_prior(jax.random.key(0), batch, 8)
+    assert adversary.condition(batch).shape == (4000, 0)
     assert abs(np.asarray(draws).mean()) < 0.05
     assert abs(np.asarray(draws).std() - 1) < 0.05
 
@@ -125,10 +123,10 @@ def test_one_gaussian_tells_nothing():
 @pytest.mark.slow
 def test_draws_do_not_depend_on_the_number_of_devices():
     batch = {'emotion': np.eye(4)[np.arange(8) % 4], 'emotion_mask': np.arange(8) < 5}
-    game = lambda axis: adversarial.Adversary(None, 'mixture', 3.0, 1.0, axis)
-    whole = game(None).draw(jax.random.key(1), batch, 6)
+    adversary = lambda axis: adversarial.Adversary(None, 'mixture', 3.0, 1.0, axis)
+    whole = adversary(None).sample_prior(jax.random.key(1), batch, 6)
     parts = {name: array.reshape(4, 2, *array.shape[1:]) for name, array in batch.items()}
-    draw = lambda part: game('data').draw(jax.random.key(1), part, 6)
+    draw = lambda part: adversary('data').sample_prior(jax.random.key(1), part, 6)
     split = jax.vmap(draw, axis_name='data')(parts)
     np.testing.assert_allclose(whole, np.asarray(split).reshape(8, -1), atol=1e-6)
 
@@ -142,8 +140,8 @@ class Linear:
         return arguments[0] @ variables['params']
 
 
-def test_the_discriminator_is_right_where_it_can_be_and_its_slope_costs():
-    game = adversarial.Adversary(Linear(), 'gaussian', 0.0, 3.0, 'data')
+def test_discriminator_and_generator_losses_by_their_definitions():
+    adversary = adversarial.Adversary(Linear(), 'gaussian', 0.0, 3.0, 'data')
     params, codes = jnp.array([0.5, -1.0]), jnp.array(RNG.normal((-20, 40), size=(6, 2)))
     constants = {'mean': jnp.zeros(2), 'std': jnp.ones(2)}
     batch = {'log_mel': codes, 'length': jnp.ones(6, int), 'emotion': jnp.zeros((6, 4))}
@@ -151,17 +149,17 @@ def test_the_discriminator_is_right_where_it_can_be_and_its_slope_costs():
     rngs = {'dropout': jax.random.key(0), 'sample': jax.random.key(1)}
     state = {'constants': constants, 'batch_stats': {}}
     spread = lambda f: jax.vmap(f, axis_name='data')(jax.tree.map(lambda x: x[None], batch))
-    loss, (found, _) = spread(lambda part: game.discriminator(params, state, part, rngs))
+    loss, (found, _) = spread(lambda part: adversary.discriminator(params, state, part, rngs))
     assert float(found['gradient_penalty'][0]) == pytest.approx(0.5 * 3 * (0.25 + 1))
     whole = found['loss_discriminator'][0] + found['gradient_penalty'][0]
     assert float(loss[0]) == pytest.approx(float(whole))
-    (draws,) = spread(lambda part: game.draw(rngs['sample'], part, 2))
+    (draws,) = spread(lambda part: adversary.sample_prior(rngs['sample'], part, 2))
     real, fake = draws @ params, codes @ params  # around 0, and about -50
     right = 0.5 * np.mean(np.asarray(real) > 0) + 0.5 * np.mean(np.asarray(fake) <= 0)
     assert float(found['discriminator_accuracy'][0]) == pytest.approx(right)
     expected = 0.5 * jnp.mean(jax.nn.softplus(-real) + jax.nn.softplus(fake))
     assert float(found['loss_discriminator'][0]) == pytest.approx(float(expected), rel=1e-5)
-    generator, _ = spread(lambda part: game.generator(params, state, part, rngs))
+    generator, _ = spread(lambda part: adversary.generator(params, state, part, rngs))
     logits = codes @ params
     assert float(generator[0]) == pytest.approx(float(jnp.mean(jax.nn.softplus(-logits))), rel=1e-5)
 
@@ -235,7 +233,7 @@ def test_labels_missing_in_every_combination(experiment, started):
         ),
     ],
 )
-def test_what_the_options_leave(options, phases, tasks):
+def test_phases_and_tasks_of_the_options(options, phases, tasks):
     config = get_config(f'demo_speech{options}')
     assert config.phases == phases
     assert {name for name, task in config.tasks.items() if task.weight} == tasks
@@ -260,7 +258,7 @@ def test_what_the_options_leave(options, phases, tasks):
         ({'model.input': 'pixels'}, "'log_mel' or 'functionals'"),
     ],
 )
-def test_what_cannot_be_is_one_clear_line(beeps, changes, message):
+def test_invalid_configs_are_refused_in_one_line(beeps, changes, message):
     config = get_config('csv_corpus/beeps,smoke')
     config.data.data_dir = beeps['data_dir']
     config.update_from_flattened_dict(changes)
@@ -289,7 +287,7 @@ def finished(beeps, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_tells_how_the_game_goes(finished):
+def test_a_run_reports_the_adversarial_metrics(finished):
     rows = metrics(finished)
     for name in ('discriminator_accuracy', 'code_offset', 'code_std', 'code_mmd', 'loss_generator'):
         assert all(np.isfinite(row[name]) for row in rows)
@@ -300,12 +298,12 @@ def test_a_run_tells_how_the_game_goes(finished):
     assert 'Map of utterances' in (finished / 'report' / 'report.html').read_text()
 
 
-def test_the_path_leads_between_the_farthest_emotions():
+def test_the_path_connects_the_farthest_emotions():
     corners = {'sad': (0, 0), 'happy': (1, 0), 'angry': (0, 2)}
     assert farthest({name: np.array(at) for name, at in corners.items()}) == ('angry', 'happy')
 
 
-def test_speakers_that_are_tested_are_no_class_of_training(experiment, started):
+def test_tested_speakers_are_not_classes_of_training(experiment, started):
     fold, (task,) = experiment.folds[0], [t for t in experiment.tasks if t.name == 'speaker']
     trained = experiment.constants(fold.train)['trained_classes']['speaker']
     speakers = set(experiment.corpus.index['speaker'][fold.train])
@@ -321,7 +319,7 @@ def test_speakers_that_are_tested_are_no_class_of_training(experiment, started):
     assert (bias[trained] != 0).all()
 
 
-def test_the_encoder_that_predicts_is_the_supervised_phases(experiment, started):
+def test_prediction_uses_the_encoder_of_the_supervised_phase(experiment, started):
     state, batch = started
     state = devices.replicate(state, experiment.mesh)
     rows = experiment.folds[0].train
@@ -343,7 +341,7 @@ def test_recordings_are_predicted(finished, beeps):
     assert len(result.stdout.splitlines()) == 17
 
 
-def test_a_restored_state_goes_on_bit_by_bit(experiment, started, tmp_path):
+def test_a_restored_state_continues_bit_for_bit(experiment, started, tmp_path):
     batches = experiment.train_batches(experiment.folds[0].train)
 
     def train(state, first, last):
@@ -398,10 +396,10 @@ def test_noise_attacks_other_corpora_and_functionals(beeps, tmp_path):
         '--config.few_shot_steps=2',
     )
     options = 'smoke,functionals,gaussian'
-    words = command(beeps, tmp_path / 'run', *more, options=options)
-    words = [word for word in words if 'unlabelled' not in word]
-    words.append("--config.test_corpora=('csv_corpus/hums',)")
-    result = run(*words, SER_JAX_MANUAL_DIR=beeps['manual_dir'])
+    arguments = command(beeps, tmp_path / 'run', *more, options=options)
+    arguments = [argument for argument in arguments if 'unlabelled' not in argument]
+    arguments.append("--config.test_corpora=('csv_corpus/hums',)")
+    result = run(*arguments, SER_JAX_MANUAL_DIR=beeps['manual_dir'])
     assert result.returncode == 0, result.stderr
     card = json.loads((tmp_path / 'run' / 'results.json').read_text())
     assert not (tmp_path / 'run' / 'report' / 'path.png').exists()  # functionals are no picture

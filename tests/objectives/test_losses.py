@@ -41,7 +41,7 @@ def test_shapes_that_would_broadcast_raise():
         losses.masked_mean(np.zeros((3, 2)), np.zeros(3))
 
 
-def test_masked_mean_is_a_weighted_average_blind_to_what_is_masked():
+def test_masked_mean_is_a_weighted_average_of_unmasked_values():
     values = np.array([1.0, np.nan, 3.0, np.inf])
     weights = np.array([1.0, 0.0, 3.0, 0.0])
     np.testing.assert_allclose(losses.masked_mean(values, weights), 2.5)

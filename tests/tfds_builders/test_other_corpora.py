@@ -181,7 +181,7 @@ def test_a_folder_joins_training_unlabelled(beeps, tmp_path):
     experiment = build_experiment(config)
     batches = experiment.train_batches(experiment.folds[0].train)
     assert len(batches.unlabelled) == 4
-    assert (batches[0]['emotion'][-batches.n_unlabelled :] == -1).all()
+    assert not batches[0]['emotion_mask'][-batches.n_unlabelled :].any()
 
 
 @pytest.mark.parametrize(

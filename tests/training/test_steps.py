@@ -70,6 +70,6 @@ def test_what_keeps_no_label_joins_unlabelled_where_a_task_can_use_it(beeps, opt
     batches = experiment.train_batches(rows)
     assert len(batches.labelled) < 0.5 * len(rows)
     for step in range(3):
-        assert (batches[step]['emotion'] >= 0).sum() == labels
+        assert batches[step]['emotion_mask'].sum() == labels
     if labels < config.batch_size:
         assert len(batches.labelled) + len(batches.unlabelled) == len(rows)

@@ -1,4 +1,4 @@
-"""Augmentations: laws, oracles in the waveform domain, and what must not betray the type."""
+"""Augmentations: laws, oracles in the waveform domain, and clues that must not reveal the type."""
 
 import functools
 
@@ -42,33 +42,37 @@ def speech(seed, seconds=1.6, pitch=120.0):
     return out.astype(np.float32)
 
 
+def emotions(labels, n_classes):
+    """The fields 'emotion' and 'emotion_mask' of labels, −1 where missing."""
+    one_hot = (labels[:, None] == np.arange(n_classes)).astype(np.float32)
+    return {'emotion': one_hot, 'emotion_mask': labels >= 0}
+
+
 def make_batch(operations, size=32, seed=0):
     rng = np.random.default_rng(seed)
     frames = augment.input_frames(operations, FRAMES)
     batch = {
         'log_mel': np.full((size, frames, 80), np.nan, np.float32),
         'length': np.zeros(size, np.int32),
-        'emotion': rng.integers(-1, 4, size).astype(np.int32),
+        **emotions(rng.integers(-1, 4, size), 4),
     }
     for i in range(size):
         x = log_mel(speech(i, rng.uniform(0.6, 2.0), rng.uniform(90, 250)))[:frames]
         batch['log_mel'][i, : len(x)], batch['length'][i] = x, len(x)
-    batch['log_mel'] = np.nan_to_num(batch['log_mel'], nan=7.0)  # rubbish in the padding
+    batch['log_mel'] = np.nan_to_num(batch['log_mel'], nan=7.0)  # arbitrary padding
     return batch
 
 
 @functools.cache
-def compiled(texts, frames, n_classes, **kwargs):
+def compiled(texts, frames, **kwargs):
     operations = augment.parse_operations(texts)
     return jax.jit(
-        lambda key, batch: augment.augment(
-            key, batch, operations, frames=frames, n_classes=n_classes, **kwargs
-        )
+        functools.partial(augment.augment, operations=operations, frames=frames, **kwargs)
     )
 
 
-def run(texts, batch, seed=0, frames=FRAMES, n_classes=4, **kwargs):
-    function = compiled(texts, frames, n_classes, **kwargs)
+def run(texts, batch, seed=0, frames=FRAMES, **kwargs):
+    function = compiled(texts, frames, **kwargs)
     return jax.tree.map(np.asarray, function(jax.random.key(seed), batch))
 
 
@@ -86,7 +90,7 @@ def test_shapes_types_and_padding(batch):
         assert 1 <= n <= FRAMES
         assert not out['log_mel'][i, n:].any()
         assert np.isfinite(out['log_mel'][i]).all()
-    # The rubbish in the padding (7 nepers, far above the speech) reaches no real frame.
+    # The padding (7 nepers, far above the speech) reaches no real frame.
     assert out['log_mel'].max() < 6.5
 
 
@@ -113,13 +117,14 @@ def test_what_each_operation_does_to_the_clean_target(batch):
 
 def test_missing_emotion_is_masked_and_mixup_passes_it_on(batch):
     out = run(('mixup(5.0)',), batch, clean_share=0.0)
-    assert not out['emotion_mask'][batch['emotion'] < 0].any()
+    assert not out['emotion_mask'][~batch['emotion_mask']].any()
     unmixed = run((), batch)
-    np.testing.assert_array_equal(unmixed['emotion_mask'], batch['emotion'] >= 0)
+    for field in ('emotion', 'emotion_mask'):
+        np.testing.assert_array_equal(unmixed[field], batch[field])
     assert out['emotion_mask'].sum() < unmixed['emotion_mask'].sum()
     labelled = out['emotion'][out['emotion_mask']]
     np.testing.assert_allclose(labelled.sum(1), 1.0, atol=1e-6)
-    own = np.take_along_axis(out['emotion'], np.maximum(batch['emotion'], 0)[:, None], 1)[:, 0]
+    own = (out['emotion'] * batch['emotion']).sum(1)
     assert (own[out['emotion_mask']] >= 0.5).all()
     assert ((own < 0.99) & out['emotion_mask']).any()
 
@@ -129,11 +134,12 @@ def test_mixup_share_follows_the_beta_distribution():
     batch = {
         'log_mel': jnp.zeros((size, 2, 4)),
         'length': jnp.full(size, 2),
-        'emotion': jnp.arange(size) % 2,  # an odd shift mixes other emotions: own share readable
+        # An odd shift mixes different emotions, so that the own share can be read off.
+        **emotions(np.arange(size) % 2, 2),
     }
     shares = []
     for seed in range(4):
-        out = run((f'mixup({alpha})',), batch, seed, frames=2, n_classes=2, clean_share=0.0)
+        out = run((f'mixup({alpha})',), batch, seed, frames=2, clean_share=0.0)
         own = out['emotion'][np.arange(size), np.arange(size) % 2]
         if (own < 1).any():
             shares.append(own)
@@ -152,7 +158,8 @@ def test_speed_equals_resampling_the_waveform(factor, monkeypatch):
     resampled = librosa.resample(samples, orig_sr=16000, target_sr=16000 / factor)
     source, target = log_mel(samples), log_mel(resampled)
     n = int(len(source) / max(1.0, factor))
-    batch = {'log_mel': source[None], 'length': np.array([len(source)]), 'emotion': np.array([0])}
+    batch = {'log_mel': source[None], 'length': np.array([len(source)])}
+    batch |= emotions(np.array([0]), 1)
     got = run((f'speed({factor}, {factor})',), batch, frames=n, clean_share=0.0)['log_mel'][0]
 
     def error(x, of):  # over all places where the crop can begin; the lowest 70 bands
@@ -164,7 +171,7 @@ def test_speed_equals_resampling_the_waveform(factor, monkeypatch):
     assert error(got[: min(n, len(target))], target) < 0.6 * time_only
 
 
-def test_noise_has_the_snr_asked_for_and_the_texture_of_noise(batch):
+def test_noise_has_the_requested_snr_and_the_texture_of_noise(batch):
     snr = 10.0
     out = run((f'noise({snr}, {snr})',), batch, clean_share=0.0)
     width = np.diff(librosa.mel_frequencies(82, fmin=20, fmax=8000))
@@ -228,7 +235,7 @@ def test_type_is_not_readable_from_length_zeros_or_floor(operations):
     # 5 types, 512 utterances: chance 0.20 with a standard error of 0.02 (3 types: 0.33).
     assert accuracy(traces, types) < 1 / (1 + len(operations)) + 0.07
     if operations is ALL:
-        # The quietest cell betrays noise, whose level it is, but not the others (chance 0.25).
+        # The quietest cell is the level of the noise, but reveals no other type (chance 0.25).
         others = types < 4
         assert accuracy(quietest[others], types[others]) < 0.36
 
@@ -258,7 +265,7 @@ def test_bad_operations_are_refused(text, message):
         augment.parse_operations((text,))
 
 
-def test_a_type_is_not_taken_twice():
+def test_types_must_differ():
     with pytest.raises(UserError, match='twice'):
         augment.parse_operations(('gain(-10, 10)', 'mixup(0.2)', 'gain(-10,10.0)'))
 
@@ -279,7 +286,7 @@ FLAT = {name: np.zeros((400, 3, 80), np.float32) for name in ('log_mel', 'clean_
 
 
 def drawn(operation, *arguments):
-    """What an operation adds to 400 utterances of nothing but zeros, far above the floor; dB [400, 3, 80]."""
+    """Change of 400 all-zero log-mels, far above the floor, by an operation; dB [400, 3, 80]."""
     keys = jax.random.split(jax.random.key(0), 400)
     bands = mel_noise.mel_bands(80, 20.0, 8000.0)
     batch = FLAT | {'background': FLAT['log_mel'], 'floor': -80.0, 'bands': bands}
@@ -296,7 +303,7 @@ def test_gains_are_spread_over_their_range():
     assert abs(added.mean() + 5) < 2
 
 
-def test_filter_augment_is_a_broken_line_over_the_bands():
+def test_filter_augment_is_piecewise_linear_over_the_bands():
     curves = drawn(augmentations.filter_augment, 12.0)
     np.testing.assert_array_equal(curves[:, 0], curves[:, 2])  # the same in all frames
     curves = curves[:, 0]
@@ -311,7 +318,7 @@ def test_filter_augment_is_a_broken_line_over_the_bands():
     assert (edges <= 4).all()
 
 
-def test_a_band_is_kept_and_the_rest_is_stopped():
+def test_band_limit_keeps_one_band_and_attenuates_the_rest():
     curves = drawn(augmentations.band_limit, 400, 3000)
     np.testing.assert_array_equal(curves[:, 0], curves[:, 2])
     curves = curves[:, 0]
@@ -331,12 +338,12 @@ def test_a_band_is_kept_and_the_rest_is_stopped():
 
 def test_a_telephone_is_among_the_limited_bands():
     clean = log_mel(speech(0, 1.2))
-    heard = log_mel(corruptions.telephone(speech(0, 1.2), None))
+    expected = log_mel(corruptions.telephone(speech(0, 1.2), None))
     batch = dict.fromkeys(('log_mel', 'background'), np.stack([clean] * 200))
     batch |= {'floor': np.log(1e-6), 'bands': mel_noise.mel_bands(80, 20.0, 8000.0)}
     out = augmentations.band_limit(jax.random.split(jax.random.key(0), 200), batch, 400, 3000)
-    distance = np.abs(out['log_mel'] - heard).mean((1, 2))
-    assert distance.min() < np.abs(clean - heard).mean() / 4
+    distance = np.abs(out['log_mel'] - expected).mean((1, 2))
+    assert distance.min() < np.abs(clean - expected).mean() / 4
 
 
 def test_combined_operations_are_one_type(batch):

@@ -1,4 +1,4 @@
-"""Corruptions: the ratios, bands, levels and decays they promise, measured in other ways."""
+"""Corruptions: their ratios, bands, levels and decays, measured independently."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def run(text, samples, seed=0, clips=VOICES):
 
 
 def measured_power(samples):
-    """Active power, another way: a loop over 20 ms, levels in dB, all samples that count."""
+    """Active power computed independently: a loop over 20 ms frames, with levels in dB."""
     frames = [samples[i : i + 320].astype(float) for i in range(0, len(samples), 320)]
     levels = [10 * np.log10(np.sum(frame**2) / 320 + 1e-20) for frame in frames]
     active = [frame for frame, level in zip(frames, levels) if level >= max(levels) - 30]
@@ -42,7 +42,7 @@ def measured_power(samples):
 
 
 def snr(clean, mixed, power):
-    """Of the active parts, dB."""
+    """SNR of the active parts, dB."""
     return 10 * np.log10(power(clean) / power(mixed.astype(float) - clean))
 
 
@@ -52,25 +52,25 @@ def snr(clean, mixed, power):
 @pytest.mark.parametrize('power', [active_power, measured_power])
 @pytest.mark.parametrize('decibels', [-5, 0, 10, 20, 40])
 @pytest.mark.parametrize('length', [1000, 32000, 32001, 80000])
-def test_noise_has_the_ratio_asked_for(power, decibels, length):
+def test_noise_has_the_requested_ratio(power, decibels, length):
     noise = NOISE[:length].copy()
     noise[: length // 3] *= 1e-3  # pauses in the noise do not count
     mixed = run(f"noise('rain', {decibels})", speech(), clips={'a': noise})
     assert snr(speech(), mixed, power) == pytest.approx(decibels, abs=0.1)
 
 
-def test_the_ratio_is_of_what_is_truly_active():
+def test_the_ratio_is_that_of_the_active_parts():
     bursts = np.tile(np.repeat([1, 0], 3200), 5)  # 0.2 s each
     x = (0.2 * np.sqrt(2) * bursts * np.sin(np.arange(32000) * 0.3)).astype(np.float32)
     noise = np.where(np.arange(80000) % 16000 < 9600, NOISE, 0)
     assert active_power(x) == pytest.approx(0.2**2, rel=0.01)
     added = run("noise('rain', 10)", x, clips={'a': noise}) - x
-    heard = added[np.convolve(np.abs(added), np.ones(9), 'same') > 0]
-    assert 10 * np.log10(0.04 / np.mean(heard.astype(float) ** 2)) == pytest.approx(10, abs=0.25)
-    assert len(heard) < 0.75 * len(added)
+    audible = added[np.convolve(np.abs(added), np.ones(9), 'same') > 0]
+    assert 10 * np.log10(0.04 / np.mean(audible.astype(float) ** 2)) == pytest.approx(10, abs=0.25)
+    assert len(audible) < 0.75 * len(added)
 
 
-def test_active_power_of_little():
+def test_active_power_of_short_signals():
     assert active_power(np.zeros(0)) == active_power(np.zeros(1000)) == 0
     assert active_power(np.full(7, 0.5)) == pytest.approx(0.25)
     assert active_power(np.r_[np.zeros(640), np.full(330, 0.5)]) == pytest.approx(0.25)
@@ -80,7 +80,7 @@ def test_active_power_of_little():
         assert active_power(frames) == pytest.approx(expected)
 
 
-def test_an_excerpt_is_a_piece_of_the_clip_that_can_be_heard():
+def test_an_excerpt_is_an_audible_piece_of_the_clip():
     clip = 1e-5 * NOISE
     clip[40000:43200] += NOISE[:3200]  # one event of 0.2 s in 5 s
     starts = set()
@@ -126,7 +126,7 @@ def test_coloured_noise_needs_no_recordings(name, slope):
     assert fitted == pytest.approx(slope, abs=0.05)
 
 
-def test_babble_holds_voices_of_equal_level_each_once():
+def test_babble_mixes_distinct_voices_of_equal_level():
     t = np.arange(3 * RATE) / RATE
     tones = (300, 700, 1500, 3100, 5000)
     voices = {str(f): (0.5 ** (f // 300) * np.sin(2 * np.pi * f * t)) for f in tones}
@@ -163,7 +163,7 @@ def test_silence():
 
 @pytest.mark.parametrize('seconds', [0.05, 0.2, 0.7, 3.0])
 @pytest.mark.parametrize('seed', [0, 1])
-def test_reverberation_decays_in_the_seconds_asked_for(seconds, seed):
+def test_reverberation_decays_in_the_requested_time(seconds, seed):
     click = np.zeros(5 * RATE, np.float32)
     click[100] = 0.5
     wet = run(f'reverberation({seconds})', click, seed).astype(np.float64)
@@ -183,8 +183,8 @@ def test_telephone_passes_300_to_3400_hz_only():
     change = []
     for frequency in (50, 150, 200, 300, 500, 1000, 3000, 3400, 4000, 5000, 7500):
         tone = 0.1 * np.sin(2 * np.pi * frequency * np.arange(2 * RATE) / RATE)
-        heard = run('telephone', tone.astype(np.float32))[RATE:]
-        change.append(20 * np.log10(np.std(heard) / np.std(tone[RATE:])))
+        filtered = run('telephone', tone.astype(np.float32))[RATE:]
+        change.append(20 * np.log10(np.std(filtered) / np.std(tone[RATE:])))
     assert max(change[:3] + change[8:]) < -39
     assert min(change[3:8]) > -1.5
     assert max(change[3:8]) < 0.1
@@ -212,7 +212,7 @@ def test_gain_does_not_clip():
     assert np.abs(loud).max() > 9
 
 
-def test_clipping_clips_the_share_asked_for_of_what_is_not_zero():
+def test_clipping_clips_the_requested_share_of_nonzero_samples():
     x = NOISE.copy()
     x[RATE : 4 * RATE] = 0
     clipped = run('clipping(0.25)', x)
@@ -263,7 +263,7 @@ def test_call_strings(text, parsed, condition):
 
 
 @pytest.mark.parametrize(
-    ('text', 'words'),
+    ('text', 'message'),
     [
         ('echo(1)', "'echo' does not exist; there are noise, babble, reverberation, telephone"),
         ("noise('rain')", r'takes 2 arguments: noise\(type, snr\)'),
@@ -281,7 +281,7 @@ def test_call_strings(text, parsed, condition):
         ('gain(db=3)', 'not of the form'),
     ],
 )
-def test_wrong_call_strings(text, words):
-    with pytest.raises(UserError, match=words) as error:
+def test_wrong_call_strings(text, message):
+    with pytest.raises(UserError, match=message) as error:
         parse_corruption(text)
     assert '\n' not in str(error.value)

@@ -1,4 +1,4 @@
-"""The encoder of log-mels that the networks share: convolutional blocks and a BLSTM, one vector every 40 ms."""
+"""Log-mel encoder trained from scratch: convolutional blocks and a BLSTM, one vector every 40 ms."""
 
 from collections.abc import Mapping
 
@@ -10,23 +10,24 @@ from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.models import layers
 from ser_jax.models.convolution import space_to_depth
 from ser_jax.models.recurrent import BLSTM
+from ser_jax.runtime.errors import UserError
 
-# Frames that become one step of the encoder (40 ms) and bands that become one row of its first block.
+# Frames per step of the encoder (40 ms) and bands per row of its first block.
 _STEP, _ROW = 4, 2
 
 
 class LogMelEncoder(nn.Module):
     """Log-mel → convolutional blocks → BLSTM.
 
-    The first block sees blocks of 4 frames × 2 bands as channels (a strided convolution over 12 × 6 cells
-    at a third of the cost); every block halves the bands.
+    The input of the first block has blocks of 4 frames × 2 bands as channels (a strided convolution over 12 × 6 cells at a
+    third of the cost). Every block halves the bands.
 
     Attributes:
-        channels: of the convolutional blocks; F must be divisible by 2 · 2^blocks.
-        frame_features: width of the per-step projection under the BLSTM.
+        channels: output channels of each convolutional block; F must be divisible by 2 · 2^blocks.
+        frame_features: width of the projection before the BLSTM.
         blstm_features: cells per direction.
-        dropout: on step features.
-        map_dropout: of whole feature maps after each convolutional block.
+        dropout: dropout rate of the projected steps.
+        map_dropout: dropout rate of whole feature maps after each convolutional block.
         axis_name: mapped axis the batch is spread over, or None.
     """
 
@@ -38,27 +39,26 @@ class LogMelEncoder(nn.Module):
     axis_name: str | None = None
 
     @staticmethod
-    def problem(settings: Mapping, front_end: FrontEnd) -> str:
-        """What is wrong with the attributes for inputs of a front end, or ''."""
+    def validate(settings: Mapping, front_end: FrontEnd) -> None:
+        """Checks the attributes against the front end; raises UserError."""
         cells = _ROW * 2 ** len(settings['channels'])
         if front_end.n_mels % cells:
-            return (
-                f'{len(settings["channels"])} blocks of channels halve the bands to cells of {cells}, which do not '
-                f'divide the {front_end.n_mels} bands'
+            raise UserError(
+                f'config.model.channels: {len(settings["channels"])} blocks need a multiple of {cells} bands, but the front '
+                f'end has {front_end.n_mels}'
             )
-        return ''
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, length: jax.Array, *, train: bool) -> tuple:
         """Encodes utterances.
 
         Args:
-            log_mel: [B, T, F], normalised with training statistics.
+            log_mel: [B, T, F], standardised by training statistics.
             length: int32 [B], real frames.
-            train: batch statistics and dropout (rng stream 'dropout') or not.
+            train: whether to use batch statistics and dropout (rng stream 'dropout').
 
         Returns:
-            (states [B, ceil(T / 4), 2H]; bool [B, ceil(T / 4)], which of them are real).
+            (states [B, ceil(T / 4), 2H]; mask bool [B, ceil(T / 4)]).
         """
         frames = log_mel.shape[1]
         mask = layers.frames_mask(length, frames + -frames % _STEP)
@@ -76,10 +76,10 @@ class LogMelEncoder(nn.Module):
         norm = layers.MaskedBatchNorm(axis_name=self.axis_name, name='step_norm')
         x = nn.Dense(self.frame_features, use_bias=False, name='step')(x.reshape(*x.shape[:2], -1))
         x = nn.relu(norm(x, mask, train=train)) * mask[..., None]
-        # One draw for all steps: what is dropped cannot be read from the neighbours.
+        # One draw for all steps: neighbouring steps must not reveal the dropped features.
         drop_steps = self._dropout(self.dropout, (1,), 'drop_steps')
         return BLSTM(self.blstm_features, name='blstm')(drop_steps(x, train=train), mask), mask
 
     def _dropout(self, rate: float, shared: tuple[int, ...], name: str) -> layers.Dropout:
-        # Named: in a shared scope numbers given by Flax would collide.
+        # Named explicitly: Flax's automatic numbers would collide in a shared scope.
         return layers.Dropout(rate, shared=shared, axis_name=self.axis_name, name=name)
