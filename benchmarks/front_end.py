@@ -1,8 +1,7 @@
 """The log-mel front end against librosa and PyTorch: python -m benchmarks.front_end [--minutes=10] [--out=FILE]
 
-Speech-like waveforms of 1 to 5 s, made up (SYNTHETIC). Times are per audio: "x real time" = seconds of audio a second. Every
-way must give librosa's numbers to 1e-3 before it is timed; ways are timed in alternating rounds. PyTorch is
-left out where the extra [bench] is not installed.
+Uses SYNTHETIC speech-like waveforms of 1 to 5 s. "x real time" = seconds of audio per second. Each implementation must
+match librosa to 1e-3 before it is timed; rounds alternate. PyTorch needs the extra [bench].
 """
 
 import argparse
@@ -25,7 +24,7 @@ _BATCH = 16
 
 
 def make_waveforms(minutes: float, seed: int = 0) -> list[np.ndarray]:
-    """Harmonic sounds with pauses, int16 [S], sorted by length so that batches hold little padding."""
+    """Harmonic sounds with pauses, int16 [S], sorted by length for little padding in batches."""
     rng = np.random.default_rng(seed)
     waveforms, total = [], 0.0
     while total < 60 * minutes:
@@ -40,7 +39,7 @@ def make_waveforms(minutes: float, seed: int = 0) -> list[np.ndarray]:
 
 
 def librosa_log_mel(samples: np.ndarray) -> np.ndarray:
-    """librosa, called as its users call it: [T, n_mels]."""
+    """Log-mels by librosa's public function: [T, n_mels]."""
     import librosa
 
     fe = DEFAULT_FRONT_END
@@ -58,7 +57,7 @@ def librosa_log_mel(samples: np.ndarray) -> np.ndarray:
 
 
 def _batches(waveforms: list[np.ndarray], multiple: int) -> list[np.ndarray]:
-    """Zero-padded float32 batches, lengths rounded up to a multiple (few shapes to compile)."""
+    """Zero-padded float32 batches; lengths are rounded up to a multiple, for few compiled shapes."""
     batches = []
     for start in range(0, len(waveforms), _BATCH):
         part = waveforms[start : start + _BATCH]
@@ -71,7 +70,7 @@ def _batches(waveforms: list[np.ndarray], multiple: int) -> list[np.ndarray]:
 
 
 def jax_runner() -> Callable:
-    """waveforms -> one [B, T, n_mels] a batch, through `batch_log_mel` under jit."""
+    """Builds waveforms -> [[B, T, n_mels], …], one array per batch, by jitted `batch_log_mel`."""
     import jax
 
     from ser_jax.audio.log_mel_jax import batch_log_mel
@@ -83,7 +82,7 @@ def jax_runner() -> Callable:
 
 
 def torch_runner() -> Callable:
-    """The same through torch.stft."""
+    """Builds the same function on torch.stft."""
     import torch
 
     fe = DEFAULT_FRONT_END
@@ -107,13 +106,13 @@ def torch_runner() -> Callable:
 
 
 def _halves(waveforms: list[np.ndarray]) -> list[list[np.ndarray]]:
-    """Two parts of like duration of waveforms sorted by length."""
+    """Splits waveforms, sorted by length, into two parts of similar duration."""
     first = [samples for i, samples in enumerate(waveforms) if i % 4 in (0, 3)]
     return [first, [samples for i, samples in enumerate(waveforms) if i % 4 in (1, 2)]]
 
 
 def _count(function: Callable, waveforms: list[np.ndarray]) -> int:
-    """Frames in all: a process that writes its own shards sends no log-mel back either."""
+    """Total frames; log-mels stay in the process, as when it writes its own shards."""
     return sum(map(len, _each(function, waveforms)))
 
 
@@ -124,7 +123,7 @@ def _each(function: Callable, waveforms: list[np.ndarray]) -> list[np.ndarray]:
 def main() -> None:
     """Prints the table and writes `--out`."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--minutes', type=float, default=10, help='of audio')
+    parser.add_argument('--minutes', type=float, default=10, help='minutes of audio')
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
@@ -132,7 +131,7 @@ def main() -> None:
     waveforms = make_waveforms(options.minutes)
     seconds = sum(map(len, waveforms)) / _RATE
     context = multiprocessing.get_context('spawn')
-    os.environ['OPENBLAS_NUM_THREADS'] = '1'  # in the processes below: one core each
+    os.environ['OPENBLAS_NUM_THREADS'] = '1'  # one core for each process below
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
 
         def both_cores(function, waveforms):

@@ -1,8 +1,8 @@
-"""Prediction on a folder of recordings: python -m benchmarks.prediction --workdir=DIR FOLDER [--out=FILE]
+"""Speed of prediction on a folder of recordings: python -m benchmarks.prediction --workdir=DIR FOLDER [--out=FILE]
 
-From files to probabilities (decoding, features, network), all cores, programs compiled before; beside it openSMILE's
-ComParE functionals of the same files (no classifier) where the package opensmile is installed. In alternating rounds;
-x real time = seconds of audio a second.
+Measures files to probabilities (decoding, features, network) on all cores, without compilation, and openSMILE's ComParE
+functionals (no classifier) if the package opensmile is installed. Rounds alternate; x real time = seconds of audio per
+second.
 """
 
 import argparse
@@ -14,16 +14,16 @@ import statistics
 import soundfile
 
 from benchmarks import timing
-from ser_jax.predict import find_files, predict_files
+from ser_jax.serving.files import find_files, predict_files
 from ser_jax.serving.predictor import load
 
 
 def main() -> None:
     """Prints the table and writes `--out`."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--workdir', required=True, help='of a finished run')
+    parser.add_argument('--workdir', required=True, help='a finished run of ser_jax.main')
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--limit', type=int, default=1000, help='files at most')
+    parser.add_argument('--limit', type=int, default=1000, help='maximum number of files')
     parser.add_argument('--out', type=pathlib.Path)
     parser.add_argument('folder', type=pathlib.Path)
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""How often prediction would flag recordings: python -m benchmarks.screening [--out=FILE] FOLDER...
+"""Counts the flags of recordings: python -m benchmarks.screening [--out=FILE] FOLDER...
 
-A folder of speech should have none called 'non_speech', one of noise all. Prints a row a folder, and one for each of its
-subfolders that hold recordings themselves.
+'non_speech' should flag no recording of speech and every recording of noise. Prints a row for each folder and each
+subfolder with recordings.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import pathlib
 
 from benchmarks import timing
 from ser_jax.audio.reading import read_audio
-from ser_jax.predict import find_files
+from ser_jax.serving.files import find_files
 from ser_jax.serving.screening import FLAGS, screen
 
 

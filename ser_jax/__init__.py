@@ -2,7 +2,7 @@
 
 
 def load(workdir):
-    """The final model of a finished run, ready for recordings: see `predictor.load`."""
+    """Loads the final model of a finished run, see `serving.predictor.load`."""
     from ser_jax.serving.predictor import load  # slow to import
 
     return load(workdir)

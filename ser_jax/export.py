@@ -1,9 +1,9 @@
-"""Exports the final model of a run as one artefact, from raw samples to probabilities: python -m ser_jax.export --workdir=DIR --out=DIR
+"""Exports the final model of a run, from raw samples to probabilities: python -m ser_jax.export --workdir=DIR --out=DIR
 
---workdir     of a finished run of ser_jax.main
---out         folder to make: model, card, a stored example, and run.py, which needs no ser_jax
+--workdir     a finished run of ser_jax.main
+--out         folder to write: model, card, a stored example, and run.py, which runs them without ser_jax
 --format      stablehlo (any batch and length, for CPU, GPU and TPU) or onnx; default stablehlo
---check=DIR   computes the stored example of an export again instead
+--check=DIR   recompute the stored example of an export instead
 """
 
 from ser_jax.runtime import signals
@@ -25,20 +25,20 @@ from ser_jax.runtime.files import keep_compiled
 
 @faults_told()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status: 1 where an export does not compute what it should."""
+    """Runs the command; returns its exit status: 1 if an export differs from its example."""
     parser = argparse.ArgumentParser(
         prog='python -m ser_jax.export', description=__doc__.partition(':')[0], allow_abbrev=False
     )
-    parser.add_argument('--workdir', help='of a finished run')
-    parser.add_argument('--out', help='folder to make')
+    parser.add_argument('--workdir', help='a finished run of ser_jax.main')
+    parser.add_argument('--out', help='folder to write')
     parser.add_argument('--format', default='stablehlo', choices=['stablehlo', 'onnx'])
-    parser.add_argument('--check', metavar='DIR', help='an export, to be compared with its example')
+    parser.add_argument('--check', metavar='DIR', help='an export to compare with its example')
     options = parser.parse_args(arguments)
     if options.check is None and None in (options.workdir, options.out):
         parser.error('--workdir and --out, or --check')
     if options.check is not None and (options.workdir, options.out) != (None, None):
         parser.error('--check takes neither --workdir nor --out')
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is of no use here
+    logging.set_verbosity(logging.ERROR)  # hides warnings of Orbax that do not matter here
     try:
         return _export(options) if options.check is None else _check(options.check)
     except UserError as error:
@@ -51,8 +51,8 @@ def _export(options) -> int:
 
     differences = write_export(options.workdir, options.out, options.format)
     print(json.loads((Path(options.out).expanduser() / 'card.json').read_text())['says'])
-    _tell(differences)
-    print(f'written to {options.out}: card.json says how it is used')
+    _print_differences(differences)
+    print(f'written to {options.out}: see card.json for its use')
     return 0
 
 
@@ -63,12 +63,12 @@ def _check(folder: str) -> int:
         differences = standalone.replay(Path(folder).expanduser())
     except ImportError as error:
         raise UserError(f'{folder} needs another package: {error}') from error
-    except Exception as error:  # files of others, in which anything may be wrong
+    except Exception as error:  # the files may come from anyone: anything may be wrong
         reason = ascii(' '.join(str(error).split())[:300])[1:-1]
         raise UserError(
             f'{folder} is not a sound export ({type(error).__name__}: {reason})'
         ) from error
-    _tell(differences)
+    _print_differences(differences)
     sound = all(difference <= standalone.TOLERANCE for difference in differences.values())
     if not sound:
         print(
@@ -78,9 +78,9 @@ def _check(folder: str) -> int:
     return int(not sound)
 
 
-def _tell(differences: Mapping[str, float]) -> None:
+def _print_differences(differences: Mapping[str, float]) -> None:
     for task, difference in differences.items():
-        # ascii: names come from the card, which may be another's.
+        # ascii: the names come from a card that may not be ours.
         print(f'{ascii(task)[1:-1]}: largest difference to the example {difference:.1e}')
 
 

@@ -69,6 +69,7 @@ def test_help_of_the_options_behind_the_colon():
     ('module', 'words'),
     [
         ('ser_jax.predict', ('--workdir', 'FILE_OR_FOLDER', 'json')),
+        ('ser_jax.export', ('--workdir', '--out', '--check')),
         ('ser_jax.report', ('--workdir', '--against', '--condition')),
         ('ser_jax.grid', ('--config', '--list', 'configs/grids/demo.py')),
         ('tfds_builders.build', ('--manual_dir', 'emodb', 'csv_corpus/<name>')),

@@ -1,4 +1,4 @@
-"""Makes one artefact of a finished run's final model: from raw samples to probabilities, with all that its user must know."""
+"""Exports the final model of a finished run, from raw samples to probabilities, with a card and a stored example."""
 
 import functools
 import hashlib
@@ -29,44 +29,44 @@ from ser_jax.serving import standalone
 from ser_jax.serving.predictor import WINDOW_SECONDS, Predictor, load
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-_LOCATIONS = 'jax_hlo_source_file_canonicalization_regex'
-_FILES = ('card.json', standalone.EXAMPLE, 'run.py')  # and the model
+_FILES = ('card.json', standalone.EXAMPLE, 'run.py')  # beside the model
+_SOURCE_PATHS = 'jax_hlo_source_file_canonicalization_regex'
 
 
 def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, float]:
-    """Exports the final model of a run and computes the stored example with what was written.
+    """Exports the final model of a run, and checks the export against the predictor on the stored example.
 
     Args:
-        workdir: of the finished run.
-        out: folder to make, whole or not at all; an export that lies there is replaced.
-        form: of `exported.MODELS`.
+        workdir: run directory of a finished run.
+        out: folder to write, atomically; an existing export is replaced.
+        form: key of `standalone.MODELS`.
 
     Returns:
-        Task -> largest difference between artefact and predictor over the example.
+        Task -> largest difference between export and predictor on the example.
 
     Raises:
-        UserError: no finished run or final model; `out` holds something else or cannot be written; a package is missing.
-        ValueError: the artefact computes something else than the predictor.
+        UserError: no finished run or final model; `out` holds something else or cannot be written; a missing package.
+        ValueError: the export computes other outputs than the predictor.
     """
     workdir, out = (Path(path).expanduser().absolute() for path in (workdir, out))
     _refuse_other(out)
     predictor = load(workdir)
     config = read_json(workdir / 'config.json', CONFIG | {'unlabelled': [str]})
     convert = {'stablehlo': stablehlo, 'onnx': _onnx}[form]
-    # Float32 throughout: GPUs and TPUs would shorten the factors of products, and answer otherwise than the example.
+    # Full float32 products: by default GPUs and TPUs round the factors, and would miss the example.
     with jax.default_matmul_precision('highest'):
-        model = convert(predictor, *padding(config['model'], predictor.front_end.hop_length))
+        model = convert(predictor, *valid_lengths(config['model'], predictor.front_end.hop_length))
         example = _example(predictor)
     card = _card(workdir, config, predictor, form)
     temporary = out.with_name(f'{out.name}.{os.getpid()}.tmp')
     tidy = functools.partial(shutil.rmtree, temporary, ignore_errors=True)
     try:
         with signals.before_leaving(tidy):
-            _fill(temporary, model, example, card)
+            _write_files(temporary, model, example, card)
             differences = standalone.replay(temporary)
             if not all(difference <= standalone.TOLERANCE for difference in differences.values()):
-                raise ValueError(f'the artefact differs from the predictor: {differences}')
-            _put(temporary, out)
+                raise ValueError(f'the export differs from the predictor: {differences}')
+            _replace(temporary, out)
     except OSError as error:
         raise UserError(f'cannot write to {out}: {error.strerror}') from error
     finally:
@@ -74,8 +74,10 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
     return differences
 
 
-def _fill(folder: Path, model: bytes, example: dict[str, np.ndarray], card: dict[str, Any]) -> None:
-    """Makes a folder with all the files of an export."""
+def _write_files(
+    folder: Path, model: bytes, example: dict[str, np.ndarray], card: dict[str, Any]
+) -> None:
+    """Writes all files of an export to a new folder."""
     folder.mkdir(parents=True)
     name = standalone.MODELS[card['format']]
     (folder / name).write_bytes(model)
@@ -88,18 +90,18 @@ def _fill(folder: Path, model: bytes, example: dict[str, np.ndarray], card: dict
 
 
 def _refuse_other(out: Path) -> None:
-    """Refuses a folder with anything in it but an export."""
+    """Refuses a folder that holds anything but an export."""
     try:
         names = {path.name for path in out.iterdir()} if out.exists() else set()
     except OSError as error:
-        raise UserError(f'{out} is not a folder that can be read: choose another --out') from error
+        raise UserError(f'{out} is not a readable folder: choose another --out') from error
     names -= {'__pycache__'}
     if names and names not in [{*_FILES, model} for model in standalone.MODELS.values()]:
-        raise UserError(f'{out} holds something else than an export: choose another --out')
+        raise UserError(f'{out} holds other files than an export: choose another --out')
 
 
-def _put(temporary: Path, out: Path) -> None:
-    """Renames a finished folder into its place."""
+def _replace(temporary: Path, out: Path) -> None:
+    """Moves a finished folder to its place, over an older export."""
     old = temporary.with_suffix('.old')
     with signals.held():
         if out.exists():
@@ -108,82 +110,73 @@ def _put(temporary: Path, out: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def padding(model: dict[str, Any], hop: int) -> tuple[int, int]:
-    """Which lengths a network takes without its blocks, pools and frames being cut: any multiple of a step, plus a rest.
+def valid_lengths(model: dict[str, Any], hop_length: int) -> tuple[int, int]:
+    """The lengths whose blocks, pools and frames come out even: multiples of a step, plus a remainder.
 
     Args:
         model: `config.model`.
-        hop: of the log-mel front end.
+        hop_length: hop of the log-mel front end, samples.
 
     Returns:
-        (step, rest), samples.
+        (step, remainder), samples.
     """
-    own = model.get('hop_samples', 1)  # of a network that frames the waveform itself
-    return math.lcm(BUCKET_STEP * hop, own), max(0, model.get('frame_samples', 0) - own)
+    own_hop = model.get('hop_samples', 1)  # of networks that frame the waveform themselves
+    step = math.lcm(BUCKET_STEP * hop_length, own_hop)
+    return step, max(0, model.get('frame_samples', 0) - own_hop)
 
 
-def from_samples(predictor: Predictor, step: int, rest: int) -> Callable:
-    """The function that is exported: `compute`, made safe for any length and for whatever lies in the padding.
-
-    Args:
-        predictor: of the run.
-        step, rest: of `padding`.
-
-    Returns:
-        (waveform float32 [B, S], samples int32 [B]) -> {task: [B, K]}, for sizes known or symbolic.
-    """
+def _padded_compute(predictor: Predictor, step: int, remainder: int) -> Callable:
+    """The exported function: `predictor.compute` for any length, known or symbolic, and any content of the padding."""
 
     def compute(waveform: jax.Array, samples: jax.Array) -> dict[str, jax.Array]:
         length = waveform.shape[1]
         samples = jnp.clip(samples, 0, length)
         waveform = jnp.where(jnp.arange(length) < samples[:, None], waveform, 0.0)
-        # Steps counted, not a remainder added: so JAX can show that the network's own divisions leave none.
-        whole = (length + step - 1) // step * step + rest
-        waveform = jnp.pad(waveform, ((0, 0), (0, step + rest)))[:, :whole]
+        # Written as a multiple of the step, so that JAX can prove the network's own divisions exact.
+        padded = (length + step - 1) // step * step + remainder
+        waveform = jnp.pad(waveform, ((0, 0), (0, step + remainder)))[:, :padded]
         return predictor.compute(waveform, samples)
 
     return compute
 
 
 def stablehlo(
-    predictor: Predictor, step: int, rest: int, platforms: tuple[str, ...] = PLATFORMS
+    predictor: Predictor, step: int, remainder: int, platforms: tuple[str, ...] = PLATFORMS
 ) -> bytearray:
-    """`from_samples` for any batch and length, as `jax.export` serialises it.
+    """Serialises a predictor by `jax.export`, for any batch size and length.
 
     Args:
-        predictor: of the run.
-        step, rest: of `padding`.
-        platforms: what it can run on.
+        predictor: a loaded model.
+        step, remainder: from `valid_lengths`.
+        platforms: platforms that can run it.
 
     Returns:
-        The file.
+        The content of the file.
     """
     batch, length = jax.export.symbolic_shape('B, S')
     inputs = (
         jax.ShapeDtypeStruct((batch, length), jnp.float32),
         jax.ShapeDtypeStruct((batch,), jnp.int32),
     )
-    before = getattr(jax.config, _LOCATIONS)
-    jax.config.update(
-        _LOCATIONS, r'.*[/\\]'
-    )  # the program names the files that made it, not where they lie
+    before = getattr(jax.config, _SOURCE_PATHS)
+    jax.config.update(_SOURCE_PATHS, r'.*[/\\]')  # leaves out the folders of this machine
     try:
-        function = jax.jit(from_samples(predictor, step, rest))
+        function = jax.jit(_padded_compute(predictor, step, remainder))
         return jax.export.export(function, platforms=platforms)(*inputs).serialize()
     finally:
-        jax.config.update(_LOCATIONS, before)
+        jax.config.update(_SOURCE_PATHS, before)
 
 
-def _onnx(predictor: Predictor, step: int, rest: int) -> bytes:
-    """The same for one utterance in the longest waveform: jax2onnx cannot yet convert sizes that are not known."""
+def _onnx(predictor: Predictor, step: int, remainder: int) -> bytes:
+    """Converts a predictor to ONNX, for one utterance of the longest length: jax2onnx lacks symbolic sizes here."""
     try:
-        import onnxruntime  # noqa: F401  computes the example afterwards
+        import onnxruntime  # noqa: F401  needed to compute the example
         from jax2onnx import to_onnx
     except ImportError as error:
         raise UserError(
             f"--format=onnx: {error}: pip install -e '.[onnx]' && pip install --no-deps jax2onnx==0.17.1"
         ) from error
-    compute = from_samples(predictor, step, rest)
+    compute = _padded_compute(predictor, step, remainder)
     tasks = [task.name for task in predictor.tasks]
     return to_onnx(
         lambda waveform, samples: tuple(compute(waveform, samples)[task] for task in tasks),
@@ -197,23 +190,24 @@ def _onnx(predictor: Predictor, step: int, rest: int) -> bytes:
 
 
 def _longest(predictor: Predictor) -> int:
+    """Samples of the longest utterance that an export takes."""
     return int(WINDOW_SECONDS * predictor.front_end.sample_rate)
 
 
 def _example(predictor: Predictor) -> dict[str, np.ndarray]:
-    """Bursts of noise (no corpus's licence covers them), and what the predictor says of them."""
+    """Bursts of noise, which no corpus licence covers, with the outputs of the predictor."""
     samples = np.array([19200, 14321], np.int32)
     loudness = 0.1 * np.sin(np.arange(samples.max()) / 1000) ** 2
     waveform = loudness * np.random.default_rng(0).standard_normal((2, samples.max()))
     waveform = np.clip(waveform, -1, 1).astype(np.float32)
     waveform[1, samples[1] :] = 0
-    said = jax.device_get(predictor.compute(waveform, samples))
-    outputs = {f'output_{task}': value for task, value in said.items()}
+    outputs = jax.device_get(predictor.compute(waveform, samples))
+    outputs = {f'output_{task}': value for task, value in outputs.items()}
     return {'waveform': waveform, 'samples': samples, **outputs}
 
 
 def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str) -> dict[str, Any]:
-    """What the user of the artefact must know."""
+    """The content of card.json, but for the checksums: inputs, outputs, origin and licence."""
     card, summary = read_card(workdir), workdirs.read_summary(workdir, 'final')
     trained_on = list(
         dict.fromkeys([*card.get('trained_on', [card['corpus']]), *config['unlabelled']])
@@ -223,9 +217,9 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
     here, packages = environment(), ['jax', 'jaxlib', *(['jax2onnx', 'onnx'] if fixed else [])]
     return {
         'format': form,
-        'says': 'SYNTHETIC: trained on made-up speech, says nothing about real speech'
+        'says': 'SYNTHETIC: trained on synthetic speech, not meaningful for real speech'
         if card['synthetic']
-        else f'trained on speech of {", ".join(trained_on)}; other speech is another matter',
+        else f'trained on speech of {", ".join(trained_on)}; untested on other speech',
         'system': card['system'],
         'corpus': card['corpus'],
         'trained_on': trained_on,
@@ -237,22 +231,22 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
                 'unit': 'amplitude, full scale -1 to 1 (16-bit samples / 32768)',
                 'sample_rate': rate,
                 'channels': 1,
-                'padding': 'behind the utterance; whatever it holds is ignored',
+                'padding': 'after the utterance; its content is ignored',
             },
             'samples': {
                 'dtype': 'int32',
                 'shape': [1] if fixed else ['B'],
-                'unit': 'samples of each utterance without padding, at most S',
+                'unit': 'length of each utterance in samples, without padding; at most S',
                 'minimum': round(MIN_SECONDS * rate),
                 'maximum': longest,
-                'longer': f'cut into equally spaced windows of {longest} samples that overlap by half or more, and average '
+                'longer': f'cut into equally spaced windows of {longest} samples that overlap by at least half, and average '
                 'the outputs',
             },
         },
         'outputs': {task.name: _output(task, fixed) for task in predictor.tasks},
         'calibration': card.get('calibration'),
         'platforms': ['onnxruntime'] if fixed else list(PLATFORMS),
-        'example': f'{standalone.EXAMPLE}: bursts of noise and what the predictor of the run says of them; `python run.py` compares',
+        'example': f'{standalone.EXAMPLE}: bursts of noise with the outputs of the predictor; `python run.py` recomputes them',
         'config_hash': card['config_hash'],
         'seed': card['seed'],
         'trained_with': {name: summary['environment'][name] for name in ('commit', 'versions')},
@@ -260,16 +254,17 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
             'commit': here['commit'],
             'versions': {name: importlib.metadata.version(name) for name in packages},
         },
-        'licence': 'run.py: Apache-2.0. The parameters were learnt from the corpora in `trained_on` (and from noise corpora, if '
-        "their augmentation uses any); what may be done with them depends on those corpora's licences: see "
+        'licence': 'run.py: Apache-2.0. The parameters were learnt from the corpora in `trained_on` (and from a noise corpus, '
+        'if the augmentation uses one); their use depends on the licences of those corpora: see '
         'tfds_builders/<corpus>/README.md.',
     }
 
 
 def _output(task: Task, fixed: bool) -> dict[str, Any]:
+    """The card's entry for the output of a task."""
     shape = [1 if fixed else 'B', task.outputs]
     if task.kind == 'regression':
-        about = {'unit': 'rating, 1 to 5', 'labels': [task.name]}
+        content = {'unit': 'rating, 1 to 5', 'labels': [task.name]}
     else:
-        about = {'unit': 'probability', 'labels': list(task.classes)}
-    return {'kind': task.kind, 'dtype': 'float32', 'shape': shape, **about}
+        content = {'unit': 'probability', 'labels': list(task.classes)}
+    return {'kind': task.kind, 'dtype': 'float32', 'shape': shape, **content}

@@ -1,6 +1,6 @@
-"""How predictions of recordings are printed: as a table, as csv, as one JSON object a line.
+"""Prints predictions as a table, as CSV, or as JSON lines.
 
-Each is a function (tasks, whether windows are shown) -> write(path, answer), which may print a header at once.
+Each format is a function (tasks, whether to show windows) -> write(path, prediction); it may print a header at once.
 """
 
 import csv
@@ -11,77 +11,78 @@ from pathlib import Path
 
 from ser_jax.data.tasks import Task
 from ser_jax.runtime.errors import printable
-from ser_jax.serving.predictor import Answer
+from ser_jax.serving.predictor import Prediction
 
 _NONE = '–'
 
-Writer = Callable[[Path, Answer], None]
+Writer = Callable[[Path, Prediction], None]
 
 
 def table(tasks: tuple[Task, ...], windows: bool) -> Writer:
-    """For reading; a window's time stands behind the file."""
+    """Aligned columns; the row of a window has its time behind the file."""
     columns = _columns(tasks)
     width = max(9, *(len(title) for *_, title in columns), *(len(task.name) for task in tasks))
     heads = [f'{task.name:<{width}}' for task in tasks]
     print('  '.join([*heads, *(f'{title:>{width}}' for *_, title in columns), 'file']))
 
-    def row(answer, name):
-        best = [answer.best(task) for task in tasks]
-        cells = [f'{_NONE if said is None else said:<{width}}' for said in best]
+    def row(prediction, name):
+        best = [prediction.best(task) for task in tasks]
+        cells = [f'{_NONE if value is None else value:<{width}}' for value in best]
         for task, label, _ in columns:
-            shares = answer.probabilities(task)
-            share = f'{100 * shares[label]:.1f} %' if shares else _NONE
-            cells.append(f'{share:>{width}}')
-        flags = f'  ({", ".join(answer.flags)})' if answer.flags else ''
+            probabilities = prediction.probabilities(task)
+            cell = f'{100 * probabilities[label]:.1f} %' if probabilities else _NONE
+            cells.append(f'{cell:>{width}}')
+        flags = f'  ({", ".join(prediction.flags)})' if prediction.flags else ''
         print(printable('  '.join([*cells, name + flags])))
 
-    def write(path, answer):
+    def write(path, prediction):
         name = str(path).replace('\n', '\\n')
-        row(answer, name)
-        for part in answer.windows if windows else ():
+        row(prediction, name)
+        for part in prediction.windows if windows else ():
             row(part, f'{name} {part.start:.1f}–{part.end:.1f} s')
 
     return write
 
 
 def comma_separated(tasks: tuple[Task, ...], windows: bool) -> Writer:
-    """For spreadsheets; `start` and `end` in seconds, a window's row behind its recording's."""
+    """CSV; `start` and `end` in seconds, the rows of windows after that of their recording."""
     columns = _columns(tasks)
     writer = csv.writer(sys.stdout, lineterminator='\n')
     titles = [title.replace(' ', '_') for *_, title in columns]
     writer.writerow(['file', 'start', 'end', *(task.name for task in tasks), *titles, 'flags'])
 
-    def write(path, answer):
-        for part in (answer, *(answer.windows if windows else ())):
-            best = [part.best(task) for task in tasks]  # None is written as nothing
-            said = {task.name: part.probabilities(task) for task, *_ in columns}
-            shares = [
-                f'{said[task.name][label]:.6f}' if said[task.name] else ''
+    def write(path, prediction):
+        for part in (prediction, *(prediction.windows if windows else ())):
+            best = [part.best(task) for task in tasks]  # None becomes an empty cell
+            probabilities = {task.name: part.probabilities(task) for task, *_ in columns}
+            cells = [
+                f'{probabilities[task.name][label]:.6f}' if probabilities[task.name] else ''
                 for task, label, _ in columns
             ]
             times = [f'{part.start:.3f}', f'{part.end:.3f}']
-            writer.writerow([path, *times, *best, *shares, ' '.join(part.flags)])
+            writer.writerow([path, *times, *best, *cells, ' '.join(part.flags)])
 
     return write
 
 
 def json_lines(tasks: tuple[Task, ...], windows: bool) -> Writer:
-    """For programs; null where nothing can be told."""
-    told = [task for task in tasks if task.kind == 'classification']
+    """One JSON object a line; null where a flag suppresses the label."""
+    classifications = [task for task in tasks if task.kind == 'classification']
 
-    def content(answer):
-        result = {task.name: answer.best(task) for task in tasks}
-        if told:
-            shares = {task.name: answer.probabilities(task) for task in told}
-            result['probabilities'] = shares if len(tasks) > 1 else shares[told[0].name]
-        return result | {'flags': list(answer.flags)}
+    def content(prediction):
+        result = {task.name: prediction.best(task) for task in tasks}
+        if classifications:
+            by_task = {task.name: prediction.probabilities(task) for task in classifications}
+            several = len(tasks) > 1
+            result['probabilities'] = by_task if several else by_task[classifications[0].name]
+        return result | {'flags': list(prediction.flags)}
 
-    def write(path, answer):
-        line = {'file': str(path), 'seconds': round(answer.end, 3), **content(answer)}
+    def write(path, prediction):
+        line = {'file': str(path), 'seconds': round(prediction.end, 3), **content(prediction)}
         if windows:
             line['windows'] = [
                 {'start': round(part.start, 3), 'end': round(part.end, 3), **content(part)}
-                for part in answer.windows
+                for part in prediction.windows
             ]
         print(json.dumps(line))
 
@@ -92,7 +93,7 @@ FORMATS = {'table': table, 'csv': comma_separated, 'json': json_lines}
 
 
 def _columns(tasks: tuple[Task, ...]) -> list[tuple[Task, str, str]]:
-    """(task, class, title) of every probability: `happy`, or, with several tasks, `arousal high`."""
+    """(task, class, title) of every probability; the title is `happy`, or `arousal high` with several tasks."""
     title = lambda task, label: label if len(tasks) == 1 else f'{task.name} {label}'
     return [
         (task, label, title(task, label))

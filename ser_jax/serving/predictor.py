@@ -1,4 +1,4 @@
-"""A trained model made ready for recordings: waveforms in, answers out."""
+"""Applies the final model of a run to recordings."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -25,42 +25,47 @@ from ser_jax.runtime.files import local_path
 from ser_jax.runtime.schema import read_json
 from ser_jax.serving import screening
 
-# Longer recordings are cut into overlapping windows, whose answers are averaged.
+# Longer recordings are cut into overlapping windows, whose outputs are averaged.
 WINDOW_SECONDS = 10.0
 _BATCH = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """What a model says of a recording, or of a window of it.
+class Prediction:
+    """Outputs of a model for a recording, or for a window of one.
 
     Attributes:
         start, end: seconds.
-        flags: what speaks against the answer, see `screening.screen`.
-        said: task -> probabilities float32 [K], or the rating [1] of a regression; of several windows the mean over those
-            that nothing speaks against, or over all. None where there was too little to hear.
-        windows: of a recording longer than one.
+        flags: doubts about the recording, see `screening.screen`.
+        outputs: task -> probabilities float32 [K], or the rating [1] of a regression. For several windows the mean over
+            those without a flag that suppresses the label, or over all if none is left. None below `MIN_SECONDS`.
+        windows: predictions of the windows of a long recording.
     """
 
     start: float
     end: float
     flags: tuple[str, ...]
-    said: dict[str, np.ndarray] | None
-    windows: tuple['Answer', ...] = ()
+    outputs: dict[str, np.ndarray] | None
+    windows: tuple['Prediction', ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are outputs and no flag suppresses the label."""
+        return self.outputs is not None and not set(self.flags) & set(screening.NO_LABEL)
 
     def best(self, task: Task) -> str | float | None:
-        """The most probable class of a task, or its rating; None where what was heard does not allow to tell."""
-        if self.said is None or set(self.flags) & set(screening.UNANSWERED):
+        """The most probable class of a task, or the rating of a regression; None if not `labelled`."""
+        if not self.labelled:
             return None
         if task.kind == 'regression':
-            return round(float(self.said[task.name][0]), 3)
-        return task.classes[self.said[task.name].argmax()]
+            return round(float(self.outputs[task.name][0]), 3)
+        return task.classes[self.outputs[task.name].argmax()]
 
     def probabilities(self, task: Task) -> dict[str, float] | None:
-        """Class -> probability; None where nothing can be told."""
-        if self.best(task) is None:
+        """Class -> probability; None if not `labelled`."""
+        if not self.labelled:
             return None
-        return dict(zip(task.classes, map(float, self.said[task.name])))
+        return dict(zip(task.classes, map(float, self.outputs[task.name])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +73,10 @@ class Predictor:
     """The final model of a run.
 
     Attributes:
-        tasks: what it tells: classifications and regressions.
-        synthetic: whether it was trained on made-up speech and says nothing about real one.
-        uncalibrated: why its probabilities are not calibrated by a temperature fitted on validation speakers; '' where they are.
-        front_end: of the features; `front_end.sample_rate` is what `compute` must get.
+        tasks: classifications and regressions that are predicted.
+        synthetic: whether the model was trained on synthetic speech, and is not meaningful for real speech.
+        uncalibrated: why the probabilities lack a temperature fitted on validation speakers; '' if they have one.
+        front_end: log-mel settings; `compute` takes waveforms at `front_end.sample_rate`.
         compute: (waveform float32 [B, S], samples int32 [B]) -> {task: probabilities [B, K] or ratings [B, 1]}.
     """
 
@@ -81,75 +86,75 @@ class Predictor:
     front_end: FrontEnd
     compute: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
 
-    def predict(self, waveform: np.ndarray, sample_rate: int) -> Answer:
-        """What the model says of a recording.
+    def predict(self, waveform: np.ndarray, sample_rate: int) -> Prediction:
+        """Predicts a recording.
 
         Args:
             waveform: [S] or [S, channels], floats in [-1, 1] or int16.
             sample_rate: Hz.
 
         Returns:
-            The answer.
+            The prediction.
 
         Raises:
-            UserError: no samples, of another kind, or not finite.
+            UserError: no samples, another dtype or shape, or not finite.
         """
         return self.predict_batch([to_mono(waveform, sample_rate, self.front_end.sample_rate)])[0]
 
-    def predict_batch(self, waveforms: Sequence[np.ndarray]) -> list[Answer]:
-        """What the model says of recordings, each cut into windows where it is long.
+    def predict_batch(self, waveforms: Sequence[np.ndarray]) -> list[Prediction]:
+        """Predicts recordings; long ones are cut into windows.
 
         Args:
-            waveforms: N arrays int16 [S] at `front_end.sample_rate`, see `audio.read_audio`.
+            waveforms: N arrays int16 [S] at `front_end.sample_rate`, see `audio.reading.read_audio`.
 
         Returns:
-            N answers.
+            N predictions.
         """
         rate = self.front_end.sample_rate
         cut = [_windows(waveform, int(WINDOW_SECONDS * rate)) for waveform in waveforms]
-        pieces = [piece for windows in cut for _, piece in windows]
-        said = iter(self._said(pieces))
-        answers = []
+        outputs = iter(self._outputs([piece for windows in cut for _, piece in windows]))
+        predictions = []
         for windows in cut:
-            heard = [
-                Answer(
+            parts = [
+                Prediction(
                     start / rate,
                     (start + len(piece)) / rate,
                     screening.screen(piece, rate),
-                    next(said),
+                    next(outputs),
                 )
                 for start, piece in windows
             ]
-            answers.append(heard[0] if len(heard) == 1 else _merged(heard))
-        return answers
+            predictions.append(parts[0] if len(parts) == 1 else _merged(parts))
+        return predictions
 
-    def _said(self, pieces: list[np.ndarray]) -> list[dict[str, np.ndarray] | None]:
-        """What the network says of each piece; None of those it cannot take."""
+    def _outputs(self, pieces: list[np.ndarray]) -> list[dict[str, np.ndarray] | None]:
+        """The outputs for each piece; None for those shorter than `MIN_SECONDS`."""
         least = int(MIN_SECONDS * self.front_end.sample_rate)
         usable = [piece for piece in pieces if len(piece) >= least]
         samples = np.array([len(piece) for piece in usable], np.int32)
         frames = np.array([self.front_end.frames(length) for length in samples], np.int32)
         found = [{} for _ in usable]
         for longest, positions in batches.buckets(frames, _BATCH):
-            # The most samples that `longest` frames may stand for.
+            # The maximum number of samples that gives `longest` frames.
             batch = np.zeros((_BATCH, longest * self.front_end.hop_length - 1), np.float32)
             for row, position in zip(batch, positions):
                 row[: len(usable[position])] = usable[position] / np.float32(32768)
             rows = jax.device_get(self.compute(batch, samples[positions]))
             for row, position in enumerate(positions):  # a last batch repeats its last piece
-                found[position] = {name: said[row] for name, said in rows.items()}
+                found[position] = {name: values[row] for name, values in rows.items()}
         found = iter(found)
         return [next(found) if len(piece) >= least else None for piece in pieces]
 
 
-def _merged(windows: list[Answer]) -> Answer:
-    """The answer for a whole recording."""
-    good = [one for one in windows if not set(one.flags) & set(screening.UNANSWERED)] or windows
-    said = {name: np.mean([one.said[name] for one in good], axis=0) for name in good[0].said}
-    # Silence between two sentences speaks against nothing; clipping anywhere does.
-    flags = {flag for one in good for flag in one.flags}
-    order = [flag for flag in screening.FLAGS if flag in flags]
-    return Answer(0.0, windows[-1].end, tuple(order), said, tuple(windows))
+def _merged(windows: list[Prediction]) -> Prediction:
+    """The prediction for a recording from those of its windows."""
+    used = [window for window in windows if window.labelled] or windows
+    outputs = {
+        name: np.mean([window.outputs[name] for window in used], axis=0) for name in used[0].outputs
+    }
+    # A silent pause between sentences is no flaw of the recording; clipping anywhere is.
+    flags = tuple(flag for flag in screening.FLAGS if any(flag in one.flags for one in used))
+    return Prediction(0.0, windows[-1].end, flags, outputs, tuple(windows))
 
 
 def _windows(waveform: np.ndarray, window: int) -> list[tuple[int, np.ndarray]]:
@@ -164,10 +169,10 @@ def load(workdir: str | Path) -> Predictor:
     """Loads the final model of a finished run; no corpus is needed.
 
     Args:
-        workdir: of the run (`python -m ser_jax.main`).
+        workdir: run directory of `python -m ser_jax.main`.
 
     Returns:
-        The predictor; programs are compiled when they are first needed.
+        The predictor; each input shape is compiled on first use.
 
     Raises:
         UserError: no finished run, no final model, or a damaged one.
@@ -180,7 +185,7 @@ def load(workdir: str | Path) -> Predictor:
         config = read_json(workdir / 'config.json', CONFIG)
     except FileNotFoundError as error:
         raise UserError(
-            f'{workdir} holds results without the model that made them: train one with ser_jax.main'
+            f'{workdir} holds results without their model: train one with ser_jax.main'
         ) from error
     folder = workdir / 'checkpoints' / 'final' / 'best'
     if not folder.is_dir():
@@ -189,11 +194,11 @@ def load(workdir: str | Path) -> Predictor:
             '`smoke`, --config.final=False and --config.report_test=False'
         )
     variables = Checkpoints(folder, read_only=True).restore()
-    told, reported = config['tasks'], card.get('tasks', {'emotion': card['labels']})
-    if not reported or not reported.keys() <= told.keys():
-        raise UserError(f'{workdir}: results.json and config.json have other tasks')
+    expected, reported = config['tasks'], card.get('tasks', {'emotion': card['labels']})
+    if not reported or not reported.keys() <= expected.keys():
+        raise UserError(f'{workdir}: results.json and config.json have different tasks')
     tasks = tuple(
-        Task(name, told[name]['kind'], told[name]['target'], 1.0, tuple(classes))
+        Task(name, expected[name]['kind'], expected[name]['target'], 1.0, tuple(classes))
         for name, classes in reported.items()
     )
     stored = config['data']['front_end']
@@ -202,7 +207,7 @@ def load(workdir: str | Path) -> Predictor:
     model = stored_model(config, {task.name: task.outputs for task in tasks})
     problem = _mismatch(model, config['representation'], front_end, variables)
     if problem:
-        raise UserError(f'{workdir}: config.json and checkpoints/final do not suit: {problem}')
+        raise UserError(f'{workdir}: config.json does not match checkpoints/final: {problem}')
     temperatures = _temperatures(card, tasks)
     compute = _program(model, tasks, config, front_end, variables, temperatures)
     return Predictor(
@@ -211,20 +216,20 @@ def load(workdir: str | Path) -> Predictor:
 
 
 def _temperatures(card: dict, tasks: Sequence[Task]) -> dict[str, float]:
-    """Task -> what its log-odds are divided by, where that was fitted."""
+    """Task -> fitted temperature, by which its logits are divided; only tasks that have one."""
     fitted = card.get('calibration', {})
     own = {task.name: fitted.get(result_name('clean', task.name), {}) for task in tasks}
     found = {name: one['temperature'] for name, one in own.items() if 'temperature' in one}
     for name, temperature in found.items():
         if not 0.01 <= temperature <= 100:
             raise UserError(
-                f'results.json: no calibration has the temperature {temperature} ({name})'
+                f'results.json: the temperature of {name} is {temperature}, not 0.01 to 100'
             )
     return found
 
 
 def _mismatch(model, representation, front_end, variables) -> str:
-    """What keeps a network from having these parameters; '' = nothing."""
+    """Why the network cannot have these parameters; '' if it can."""
     samples = int(screening.SHORTEST_SECONDS * front_end.sample_rate)
     log_mel = (1, front_end.frames(samples), front_end.n_mels)
     shape = log_mel if representation == 'log_mel' else (1, samples)
@@ -238,15 +243,15 @@ def _mismatch(model, representation, front_end, variables) -> str:
 
 
 def _program(model, tasks, config, front_end, variables, temperatures) -> Callable:
-    """`Predictor.compute`."""
-    seen = front_end if config['representation'] == 'log_mel' else None  # by the network
+    """Builds `Predictor.compute`."""
+    log_mel = front_end if config['representation'] == 'log_mel' else None
 
     @jax.jit
     def compute(waveform, samples):
         outputs = model.apply(
             {'params': variables['params'], 'batch_stats': variables['batch_stats']},
-            network_input(waveform, variables['constants'], 'waveform', seen),
-            1 + samples // seen.hop_length if seen else samples,
+            network_input(waveform, variables['constants'], 'waveform', log_mel),
+            1 + samples // log_mel.hop_length if log_mel else samples,
             train=False,
         )
         outputs |= {name: outputs[name] / value for name, value in temperatures.items()}
@@ -256,8 +261,12 @@ def _program(model, tasks, config, front_end, variables, temperatures) -> Callab
 
 
 def _uncalibrated(card, tasks, temperatures) -> str:
+    """`Predictor.uncalibrated`."""
     if all(task.name in temperatures for task in tasks if task.kind == 'classification'):
         return ''
     if 'calibration' in card:
         return 'probabilities are not calibrated: the run had no validation speakers'
-    return 'probabilities are not calibrated: --mode=evaluate of ser_jax.main does so for runs of older versions'
+    return (
+        'probabilities are not calibrated: for runs of older versions, --mode=evaluate of '
+        'ser_jax.main adds the calibration'
+    )

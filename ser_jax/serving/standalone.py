@@ -1,7 +1,7 @@
-"""Runs an exported model without ser_jax; a copy of this file lies in every export as run.py.
+"""Runs an exported model without ser_jax; every export contains a copy of this file as run.py.
 
-It needs NumPy and what the model's format needs: jax and flatbuffers for model.stablehlo, onnxruntime for
-model.onnx. `python run.py` computes the stored example again.
+Requires NumPy, and jax and flatbuffers for model.stablehlo or onnxruntime for model.onnx. `python run.py` recomputes
+the stored example.
 """
 
 import hashlib
@@ -14,21 +14,22 @@ import numpy as np
 
 MODELS = {'stablehlo': 'model.stablehlo', 'onnx': 'model.onnx'}
 EXAMPLE = 'example.npz'
-TOLERANCE = 1e-4  # of probabilities and ratings; processors round differently
+TOLERANCE = 1e-4  # absolute, for probabilities and ratings; processors round differently
 
 
 def load(folder):
     """Loads an export.
 
     Args:
-        folder: with card.json.
+        folder: folder of the export, with card.json.
 
     Returns:
-        (the card; a function from waveform float32 [B, S] and samples int32 [B], as the card's `inputs` say, to
-        {task: probabilities float32 [B, K], or ratings [B, 1]}). Each new (B, S) is compiled first: pad to few lengths.
+        (card, run): `run` maps waveform float32 [B, S] and samples int32 [B], see `inputs` of the card, to {task:
+        probabilities float32 [B, K], or ratings [B, 1]}. Each new (B, S) is compiled: pad to few lengths. It raises
+        ValueError for inputs outside the card's limits.
 
     Raises:
-        ValueError: a file is not the one that the card describes; of the function: inputs that do not suit.
+        ValueError: a file does not match its checksum in the card.
     """
     folder = Path(folder)
     card = json.loads((folder / 'card.json').read_text(encoding='utf-8'))
@@ -48,7 +49,7 @@ def load(folder):
             raise ValueError(
                 f'samples must be {shortest} to {longest} and at most S: see card.json'
             )
-        return {task: np.asarray(said) for task, said in compute(waveform, samples).items()}
+        return {task: np.asarray(values) for task, values in compute(waveform, samples).items()}
 
     return card, run
 
@@ -56,9 +57,9 @@ def load(folder):
 def _stablehlo(path, longest):
     import jax.export
 
-    del longest  # any length will do
+    del longest  # the program takes any length
     model = jax.export.deserialize(bytearray(Path(path).read_bytes()))
-    # All else is arithmetic; a custom call may run whatever is in this process.
+    # Everything else is arithmetic, but a custom call may run any code of this process.
     text = model.mlir_module()
     if text.count('custom_call') > len(
         re.findall(r'stablehlo\.custom_call @shape_assertion\(', text)
@@ -71,31 +72,31 @@ def _onnx(path, longest):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: it warns of what it leaves out
+    options.log_severity_level = 3  # errors only: skips warnings about unused initialisers
     session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
     tasks = [output.name for output in session.get_outputs()]
 
-    def compute(waveform, samples):  # one utterance of the longest length at a time
+    def compute(waveform, samples):  # the model takes one utterance, padded to the longest
         waveform = np.pad(waveform[:, :longest], ((0, 0), (0, max(0, longest - waveform.shape[1]))))
         rows = range(len(samples))
         feed = lambda i: {'waveform': waveform[i : i + 1], 'samples': samples[i : i + 1]}
-        said = [session.run(tasks, feed(i)) for i in rows]
-        return {task: np.concatenate(values) for task, values in zip(tasks, zip(*said))}
+        outputs = [session.run(tasks, feed(i)) for i in rows]
+        return {task: np.concatenate(values) for task, values in zip(tasks, zip(*outputs))}
 
     return compute
 
 
 def replay(folder):
-    """Computes the stored example again.
+    """Recomputes the stored example.
 
     Args:
-        folder: with card.json.
+        folder: folder of the export, with card.json.
 
     Returns:
-        Task -> largest difference to the stored output.
+        Task -> largest absolute difference from the stored output.
 
     Raises:
-        ValueError: a damaged file, or a model that does not suit its card.
+        ValueError: a damaged file, or a model that does not match its card.
     """
     card, run = load(folder)
     with np.load(Path(folder) / EXAMPLE, allow_pickle=False) as stored:
@@ -103,9 +104,9 @@ def replay(folder):
         expected = {task: stored[f'output_{task}'] for task in card['outputs']}
     labels = {task: len(about['labels']) for task, about in card['outputs'].items()}
     shapes = {task: (len(inputs[1]), count) for task, count in labels.items()}
-    suits = lambda outputs: shapes == {task: said.shape for task, said in outputs.items()}
-    found = run(*inputs) if suits(expected) else {}
-    if not labels or not suits(found):
+    matches = lambda outputs: shapes == {task: value.shape for task, value in outputs.items()}
+    found = run(*inputs) if matches(expected) else {}
+    if not labels or not matches(found):
         raise ValueError('the outputs are not those that card.json describes')
     return {task: float(np.abs(found[task] - expected[task]).max()) for task in shapes}
 

@@ -1,4 +1,4 @@
-"""Recordings through a trained model."""
+"""Prediction of recordings, from Python and by the command."""
 
 import csv
 import glob
@@ -19,6 +19,7 @@ from ser_jax import predict
 from ser_jax.audio.reading import AUDIO_ENDINGS, read_audio
 from ser_jax.evaluation.calibration import tempered
 from ser_jax.runtime.errors import UserError
+from ser_jax.serving import files as serving_files
 from ser_jax.serving import screening
 from ser_jax.serving.predictor import WINDOW_SECONDS, load
 from ser_jax.training import inference
@@ -44,10 +45,10 @@ def test_equals_the_prediction_from_records(finished, beeps):
     calibrated = tempered(expected, card['calibration']['clean']['temperature'])
     by_id = dict(zip(experiment.corpus.index['id'], calibrated))
     files = _files(beeps)
-    assert np.ptp(expected, axis=0).max() > 0.02, 'they all say the same'
-    answers = load(workdir).predict_batch([read_audio(path) for path in files])
-    ours = [answer.said['emotion'] for answer in answers]
-    np.testing.assert_allclose(ours, [by_id[path.stem] for path in files], atol=1e-3)
+    assert np.ptp(expected, axis=0).max() > 0.02, 'all predictions are equal'
+    predictions = load(workdir).predict_batch([read_audio(path) for path in files])
+    found = [prediction.outputs['emotion'] for prediction in predictions]
+    np.testing.assert_allclose(found, [by_id[path.stem] for path in files], atol=1e-3)
 
 
 def _noise(seconds, seed=0):
@@ -61,54 +62,70 @@ def test_long_recordings_are_cut_into_windows(finished, tones_are_speech):
     long = np.tile(short, 3)[: int(2.3 * len(short))]
     starts = np.linspace(0, len(long) - len(short), 4).astype(int)
     expected = predictor.predict_batch([long[start : start + len(short)] for start in starts])
-    first, answer = predictor.predict_batch([short, long])
+    first, prediction = predictor.predict_batch([short, long])
     assert not first.windows
-    assert [window.start for window in answer.windows] == pytest.approx(starts / 16000)
-    assert (answer.start, answer.end) == (0, 23)
-    for window, one in zip(answer.windows, expected, strict=True):
-        np.testing.assert_allclose(window.said['emotion'], one.said['emotion'], atol=1e-5)
-    mean = np.mean([one.said['emotion'] for one in expected], axis=0)
-    np.testing.assert_allclose(answer.said['emotion'], mean, atol=1e-5)
+    assert [window.start for window in prediction.windows] == pytest.approx(starts / 16000)
+    assert (prediction.start, prediction.end) == (0, 23)
+    for window, one in zip(prediction.windows, expected, strict=True):
+        np.testing.assert_allclose(window.outputs['emotion'], one.outputs['emotion'], atol=1e-5)
+    mean = np.mean([one.outputs['emotion'] for one in expected], axis=0)
+    np.testing.assert_allclose(prediction.outputs['emotion'], mean, atol=1e-5)
 
 
 def test_windows_without_speech_do_not_count(finished, tones_are_speech):
     predictor = load(finished[0])
     speech = _noise(WINDOW_SECONDS)
-    answer = predictor.predict_batch([np.concatenate([speech, np.zeros_like(speech)])])[0]
-    assert [window.flags for window in answer.windows] == [(), (), ('silent',)]
-    expected = np.mean([window.said['emotion'] for window in answer.windows[:2]], axis=0)
-    np.testing.assert_allclose(answer.said['emotion'], expected, atol=1e-6)
-    assert answer.flags == ()
-    assert answer.best(predictor.tasks[0])
+    prediction = predictor.predict_batch([np.concatenate([speech, np.zeros_like(speech)])])[0]
+    assert [window.flags for window in prediction.windows] == [(), (), ('silent',)]
+    expected = np.mean([window.outputs['emotion'] for window in prediction.windows[:2]], axis=0)
+    np.testing.assert_allclose(prediction.outputs['emotion'], expected, atol=1e-6)
+    assert prediction.flags == ()
+    assert prediction.best(predictor.tasks[0])
 
 
 def test_probabilities_have_the_stored_temperature(finished, beeps, tmp_path):
     waveforms = [read_audio(path) for path in _files(beeps)]
-    said = lambda: np.stack(
-        [one.said['emotion'] for one in load(tmp_path / 'run').predict_batch(waveforms)]
+    outputs = lambda: np.stack(
+        [one.outputs['emotion'] for one in load(tmp_path / 'run').predict_batch(waveforms)]
     )
     shutil.copytree(finished[0], tmp_path / 'run')
     card = json.loads((tmp_path / 'run' / 'results.json').read_text())
     assert load(tmp_path / 'run').uncalibrated == ''
     temperature = card['calibration']['clean'].pop('temperature')
-    calibrated = said()
+    calibrated = outputs()
     (tmp_path / 'run' / 'results.json').write_text(json.dumps(card))
     assert 'no validation speakers' in load(tmp_path / 'run').uncalibrated
-    np.testing.assert_allclose(calibrated, tempered(said(), temperature), atol=1e-5)
+    np.testing.assert_allclose(calibrated, tempered(outputs(), temperature), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('module', 'unwanted'),
+    [
+        ('ser_jax', ('jax', 'numpy', 'ser_jax.serving')),
+        (
+            'ser_jax.serving.predictor, ser_jax.serving.files, ser_jax.serving.export',
+            ('ser_jax.training', 'ser_jax.objectives', 'ser_jax.evaluation', 'optax'),
+        ),
+    ],
+)
+def test_imports_are_few(module, unwanted):
+    code = f'import sys, {module}; print(*sorted({set(unwanted)} & set(sys.modules)))'
+    command = [sys.executable, '-c', code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == '\n'
 
 
 def test_from_python(finished, beeps, tones_are_speech):
     path = _files(beeps)[0]
     predictor = ser_jax.load(finished[0])
-    expected = predictor.predict_batch([read_audio(path)])[0].said['emotion']
+    expected = predictor.predict_batch([read_audio(path)])[0].outputs['emotion']
     floats, rate = soundfile.read(path)
     for waveform in (floats, np.stack([floats, floats], 1), (floats * 32768).astype(np.int16)):
-        answer = predictor.predict(waveform, rate)
-        np.testing.assert_allclose(answer.said['emotion'], expected, atol=1e-5)
+        prediction = predictor.predict(waveform, rate)
+        np.testing.assert_allclose(prediction.outputs['emotion'], expected, atol=1e-5)
     emotion = predictor.tasks[0]
-    assert answer.best(emotion) == max(
-        answer.probabilities(emotion), key=answer.probabilities(emotion).get
-    )
+    probabilities = prediction.probabilities(emotion)
+    assert prediction.best(emotion) == max(probabilities, key=probabilities.get)
     with pytest.raises(UserError, match='not finite'):
         predictor.predict(np.full(16000, np.nan), 16000)
     with pytest.raises(UserError, match='int64'):
@@ -119,7 +136,7 @@ def test_from_python(finished, beeps, tones_are_speech):
 
 @pytest.fixture
 def tones_are_speech(monkeypatch):
-    """The corpus of these tests is one of beeps."""
+    """Accepts any sound as speech: the test corpus consists of beeps."""
     monkeypatch.setattr(screening, 'VOICED_SHARE', -1)
     monkeypatch.setattr(screening, 'TONALITY_SPREAD', -1)
 
@@ -179,26 +196,26 @@ def test_patterns_and_lists(finished, beeps, tmp_path, capsys, monkeypatch):
     files = _files(beeps, 3)
     monkeypatch.setattr(sys, 'stdin', io.StringIO(f'{files[0]}\n\n{files[1]}\n'))
     pattern = f'{glob.escape(str(files[2].parent))}/*{files[2].stem[2:]}.wav'
-    found = list(predict.find_files(['-', pattern]))
+    found = list(serving_files.find_files(['-', pattern]))
     assert found[:2] == files[:2]
     assert files[2] in found[2:]
     (tmp_path / 'empty').mkdir()
-    words = [f'{tmp_path}/*.wav', tmp_path / 'empty', 'x' * 300]
-    assert list(predict.find_files(words)) == [
-        f'nothing matches {words[0]}',
-        f'{words[1]} holds no {", ".join(AUDIO_ENDINGS)}',
-        Path(words[2]),
+    arguments = [f'{tmp_path}/*.wav', tmp_path / 'empty', 'x' * 300]
+    assert list(serving_files.find_files(arguments)) == [
+        f'nothing matches {arguments[0]}',
+        f'{arguments[1]} holds no {", ".join(AUDIO_ENDINGS)}',
+        Path(arguments[2]),
     ]
 
 
 def test_portions_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, '_CHUNK_SECONDS', 1)
-    monkeypatch.setattr(predict, '_CHUNK', 3)
+    monkeypatch.setattr(serving_files, '_CHUNK_SECONDS', 1)
+    monkeypatch.setattr(serving_files, '_CHUNK', 3)
     seconds = [0.6, 0.6, 0.1, 0.1, 0.1, 0.1, 5, 0.01]
     files = [tmp_path / f'{k}.wav' for k in range(len(seconds))]
     for file, duration in zip(files, seconds):
         soundfile.write(file, np.zeros(int(8000 * duration)), 8000)
-    found = [[int(path.stem) for path in chunk] for chunk in predict._chunks(files)]
+    found = [[int(path.stem) for path in chunk] for chunk in serving_files._chunks(files)]
     assert found == [[0], [1, 2, 3], [4, 5], [6], [7]]
 
 
@@ -211,13 +228,13 @@ def test_nothing_to_predict_with(finished, tmp_path):
         load(tmp_path / 'run')
 
 
-def test_one_bad_word_does_not_stop_the_rest(finished, beeps, tmp_path, capsys):
+def test_a_bad_argument_does_not_stop_the_rest(finished, beeps, tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'a.raw').write_bytes(bytes(1000))
     strange = tmp_path / 'not\udcfftext.wav'
     strange.write_bytes(_files(beeps)[0].read_bytes())
-    words = [tmp_path / 'empty', 'miss[1].wav', tmp_path / 'a.raw', 'x' * 300, strange]
-    status = predict.main([f'--workdir={finished[0]}', '--format=csv', *map(str, words)])
+    arguments = [tmp_path / 'empty', 'miss[1].wav', tmp_path / 'a.raw', 'x' * 300, strange]
+    status = predict.main([f'--workdir={finished[0]}', '--format=csv', *map(str, arguments)])
     out, err = capsys.readouterr()
     assert status == 1
     assert len(out.splitlines()) == 2
@@ -235,11 +252,11 @@ def test_an_hour_takes_less_than_2_gb(finished, tmp_path):
         for _ in range(60):
             file.write(minute)
     program = (
-        'import sys; from ser_jax import cost, predict; predict.main(sys.argv[1:]);'
-        'print(cost.peak_memory_mb())'
+        'import sys; from ser_jax import predict; from ser_jax.training import cost;'
+        'predict.main(sys.argv[1:]); print(cost.peak_memory_mb())'
     )
-    words = [f'--workdir={finished[0]}', '--format=json', '--windows', str(tmp_path / 'hour.flac')]
-    command = [sys.executable, '-c', program, *words]
+    flags = [f'--workdir={finished[0]}', '--format=json', '--windows']
+    command = [sys.executable, '-c', program, *flags, str(tmp_path / 'hour.flac')]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     line, megabytes = result.stdout.splitlines()
     assert len(json.loads(line)['windows']) == 719

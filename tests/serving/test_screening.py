@@ -1,4 +1,4 @@
-"""What speaks against a recording."""
+"""Flags of recordings."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,101 @@
+"""Finds audio files and predicts them, with bounded memory."""
+
+import concurrent.futures
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ser_jax.audio.reading import AUDIO_ENDINGS, AudioError, file_seconds, read_audio
+from ser_jax.serving.predictor import Prediction, Predictor
+
+# Limits of a chunk, which is decoded as a whole before it is predicted: files and seconds of audio.
+_CHUNK, _CHUNK_SECONDS = 64, 1800
+
+
+def find_files(arguments: Iterable[str | Path]) -> Iterator[Path | str]:
+    """Expands arguments of a command line to audio files.
+
+    Args:
+        arguments: files, which are not checked; folders, searched recursively for audio files; patterns such as
+            `**/*.wav`; `-` for a list of files and folders on standard input.
+
+    Yields:
+        Paths, sorted within a folder or pattern, or an error message for an argument that matches nothing.
+    """
+    for argument in map(str, arguments):
+        if argument == '-':
+            for line in sys.stdin:
+                if line.strip():
+                    yield from _below(Path(line.rstrip('\n')))
+        elif glob.has_magic(argument) and not os.path.lexists(argument):
+            found = sorted(glob.glob(argument, recursive=True))
+            yield from map(Path, found) if found else [f'nothing matches {argument}']
+        else:
+            yield from _below(Path(argument))
+
+
+def _below(path: Path) -> Iterator[Path | str]:
+    """The audio files below a folder, or the file itself."""
+    if not os.path.isdir(path):
+        yield path
+        return
+    # macOS leaves files ._NAME behind.
+    found = sorted(
+        file
+        for file in path.rglob('*')
+        if file.suffix.lower() in AUDIO_ENDINGS and not (file.name.startswith('.') or file.is_dir())
+    )
+    yield from found or [f'{path} holds no {", ".join(AUDIO_ENDINGS)}']
+
+
+def predict_files(
+    predictor: Predictor, files: Sequence[Path]
+) -> Iterator[tuple[Path, Prediction | str]]:
+    """Decodes and predicts files in order; the next chunk is decoded while one is predicted.
+
+    Args:
+        predictor: a loaded model.
+        files: audio files of any sample rate and number of channels.
+
+    Yields:
+        (file, prediction), or (file, error message) for a file that cannot be read.
+    """
+    rate, chunks = predictor.front_end.sample_rate, _chunks(files)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        submit = lambda chunk: [pool.submit(_decode, path, rate) for path in chunk]
+        chunk = next(chunks, [])
+        decoding = submit(chunk)
+        while chunk:
+            waveforms = [future.result() for future in decoding]
+            following = next(chunks, [])
+            decoding = submit(following)
+            readable = [waveform for waveform in waveforms if not isinstance(waveform, str)]
+            predictions = iter(predictor.predict_batch(readable))
+            for path, waveform in zip(chunk, waveforms):
+                yield path, waveform if isinstance(waveform, str) else next(predictions)
+            chunk = following
+
+
+def _chunks(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Splits files into chunks within both limits; a single file may exceed the seconds."""
+    chunk, total = [], 0.0
+    for path in files:
+        seconds = file_seconds(path)
+        if chunk and (len(chunk) == _CHUNK or total + seconds > _CHUNK_SECONDS):
+            yield chunk
+            chunk, total = [], 0.0
+        chunk, total = [*chunk, path], total + seconds
+    if chunk:
+        yield chunk
+
+
+def _decode(path: Path, sample_rate: int) -> np.ndarray | str:
+    """The waveform of a file, int16 [S], or an error message."""
+    try:
+        return read_audio(path, sample_rate)
+    except AudioError as error:
+        return str(error)
