@@ -1,7 +1,6 @@
 """The training step of MTL-AUG here and in PyTorch, for the benchmarks; `same_losses` needs PyTorch."""
 
 import functools
-import types
 from collections.abc import Callable, Mapping
 
 import jax
@@ -77,7 +76,7 @@ class JaxTrainer:
         self._phases = multitask.multitask(
             _InBfloat16(model) if bfloat16 else model,
             setting.make_tasks(),
-            optimiser.make_optimiser(types.SimpleNamespace(**setting.optimiser), setting.steps),
+            optimiser.make_optimiser(setting.optimiser, setting.steps),
             label_smoothing=setting.label_smoothing,
             clean_target=True,
             axis_name=devices.AXIS,

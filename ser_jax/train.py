@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 import numpy as np
+from flax import linen as nn
 from jax.experimental import multihost_utils
 
 from ser_jax.audio.log_mel import FrontEnd
@@ -13,12 +14,14 @@ from ser_jax.config import TESTED_WITH, as_json, check_config, compared
 from ser_jax.data.dataset import Dataset, Records, Sampling, open_dataset
 from ser_jax.data.folds import Fold
 from ser_jax.data.records import prepared_hash
+from ser_jax.data.tasks import Task
 from ser_jax.evaluation import diagnostics, results, testing
 from ser_jax.evaluation.adaptation import Adapter
 from ser_jax.evaluation.cross_corpus import CrossCorpusTester
 from ser_jax.evaluation.robustness import RobustnessTester, open_recordings
 from ser_jax.models.build import make_model
 from ser_jax.objectives.build import make_phases
+from ser_jax.objectives.multitask import Phase
 from ser_jax.objectives.optimiser import make_optimiser
 from ser_jax.prepare import prepare_corpora
 from ser_jax.reporting import figures
@@ -164,33 +167,17 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     devices.start_processes()
     dataset = open_data(config)
     front_end = dataset.records.front_end
-    adversary = config.adversary.to_dict() if 'adversary' in config else {}
     model = make_model(
         config.model.to_dict(),
         dataset.tasks,
         front_end,
         objective=config.objective,
-        prior=adversary.get('prior', ''),
-    )
-    phases = make_phases(
-        model,
-        dataset.tasks,
-        objective=config.objective,
-        steps=config.steps,
-        optimiser=config.optimiser,
-        label_smoothing=config.label_smoothing,
-        clean_target=config.reconstruction_target == 'clean',
-        representation=config.representation,
-        batch_size=config.batch_size,
-        adversarial_epsilon=config.adversarial_epsilon,
-        phases=config.get('phases', ()),
-        optimisers=config.get('optimisers', {}),
-        adversary=adversary,
+        prior=config.adversary.prior if 'adversary' in config else '',
     )
     sizes = {name: config[name] for name in ('batch_size', 'eval_batch_size')}
     program = build_program(
         model=model,
-        phases=phases,
+        phases=build_phases(config, model, dataset.tasks),
         reported=dataset.reported,
         representation=config.representation,
         front_end=front_end,
@@ -202,6 +189,31 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         placement=devices.make_placement(config.parallelism, config.parallel_runs, sizes),
     )
     return Experiment(dataset, program)
+
+
+def build_phases(
+    config: ml_collections.ConfigDict, model: nn.Module, tasks: tuple[Task, ...]
+) -> tuple[Phase, ...]:
+    """Builds the phases of a training step for a network and its tasks.
+
+    Raises:
+        UserError: phases that do not fit the network or the tasks.
+    """
+    return make_phases(
+        model,
+        tasks,
+        objective=config.objective,
+        steps=config.steps,
+        optimiser=config.optimiser,
+        label_smoothing=config.label_smoothing,
+        clean_target=config.reconstruction_target == 'clean',
+        representation=config.representation,
+        batch_size=config.batch_size,
+        adversarial_epsilon=config.adversarial_epsilon,
+        phases=config.get('phases', ()),
+        optimisers=config.get('optimisers', {}),
+        adversary=config.adversary.to_dict() if 'adversary' in config else {},
+    )
 
 
 def open_run(config: ml_collections.ConfigDict) -> Run:

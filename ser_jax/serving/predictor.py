@@ -12,10 +12,10 @@ from flax.errors import FlaxError
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.audio.reading import MIN_SECONDS, to_mono
 from ser_jax.config import check_front_end
-from ser_jax.data import batches
+from ser_jax.data.batches import as_float, padded_batches
 from ser_jax.data.tasks import Task
 from ser_jax.models.build import stored_model
-from ser_jax.models.forward import answers, network_input
+from ser_jax.models.forward import forward, to_predictions
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.finished import CONFIG
 from ser_jax.runs.result_card import read_card
@@ -130,15 +130,13 @@ class Predictor:
     def _outputs(self, pieces: list[np.ndarray]) -> list[dict[str, np.ndarray] | None]:
         """The outputs for each piece; None for those shorter than `MIN_SECONDS`."""
         least = int(MIN_SECONDS * self.front_end.sample_rate)
-        usable = [piece for piece in pieces if len(piece) >= least]
+        usable = [as_float(piece) for piece in pieces if len(piece) >= least]
         samples = np.array([len(piece) for piece in usable], np.int32)
         frames = np.array([self.front_end.frames(length) for length in samples], np.int32)
+        # The maximum number of samples that gives `longest` frames.
+        padded = lambda longest: longest * self.front_end.hop_length - 1
         found = [{} for _ in usable]
-        for longest, positions in batches.buckets(frames, _BATCH):
-            # The maximum number of samples that gives `longest` frames.
-            batch = np.zeros((_BATCH, longest * self.front_end.hop_length - 1), np.float32)
-            for row, position in zip(batch, positions):
-                row[: len(usable[position])] = usable[position] / np.float32(32768)
+        for positions, _, batch in padded_batches(usable, frames, _BATCH, padded=padded):
             rows = jax.device_get(self.compute(batch, samples[positions]))
             for row, position in enumerate(positions):  # a last batch repeats its last piece
                 found[position] = {name: values[row] for name, values in rows.items()}
@@ -248,14 +246,10 @@ def _program(model, tasks, config, front_end, variables, temperatures) -> Callab
 
     @jax.jit
     def compute(waveform, samples):
-        outputs = model.apply(
-            {'params': variables['params'], 'batch_stats': variables['batch_stats']},
-            network_input(waveform, variables['constants'], 'waveform', log_mel),
-            1 + samples // log_mel.hop_length if log_mel else samples,
-            train=False,
-        )
+        length = 1 + samples // log_mel.hop_length if log_mel else samples
+        outputs = forward(model, variables, waveform, length, 'waveform', log_mel)
         outputs |= {name: outputs[name] / value for name, value in temperatures.items()}
-        return answers(outputs, tasks, variables['constants'])
+        return to_predictions(outputs, tasks, variables['constants'])
 
     return compute
 

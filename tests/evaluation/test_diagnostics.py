@@ -10,8 +10,8 @@ from sklearn.decomposition import PCA
 from configs import adversarial_autoencoder, end_to_end, mtl_aug
 from ser_jax.evaluation.embedding import COLUMNS, main_axes, represent, write_embedding
 from ser_jax.models.adversarial_autoencoder import Head
+from ser_jax.train import build_experiment
 from ser_jax.training import inference, steps
-from ser_jax.training.experiment import build_experiment
 
 
 def _network(module, options, beeps):
@@ -20,14 +20,14 @@ def _network(module, options, beeps):
     config.data.data_dir = beeps['data_dir']
     config.data.manual_dir = f'{beeps["manual_dir"]}/beeps'
     experiment = build_experiment(config)
-    fold = experiment.folds[0]
-    state = jax.device_get(experiment.init_state(experiment.constants(fold.train)))
+    fold = experiment.dataset.folds[0]
+    state = jax.device_get(experiment.program.init_state(experiment.dataset.statistics(fold.train)))
     rows = np.concatenate([fold.train, fold.validation, fold.test])
     return experiment, steps.inference_variables(state), rows
 
 
 def _said(experiment, variables, rows):
-    return inference.predict(experiment, variables, experiment.utterances(rows))
+    return inference.predict(experiment, variables, experiment.dataset.utterances(rows))
 
 
 def _dense(parameters, x):
@@ -42,7 +42,7 @@ def test_the_map_is_of_what_the_head_of_mtl_aug_sees(beeps, tmp_path, monkeypatc
     said = jax.nn.softmax(_dense(variables['params']['emotion_head'], vectors))
     np.testing.assert_allclose(said, expected, atol=1e-5)
 
-    fold, index = experiment.folds[0], experiment.corpus.index
+    fold, index = experiment.dataset.folds[0], experiment.dataset.corpus.index
     monkeypatch.setattr(inference, 'restore_best', lambda *_: variables)
     write_embedding(experiment, fold, tmp_path)
     text = (tmp_path / 'report' / 'embedding.csv').read_text()
@@ -63,8 +63,8 @@ def test_the_map_is_of_what_the_head_of_mtl_aug_sees(beeps, tmp_path, monkeypatc
 def test_the_heads_of_the_autoencoder_see_the_code(beeps):
     experiment, variables, rows = _network(adversarial_autoencoder, 'functionals,', beeps)
     codes = represent(experiment, variables, rows)
-    assert codes.shape[1] == experiment.model.code_features
-    head = Head(experiment.model.embedding_features, 4)
+    assert codes.shape[1] == experiment.program.model.code_features
+    head = Head(experiment.program.model.embedding_features, 4)
     said = jax.nn.softmax(head.apply({'params': variables['params']['emotion_head']}, codes))
     expected = _said(experiment, variables, rows)['emotion']
     np.testing.assert_allclose(said, expected, atol=1e-5)

@@ -13,13 +13,12 @@ from configs.adversarial_autoencoder import get_config
 from ser_jax.evaluation.codes import farthest
 from ser_jax.models.adversarial_autoencoder import functionals
 from ser_jax.objectives import adversarial
-from ser_jax.objectives.build import make_phases
 from ser_jax.objectives.multitask import task_losses
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
+from ser_jax.train import build_experiment, build_phases
 from ser_jax.training import steps
-from ser_jax.training.experiment import build_experiment
 from ser_jax.training.steps import make_train_step
 
 RNG = np.random.default_rng(0)
@@ -34,41 +33,50 @@ SUBTREES = {
 @pytest.fixture(
     scope='module', params=['functionals', pytest.param('log_mel', marks=pytest.mark.slow)]
 )
-def experiment(request, beeps):
+def config(request, beeps):
     config = get_config('csv_corpus/beeps,smoke')
     config.model.input = request.param
     config.data.data_dir = beeps['data_dir']
     config.unlabelled = ('csv_corpus/hums',)
+    return config
+
+
+@pytest.fixture(scope='module')
+def experiment(config):
     return build_experiment(config)
 
 
 @pytest.fixture(scope='module')
 def started(experiment):
     """(state before training, an augmented batch)."""
-    rows = experiment.folds[0].train
-    state = experiment.init_state(experiment.constants(rows))
-    batch = jax.device_get(devices.to_devices(experiment.train_batches(rows)[0], experiment.mesh))
+    rows = experiment.dataset.folds[0].train
+    state = experiment.program.init_state(experiment.dataset.statistics(rows))
+    batch = jax.device_get(
+        devices.to_devices(experiment.dataset.train_batches(rows)[0], experiment.program.mesh)
+    )
     batch['clean_log_mel'] = batch['log_mel']
     return jax.device_get(state), batch
 
 
 @pytest.mark.parametrize('name', SUBTREES)
-def test_a_phase_updates_only_its_subtrees(experiment, started, name):
+def test_a_phase_updates_only_its_subtrees(config, experiment, started, name):
     state, batch = started
     # A discriminator at chance has no gradient for the generator.
     discriminator = jax.tree.map(lambda leaf: leaf + np.float32(0.1), state.params['discriminator'])
     state = state.replace(params=state.params | {'discriminator': discriminator})
-    phases = make_phases(
-        experiment.config, experiment.model.clone(axis_name='data'), experiment.tasks
-    )
+    model = experiment.program.model.clone(axis_name='data')
+    phases = build_phases(config, model, experiment.dataset.tasks)
     (phase,) = [phase for phase in phases if phase.name == name]
     assert set(phase.updates) == SUBTREES[name]
-    step = experiment.placement.compile(make_train_step((phase,), devices.AXIS))
-    packed = [devices.replicate(state, experiment.mesh)]
+    step = experiment.program.placement.compile(make_train_step((phase,), devices.AXIS))
+    packed = [devices.replicate(state, experiment.program.mesh)]
     # The learning rate of the first step of the warm-up is 0.
     for _ in range(2):
         packed = [
-            step(experiment.placement.pack(packed), experiment.placement.to_devices([batch]))[0]
+            step(
+                experiment.program.placement.pack(packed),
+                experiment.program.placement.to_devices([batch]),
+            )[0]
         ]
     after = jax.device_get(packed[0])
     changed = {
@@ -81,14 +89,16 @@ def test_a_phase_updates_only_its_subtrees(experiment, started, name):
         (a != b).any()
         for a, b in zip(*(jax.tree.leaves(s.model_state['batch_stats']) for s in (after, state)))
     )
-    assert moved == (name == 'supervised' and experiment.model.input == 'log_mel')
+    assert moved == (name == 'supervised' and experiment.program.model.input == 'log_mel')
 
 
 def test_the_discriminator_starts_at_chance(experiment, started):
     state, _ = started
-    rows = experiment.folds[0].train
-    batch = devices.to_devices(experiment.train_batches(rows)[0], experiment.mesh)
-    _, found = experiment.train_step(devices.replicate(state, experiment.mesh), batch)
+    rows = experiment.dataset.folds[0].train
+    batch = devices.to_devices(experiment.dataset.train_batches(rows)[0], experiment.program.mesh)
+    _, found = experiment.program.train_step(
+        devices.replicate(state, experiment.program.mesh), batch
+    )
     assert float(found['loss_discriminator']) == pytest.approx(np.log(2), abs=1e-5)
     assert float(found['discriminator_accuracy']) == 0.5
     assert float(found['loss_generator']) == pytest.approx(np.log(2), abs=1e-2)
@@ -190,7 +200,7 @@ def test_functionals_see_real_frames_only():
 def test_labels_missing_in_every_combination(experiment, started):
     """Each row lacks another subset of its labels; every task is the mean over the rows that have its label."""
     state, _ = started
-    tasks = [task for task in experiment.tasks if task.kind == 'classification']
+    tasks = [task for task in experiment.dataset.tasks if task.kind == 'classification']
     constants = state.model_state['constants']
     there = np.array(list(itertools.product([True, False], repeat=len(tasks))))
     batch, outputs, own, trained = {}, {}, {}, {}
@@ -304,16 +314,21 @@ def test_the_path_connects_the_farthest_emotions():
 
 
 def test_tested_speakers_are_not_classes_of_training(experiment, started):
-    fold, (task,) = experiment.folds[0], [t for t in experiment.tasks if t.name == 'speaker']
-    trained = experiment.constants(fold.train)['trained_classes']['speaker']
-    speakers = set(experiment.corpus.index['speaker'][fold.train])
+    fold, (task,) = (
+        experiment.dataset.folds[0],
+        [t for t in experiment.dataset.tasks if t.name == 'speaker'],
+    )
+    trained = experiment.dataset.statistics(fold.train)['trained_classes']['speaker']
+    speakers = set(experiment.dataset.corpus.index['speaker'][fold.train])
     speakers |= {name for name in task.classes if name.startswith('csv_corpus/hums')}
     assert {name for name, is_trained in zip(task.classes, trained) if is_trained} == speakers
     assert 0 < (~trained).sum() < len(trained)
-    state = devices.replicate(started[0], experiment.mesh)
+    state = devices.replicate(started[0], experiment.program.mesh)
     for step in range(3):
-        batch = devices.to_devices(experiment.train_batches(fold.train)[step], experiment.mesh)
-        state, _ = experiment.train_step(state, batch)
+        batch = devices.to_devices(
+            experiment.dataset.train_batches(fold.train)[step], experiment.program.mesh
+        )
+        state, _ = experiment.program.train_step(state, batch)
     bias = np.asarray(state.params['speaker_head']['out']['bias'])
     assert (bias[~trained] == 0).all()
     assert (bias[trained] != 0).all()
@@ -321,11 +336,13 @@ def test_tested_speakers_are_not_classes_of_training(experiment, started):
 
 def test_prediction_uses_the_encoder_of_the_supervised_phase(experiment, started):
     state, batch = started
-    state = devices.replicate(state, experiment.mesh)
-    rows = experiment.folds[0].train
+    state = devices.replicate(state, experiment.program.mesh)
+    rows = experiment.dataset.folds[0].train
     for step in range(2):
-        batch = devices.to_devices(experiment.train_batches(rows)[step], experiment.mesh)
-        state, _ = experiment.train_step(state, batch)
+        batch = devices.to_devices(
+            experiment.dataset.train_batches(rows)[step], experiment.program.mesh
+        )
+        state, _ = experiment.program.train_step(state, batch)
     found = steps.inference_variables(state)['params']
     average = state.opt_state['supervised'].inner_state.average
     for name in ('encoder', 'emotion_head'):
@@ -342,15 +359,15 @@ def test_recordings_are_predicted(finished, beeps):
 
 
 def test_a_restored_state_continues_bit_for_bit(experiment, started, tmp_path):
-    batches = experiment.train_batches(experiment.folds[0].train)
+    batches = experiment.dataset.train_batches(experiment.dataset.folds[0].train)
 
     def train(state, first, last):
         for step in range(first, last):
-            batch = devices.to_devices(batches[step], experiment.mesh)
-            state, _ = experiment.train_step(state, batch)
+            batch = devices.to_devices(batches[step], experiment.program.mesh)
+            state, _ = experiment.program.train_step(state, batch)
         return state
 
-    start = lambda: devices.replicate(started[0], experiment.mesh)
+    start = lambda: devices.replicate(started[0], experiment.program.mesh)
     whole = jax.device_get(train(start(), 0, 4))
     Checkpoints(tmp_path).save(2, train(start(), 0, 2))
     resumed = jax.device_get(train(Checkpoints(tmp_path).restore(start()), 2, 4))

@@ -22,8 +22,8 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.serving import files as serving_files
 from ser_jax.serving import screening
 from ser_jax.serving.predictor import WINDOW_SECONDS, load
+from ser_jax.train import build_experiment
 from ser_jax.training import inference
-from ser_jax.training.experiment import build_experiment
 
 
 @pytest.fixture(scope='module')
@@ -38,12 +38,14 @@ def _files(beeps, n=6):
 
 def test_equals_the_prediction_from_records(finished, beeps):
     workdir, experiment = finished
-    rows = np.arange(len(experiment.corpus))
-    variables = inference.restore_best(experiment, workdir / 'checkpoints' / 'final')
-    expected = inference.predict(experiment, variables, experiment.utterances(rows))['emotion']
+    rows = np.arange(len(experiment.dataset.corpus))
+    variables = experiment.restore_best(workdir / 'checkpoints' / 'final')
+    expected = inference.predict(experiment, variables, experiment.dataset.utterances(rows))[
+        'emotion'
+    ]
     card = json.loads((workdir / 'results.json').read_text())
     calibrated = tempered(expected, card['calibration']['clean']['temperature'])
-    by_id = dict(zip(experiment.corpus.index['id'], calibrated))
+    by_id = dict(zip(experiment.dataset.corpus.index['id'], calibrated))
     files = _files(beeps)
     assert np.ptp(expected, axis=0).max() > 0.02, 'all predictions are equal'
     predictions = load(workdir).predict_batch([read_audio(path) for path in files])

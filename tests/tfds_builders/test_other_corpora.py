@@ -12,7 +12,7 @@ from configs.mtl_aug import get_config
 from ser_jax.data.records import EMOTIONS
 from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
-from ser_jax.training.experiment import build_experiment
+from ser_jax.train import build_experiment
 from tfds_builders import build, doctor
 
 REAL = os.environ.get('SER_JAX_MANUAL_DIR')
@@ -179,7 +179,7 @@ def test_a_folder_joins_training_unlabelled(beeps, tmp_path):
     config.data.data_dir = str(tmp_path / 'records')
     config.unlabelled = ('folder/mine',)
     experiment = build_experiment(config)
-    batches = experiment.train_batches(experiment.folds[0].train)
+    batches = experiment.dataset.train_batches(experiment.dataset.folds[0].train)
     assert len(batches.unlabelled) == 4
     assert not batches[0]['emotion_mask'][-batches.n_unlabelled :].any()
 

@@ -7,7 +7,7 @@ from conftest import load
 from jax.sharding import AxisType, Mesh
 
 from ser_jax.runtime import devices as sharding
-from ser_jax.training.experiment import build_experiment
+from ser_jax.train import build_experiment
 
 
 def get_config(argument):
@@ -22,21 +22,27 @@ def experiment(beeps):
 
 
 def test_a_poisoned_batch_changes_no_parameter_and_no_statistic(experiment):
-    rows = experiment.folds[0].train
-    state = experiment.init_state(experiment.constants(rows))
-    batches = experiment.train_batches(rows)
-    state, _ = experiment.train_step(state, sharding.to_devices(batches[0], experiment.mesh))
+    rows = experiment.dataset.folds[0].train
+    state = experiment.program.init_state(experiment.dataset.statistics(rows))
+    batches = experiment.dataset.train_batches(rows)
+    state, _ = experiment.program.train_step(
+        state, sharding.to_devices(batches[0], experiment.program.mesh)
+    )
     before = jax.device_get(state)
     poisoned = dict(batches[1])
     poisoned['log_mel'] = poisoned['log_mel'].copy()
     poisoned['log_mel'][0, :, 5] = np.inf
-    state, metrics = experiment.train_step(state, sharding.to_devices(poisoned, experiment.mesh))
+    state, metrics = experiment.program.train_step(
+        state, sharding.to_devices(poisoned, experiment.program.mesh)
+    )
     after = jax.device_get(state)
     assert not np.isfinite(metrics['gradient_norm'])
     jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
     jax.tree.map(np.testing.assert_array_equal, after.model_state, before.model_state)
     assert after.step == before.step + 1
-    state, metrics = experiment.train_step(state, sharding.to_devices(batches[2], experiment.mesh))
+    state, metrics = experiment.program.train_step(
+        state, sharding.to_devices(batches[2], experiment.program.mesh)
+    )
     assert np.isfinite(metrics['gradient_norm'])
 
 
@@ -66,8 +72,8 @@ def test_what_keeps_no_label_joins_unlabelled_where_a_task_can_use_it(beeps, opt
     config = get_config(f'csv_corpus/beeps,{options}')
     config.data.data_dir, config.labelled_share = beeps['data_dir'], 0.25
     experiment = build_experiment(config)
-    rows = experiment.folds[0].train
-    batches = experiment.train_batches(rows)
+    rows = experiment.dataset.folds[0].train
+    batches = experiment.dataset.train_batches(rows)
     assert len(batches.labelled) < 0.5 * len(rows)
     for step in range(3):
         assert batches[step]['emotion_mask'].sum() == labels
