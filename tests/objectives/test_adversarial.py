@@ -10,7 +10,6 @@ import pytest
 from conftest import metrics, run
 
 from configs.adversarial_autoencoder import get_config
-from ser_jax.evaluation.codes import farthest
 from ser_jax.models.adversarial_autoencoder import functionals
 from ser_jax.objectives import adversarial
 from ser_jax.objectives.build import make_phases
@@ -298,11 +297,6 @@ def test_a_run_tells_how_the_game_goes(finished):
     map_of_utterances = (finished / 'report' / 'embedding.csv').read_text()
     assert map_of_utterances.count('\n') == 1 + 48
     assert 'Map of utterances' in (finished / 'report' / 'report.html').read_text()
-
-
-def test_the_path_leads_between_the_farthest_emotions():
-    corners = {'sad': (0, 0), 'happy': (1, 0), 'angry': (0, 2)}
-    assert farthest({name: np.array(at) for name, at in corners.items()}) == ('angry', 'happy')
 
 
 def test_speakers_that_are_tested_are_no_class_of_training(experiment, started):
