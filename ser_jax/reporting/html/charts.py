@@ -27,7 +27,7 @@ def confusion(heading: str, result: Mapping):
     """The confusion matrix of a result: row percent as colour and number, counts below.
 
     Args:
-        heading: heading.
+        heading: figure heading.
         result: result of a condition in the card.
     """
     labels = list(result['recall'])
@@ -54,7 +54,7 @@ def speakers(heading: str, predictions: Predictions, labels: Sequence[str]):
     """UAR and accuracy of every speaker; None if all are unknown.
 
     Args:
-        heading: heading.
+        heading: figure heading.
         predictions: predictions for clean speech.
         labels: K class names.
     """
@@ -205,7 +205,7 @@ def reliability(heading: str, predictions: Predictions, calibration: Mapping | N
     """Reliability diagram: accuracy against confidence, with the expected calibration error.
 
     Args:
-        heading: heading.
+        heading: figure heading.
         predictions: predicted class probabilities for clean speech.
         calibration: entry of the card for these predictions; None = unknown.
     """

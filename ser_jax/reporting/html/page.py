@@ -63,13 +63,13 @@ def write_page(
     runs = [_read(workdir) for workdir in [*workdirs, *against]]
     if len(runs) == 1:
         title = '{system} on {corpus}'.format(**runs[0].card)
-        body = _run(runs[0], audio)
+        body = _sections(runs[0], audio)
     else:
         title = ' against '.join(dict.fromkeys(run.card['system'] for run in runs))
         systems = ['A'] * len(workdirs) + ['B'] * len(against)
         body = [element('h1', title), _overview(systems, runs)]
         body += [_comparison(result, text)] if result else []
-        body += [element('section', *_run(run, audio), class_='run') for run in runs]
+        body += [element('section', *_sections(run, audio), class_='run') for run in runs]
     path = Path(path)
     try:
         write_atomically(path, markup.document(title, *body))
@@ -105,7 +105,7 @@ def _read(workdir) -> _Run:
     )
 
 
-def _run(run: _Run, audio: bool) -> list:
+def _sections(run: _Run, audio: bool) -> list:
     """The sections of a run; those without data are left out."""
     card, conditions = run.card, run.card['conditions']
     chance = float(np.mean([1 / len(one.labels) for one in run.clean])) if run.clean else None
