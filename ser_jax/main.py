@@ -78,7 +78,7 @@ def main(_: list[str]) -> None:
             if card != before:  # else this command has made nothing of it
                 (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
             page.write_page(workdir / 'report' / 'report.html', [workdir])
-            print(f'{text.print_table(card)}\nEverything about this run: {workdir}', flush=True)
+            print(f'{text.card_table(card)}\nEverything about this run: {workdir}', flush=True)
     except UserError as error:
         sys.exit(f'error: {error}')
 

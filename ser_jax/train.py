@@ -353,7 +353,7 @@ def _report(config: ml_collections.ConfigDict, run: Run, workdir: Path) -> dict[
         for name, predictions in pooled.items():
             labels = list(card['conditions'][name]['recall'])
             write_predictions(workdirs.pooled_file(workdir, name), predictions, labels)
-        figures.draw_run(card, folder, conditions=conditions, **shown)
+        figures.draw_run(card, folder, **shown)
         write_json(workdir / 'results.json', card)
     return card
 

@@ -49,9 +49,9 @@ def curves(rows: Sequence[Row], grid: Grid) -> dict[str, tuple[dict, dict]]:
             if (row['setting'], row['variant']) == (run.setting, run.variant)
         }
         asked = conditions.parse_conditions(run.config.conditions)
-        asked = {name: condition for name, condition in asked.items() if name in results}
+        asked = {name: results[name] for name in asked if name in results}
         panels, references = found.setdefault(run.setting, ({}, {}))
-        for heading, series in figures.panels(asked, results).items():
+        for heading, series in figures.robustness_panels(asked).items():
             for name, points in series.items():
                 panels.setdefault(f'{name}: {heading}' if name else heading, {})[run.variant] = (
                     points

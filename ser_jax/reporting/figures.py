@@ -1,44 +1,152 @@
-"""Figures of a run, drawn straight into files: no display and no global plotting state."""
+"""Figures as PNG files: confusion matrices, robustness curves, attention weights, codes; without display or global state."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ser_jax.transforms.conditions import Attack
-from ser_jax.transforms.corruptions import (
-    Corruption,
-)
+from ser_jax.reporting.text import percent
+
+if TYPE_CHECKING:
+    from ser_jax.evaluation.diagnostics import Attention, Codes, DecodedPath
+
+# Distinguishable in print and by colour-blind readers (Okabe & Ito 2008); the markers differ, too.
+_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
+_MARKERS = 'osD^vPX'
+_NUMBER = r'-?\d+(?:\.\d+)?(?:e[+-]?\d+)?'  # as in names of results
+_NOISE = re.compile(rf'noise_(\w+)_({_NUMBER})db')
+_ATTACK = re.compile(rf'((?:transfer_)?(?:random_sign|fgsm|bim|pgd)(_waveform)?)((?:_{_NUMBER})+)')
 
 
-def confusion_matrix_figure(confusion, labels, title: str, path) -> None:
-    """Draws a confusion matrix: row-normalised percent as colour and number, the count below it.
+def draw_run(
+    card: Mapping,
+    folder: Path,
+    *,
+    attention: 'Attention | None' = None,
+    codes: 'Codes | None' = None,
+) -> None:
+    """Draws the figures of a finished run.
+
+    For every task: `confusion_matrix*.png` of clean speech and of other corpora, and `robustness*.png` if there are
+    other conditions. `attention.png`, `codes.png` and `path.png` where the diagnostics are given.
+
+    Args:
+        card: result card.
+        folder: folder of the figures.
+        attention: attention weights of some test utterances.
+        codes: codes of an autoencoder.
+    """
+    results = card['conditions']
+    for name, result in results.items():
+        clean = name.startswith('clean')
+        if not clean and not name.startswith('cross_'):
+            continue
+        suffix, title = name.removeprefix('clean') if clean else f'_{name}', _title(card, name)
+        path = folder / f'confusion_matrix{suffix}.png'
+        confusion_matrix_figure(result['confusion'], list(result['recall']), title, path)
+        drawn = robustness_panels(of_task(results, suffix)) if clean else {}
+        if drawn:
+            path = folder / f'robustness{suffix}.png'
+            robustness_figure(drawn, {'clean': result['uar']}, title, path)
+    speech = f'{card["corpus"]} ({"SYNTHETIC" if card["synthetic"] else "real"} speech)'
+    if attention:
+        attention_figure(attention, speech, folder / 'attention.png')
+    if codes:
+        codes_figure(codes, speech, folder / 'codes.png')
+        if codes.path:
+            path_figure(codes.path, f'{speech}, {codes.fold}', folder / 'path.png')
+
+
+def _title(card: Mapping, name: str) -> str:
+    result = card['conditions'][name]
+    tested = {'corpus': card['corpus'], 'synthetic': card['synthetic']} | result
+    task = f', {result["task"]}' if 'task' in result else ''
+    where = f'{tested["corpus"]} ({"synthetic" if tested["synthetic"] else "real"} speech){task}'
+    if name.startswith('clean'):
+        folds = '{} of {} folds'.format(*card['n_folds'])
+        how = f'{card["protocol"]}, {folds}, seed {card["seed"]}'
+    else:
+        how = f'{name}, trained on {" and ".join(card["trained_on"])}, seed {card["seed"]}'
+    return f'{card["system"]} on {where}\n{how}: UAR {percent(result["uar"])} %, n = {result["n"]}'
+
+
+def of_task(results: Mapping[str, Mapping], suffix: str) -> dict[str, Mapping]:
+    """Condition -> result of one task.
+
+    Args:
+        results: name -> result of a card.
+        suffix: '' for the emotion, else `_<task>`.
+    """
+    return {
+        name.removesuffix(suffix): result
+        for name, result in results.items()
+        if name.endswith(suffix) and result.get('task', '') == suffix[1:]
+    }
+
+
+def robustness_panels(results: Mapping[str, Mapping]) -> dict[str, dict[str, list[tuple]]]:
+    """The panels of `robustness_figure`.
+
+    Args:
+        results: condition -> result with `uar` and `uar_ci95`. Clean speech and other corpora are left out.
+
+    Returns:
+        Heading of the x axis -> {series: [(x, UAR, (lower, upper)), …]}.
+    """
+    drawn = {}
+    for name, result in results.items():
+        if name.startswith(('clean', 'cross_')):
+            continue
+        noise, attack = _NOISE.fullmatch(name), _ATTACK.fullmatch(name)
+        if noise:
+            heading, series, x = 'SNR, dB', noise[1], float(noise[2])
+        elif attack:
+            heading = f'epsilon, {"waveform" if attack[2] else "standardised log-mel"}'
+            x, *counts = map(float, attack[3].split('_')[1:])
+            counted = zip(counts, ('steps', 'starts'))
+            series = attack[1] + ''.join(f', {n:g} {what}' for n, what in counted if n > 1)
+        else:
+            heading, series, x = 'corruption', '', name
+        point = (x, result['uar'], result['uar_ci95'])
+        drawn.setdefault(heading, {}).setdefault(series, []).append(point)
+    for series in drawn.values():
+        for points in series.values():
+            points.sort(key=lambda point: isinstance(point[0], str) or point[0])
+    return drawn
+
+
+def new_figure(width: float, height: float):
+    """A matplotlib figure of a size in inches, independent of displays."""
+    from matplotlib.figure import Figure  # slow (0.5 s): only commands that draw pay
+
+    return Figure(figsize=(width, height), layout='constrained')
+
+
+def confusion_matrix_figure(confusion, labels: Sequence[str], title: str, path) -> None:
+    """Draws a confusion matrix: row percent as colour and number, counts below.
 
     Args:
         confusion: counts [K, K], row = true class, column = predicted class.
         labels: K class names.
-        title: heading; lines are separated by a newline, the first one is set larger.
-        path: PNG file to write, whole or not at all; its folder is made.
+        title: heading; its first line is set larger.
+        path: PNG file to write.
     """
-    # Imported here, and below: matplotlib costs half a second, which commands that draw nothing need not pay.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     confusion = np.asarray(confusion)
     n_classes = len(labels)
     totals = confusion.sum(1, keepdims=True)
-    percent = 100 * confusion / np.maximum(totals, 1)
+    share = 100 * confusion / np.maximum(totals, 1)
     side = 1.5 + max(3.2, 0.82 * n_classes)
-    figure = Figure(figsize=(side + 0.4, side), layout='constrained')
-    FigureCanvasAgg(figure)
+    figure = new_figure(side + 0.4, side)
     axes = figure.add_subplot()
-    axes.imshow(percent, cmap='Blues', vmin=0, vmax=100)
+    axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
     for row in range(n_classes):
         for column in range(n_classes):
-            strong = percent[row, column] >= 55
+            strong = share[row, column] >= 55
             ink = 'white' if strong else '#1b2a41' if confusion[row, column] else '#9aa5b1'
-            number = f'{percent[row, column]:.0f} %' if totals[row, 0] else '–'
+            number = f'{share[row, column]:.0f} %' if totals[row, 0] else '–'
             style = {'ha': 'center', 'va': 'center', 'color': ink}
             weight = 'bold' if row == column else 'normal'
             axes.text(column, row - 0.08, number, size=11, weight=weight, **style)
@@ -64,34 +172,25 @@ def confusion_matrix_figure(confusion, labels, title: str, path) -> None:
     save_figure(figure, path)
 
 
-# Distinguishable in print and with colour-blind eyes (Okabe & Ito 2008), told apart by markers as well.
-_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
-_MARKERS = 'osD^vPX'
-
-
 def robustness_figure(panels, references, title: str, path) -> None:
-    """Draws how the UAR falls as conditions get harder: one panel a kind of condition, one line a series.
+    """Draws the UAR against the level of conditions: one panel per kind of condition, one line per series.
 
     Args:
         panels: heading of the x axis -> {series: [(x, UAR, (lower, upper)), …]}, rates as fractions; x
             may be text (single conditions, drawn without a line).
-        references: name -> UAR of clean speech, drawn as dashed lines in every panel; a name that is a series
-            has the colour of that series.
-        title: heading; lines are separated by a newline.
-        path: PNG file to write, whole or not at all; its folder is made.
+        references: name -> UAR of clean speech, a dashed line in every panel, in the colour of the series of
+            that name.
+        title: heading.
+        path: PNG file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(len(panels), 4)
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(1 + 4.2 * columns, 0.4 + 3.8 * lines), layout='constrained')
-    FigureCanvasAgg(figure)
+    figure = new_figure(1 + 4.2 * columns, 0.4 + 3.8 * lines)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes in grid.ravel()[len(panels) :]:
         axes.set_visible(False)
     for axes, (heading, series) in zip(grid.ravel(), panels.items()):
-        # One colour a series in all panels, where the series are the same.
+        # Series that are the same in all panels have one colour.
         names = list(dict.fromkeys([*(name for name in references if name != 'clean'), *series]))
         for name, rate in references.items():
             colour = '#52606d' if name == 'clean' else _COLOURS[names.index(name) % len(_COLOURS)]
@@ -108,12 +207,12 @@ def robustness_figure(panels, references, title: str, path) -> None:
 
 
 def _levels(series: dict) -> list:
-    """What stands on the axis of a panel, each once."""
+    """The distinct levels of a panel."""
     return list(dict.fromkeys(x for points in series.values() for x, *_ in points))
 
 
 def _places(series: dict, names: list[str], name: str) -> dict[str, float]:
-    """Single condition -> where on the axis a series has it: beside the others, whose bars would hide it."""
+    """Single condition -> position of a series on the x axis; side by side, so that bars do not overlap."""
     offset = 0.6 * ((names.index(name) + 0.5) / len(names) - 0.5)
     return {x: place + offset for place, x in enumerate(_levels(series)) if isinstance(x, str)}
 
@@ -143,13 +242,13 @@ def _draw_series(axes, name: str, points: list, number: int, places: dict[str, f
 
 
 def _scale_levels(axes, heading: str, series: dict) -> None:
-    """The axis of levels, and the legend."""
+    """Sets up the x axis and the legend."""
     levels = _levels(series)
     if isinstance(levels[0], str):
         axes.set_xticks(range(len(levels)), levels, rotation=30, ha='right')
         axes.margins(x=0.15)
     elif 'epsilon' in heading and any(level > 0 for level in levels):
-        # Epsilons are chosen by factors; 0 is drawn too.
+        # Epsilons differ by factors; 0 is drawn, too.
         axes.set_xscale('symlog', linthresh=min(level for level in levels if level > 0))
         axes.set_xticks(sorted(levels), [f'{level:g}' for level in sorted(levels)])
     else:
@@ -161,36 +260,27 @@ def _scale_levels(axes, heading: str, series: dict) -> None:
     axes.spines[['top', 'right']].set_visible(False)
 
 
-def attention_figure(
-    signals, weights, *, sample_rate: int, frame: int, hop: int, titles, heading: str, path
-) -> None:
+def attention_figure(attention: 'Attention', speech: str, path) -> None:
     """Draws waveforms with the attention weights of every task below them, as in figure 2 of Zhang et al. 2019.
 
     Args:
-        signals: N waveforms, float [S] each.
-        weights: task -> weights of the frames, float [N, T], 0 behind an utterance's end.
-        sample_rate: of the signals.
-        frame, hop: samples of a frame and between the beginnings of two.
-        titles: N texts.
-        heading: of the whole.
-        path: PNG file to write, whole or not at all; its folder is made.
+        attention: attention weights of some utterances.
+        speech: corpus and kind of speech, for the heading.
+        path: PNG file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    lines, columns = 1 + len(weights), len(signals)
-    figure = Figure(figsize=(1 + 3.6 * columns, 1.6 + 1.2 * lines), layout='constrained')
-    FigureCanvasAgg(figure)
+    signals, frame, hop, rate = attention.signals, attention.frame, attention.hop, attention.rate
+    lines, columns = 1 + len(attention.weights), len(signals)
+    figure = new_figure(1 + 3.6 * columns, 1.6 + 1.2 * lines)
     grid = figure.subplots(lines, columns, sharex='col', sharey='row', squeeze=False)
-    for column, (signal, title) in enumerate(zip(signals, titles)):
-        seconds = np.arange(len(signal)) / sample_rate
+    for column, (signal, title) in enumerate(zip(signals, attention.titles)):
+        seconds = np.arange(len(signal)) / rate
         grid[0, column].plot(seconds, signal, color='#52606d', linewidth=0.4)
         grid[0, column].set_title(title, size=9, loc='left')
         count = 1 + (max(len(signal), frame) - frame) // hop
-        middle = (np.arange(count) * hop + frame / 2) / sample_rate
-        for line, (name, rows) in enumerate(weights.items(), 1):
+        middle = (np.arange(count) * hop + frame / 2) / rate
+        for line, (name, rows) in enumerate(attention.weights.items(), 1):
             axes, colour = grid[line, column], _COLOURS[(line - 1) % len(_COLOURS)]
-            # 1 is the weight that every frame has where none is preferred.
+            # 1 is the weight of every frame if none is preferred.
             axes.fill_between(middle, count * rows[column, :count], color=colour, linewidth=0)
             axes.axhline(1, color='#9aa5b1', linewidth=0.8, linestyle='--')
             if not column:
@@ -199,7 +289,8 @@ def attention_figure(
     for axes in grid.ravel():
         axes.spines[['top', 'right']].set_visible(False)
     figure.suptitle(
-        f'Attention over time: {heading}\n(weight × number of frames; dashed: no preference)',
+        f'Attention over time: {speech}, {attention.fold}, test speakers\n'
+        '(weight × number of frames; dashed: no preference)',
         x=0.01,
         ha='left',
         size=10,
@@ -207,112 +298,68 @@ def attention_figure(
     save_figure(figure, path)
 
 
-def codes_figure(codes, labels, title: str, path) -> None:
-    """Draws codes on their two main axes, once for every kind of label.
+def codes_figure(codes: 'Codes', speech: str, path) -> None:
+    """Draws codes on their two main axes, one panel per kind of label.
 
     Args:
-        codes: float [N, D], N and D at least 2.
-        labels: heading -> str [N].
-        title: heading of the whole.
-        path: PNG file to write, whole or not at all; its folder is made.
+        codes: codes of some utterances.
+        speech: corpus and kind of speech, for the heading.
+        path: PNG file to write.
     """
     from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    centred = codes - codes.mean(0)
-    _, sizes, axes_of = np.linalg.svd(centred, full_matrices=False)
-    points, shares = centred @ axes_of[:2].T, sizes**2 / max((sizes**2).sum(), 1e-12)
-    figure = Figure(figsize=(1 + 4.2 * len(labels), 4.6), layout='constrained')
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(1, len(labels), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (heading, names) in zip(grid, labels.items()):
-        names = np.asarray(names).astype(str)
+    figure = new_figure(1 + 4.2 * len(codes.labels), 4.6)
+    grid = figure.subplots(1, len(codes.labels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (heading, names) in zip(grid, codes.labels.items()):
         kinds = sorted(set(names))
         for number, kind in enumerate(kinds):
             colour = _COLOURS[number % len(_COLOURS)]
             if len(kinds) > len(_COLOURS):
                 colour = colormaps['turbo'](number / (len(kinds) - 1))
-            own = points[names == kind]
-            axes.scatter(
-                *own.T, s=14, color=colour, marker=_MARKERS[number % len(_MARKERS)], label=kind
-            )
+            own, marker = codes.points[names == kind], _MARKERS[number % len(_MARKERS)]
+            axes.scatter(*own.T, s=14, color=colour, marker=marker, label=kind)
         axes.set_title(heading, size=10, loc='left')
-        axes.set_xlabel(f'first main axis ({100 * shares[0]:.0f} % of the variance)', size=8)
+        axes.set_xlabel(f'first main axis ({100 * codes.shares[0]:.0f} % of the variance)', size=8)
         axes.spines[['top', 'right']].set_visible(False)
         if len(kinds) <= 12:
             axes.legend(frameon=False, fontsize=7)
-    grid[0].set_ylabel(f'second ({100 * shares[1]:.0f} %)', size=8)
-    figure.suptitle(title, x=0.01, ha='left', size=11)
+    grid[0].set_ylabel(f'second ({100 * codes.shares[1]:.0f} %)', size=8)
+    figure.suptitle(f'Codes: {speech}, {codes.fold}', x=0.01, ha='left', size=11)
     save_figure(figure, path)
 
 
-def path_figure(log_mels, ends: tuple[str, str], title: str, path) -> None:
+def path_figure(decoded: 'DecodedPath', speech: str, path) -> None:
     """Draws log-mels side by side, from one emotion to another.
 
     Args:
-        log_mels: float [N, T, F].
-        ends: what the first and the last are.
-        title: heading of the whole.
-        path: PNG file to write, whole or not at all; its folder is made.
+        decoded: log-mels decoded between two emotions.
+        speech: corpus, kind of speech and fold, for the heading.
+        path: PNG file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    count = len(log_mels)
-    figure = Figure(figsize=(1 + 2.8 * count, 3.2), layout='constrained')
-    FigureCanvasAgg(figure)
+    log_mels, count = decoded.log_mels, len(decoded.log_mels)
+    figure = new_figure(1 + 2.8 * count, 3.2)
     scale = {'vmin': log_mels.min(), 'vmax': log_mels.max(), 'cmap': 'magma'}
     for number, (axes, log_mel) in enumerate(zip(figure.subplots(1, count, sharey=True), log_mels)):
         image = axes.imshow(log_mel.T, aspect='auto', origin='lower', **scale)
         share = round(100 * number / max(count - 1, 1))
-        names = {0: ends[0], count - 1: ends[1]}
+        names = {0: decoded.emotions[0], count - 1: decoded.emotions[1]}
         axes.set_title(names.get(number, f'{100 - share} % : {share} %'), size=10)
         axes.set_xlabel('frames of 10 ms', size=8)
         if not number:
             axes.set_ylabel('mel band', size=8)
     figure.colorbar(image, label='log mel power')
+    title = f'Decoded between the mean codes of two emotions: {speech}, training speakers'
     figure.suptitle(title, x=0.01, ha='left', size=11)
     save_figure(figure, path)
 
 
 def save_figure(figure, path) -> None:
-    """Writes a matplotlib figure as PNG, whole or not at all; its folder is made."""
+    """Writes a matplotlib figure as PNG, atomically; makes its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    # 'tight' takes a title wider than the matrix in as well.
+    # 'tight' includes a title wider than the axes.
     figure.savefig(
         scratch, format='png', dpi=160, facecolor='white', bbox_inches='tight', pad_inches=0.1
     )
     os.replace(scratch, path)
-
-
-def panels(
-    conditions: Mapping[str, Corruption | Attack], results: Mapping[str, Mapping]
-) -> dict[str, dict[str, list[tuple]]]:
-    """What `figures.robustness_figure` draws of some conditions.
-
-    Args:
-        conditions: of `parse_conditions`.
-        results: name -> `evaluation.summarise(…)`.
-    """
-    drawn = {}
-    for name, condition in conditions.items():
-        if isinstance(condition, Attack):
-            where = 'waveform' if '_waveform' in name else 'standardised log-mel'
-            heading, x = f'epsilon, {where}', condition.arguments[0]
-            words = zip(('steps', 'starts'), condition.arguments[1:])
-            how = ''.join(f', {number:g} {word}' for word, number in words if number > 1)
-            series = name.partition(condition.name)[0] + condition.name + how
-        elif condition.name in ('noise', 'babble'):
-            heading, x = 'SNR, dB', condition.arguments[1]
-            series = name.removeprefix('noise_').rpartition('_')[0]
-        else:
-            heading, series, x = 'corruption', '', name
-        point = (x, results[name]['uar'], results[name]['uar_ci95'])
-        drawn.setdefault(heading, {}).setdefault(series, []).append(point)
-    for series in drawn.values():
-        for points in series.values():
-            points.sort(key=lambda point: isinstance(point[0], str) or point[0])
-    return drawn

@@ -1,29 +1,72 @@
-"""The result card as plain text, at most 100 columns wide: what is read at the end of a run."""
+"""Plain-text tables of result cards, seeds and comparisons, at most 100 columns wide; formats rates and durations."""
 
+import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ser_jax.runtime.errors import printable
 
 _WIDTH = 100
+_FEW = 8  # speakers; with fewer, no p-value can be small
+# Speakers below which the percentile interval is noticeably too narrow. Its coverage for normal differences is 90 %
+# with 10 speakers (1.96 √(9/10) of Student's t with 9 degrees of freedom) and 93 % with 20.
+_NARROW = 20
+_NOT_COMPARED = (
+    'system',
+    'options',
+    'settings_of',
+    'corpus',
+)  # config fields shown elsewhere in the header
+_WAYS = {
+    'mean_over_seeds': 'mean over seeds ± std',
+    'averaged_posterior': 'averaged posterior',
+}
 
 
-def print_table(card: Mapping) -> str:
-    """The table of a result card: header, rates, confusion matrix, folds, leak check, cost.
+def percent(value: float | None, *, signed: bool = False) -> str:
+    """A fraction in percent, without the % sign; – if undefined."""
+    if value is None or math.isnan(value):
+        return '–'
+    return f'{100 * value:{"+" if signed else ""}.1f}'
 
-    A card without a test condition (`report_test = False`) shows the validation UAR only, and that under conditions.
+
+def interval(bounds: Sequence[float | None], *, signed: bool = False) -> str:
+    """An interval of fractions in percent, `[low, high]`; – if undefined."""
+    if None in bounds:
+        return '–'
+    return '[{}, {}]'.format(*(percent(bound, signed=signed) for bound in bounds))
+
+
+def duration(seconds: float) -> str:
+    """A duration: `8.4 s`, `3 min 05 s`, `2 h 07 min`."""
+    if seconds < 59.95:
+        return f'{seconds:.1f} s'
+    if round(seconds) < 3600:
+        return f'{round(seconds) // 60} min {round(seconds) % 60:02d} s'
+    return f'{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min'
+
+
+def speaker_prefix(speakers: Iterable[str]) -> int:
+    """Length of the corpus prefix, e.g. `emodb/`, that all speakers share; 0 if there is none."""
+    corpora = {name.rpartition('/')[0] for name in speakers}
+    return len(corpora.pop()) + 1 if len(corpora) == 1 and '' not in corpora else 0
+
+
+def card_table(card: Mapping) -> str:
+    """The table of one result card: header, rates, confusion matrix, folds, leak check, cost.
+
+    A card without test conditions (`report_test = False`) has validation rates only.
 
     Args:
-        card: `evaluation.result_card(…)` or a `results.json`.
+        card: result card.
 
     Returns:
         Lines of at most 100 columns; rates in percent.
     """
     conditions = card['conditions']
-    speech = 'SYNTHETIC speech' if card['synthetic'] else 'real speech'
     folds = f'{card["n_folds"][0]} of {card["n_folds"][1]} folds, ' if card['n_folds'][1] else ''
     header = (
-        f'{card["system"]} on {card["corpus"]} ({speech}), {card["protocol"]}, '
+        f'{card["system"]} on {card["corpus"]} ({_speech(card)}), {card["protocol"]}, '
         f'{folds}seed {card["seed"]}'
     )
     blocks = [textwrap.wrap(header, _WIDTH)]
@@ -37,40 +80,164 @@ def print_table(card: Mapping) -> str:
             blocks.append(_conditions(conditions))
     else:
         blocks += _validation(card['validation'])
-    if card.get('attack_checks'):
-        blocks.append(_attack_checks(card['attack_checks']))
-    blocks.append(_footer(card))
-    tidy = lambda block: '\n'.join(printable(line.rstrip()) for line in block) + '\n'
-    return '\n'.join(map(tidy, blocks))
+    checks = card.get('attack_checks')
+    if checks:
+        pairs = [('holds' if check['holds'] else 'FAILS', check['check']) for check in checks]
+        blocks.append(['checks of the attacks', *_labelled(pairs, 7)])
+    blocks.append(_labelled(card_facts(card), 12))
+    return _join(*blocks)
 
 
-def _percent(value, digits=1):
-    return '–' if value is None else f'{100 * value:.{digits}f}'
+def card_facts(card: Mapping) -> list[tuple[str, str]]:
+    """The (name, text) pairs below the rates of a result card: leak check, labels, cost, device, model."""
+    leaks, cost = card['leak_check'], card['cost']
+    leaked = {name: leaks[name] for name in ('speakers', 'audio', 'ids') if leaks.get(name)}
+    shared = ', '.join(f'{count} {name}' for name, count in leaked.items())
+    checked = (
+        f'{"FAILED" if leaked else "passed"}: {shared or "no speaker, audio or id"} in two splits; '
+        f'{leaks["scripts"]} scripts in both training and test'
+    )
+    if leaks.get('unknown_speakers'):
+        checked += f'; {leaks["unknown_speakers"]} utterances of unknown speakers in use'
+    if leaks.get('excluded'):
+        checked += f'; {leaks["excluded"]} utterances of unknown speakers left out'
+    costs = [
+        (cost.get('train_seconds'), lambda value: f'training {duration(value)}'),
+        (cost.get('compile_seconds'), lambda value: f'of which compiling {duration(value)}'),
+        (cost.get('utterances_per_second'), lambda value: f'{value:.0f} utterances/s'),
+        (cost.get('peak_memory_mb'), lambda value: f'peak memory {value:.0f} MB'),
+        (cost.get('data_wait_fraction'), lambda value: f'{percent(value)} % waiting for data'),
+    ]
+    pairs = [('leak check', checked)]
+    labels = card.get('n_labels')
+    if labels:
+        counts = f'{labels["train"]:.0f} for training, {labels["validation"]:.0f} for validation'
+        pairs.append(('labels', f'{counts}, mean per fold'))
+    model = f'{card["n_params"]:,} parameters, commit {_short(card["commit"])}'
+    spent = ', '.join(text(value) for value, text in costs if value is not None)
+    return [*pairs, ('cost', spent), ('device', card['device']), ('model', model)]
 
 
-def _interval(interval):
-    return '–' if None in interval else f'[{_percent(interval[0])}, {_percent(interval[1])}]'
+def comparison_table(result: Mapping) -> str:
+    """The table of a comparison of two systems.
+
+    Args:
+        result: result of `compare.compare_runs`.
+
+    Returns:
+        Lines of at most 100 columns; rates in percent.
+    """
+    several = len(result['a']['seeds']) > 1 or len(result['b']['seeds']) > 1
+    rows = [f'{"UAR in percent":<24}{"A":>11}{"B":>13}{"A − B":>9}   {"95 % interval":<16}p']
+    for name, title in _WAYS.items() if several else [('mean_over_seeds', 'one seed each')]:
+        found, mean = result[name], name == 'mean_over_seeds'
+        a, b = (
+            _spread(found[f'uar_{side}'], result[side]['uar_std'] if mean else None)
+            for side in 'ab'
+        )
+        difference = percent(found['difference'], signed=True)
+        bounds = interval(found['ci95'], signed=True)
+        rows.append(f'{title:<24}{a:>11}{b:>13}{difference:>9}   {bounds:<16}{found["p"]:.3g}')
+    n_clusters = result['n_speakers'] + result['n_unknown_speaker']
+    p = 'two-sided; A and B swapped speaker by speaker, ' + (
+        f'in all {2**n_clusters} ways'
+        if result['p_exact']
+        else f'in {result["replicates"]} random ways and as observed'
+    )
+    if n_clusters < _FEW:
+        p += f'; with {_count(n_clusters, "speaker")} no p is below {result["smallest_p"]:.3g}'
+    notes = _notes(result, several, paired=True)
+    notes.append(('p', f'{p}; not corrected for other comparisons'))
+    systems = [('A', result['a']), ('B', result['b'])]
+    return _join(_context(systems, result), rows, _labelled(notes, 10))
+
+
+def seeds_table(result: Mapping) -> str:
+    """The table of one system over several seeds.
+
+    Args:
+        result: result of `compare.over_seeds`.
+
+    Returns:
+        Lines of at most 100 columns; rates in percent.
+    """
+    rows = [f'{"UAR in percent":<24}{"":>11}   95 % interval']
+    for name, title in _WAYS.items():
+        std = result['a']['uar_std'] if name == 'mean_over_seeds' else None
+        uar = _spread(result[name]['uar'], std)
+        rows.append(f'{title:<24}{uar:>11}   {interval(result[name]["ci95"])}')
+    notes = _notes(result, several=True, paired=False)
+    return _join(_context([('', result['a'])], result), rows, _labelled(notes, 10))
+
+
+def validation_table(rates: Mapping[str, Mapping[str, float]], n_seeds: int) -> str:
+    """The lines of validation UARs over seeds.
+
+    Args:
+        rates: condition -> `mean` and `std`.
+        n_seeds: number of seeds.
+    """
+    width = max(map(len, rates))
+    return '\n'.join(
+        f'validation UAR, {name:<{width}}  {_spread(**rate)} %   mean over {n_seeds} seeds ± std'
+        for name, rate in rates.items()
+    )
+
+
+def _join(*blocks: Iterable[str]) -> str:
+    """Blocks of lines, separated by empty lines."""
+    return '\n'.join(
+        '\n'.join(printable(line.rstrip()) for line in block) + '\n' for block in blocks
+    )
+
+
+def _labelled(pairs: Iterable[tuple[str, str]], indent: int) -> list[str]:
+    """Lines of (label, text) pairs, wrapped with a hanging indent."""
+    options = {'width': _WIDTH, 'subsequent_indent': ' ' * indent}
+    return [
+        line
+        for label, text in pairs
+        for line in textwrap.wrap(f'{label:<{indent}}{text}', **options)
+    ]
+
+
+def _speech(card):
+    return 'SYNTHETIC speech' if card['synthetic'] else 'real speech'
+
+
+def _count(n, word):
+    return f'{n} {word}' + 's' * (n != 1)
+
+
+def _spread(mean, std=None):
+    """A mean in percent with its ± std, or with spaces of that width to keep columns aligned."""
+    return percent(mean) + (f' ± {percent(std)}' if std is not None else ' ' * 6)
+
+
+def _short(commit):
+    """Ten digits of a commit, and whether the code had uncommitted changes."""
+    return commit[:10] + ('+changes' if '+changes' in commit else '') if commit else 'unknown'
 
 
 def _condition(name, result):
     n_speakers = len({name for fold in result['folds'] for name in fold['test_speakers']})
     present = sum(recall is not None for recall in result['recall'].values())
     if None in result['uar_ci95']:
-        interval = 'no interval: a single speaker'
+        bounds = 'no interval: a single speaker'
     else:
-        interval = f'{_interval(result["uar_ci95"])} 95 % bootstrap over {n_speakers} speakers'
+        bounds = f'{interval(result["uar_ci95"])} 95 % bootstrap over {n_speakers} speakers'
     rates = [
-        f'UAR       {_percent(result["uar"]):>5} %   {interval}',
-        f'chance    {_percent(1 / present):>5} %   {present} classes, n = {result["n"]}'
+        f'UAR       {percent(result["uar"]):>5} %   {bounds}',
+        f'chance    {percent(1 / present):>5} %   {present} classes, n = {result["n"]}'
         + (f', condition {name}' if name != 'clean' else ''),
-        f'WA        {_percent(result["wa"]):>5} %',
-        f'macro-F1  {_percent(result["macro_f1"]):>5} %',
+        f'WA        {percent(result["wa"]):>5} %',
+        f'macro-F1  {percent(result["macro_f1"]):>5} %',
     ]
     if 'ccc' in result:
         bounds = ', '.join('–' if bound is None else f'{bound:.3f}' for bound in result['ccc_ci95'])
         rates.insert(
             0,
-            f'CCC       {result["ccc"]:5.3f}     [{bounds}] 95 %; below: of the classes ratings fall into',
+            f'CCC       {result["ccc"]:5.3f}     [{bounds}] 95 %; rates below: ratings binned into classes',
         )
     return [rates, _confusion(result), _folds(result['folds'], 'test_speakers', ('uar', 'wa'))]
 
@@ -85,17 +252,15 @@ def _confusion(result):
     head = ''.join(f'  {label[:cell]:>{cell}}' for label in labels)
     lines = [f'{"true":<{first}}  {"n":>5}  recall %{head}   <- predicted'[:_WIDTH]]
     for label, row in zip(labels, counts):
-        recall = _percent(result['recall'][label])
+        recall = percent(result['recall'][label])
         cells = ''.join(f'  {count:>{cell}}' for count in row)
         lines.append(f'{label[:first]:<{first}}  {sum(row):>5}  {recall:>8}{cells}')
     return lines
 
 
 def _folds(folds: Sequence[Mapping], speakers: str, rates: Sequence[str]):
-    """One line a fold; the part that all speakers have in common, `emodb/`, is left out."""
-    everybody = [name for fold in folds for name in fold[speakers]]
-    corpora = {name.rpartition('/')[0] for name in everybody}
-    skip = len(corpora.pop()) + 1 if len(corpora) == 1 and '' not in corpora else 0
+    """One line per fold."""
+    skip = speaker_prefix(name for fold in folds for name in fold[speakers])
     shown = [' '.join(name[skip:] for name in fold[speakers]) or '?' for fold in folds]
     title = speakers.replace('_', ' ')
     name_width = max(len(fold['fold']) for fold in folds)
@@ -105,7 +270,7 @@ def _folds(folds: Sequence[Mapping], speakers: str, rates: Sequence[str]):
     head = ''.join(f'{rate.upper() + " %":>8}' for rate in rates)
     lines = [f'{"fold":<{name_width}}  {title:<{width}}{"n":>8}{head}']
     for fold, text in zip(folds, shown):
-        values = ''.join(f'{_percent(fold[rate]):>8}' for rate in rates)
+        values = ''.join(f'{percent(fold[rate]):>8}' for rate in rates)
         lines.append(f'{fold["fold"]:<{name_width}}  {text:<{width}}{fold["n"]:>8}{values}')
     return lines
 
@@ -114,21 +279,12 @@ def _conditions(conditions):
     width = min(40, max(len('condition'), *map(len, conditions)))
     lines = [f'{"condition":<{width}}{"n":>8}{"UAR %":>8}  {"95 % interval":<14}{"WA %":>8}']
     for name, result in conditions.items():
-        rates = f'{_percent(result["uar"]):>8}  {_interval(result["uar_ci95"]):<14}'
-        line = f'{name[:width]:<{width}}{result["n"]:>8}{rates}{_percent(result["wa"]):>8}'
+        rates = f'{percent(result["uar"]):>8}  {interval(result["uar_ci95"]):<14}'
+        line = f'{name[:width]:<{width}}{result["n"]:>8}{rates}{percent(result["wa"]):>8}'
         if 'perturbation_snr_db' in result:
             line += f'   {result["perturbation_snr_db"]:.0f} dB below the speech'
         lines.append(line)
     return lines
-
-
-def _attack_checks(checks):
-    """Whether the attacks work as attacks do: only then do their numbers say anything about robustness."""
-    lines = []
-    for check in checks:
-        text = f'{"holds" if check["holds"] else "FAILS":<7}{check["check"]}'
-        lines += textwrap.wrap(text, _WIDTH, subsequent_indent=' ' * 7)
-    return ['checks of the attacks', *lines]
 
 
 def _validation(result):
@@ -137,7 +293,7 @@ def _validation(result):
     tried = result.get('conditions', {})
     if tried:
         width = min(40, max(len('condition'), *map(len, tried)))
-        lines = [f'{name[:width]:<{width}}{_percent(uar):>8}' for name, uar in tried.items()]
+        lines = [f'{name[:width]:<{width}}{percent(uar):>8}' for name, uar in tried.items()]
         over = 'on the validation speakers, mean over folds and tasks'
         blocks.append([f'{"condition":<{width}}{"UAR %":>8}  {over}', *lines])
     return blocks
@@ -146,64 +302,75 @@ def _validation(result):
 def _validation_line(result):
     n_folds = len(result['folds'])
     tasks = any(name.startswith(('uar_', 'ccc_')) for name in result)
-    over = f'mean over {"tasks and " * tasks}{n_folds} fold{"s" * (n_folds != 1)}'
-    rates = f'validation UAR  {_percent(result["uar"])} %'
-    if 'ccc' in result:  # that, or the mean of both, selects
+    over = f'mean over {"tasks and " * tasks}{_count(n_folds, "fold")}'
+    rates = f'validation UAR  {percent(result["uar"])} %'
+    if 'ccc' in result:  # it, or its mean with the UAR, selects the checkpoint
         rates += f', CCC {result["ccc"]:.3f}'
     return f'{rates}   {over}, at the checkpoint it selected'
 
 
-def _footer(card):
+def _context(systems, result):
+    """The header: the systems, and the data that the rates were computed on.
+
+    Args:
+        systems: (name, entry of the result) pairs.
+        result: see `comparison_table`.
+    """
+    across = result['condition'].startswith('cross_')
     lines = []
-    for name, text in facts(card):
-        lines += textwrap.wrap(f'{name:<12}{text}', _WIDTH, subsequent_indent=' ' * 12)
-    return lines
-
-
-def facts(card: Mapping) -> list[tuple[str, str]]:
-    """What stands below the rates of a result card: leak check, labels, cost, device, model, as (name, text)."""
-    leaks, cost = card['leak_check'], card['cost']
-    twice = {name: leaks[name] for name in ('speakers', 'audio', 'ids') if leaks.get(name)}
-    told = (
-        ', '.join(f'{count} {name}' for name, count in twice.items()) or 'no speaker, audio or id'
+    for name, system in systems:
+        seeds = f'seed{"s" * (len(system["seeds"]) > 1)} ' + ', '.join(map(str, system['seeds']))
+        commits = ', '.join(commit[:10] or 'unknown' for commit in system['commits'])
+        trained = f', trained on {" and ".join(system["trained_on"])}' if across else ''
+        lines.append(f'{name}  {system["system"]}{trained}, {seeds}, commit {commits}'.strip())
+    folds = f', {result["protocol"]}, {result["n_folds"][0]} of {result["n_folds"][1]} folds'
+    lines.append(
+        f'{result["corpus"]} ({_speech(result)}){"" if across else folds}, condition {result["condition"]}'
     )
-    checked = f'{"FAILED" if twice else "passed"}: {told} on two sides'
-    checked += f'; {leaks["scripts"]} scripts spoken on both'
-    if leaks.get('unknown_speakers'):
-        checked += f'; {leaks["unknown_speakers"]} utterances of unknown speakers in use'
-    if leaks.get('excluded'):
-        checked += f'; {leaks["excluded"]} utterances of unknown speakers left out'
-    costs = [
-        (cost.get('train_seconds'), lambda value: f'training {duration(value)}'),
-        (cost.get('compile_seconds'), lambda value: f'of it compiling {duration(value)}'),
-        (cost.get('utterances_per_second'), lambda value: f'{value:.0f} utterances/s'),
-        (cost.get('peak_memory_mb'), lambda value: f'{value:.0f} MB at most'),
-        (cost.get('data_wait_fraction'), lambda value: f'{_percent(value)} % waiting for data'),
+    configs = [system['config'] for _, system in systems if system['config']]
+    if len(configs) == 2:
+        fields = [name for name in configs[0] | configs[1] if name not in _NOT_COMPARED]
+        texts = [[f'{name} {config.get(name, "–")}' for name in fields] for config in configs]
+        for (name, _), own, other in zip(systems, texts, texts[::-1]):
+            differing = [text for text, against in zip(own, other) if text != against]
+            if differing:
+                lines.append(f'{name} only: {", ".join(differing)}')
+    unknown = result['n_unknown_speaker']
+    lines.append(
+        f'{result["n"]} utterances, {_count(result["n_speakers"], "speaker")}'
+        + (
+            f', {unknown} utterances of unknown speakers, each as its own cluster'
+            if unknown
+            else ''
+        )
+        + f', {len(result["labels"])} classes: {" ".join(result["labels"])}'
+    )
+    return [part for line in lines for part in textwrap.wrap(line, _WIDTH, subsequent_indent='   ')]
+
+
+def _notes(result, several, paired):
+    """The (label, text) pairs that explain the rows and the interval.
+
+    Args:
+        result: see `comparison_table`.
+        several: whether a system has several seeds.
+        paired: whether two systems are compared.
+    """
+    n_clusters = result['n_speakers'] + result['n_unknown_speaker']
+    if result['mean_over_seeds']['ci95'][0] is None:
+        reason = 'fewer than 1 in 100 draws of speakers hold every class'
+        text = f'none: {"a single speaker" if n_clusters < 2 else reason}'
+    else:
+        text = (
+            f'bootstrap over speakers, {result["replicates"]} replicates'
+            f'{", the same draw for A and B" * paired}; '
+            f'{result["redrawn"]} draws lacked a class and were redrawn'
+        )
+        if n_clusters < _NARROW:
+            text += f'; somewhat too narrow with {n_clusters} speakers'
+            text += ': where it disagrees with p, prefer p' * paired
+    ways = [
+        ('mean', 'UAR of each seed, then the mean; seed variance is excluded from the interval'),
+        ('averaged', 'probabilities averaged over the seeds, then the UAR'),
     ]
-    spent = ', '.join(text(value) for value, text in costs if value is not None)
-    model = f'{card["n_params"]:,} parameters, commit {_short(card["commit"])}'
-    labels = card.get('n_labels')
-    used = ''
-    if labels:
-        used = f'a fold trains with {labels["train"]:.0f} and selects with {labels["validation"]:.0f}, on average'
-    return [
-        ('leak check', checked),
-        *([('labels', used)] if used else []),
-        ('cost', spent),
-        ('device', card['device']),
-        ('model', model),
-    ]
-
-
-def _short(commit):
-    """Ten digits, and the mark of code that differs from the commit."""
-    return commit[:10] + ('+changes' if '+changes' in commit else '') if commit else 'unknown'
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: `8.4 s`, `3 min 05 s`, `2 h 07 min`."""
-    if seconds < 59.95:
-        return f'{seconds:.1f} s'
-    if round(seconds) < 3600:
-        return f'{round(seconds) // 60} min {round(seconds) % 60:02d} s'
-    return f'{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min'
+    return [*(ways if several else []), ('interval', text)]

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
@@ -12,7 +11,6 @@ from conftest import metrics, run, write_beeps
 
 from ser_jax.data.labels import class_names, labels_of
 from ser_jax.data.records import EMOTIONS, EMOTIONS_OF
-from ser_jax.evaluation.attention import chosen_rows
 from ser_jax.prepare import open_prepared
 from ser_jax.runs.predictions import read_predictions
 
@@ -64,17 +62,6 @@ def test_every_task_has_its_results(finished):
             assert (finished / 'report' / f'{picture}_{task}.png').stat().st_size > 0
 
 
-def test_attention_is_drawn_of_an_utterance_of_every_class():
-    labels = np.array([1, 1, 0, 1, -1, 2])
-    experiment = SimpleNamespace(
-        reported=[None],
-        labels_of=lambda task, rows: labels[rows],
-        corpus=SimpleNamespace(index={'duration': np.array([3.0, 1.0, 9.0, 2.0, 5.0, 4.0])}),
-    )
-    fold = SimpleNamespace(test=np.arange(6))
-    assert chosen_rows(experiment, fold).tolist() == [2, 3, 5]  # of the second class the middle one
-
-
 @pytest.mark.slow
 def test_attention_is_drawn(finished):
     image = matplotlib.image.imread(finished / 'report' / 'attention.png')
@@ -86,7 +73,7 @@ def test_the_page_shows_every_task(finished):
     text = (finished / 'report' / 'report.html').read_text()
     for task in TASKS:
         assert text.count(f'<h3>clean_{task}</h3>') == 3  # confusions, speakers, calibration
-        assert f'<h2>Hardest utterances: clean_{task}</h2>' in text
+        assert f'<h2>Worst errors: clean_{task}</h2>' in text
     ids = [
         line.partition(',')[0] for line in (finished / 'report' / 'embedding.csv').open()
     ]  # fmt: skip

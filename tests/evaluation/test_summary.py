@@ -14,7 +14,7 @@ from sklearn import metrics as oracle
 from ser_jax.evaluation import summary
 from ser_jax.metrics import rates as metrics
 from ser_jax.metrics import significance
-from ser_jax.reporting.text import duration, print_table
+from ser_jax.reporting.text import card_table, duration
 from ser_jax.runs import result_card
 from ser_jax.runs.predictions import Predictions, pool, read_predictions, write_predictions
 from ser_jax.runtime import files
@@ -203,7 +203,7 @@ def test_card_has_the_agreed_fields():
 
 def test_table_says_what_is_read_at_the_end_of_a_run():
     made = card()
-    text = print_table(made)
+    text = card_table(made)
     clean = made['conditions']['clean']
     assert text.splitlines()[0] == (
         'mtl_aug on emodb (real speech), leave_one_speaker_out(), 5 of 5 folds, seed 0'
@@ -225,7 +225,7 @@ def test_table_says_what_is_read_at_the_end_of_a_run():
         '1,104,123',
     ):
         assert words in text
-    assert 'SYNTHETIC speech' in print_table(card(synthetic=True, corpus='demo_speech'))
+    assert 'SYNTHETIC speech' in card_table(card(synthetic=True, corpus='demo_speech'))
 
 
 def test_table_is_never_wider_than_100_columns():
@@ -234,7 +234,7 @@ def test_table_is_never_wider_than_100_columns():
     made = card(labels=names, conditions=noisy, system='mtl_aug,' + 'long_option,' * 9)
     for fold in made['conditions']['clean']['folds']:
         fold['test_speakers'] = [f'csv_corpus/mine/somebody_{number}' for number in range(40)]
-    lines = print_table(made).splitlines()
+    lines = card_table(made).splitlines()
     assert max(map(len, lines)) <= 100
     assert any(line.startswith('noise_rain_') for line in lines)
     assert any('…' in line for line in lines)
@@ -247,13 +247,13 @@ def test_table_without_test_says_validation_only():
     ]
     made = card(validation=summary.summarise_validation(folds))
     made['conditions'] = {}
-    text = print_table(made)
+    text = card_table(made)
     assert re.search(r'UAR +85.0 % +mean over 2 folds, .* selected; no test speaker was read', text)
     assert re.search(r'fold_02 +09 11 +60 +90.0\n', text)
     assert 'WA' not in text
     assert 'interval' not in text
     # Beside a test result the validation is one line.
-    tested = print_table(card(validation=summary.summarise_validation(folds)))
+    tested = card_table(card(validation=summary.summarise_validation(folds)))
     assert re.search(r'validation UAR +85.0 % +mean over 2 folds, .* selected\n', tested)
     assert 'fold_02  02' in tested
 
@@ -262,8 +262,8 @@ def test_table_of_one_speaker_has_no_interval():
     whole = predictions(n_folds=1)
     made = card()
     made['conditions'] = {'clean': summary.summarise(whole, LABELS)}
-    assert 'no interval: a single speaker' in print_table(made)
-    assert '5 of 5 folds,' in print_table(made)
+    assert 'no interval: a single speaker' in card_table(made)
+    assert '5 of 5 folds,' in card_table(made)
 
 
 def test_durations():
@@ -744,5 +744,5 @@ def test_stored_cards_follow_from_stored_predictions(path):
 
 def test_a_leak_in_a_card_is_told():
     leaking = card(0) | {'leak_check': {'speakers': 3, 'audio': 0, 'ids': 0, 'scripts': 8}}
-    assert 'FAILED: 3 speakers on two sides; 8 scripts spoken on both' in print_table(leaking)
-    assert 'passed: no speaker, audio or id on two sides' in print_table(card(0))
+    assert 'FAILED: 3 speakers in two splits; 8 scripts' in card_table(leaking)
+    assert 'passed: no speaker, audio or id in two splits' in card_table(card(0))

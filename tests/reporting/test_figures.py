@@ -1,11 +1,14 @@
-"""The confusion matrix picture: a PNG of its own size, coloured by rows, written in one piece."""
+"""Figures: size, colours, positions, and the files of a run."""
 
 import matplotlib.image
 import numpy as np
 import pytest
 
+from ser_jax.evaluation.diagnostics import Attention, Codes, DecodedPath
 from ser_jax.reporting import figures
 from ser_jax.reporting.figures import attention_figure, confusion_matrix_figure, robustness_figure
+from ser_jax.transforms.attacks import ATTACKS
+from ser_jax.transforms.conditions import parse_conditions
 
 NAMES = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgusted', 'surprised')
 
@@ -38,25 +41,87 @@ def test_class_without_utterances_and_long_names(tmp_path):
     assert np.isfinite(image).all()
 
 
-def test_attention_lies_under_the_waveform(tmp_path):
+@pytest.fixture
+def attention():
+    """Even weights, and a weight on one frame of thirty."""
     rng = np.random.default_rng(0)
     weights = np.zeros((2, 30))
     weights[0, :20], weights[1, 5] = 1 / 20, 1.0
+    signals = [rng.normal(size=3680), rng.normal(size=5280)]
+    tasks = {'arousal': weights, 'valence': weights}
+    return Attention('fold_01', ['one', 'two'], signals, tasks, rate=16000, frame=640, hop=160)
+
+
+def test_attention_lies_under_the_waveform(tmp_path, attention):
     path = tmp_path / 'attention.png'
-    attention_figure(
-        [rng.normal(size=3680), rng.normal(size=5280)],
-        {'arousal': weights, 'valence': weights},
-        sample_rate=16000,
-        frame=640,
-        hop=160,
-        titles=['one', 'two'],
-        heading='made up',
-        path=path,
-    )
+    attention_figure(attention, 'synthetic', path)
     image = matplotlib.image.imread(path)[..., :3]
     blue = (image[..., 2] > image[..., 0] + 0.3) & (image[..., 1] > 0.3)  # the first task's colour
     left, right = np.split(blue.any(0)[: image.shape[1] // 2 * 2], 2)
-    assert left.sum() > 5 * right.sum() > 0  # everywhere alike, or in one frame of thirty
+    assert left.sum() > 5 * right.sum() > 0
+
+
+def test_files_of_a_run(tmp_path, attention):
+    rates = {'uar': 0.5, 'uar_ci95': [0.4, None], 'n': 4}
+    clean = rates | {'recall': {'angry': 0.5, 'sad': 0.5}, 'confusion': [[1, 1], [1, 1]]}
+    arousal = {'task': 'arousal'}
+    card = {
+        'system': 'mtl_aug',
+        'corpus': 'c',
+        'synthetic': True,
+        'protocol': 'speaker_folds(4)',
+        'n_folds': [1, 4],
+        'seed': 0,
+        'trained_on': ['c'],
+        'conditions': {
+            'clean': clean,
+            'clean_arousal': clean | arousal,
+            'noise_rain_5db': rates,
+            'noise_rain_5db_arousal': rates | arousal,
+            'cross_d': clean | {'corpus': 'd'},
+        },
+    }
+    names = np.array(['a', 'b', 'a'])
+    path = DecodedPath(('angry', 'sad'), np.random.default_rng(0).normal(size=(3, 9, 4)))
+    codes = Codes('fold_01', np.eye(3)[:, :2], np.array([0.6, 0.4]), {'speaker': names}, path)
+    figures.draw_run(card, tmp_path, attention=attention, codes=codes)
+    expected = {'confusion_matrix', 'confusion_matrix_arousal', 'confusion_matrix_cross_d'}
+    expected |= {'robustness', 'robustness_arousal', 'attention', 'codes', 'path'}
+    assert {file.name for file in tmp_path.iterdir()} == {f'{name}.png' for name in expected}
+
+
+def test_panels_of_conditions():
+    texts = (
+        "noise('rain', -5)",
+        "noise('dog_bark', 2.5)",
+        'babble(3, 0)',
+        'telephone',
+        'gain(-20)',
+        'fgsm(0.00001)',
+        'pgd(0.03, 40)',
+        'pgd(0.01, 40)',
+        'transfer_bim(0.1, 20)',
+        'pgd_waveform(0.001, 20, 3)',
+    )
+    result = {'uar': 0.5, 'uar_ci95': [0.4, 0.6]}
+    others = ('clean', 'clean_arousal', 'cross_emodb', 'cross_emodb_few_shot_5')
+    panels = figures.robustness_panels(dict.fromkeys([*parse_conditions(texts), *others], result))
+    levels = {
+        heading: {name: [x for x, *_ in points] for name, points in series.items()}
+        for heading, series in panels.items()
+    }
+    assert levels == {
+        'SNR, dB': {'rain': [-5], 'dog_bark': [2.5], 'babble3': [0]},
+        'corruption': {'': ['telephone', 'gain_-20']},
+        'epsilon, standardised log-mel': {
+            'fgsm': [0.00001],
+            'pgd, 40 steps': [0.01, 0.03],
+            'transfer_bim, 20 steps': [0.1],
+        },
+        'epsilon, waveform': {'pgd_waveform, 20 steps, 3 starts': [0.001]},
+    }
+    for attack in ATTACKS:
+        assert list(figures.robustness_panels({f'{attack}_0.1': result})) != ['corruption']
 
 
 def test_robustness_of_several_systems(monkeypatch, tmp_path):
@@ -73,13 +138,11 @@ def test_robustness_of_several_systems(monkeypatch, tmp_path):
     }
     robustness_figure(panels, {'a': 0.9, 'clean': 0.8}, 'two systems', tmp_path / 'x.png')
     noise, single, attack = (axes for axes in drawn[0].axes if axes.get_visible())
-    levels = lambda axes: [
-        [*bars.lines[0].get_xdata()] for bars in axes.containers
-    ]  # of a series each
+    levels = lambda axes: [[*bars.lines[0].get_xdata()] for bars in axes.containers]  # per series
     assert levels(noise) == [[0, 20], [20]]
     assert [*noise.get_xticks()] == [0, 20]
     assert [label.get_text() for label in attack.get_xticklabels()] == ['0.01', '0.03']
-    # Single conditions: at their names, the systems beside each other, and no line from one to the next.
+    # Single conditions: at their names, systems side by side, not connected.
     assert [label.get_text() for label in single.get_xticklabels()] == ['telephone', 'mu_law']
     (first, second), (other,) = levels(single)
     assert abs(first - 0) < 0.5

@@ -1,4 +1,4 @@
-"""The page of a run: its parts, that it needs nothing beside it, and that nothing in it can become code."""
+"""The page of a run: its sections, self-contained, with all text escaped."""
 
 import base64
 import csv
@@ -15,8 +15,8 @@ from conftest import ROOT, run
 from test_report import lay, predictions
 
 from ser_jax import report
-from ser_jax.evaluation.worst_errors import hardest
 from ser_jax.prepare import open_prepared
+from ser_jax.reporting.html.errors import worst_errors
 from ser_jax.reporting.html.page import write_page
 from ser_jax.reporting.html.svg import Axis, axis_of
 from ser_jax.runs.predictions import Predictions, read_predictions, write_predictions
@@ -37,13 +37,13 @@ SECTIONS = (
     'Learning curves',
     'Calibration',
     'Map of utterances',
-    'Hardest utterances',
+    'Worst errors',
 )
 ROBUST = ROOT / 'results' / 'robustness'
 
 
 class Page(HTMLParser):
-    """Reads a page and notes its tags, attributes, headings and text; every tag must be closed in its turn."""
+    """Collects the tags, attributes, headings and text of a page; checks that tags are nested."""
 
     def __init__(self, text):
         super().__init__()
@@ -68,7 +68,7 @@ class Page(HTMLParser):
 
 
 def read(path):
-    """The page in a file, after what holds of every page was checked."""
+    """Parses a page and checks what holds for every page."""
     text = path.read_text(encoding='utf-8')
     page = Page(text)
     assert not {'script', 'img', 'iframe', 'object', 'embed', 'link', 'a'} & set(page.tags)
@@ -89,7 +89,7 @@ def read(path):
 
 @pytest.fixture(scope='module')
 def waveforms(beeps):
-    """The beeps as waveforms in the same folder."""
+    """The beeps prepared as waveforms in the same folder."""
     return open_prepared(
         'csv_corpus/beeps',
         data_dir=beeps['data_dir'],
@@ -100,7 +100,7 @@ def waveforms(beeps):
 
 @pytest.fixture(scope='module')
 def finished(beeps, waveforms, tmp_path_factory):
-    """A smoke run with conditions, made by the command; (its folder, the command)."""
+    """A smoke run with conditions: (workdir, command)."""
     workdir = tmp_path_factory.mktemp('page') / 'run'
     words = (
         'ser_jax.main',
@@ -125,7 +125,7 @@ def test_a_finished_run_has_its_page(finished):
         'real speech',
         card['device'],
         card['commit'][:10] or 'unknown',
-        'passed: no speaker, audio or id on two sides',
+        'passed: no speaker, audio or id in two splits',
         'python -m ser_jax.main --config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
         'UAR against SNR, dB',
     ):
@@ -133,12 +133,12 @@ def test_a_finished_run_has_its_page(finished):
     assert (finished[0] / 'report' / 'report.html').stat().st_size < 2_000_000
 
 
-def test_it_is_written_again_and_the_results_stay(finished):
+def test_rewriting_the_page_keeps_the_results(finished):
     workdir, words = finished
     path, card = workdir / 'report' / 'report.html', (workdir / 'results.json').read_bytes()
     page = path.read_bytes()
     path.unlink()
-    assert run(*words).returncode == 0  # complete: it only prints
+    assert run(*words).returncode == 0  # complete: only prints
     assert path.read_bytes() == page
     path.unlink()
     result = run(*words, '--mode=evaluate')
@@ -147,8 +147,8 @@ def test_it_is_written_again_and_the_results_stay(finished):
     assert (workdir / 'results.json').read_bytes() == card
 
 
-def test_the_numbers_of_the_figures(finished):
-    """The counts of the matrix, a row a speaker, a point an evaluation and an utterance."""
+def test_numbers_in_the_figures(finished):
+    """Counts of the matrix, one point per evaluation and per utterance."""
     workdir, _ = finished
     found, labels = read_predictions(workdir / 'predictions' / 'clean.csv')
     text = (workdir / 'report' / 'report.html').read_text()
@@ -171,7 +171,7 @@ def test_the_numbers_of_the_figures(finished):
 
 
 def evil_run(folder):
-    """A run whose ids, speakers, labels, command, config, metrics and map all try to be markup."""
+    """A run with markup in its ids, speakers, labels, command, config, metrics and map."""
     labels = list(EVIL[:3])
     one = predictions(0, labels=labels)
     found = Predictions(
@@ -235,7 +235,7 @@ def test_real_results_compared(tmp_path, capsys):
     assert report.main(words) == 0
     plain = capsys.readouterr()
     assert report.main([*words, f'--html={path}']) == 0
-    assert capsys.readouterr() == plain  # what is printed stays as it was
+    assert capsys.readouterr() == plain  # the page does not change what is printed
     page = read(path)
     assert page.headings[:2] == ['Runs', 'Comparison: clean']
     assert page.headings.count('Calibration') == 2
@@ -259,7 +259,7 @@ def test_seeds_are_joined(tmp_path, capsys):
     assert page.headings[:2] == ['Runs', 'Over seeds: clean']
 
 
-def test_audio_is_there_only_when_it_is_asked_for(finished, waveforms, tmp_path):
+def test_audio_is_embedded_only_on_request(finished, waveforms, tmp_path):
     pages = [tmp_path / name for name in ('silent.html', 'loud.html')]
     for path, more in zip(pages, ([], ['--audio'])):
         assert report.main([f'--workdir={finished[0]}', f'--html={path}', *more]) == 0
@@ -267,7 +267,7 @@ def test_audio_is_there_only_when_it_is_asked_for(finished, waveforms, tmp_path)
     assert 'audio' not in silent.tags
     sources = [value for tag, name, value in loud.attributes if (tag, name) == ('audio', 'src')]
     found, _ = read_predictions(finished[0] / 'predictions' / 'clean.csv')
-    rows = hardest(found)
+    rows = worst_errors(found)
     assert len(sources) == len(rows) > 0
     for source, name in zip(sources, found.id[rows]):
         stored = io.BytesIO(base64.b64decode(source.partition(',')[2]))
@@ -277,16 +277,16 @@ def test_audio_is_there_only_when_it_is_asked_for(finished, waveforms, tmp_path)
         assert rate == 16000
 
 
-def test_what_cannot_be_is_one_line(finished, tmp_path, waveforms):
+def test_faults_are_one_line(finished, tmp_path, waveforms):
     page = tmp_path / 'page.html'
-    with pytest.raises(SystemExit, match='error: --audio puts'):
+    with pytest.raises(SystemExit, match='error: --audio embeds'):
         report.main([f'--workdir={finished[0]}', '--audio'])
     other = lay(tmp_path / 'other', predictions(0), corpus='nowhere')
     with pytest.raises(SystemExit, match='error: --audio: nowhere is not prepared'):
         report.main([f'--workdir={other}', f'--html={page}', '--audio'])
     copy = shutil.copytree(finished[0], tmp_path / 'copy')
     write_predictions(copy / 'predictions' / 'clean.csv', predictions(0), ['a', 'b', 'c'])
-    with pytest.raises(UserError, match=r'holds 60 utterances, but results\.json tells of'):
+    with pytest.raises(UserError, match=r'holds 60 utterances, but results\.json has'):
         write_page(page, [copy])
     card = json.loads((copy / 'results.json').read_text())
     card['conditions']['clean']['n'] = 60
@@ -299,14 +299,14 @@ def test_what_cannot_be_is_one_line(finished, tmp_path, waveforms):
         write_page(tmp_path / 'file' / 'page.html', [finished[0]])
 
 
-def test_the_hardest_are_wrong_and_sure():
-    truth, sure = np.array([0, 1, 0, 1]), np.array([0.9, 0.6, 0.2, 0.3])
-    said = Predictions(list('abcd'), ['f'] * 4, ['s'] * 4, truth, np.stack([sure, 1 - sure], 1))
-    assert said.id[hardest(said)].tolist() == ['c', 'b']
+def test_worst_errors_are_wrong_and_confident():
+    label, first = np.array([0, 1, 0, 1]), np.array([0.9, 0.6, 0.2, 0.3])
+    wrong = Predictions(list('abcd'), ['f'] * 4, ['s'] * 4, label, np.stack([first, 1 - first], 1))
+    assert wrong.id[worst_errors(wrong)].tolist() == ['c', 'b']
     rated = Predictions(
         list('abc'), ['f'] * 3, ['s'] * 3, [0, 0, 0], np.eye(3)[:3], [1, 2, 3], [1.5, 4, 3]
     )
-    assert rated.id[hardest(rated)].tolist() == ['b', 'a', 'c']
+    assert rated.id[worst_errors(rated)].tolist() == ['b', 'a', 'c']
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_a_logarithmic_axis():
     assert [axis.share(value) for value in (0, 0.001, 0.01, 0.1)] == pytest.approx([0, 0, 0.5, 1])
 
 
-def test_a_run_without_a_test_shows_its_validation(tmp_path):
+def test_a_run_without_test_shows_its_validation(tmp_path):
     fold = {'fold': 'fold_01', 'validation_speakers': ['c/00'], 'n': 12, 'uar': 0.515}
     validation = {'uar': 0.515, 'folds': [fold]}
     runs = [
@@ -355,7 +355,7 @@ def test_ratings_have_no_calibration(tmp_path):
     path = tmp_path / 'page.html'
     write_page(path, [folder])
     page = read(path)
-    assert page.headings == ['Confusion matrices', 'Speakers', 'Hardest utterances']
+    assert page.headings == ['Confusion matrices', 'Speakers', 'Worst errors']
     ccc = json.loads((tmp_path / 'run' / 'results.json').read_text())['conditions']['clean_arousal']
     assert f'{ccc["ccc"]:.3f}' in page.words
     assert one.id[np.argmax(np.abs(rated.predicted_rating - rated.rating))] in page.words

@@ -1,4 +1,4 @@
-"""The report command: runs shown, seeds joined, systems compared, and everything that cannot be."""
+"""The report command: single runs, seeds, comparisons, and their faults."""
 
 import json
 import re
@@ -15,6 +15,7 @@ from ser_jax import report
 from ser_jax.evaluation import compare, summary
 from ser_jax.metrics import rates as metrics
 from ser_jax.metrics import significance
+from ser_jax.reporting.text import comparison_table
 from ser_jax.runs import finished, result_card
 from ser_jax.runs.predictions import Predictions, read_predictions, write_predictions
 from ser_jax.runtime import files
@@ -26,7 +27,7 @@ SINGLE = [str(ROOT / f'results/emodb/mtl_aug-single_task-seed{seed}') for seed i
 
 
 def predictions(seed, n_speakers=5, skill=0.3, each=12, labels=LABELS):
-    """A system that is right more often than not, on the same utterances for every seed and skill."""
+    """Mostly correct predictions, of the same utterances for every seed and skill."""
     n = n_speakers * each
     truth = np.arange(n) % len(labels)
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(len(labels)), n)
@@ -42,7 +43,7 @@ def predictions(seed, n_speakers=5, skill=0.3, each=12, labels=LABELS):
 
 
 def lay(folder, found, seed=0, labels=LABELS, conditions=('clean',), **changes):
-    """Writes what a finished run leaves; returns the folder as text."""
+    """Writes a finished run; returns its folder as text."""
     rates = summary.summarise(found, labels, n_bootstrap=50)
     fields = {
         'system': 'mtl_aug',
@@ -71,7 +72,7 @@ def lay(folder, found, seed=0, labels=LABELS, conditions=('clean',), **changes):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Folders of two systems, (A with three seeds, B with two)."""
+    """Workdirs of two systems: (A with three seeds, B with two)."""
     a = [lay(tmp_path / f'a{seed}', predictions(seed, skill=0.35), seed) for seed in range(3)]
     other = {'system': 'mtl_aug,single_task', 'config_hash': 'dead'}
     b = [lay(tmp_path / f'b{seed}', predictions(9 + seed), seed, **other) for seed in range(2)]
@@ -79,7 +80,7 @@ def runs(tmp_path):
 
 
 def shown(capsys, *arguments):
-    """What the command prints (stdout, stderr) when it succeeds."""
+    """(stdout, stderr) of a successful command."""
     assert report.main(arguments) == 0
     printed = capsys.readouterr()
     assert all(len(line) <= 100 for line in printed.out.splitlines())
@@ -87,7 +88,7 @@ def shown(capsys, *arguments):
 
 
 def refused(capsys, *arguments):
-    """The one line with which the command refuses."""
+    """The error message of a failing command, one line."""
     with pytest.raises(SystemExit) as stop:
         report.main(arguments)
     line = stop.value.code  # text: printed on stderr, exit status 1
@@ -98,14 +99,14 @@ def refused(capsys, *arguments):
 
 
 def compared(a, b, **options):
-    """The comparison of single folders."""
+    """The comparison of two single runs."""
     return compare.compare_runs([a], [b], replicates=200, **options)
 
 
 def test_comparison_over_seeds(runs, capsys):
     a, b = runs
-    words = ('--against', *b, '--format=json', '--replicates=2000')
-    out, _ = shown(capsys, f'--workdir={a[0]}', *a[1:], *words)
+    options = ('--against', *b, '--format=json', '--replicates=2000')
+    out, _ = shown(capsys, f'--workdir={a[0]}', *a[1:], *options)
     found = json.loads(out)
     sides = [
         np.stack([read_predictions(f'{f}/predictions/clean.csv')[0].probabilities
@@ -126,7 +127,7 @@ def test_comparison_over_seeds(runs, capsys):
     assert [posterior['uar_a'], posterior['uar_b']] == pytest.approx(averaged)
     assert posterior['difference'] == pytest.approx(averaged[0] - averaged[1])
     assert posterior['difference'] != pytest.approx(mean['difference'])
-    count = lambda said: metrics.confusion_by_speaker(one.label, said, one.speaker, 3)
+    count = lambda predicted: metrics.confusion_by_speaker(one.label, predicted, one.speaker, 3)
     for result, pair in (
         (mean, [[seed.argmax(1) for seed in side] for side in sides]),
         (posterior, [[side.mean(0).argmax(1)] for side in sides]),
@@ -142,7 +143,7 @@ def test_comparison_over_seeds(runs, capsys):
     assert (found['b']['system'], found['b']['seeds']) == ('mtl_aug,single_task', [0, 1])
 
 
-def test_table_says_what_a_number_needs(runs, capsys):
+def test_comparison_table(runs, capsys):
     a, b = runs
     result = compare.compare_runs(a, b, replicates=300)
     out, err = shown(capsys, '--workdir', *a, f'--against={b[0]}', b[1], '--replicates=300')
@@ -174,7 +175,7 @@ def test_table_says_what_a_number_needs(runs, capsys):
     )
 
 
-def test_runs_without_the_emotion_need_no_condition(tmp_path, capsys):
+def test_default_condition_without_the_emotion(tmp_path, capsys):
     names = ('clean_arousal', 'clean_valence')
     a, b = (lay(tmp_path / str(seed), predictions(seed), seed, conditions=names) for seed in (0, 1))
     out, _ = shown(capsys, f'--workdir={a}', f'--against={b}')
@@ -211,7 +212,7 @@ def test_identical_systems_and_the_order_of_rows(runs):
 
 
 def test_real_results(capsys):
-    """The full system against the single task on EMO-DB, as the repository keeps them."""
+    """The full system against the single task on EMO-DB, from results/."""
     out, err = shown(capsys, '--workdir', *EMODB, '--against', *SINGLE)
     assert err == ''
     assert 'emodb (real speech), leave_one_speaker_out(), 10 of 10 folds, condition clean' in out
@@ -233,7 +234,7 @@ def test_real_results(capsys):
 
 
 def change(field, value):
-    """Probabilities, labels, … of predictions, changed in place."""
+    """A function that changes one field of predictions in place."""
 
     def apply(found):
         getattr(found, field)[7] = value
@@ -258,7 +259,7 @@ def change(field, value):
         (None, {'conditions': ['noise']}, '{b} has no condition clean; it has noise (--condition names one)'),
     ],
 )  # fmt: skip
-def test_what_cannot_be_paired(tmp_path, capsys, edit, fields, message):
+def test_unpairable_runs(tmp_path, capsys, edit, fields, message):
     a = lay(tmp_path / 'a', predictions(0))
     found = edit(predictions(1)) if edit else predictions(1)
     b = lay(tmp_path / 'b', found, **fields)
@@ -298,15 +299,31 @@ def test_unusable_folders(tmp_path, capsys, runs):
     lay(made, predictions(3), conditions=(), validation={'uar': 0.5, 'folds': [fold]})
     assert 'no condition clean; it has no other either: no test' in against(str(made))
     few = refused(capsys, f'--workdir={a}', '--replicates=20')
-    assert few == '--replicates=20: an interval takes 100 at least'
+    assert few == '--replicates=20: an interval needs at least 100 replicates'
 
 
-def test_the_command_refuses_in_one_line_with_status_1(tmp_path):
+def test_errors_are_one_line_with_status_1(tmp_path):
     command = [sys.executable, '-m', 'ser_jax.report', f'--workdir={tmp_path}', '--against=x']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == f'error: {tmp_path} holds no results.json: not a finished run\n'
     assert done.stdout == ''
+
+
+def test_reporting_needs_no_jax(tmp_path):
+    """Neither the modules of ser_jax.reporting nor the command import JAX."""
+    code = f"""if True:
+        import importlib, pkgutil, sys
+        from ser_jax import report, reporting
+        for module in pkgutil.walk_packages(reporting.__path__, 'ser_jax.reporting.'):
+            importlib.import_module(module.name)
+        options = ['--replicates=100', '--html={tmp_path}/page.html']
+        report.main(['--workdir', {EMODB[0]!r}, '--against', {SINGLE[0]!r}, *options])
+        sys.exit('jax' in sys.modules)
+    """
+    assert (
+        subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True).returncode == 0
+    )
 
 
 def test_help_comes_before_slow_imports():
@@ -319,7 +336,7 @@ def test_help_comes_before_slow_imports():
     assert not re.search(r'\| +(jax|numpy)$', done.stderr, re.MULTILINE)
 
 
-def test_what_the_cards_do_not_share_is_said(tmp_path):
+def test_warnings_of_differing_cards(tmp_path):
     a = lay(tmp_path / 'a', predictions(0))
     environment = {'commit': 'b' * 40 + '+changes', 'versions': {}, 'device': 'x'}
     b = lay(
@@ -345,19 +362,19 @@ def test_cross_corpus_conditions_pair_systems_trained_on_other_corpora(tmp_path)
     found = compared(a, b, condition='cross_urdu')
     assert found['warnings'] == []
     assert (found['a']['trained_on'], found['b']['trained_on']) == (['c'], ['d'])
-    text = report.comparison_table(found)
+    text = comparison_table(found)
     assert 'trained on d, seed 0' in text
-    assert 'folds' not in text  # of the training corpus: nothing was tested in them
+    assert 'folds' not in text  # of the training corpus, irrelevant here
     with pytest.raises(UserError, match='corpora are c and d'):
         compared(a, b)
 
 
-def test_what_differs_in_the_configs_is_shown(tmp_path):
+def test_config_differences_are_shown(tmp_path):
     a = lay(tmp_path / 'a', predictions(0), config={'steps': 5, 'labelled_share': 0.1})
     b = lay(tmp_path / 'b', predictions(1), config={'steps': 5, 'labelled_share': 1.0})
-    text = report.comparison_table(compared(a, b))
-    assert 'A alone: labelled_share 0.1\n' in text
-    assert 'B alone: labelled_share 1.0\n' in text
+    text = comparison_table(compared(a, b))
+    assert 'A only: labelled_share 0.1\n' in text
+    assert 'B only: labelled_share 1.0\n' in text
     assert 'steps' not in text
 
 
@@ -370,7 +387,7 @@ def test_what_differs_in_the_configs_is_shown(tmp_path):
         ('cross_urdu_few_shot_5', 'few_shot_steps'),
     ],
 )
-def test_conditions_made_with_something_else_are_told(tmp_path, condition, field):
+def test_warnings_of_differing_conditions(tmp_path, condition, field):
     crossed = {'conditions': ('clean', condition)}
     a = lay(tmp_path / 'a', predictions(0), **crossed, tested_with={field: 'x'})
     b = lay(tmp_path / 'b', predictions(1), **crossed, tested_with={field: 'y'})
@@ -387,7 +404,7 @@ def test_speakers_few_many_unknown_and_one(tmp_path, capsys):
         return ' '.join(out.split())
 
     many = table(n_speakers=24)
-    assert 'in 200 random ways, to which the one observed is added' in many
+    assert 'in 200 random ways and as observed' in many
     assert 'no p is below' not in many
     assert 'too narrow' not in many
     alone = table(n_speakers=1)
@@ -408,7 +425,7 @@ def test_speakers_few_many_unknown_and_one(tmp_path, capsys):
     result = compared(a, b)
     assert (result['n_speakers'], result['n_unknown_speaker']) == (0, 12)
     out, _ = shown(capsys, f'--workdir={a}', f'--against={b}', '--replicates=200')
-    assert '0 speakers, 12 utterances of unknown speakers, each by itself,' in out
+    assert '0 speakers, 12 utterances of unknown speakers, each as its own cluster,' in out
 
 
 def test_synthetic_speech_is_named(tmp_path, capsys):
@@ -461,5 +478,6 @@ def test_conditions_and_validation(tmp_path, capsys):
     out, _ = shown(capsys, '--workdir', *seeds)
     clean, corrupted = out.splitlines()[-2:]
     assert re.fullmatch(r'validation UAR, clean +85\.0 ± 7\.1 %   mean over 2 seeds ± std', clean)
-    said = r'validation UAR, noise_fire_crackling_5db  35\.0 ± 7\.1 %   mean over .*'
-    assert re.fullmatch(said, corrupted)
+    assert re.fullmatch(
+        r'validation UAR, noise_fire_crackling_5db  35\.0 ± 7\.1 %   mean over .*', corrupted
+    )

@@ -19,7 +19,7 @@ from conftest import ROOT
 from ser_jax.config import base_config
 from ser_jax.prepare import open_prepared
 from ser_jax.reporting.html import page
-from ser_jax.reporting.text import print_table
+from ser_jax.reporting.text import card_table
 from ser_jax.runs import finished, result_card, workdir
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runtime.errors import UserError
@@ -256,7 +256,7 @@ def test_stored_names_of_files_stay_inside(strange, name):
 def test_terminals_are_told_no_commands(strange):
     card = json.loads((strange / 'results.json').read_text())
     card['device'], card['system'] = '\x1b]0;owned\x07cpu\u202e', 'n\u00e4her\u00a0\U0001f600'
-    table = print_table(card)
+    table = card_table(card)
     assert '\\x1b]0;owned\\x07cpu\\u202e' in table
     assert card['system'] in table
     assert '\x1b' not in table
@@ -318,7 +318,7 @@ def test_broken_cards_are_shown_or_refused(cards, tmp_path):
         for what, card in broken(json.loads((folder / 'results.json').read_text())):
             (folder / 'results.json').write_text(json.dumps(card))
             try:
-                print_table(finished.read_card(folder))
+                card_table(finished.read_card(folder))
                 page.write_page(tmp_path / 'page.html', [folder])
                 shown += 1
             except UserError:

@@ -1,22 +1,18 @@
-"""The result card of a run as the beginning of its page."""
+"""The result card at the top of a run's page."""
 
 import json
 from collections.abc import Mapping
 
-from ser_jax.reporting import text as console
-from ser_jax.reporting.html.charts import interval, percent
-from ser_jax.reporting.html.markup import details, element, facts, table
+from ser_jax.reporting.html.markup import definitions, details, element, table
+from ser_jax.reporting.text import card_facts, interval, percent
 
 
 def head(card: Mapping, command: str) -> list:
-    """What was tested, the rates on clean speech, and what every number needs beside it.
+    """Elements with the system and corpus, the rates on clean speech, and the details of a run.
 
     Args:
-        card: of a run.
-        command: that made it, '' = not known.
-
-    Returns:
-        Elements.
+        card: result card.
+        command: command of the run; '' = unknown.
     """
     n_folds, of = card['n_folds']
     protocol = card['protocol'] + (f', {n_folds} of {of} folds' if of else '')
@@ -24,32 +20,30 @@ def head(card: Mapping, command: str) -> list:
         ('protocol', protocol),
         ('trained on', ' and '.join(card.get('trained_on', [card['corpus']]))),
         ('seed', card['seed']),
-        *console.facts(card),
+        *card_facts(card),
     ]
     found = [
         element('h1', f'{card["system"]} on {card["corpus"]} ', _badge(card)),
         _tiles(card),
-        facts(pairs),
+        definitions(pairs),
     ]
     if command:
         found.append(element('pre', command, class_='command'))
     folds = [row for name, found in _clean(card).items() for row in _folds(found, name)]
     if folds:
-        titles = ('fold', 'tested speakers', 'tested', 'n', 'UAR %', 'accuracy %')
+        titles = ('fold', 'test speakers', 'condition', 'n', 'UAR %', 'accuracy %')
         found.append(details('Folds', table(titles, folds, texts=3)))
+    checks = card.get('attack_checks', [])
+    checks = {check['check']: 'holds' if check['holds'] else 'FAILS' for check in checks}
     for title, content in (
         ('Config', card.get('config')),
         ('Versions', card.get('versions')),
-        ('Checks of the attacks', {c['check']: _held(c) for c in card.get('attack_checks', [])}),
+        ('Checks of the attacks', checks),
     ):
         if content:
             rows = [(name, element('td', _short(value))) for name, value in content.items()]
             found.append(details(title, table(('', ''), rows, texts=2)))
     return found
-
-
-def _held(check):
-    return 'holds' if check['holds'] else 'DOES NOT HOLD'
 
 
 def _short(value):
@@ -62,12 +56,12 @@ def _badge(card):
 
 
 def _clean(card):
-    """The results on clean speech, of all tasks."""
+    """The results on clean speech of all tasks."""
     return {name: r for name, r in card['conditions'].items() if name.startswith('clean')}
 
 
 def _tiles(card):
-    """The rates of every reported task, or of validation where nothing was tested."""
+    """Tiles with the rates of every reported task and of validation."""
     tiles, shown = [], _clean(card)
     for found in shown.values():
         n_classes = sum(recall is not None for recall in found['recall'].values())
@@ -85,24 +79,24 @@ def _tiles(card):
             (f'{percent(found["macro_f1"])} %', f'macro-F1{where}'),
         ]
     if card.get('validation'):
-        text = 'validation UAR' + ('' if shown else '; no test speaker was read')
-        tiles.append((f'{percent(card["validation"]["uar"])} %', text))
+        caption = 'validation UAR' + ('' if shown else '; no test speaker was read')
+        tiles.append((f'{percent(card["validation"]["uar"])} %', caption))
         tried = card['validation'].get('conditions', {})
         tiles += [
             (f'{percent(uar)} %', f'validation UAR, {name}, mean over folds and tasks')
             for name, uar in tried.items()
         ]
-    made = [
+    nodes = [
         element(
-            'div', element('b', rate), *(element('span', text) for text in texts), class_='tile'
+            'div', element('b', rate), *(element('span', line) for line in lines), class_='tile'
         )
-        for rate, *texts in tiles
+        for rate, *lines in tiles
     ]
-    return element('div', *made, class_='tiles') if made else None
+    return element('div', *nodes, class_='tiles') if nodes else None
 
 
 def _folds(result, name):
     for fold in result['folds']:
-        who = ' '.join(fold['test_speakers']) or '?'
+        speakers = ' '.join(fold['test_speakers']) or '?'
         rates = percent(fold['uar']), percent(fold['wa'])
-        yield fold['fold'], element('td', who, class_='id'), name, fold['n'], *rates
+        yield fold['fold'], element('td', speakers, class_='id'), name, fold['n'], *rates

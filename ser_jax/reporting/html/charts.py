@@ -1,34 +1,24 @@
-"""The figures of a run's page, made of its card, predictions, metrics and embedding."""
+"""The figures of a run's page: confusion matrices, speakers, learning curves, robustness, calibration, map."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ser_jax.metrics import rates
-from ser_jax.reporting.figures import panels
+from ser_jax.reporting.figures import of_task, robustness_panels
 from ser_jax.reporting.html import svg
 from ser_jax.reporting.html.markup import element, table
 from ser_jax.reporting.html.svg import PERCENT_TICKS, Axis, Series
+from ser_jax.reporting.text import interval, percent, speaker_prefix
 from ser_jax.runs.predictions import Predictions
-from ser_jax.transforms.conditions import named_conditions
 
-_BINS = 10  # of the confidence
-_MOST_POINTS = 4000  # of a map: more would make the page heavy and show no more
-_MOST_NAMES = 28  # told apart by colour and shape
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction in percent, without the sign; – where it is undefined."""
-    return '–' if value is None or np.isnan(value) else f'{100 * value:.{digits}f}'
-
-
-def interval(bounds: Sequence[float | None]) -> str:
-    """An interval of fractions in percent, or – where there is none."""
-    return '–' if None in bounds else f'[{percent(bounds[0])}, {percent(bounds[1])}]'
+_BINS = 10  # confidence bins
+_MOST_POINTS = 4000  # points of a map; more would only make the page larger
+_MOST_NAMES = 28  # distinguishable by colour and shape
 
 
 def figure(heading: str, *parts, note: str = ''):
-    """A figure under its heading."""
+    """A figure with heading and caption."""
     note = element('figcaption', note) if note else None
     return element('figure', element('h3', heading), *parts, note)
 
@@ -37,8 +27,8 @@ def confusion(heading: str, result: Mapping):
     """The confusion matrix of a result: row percent as colour and number, counts below.
 
     Args:
-        heading: of the figure.
-        result: of a condition of the card.
+        heading: figure heading.
+        result: result of a condition in the card.
     """
     labels = list(result['recall'])
     rows = []
@@ -56,17 +46,17 @@ def confusion(heading: str, result: Mapping):
                 )
             )
         rows.append((element('th', label, scope='row'), total, *cells))
-    head = ('true ↓ said →', 'n', *labels)
+    head = ('true ↓ predicted →', 'n', *labels)
     return figure(heading, table(head, rows, class_='confusion'))
 
 
 def speakers(heading: str, predictions: Predictions, labels: Sequence[str]):
-    """UAR and accuracy of every speaker; None where all are unknown.
+    """UAR and accuracy of every speaker; None if all are unknown.
 
     Args:
-        heading: of the figure.
-        predictions: of clean speech.
-        labels: the K class names.
+        heading: figure heading.
+        predictions: predictions for clean speech.
+        labels: K class names.
     """
     known = predictions.speaker != ''
     names = sorted(set(predictions.speaker[known].tolist()))
@@ -78,9 +68,7 @@ def speakers(heading: str, predictions: Predictions, labels: Sequence[str]):
         predictions.speaker[known],
         len(labels),
     )
-    corpora = {name.rpartition('/')[0] for name in names}
-    skip = len(corpora.pop()) + 1 if len(corpora) == 1 and '' not in corpora else 0
-    rows = []
+    skip, rows = speaker_prefix(names), []
     for name, counts in zip(names, by_speaker):
         rate = float(rates.uar(counts))
         rows.append(
@@ -99,20 +87,20 @@ def speakers(heading: str, predictions: Predictions, labels: Sequence[str]):
         for start in range(0, len(rows), per_column)
     ]
     unknown = int((~known).sum())
-    note = 'UAR: over the classes that the speaker has utterances of.'
+    note = "UAR over the classes of the speaker's utterances."
     note += f' {unknown} utterances of unknown speakers are left out.' if unknown else ''
     return figure(heading, element('div', *tables, class_='panels wide'), note=note)
 
 
 def learning_curves(rows: Sequence[Mapping], chance: float | None) -> list:
-    """Loss and validation UAR over the steps, a line a fold.
+    """Training loss and validation scores over the steps, one line per fold.
 
     Args:
-        rows: of metrics.jsonl.
-        chance: UAR of guessing, a fraction, or None.
+        rows: rows of metrics.jsonl.
+        chance: chance level of the UAR; None = unknown.
 
     Returns:
-        Figures; none where nothing was written.
+        Figures; none without metrics.
     """
     folds = list(dict.fromkeys(row['fold'] for row in rows))
     found = []
@@ -148,23 +136,19 @@ def _finite(value) -> bool:
 
 
 def robustness(results: Mapping[str, Mapping], suffix: str) -> list:
-    """UAR against the level of noise and of attacks, and of the other corruptions.
+    """UAR against the level of noise and attacks, and under the other corruptions.
 
     Args:
-        results: the conditions of a card.
-        suffix: of the names of the task's results, '' or `_<task>`.
+        results: name -> result of a card.
+        suffix: '' for the emotion, else `_<task>`.
 
     Returns:
-        Figures; none where there is no such condition.
+        Figures; none without such conditions.
     """
-    own = {
-        name.removesuffix(suffix): result
-        for name, result in results.items()
-        if name.endswith(suffix) and result.get('task', '') == suffix[1:]
-    }
+    own = of_task(results, suffix)
     clean, found = own.get('clean'), []
     about = f': {suffix[1:]}' if suffix else ''
-    for heading, lines in panels(named_conditions(own), own).items():
+    for heading, lines in robustness_panels(own).items():
         if not heading.startswith(('SNR', 'epsilon')):
             found.append(_corruptions(f'UAR under corruptions{about}', lines['']))
             continue
@@ -177,11 +161,11 @@ def robustness(results: Mapping[str, Mapping], suffix: str) -> list:
         rate = 100 * clean['uar'] if clean else None
         references = [[(x.low, rate), (x.high, rate)]] if clean else []
         y = Axis('UAR, %', 0, 100, PERCENT_TICKS)
-        what = f'UAR against {heading}{about}'
-        picture = svg.chart(series, x, y, what, references=references)
+        title = f'UAR against {heading}{about}'
+        picture = svg.chart(series, x, y, title, references=references)
         note = 'Bars: 95 % interval over speakers.'
         note += f' Dashed: clean, {rate:.1f} %.' if clean else ''
-        found.append(figure(what, picture, svg.legend(series), note=note))
+        found.append(figure(title, picture, svg.legend(series), note=note))
     return found
 
 
@@ -195,7 +179,7 @@ def _corruptions(title, points):
 
 
 def _bar(rate):
-    """A cell with a bar, of a fraction."""
+    """A cell with a bar that shows a fraction."""
     bar = element('div', element('div', '', style=f'--share: {rate:.3f}'))
     return element('td', bar, class_='bar')
 
@@ -205,7 +189,7 @@ def _levels(heading: str, levels: list) -> Axis:
         room = 0.06 * ((levels[-1] - levels[0]) or 1)
         ticks = [(level, f'{level:g}') for level in levels]
         return Axis(heading, levels[0] - room, levels[-1] + room, ticks)
-    # Epsilons are chosen by factors; 0 stands a factor below the smallest.
+    # Epsilons differ by factors; 0 is drawn at a third of the smallest.
     smallest = min(level for level in levels if level > 0)
     ticks = [(max(level, smallest / 3), f'{level:g}') for level in levels]
     return Axis(heading, ticks[0][0] / 1.3, levels[-1] * 1.3, ticks, logarithmic=True)
@@ -217,41 +201,41 @@ def _in_percent(point, x):
     return max(level, x.low * 1.3) if x.logarithmic else level, 100 * rate, bounds
 
 
-def reliability(heading: str, predictions: Predictions, known: Mapping | None):
-    """How often an answer is right that is said with so much confidence.
+def reliability(heading: str, predictions: Predictions, calibration: Mapping | None):
+    """Reliability diagram: accuracy against confidence, with the expected calibration error.
 
     Args:
-        heading: of the figure.
-        predictions: of clean speech, probabilities of classes.
-        known: `calibration` of the card for these predictions, where it has it.
+        heading: figure heading.
+        predictions: predicted class probabilities for clean speech.
+        calibration: entry of the card for these predictions; None = unknown.
     """
     right = predictions.prediction == predictions.label
     bins = rates.confidence_bins(predictions.probabilities.max(1), right, _BINS)
     error = rates.expected_calibration_error(predictions.probabilities, predictions.label, _BINS)
     points = [*zip(100 * bins.confidence, 100 * bins.accuracy)]
     bars = [*zip(100 * bins.lower, 100 * bins.lower + 100 / _BINS, 100 * bins.share)]
-    x = Axis('confidence: probability of what was said, %', 0, 100, PERCENT_TICKS)
-    y = Axis('right, %', 0, 100, PERCENT_TICKS)
+    x = Axis('confidence: probability of the predicted class, %', 0, 100, PERCENT_TICKS)
+    y = Axis('accuracy, %', 0, 100, PERCENT_TICKS)
     picture = svg.chart(
         [Series('', points)], x, y, heading, references=[[(0, 0), (100, 100)]], bars=bars
     )
-    known = known or {}
     note = f'Expected calibration error {percent(error)} % ({_BINS} bins). '
-    if known.get('ece_calibrated') is not None:
-        error = percent(known['ece_calibrated'])
+    calibrated = (calibration or {}).get('ece_calibrated')
+    if calibrated is not None:
+        error = percent(calibrated)
         note += f'{error} % with a temperature fitted on the validation speakers of each fold. '
-    note += 'Dashed: as often right as it says; grey: share of the utterances.'
+    note += 'Dashed: perfect calibration; grey: share of the utterances.'
     return figure(heading, picture, note=note)
 
 
 def embedding_map(rows: Sequence[Mapping[str, str]]) -> list:
-    """The utterances of a fold on the two main axes of what the heads see, by emotion and by speaker.
+    """The map of a fold's utterances, coloured by emotion and by speaker.
 
     Args:
-        rows: of report/embedding.csv.
+        rows: rows of report/embedding.csv.
 
     Returns:
-        Two figures; none where there is no utterance.
+        Two figures; none without rows.
     """
     if not rows:
         return []
@@ -260,7 +244,7 @@ def embedding_map(rows: Sequence[Mapping[str, str]]) -> list:
         drawn = np.random.default_rng(0).choice(total, _MOST_POINTS, replace=False)
         rows = [rows[number] for number in sorted(drawn)]
     places = [(float(row['x']), float(row['y'])) for row in rows]
-    # Both axes have one scale: distances are to be compared.
+    # Both axes have the same scale, so that distances can be compared.
     spans = [(min(axis), max(axis)) for axis in zip(*places)]
     shape = svg.WIDTH / svg.HEIGHT
     reach = 0.53 * max((spans[0][1] - spans[0][0]) / shape, spans[1][1] - spans[1][0]) or 1.0
@@ -272,7 +256,7 @@ def embedding_map(rows: Sequence[Mapping[str, str]]) -> list:
     for field in ('emotion', 'speaker'):
         names = sorted({row[field] for row in rows})
         series = []
-        for tested in (False, True):  # those that are tested lie on top
+        for tested in (False, True):  # test utterances on top
             for number, name in enumerate(names):
                 chosen = [
                     place
@@ -285,7 +269,7 @@ def embedding_map(rows: Sequence[Mapping[str, str]]) -> list:
         picture = svg.chart(series, x, y, f'Map of {len(rows)} utterances by {field}')
         names = svg.legend(series) if len(names) <= _MOST_NAMES else None
         note = 'Strong: test; pale: training and validation.'
-        note += '' if names is not None else ' Colours repeat: there are more speakers.'
+        note += '' if names is not None else ' Colours repeat.'
         note += f' Drawn: {len(rows)} of {total}, at random.' if len(rows) < total else ''
         found.append(figure(f'By {field}', picture, names, note=note))
     return found

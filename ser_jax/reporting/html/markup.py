@@ -1,24 +1,21 @@
-"""Pages of HTML, built as trees of elements: whatever text is put into one is escaped when the page is written."""
+"""HTML pages as trees of elements; all text is escaped when the page is written."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
-# Nothing is loaded from anywhere, and nothing runs: pictures and sounds are part of the page.
+# Nothing is loaded and no script runs: pictures and recordings are part of the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
 _UNPRINTABLE = {code: '�' for code in range(32) if chr(code) not in '\t\n'}
 
 
 def element(tag: str, *children, **attributes) -> ET.Element:
-    """An element of a page, or of a picture in SVG.
+    """An HTML or SVG element.
 
     Args:
-        tag: its name.
+        tag: tag name.
         children: elements, or anything else as text; None is left out.
         attributes: `class_` stands for class, `stroke_width` for stroke-width; None is left out.
-
-    Returns:
-        The element.
     """
     named = {name.rstrip('_').replace('_', '-'): value for name, value in attributes.items()}
     node = ET.Element(tag, {name: _text(v) for name, v in named.items() if v is not None})
@@ -33,43 +30,43 @@ def element(tag: str, *children, **attributes) -> ET.Element:
 
 
 def _text(value) -> str:
-    """Text that can be written: file names may hold bytes that are no UTF-8, ids anything at all."""
+    """Text without control characters and invalid UTF-8, which file names and ids may contain."""
     return str(value).translate(_UNPRINTABLE).encode('utf-8', 'replace').decode('utf-8')
 
 
 def table(head: Sequence, rows: Iterable[Sequence], texts: int = 1, **attributes) -> ET.Element:
-    """A table that scrolls by itself where the page is too narrow for it.
+    """A table that scrolls horizontally on narrow pages.
 
     Args:
-        head: of the columns: text or elements.
-        rows: of cells: text or elements; elements `th` and `td` are cells themselves.
-        texts: so many columns on the left hold words, the others numbers.
-        attributes: of the table.
+        head: column headings, text or elements.
+        rows: rows of cells, text or elements; `th` and `td` elements are used as cells.
+        texts: number of text columns on the left; the others are numbers.
+        attributes: attributes of the table.
 
     Returns:
-        The element around the table.
+        The `div` around the table.
     """
 
-    def line(cells, usual):
-        made = []
+    def line(cells, tag):
+        row = element('tr')
         for number, cell in enumerate(cells):
             if not (isinstance(cell, ET.Element) and cell.tag in ('td', 'th')):
-                cell = element(usual, cell, class_=None if number < texts else 'number')
-            made.append(cell)
-        return element('tr', *made)
+                cell = element(tag, cell, class_=None if number < texts else 'number')
+            row.append(cell)
+        return row
 
     body = element('tbody', *(line(row, 'td') for row in rows))
-    made = element('table', element('thead', line(head, 'th')), body, **attributes)
-    return element('div', made, class_='scroll')
+    node = element('table', element('thead', line(head, 'th')), body, **attributes)
+    return element('div', node, class_='scroll')
 
 
 def details(summary: str, *children) -> ET.Element:
-    """What is shown when it is asked for."""
+    """Collapsible content under a summary."""
     return element('details', element('summary', summary), *children)
 
 
-def facts(pairs: Iterable[tuple]) -> ET.Element:
-    """A list of names and what is to be said of each; what is None or '' is left out."""
+def definitions(pairs: Iterable[tuple]) -> ET.Element:
+    """A list of (name, value) pairs; None and '' are left out."""
     rows = [(name, value) for name, value in pairs if value is not None and value != '']
     return element(
         'dl', *(element('div', element('dt', n), element('dd', value)) for n, value in rows)
@@ -77,7 +74,7 @@ def facts(pairs: Iterable[tuple]) -> ET.Element:
 
 
 def section(heading: str, *children) -> ET.Element:
-    """A part of the page under a heading."""
+    """A section with a heading."""
     return element('section', element('h2', heading), *children)
 
 
@@ -85,11 +82,11 @@ def document(title: str, *body: ET.Element) -> str:
     """A whole page.
 
     Args:
-        title: shown by the browser.
+        title: title in the browser.
         body: elements.
 
     Returns:
-        The text of the file: it needs no other file, no network and no script.
+        Text of a self-contained HTML file without scripts.
     """
     head = element(
         'head',

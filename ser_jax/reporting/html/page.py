@@ -1,4 +1,4 @@
-"""One page that shows finished runs: nothing has to lie beside it, and nothing is loaded."""
+"""Self-contained HTML page of finished runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,22 +6,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ser_jax.evaluation.worst_errors import hardest_table, open_records
-from ser_jax.reporting import text as console
 from ser_jax.reporting.html import charts, markup
 from ser_jax.reporting.html.card import head
-from ser_jax.reporting.html.charts import interval, percent
+from ser_jax.reporting.html.errors import errors_table, open_records
 from ser_jax.reporting.html.markup import details, element, section, table
+from ser_jax.reporting.text import duration, interval, percent
 from ser_jax.runs import finished
 from ser_jax.runs.finished import read_embedding, read_metrics
 from ser_jax.runs.predictions import Predictions, read_predictions
-from ser_jax.runs.workdir import result_name
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
 
 
 class _Clean(NamedTuple):
-    """What was said of clean speech in one task."""
+    """Predictions for clean speech of one task."""
 
     name: str
     predictions: Predictions
@@ -29,7 +27,7 @@ class _Clean(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """What a workdir holds; folders of `results/` have no metrics and no embedding."""
+    """Contents of a workdir; folders of `results/` have no metrics and no embedding."""
 
     workdir: Path
     card: Mapping
@@ -51,27 +49,27 @@ def write_page(
     """Writes the page of finished runs.
 
     Args:
-        path: HTML file to write, whole or not at all; its folder is made.
-        workdirs: of one system, a seed each; or folders of `results/`.
-        against: of another system.
-        result: `paired.compare_runs(…)` of both, or `paired.over_seeds(…)` of several seeds.
-        text: the result as the command prints it.
-        audio: whether the hardest utterances can be heard: the page then holds recordings of the corpus.
+        path: HTML file to write.
+        workdirs: finished runs of one system, one per seed, or folders of `results/`.
+        against: finished runs of another system.
+        result: result of `compare.compare_runs` for both systems, or of `compare.over_seeds` for several seeds.
+        text: the result as plain text.
+        audio: whether recordings of the worst errors are embedded.
 
     Raises:
-        UserError: a folder without a finished run, predictions that cannot be read, audio that is not at hand,
-            or a file that cannot be written.
+        UserError: a folder without a finished run, unreadable predictions, missing recordings, or a file that cannot
+            be written.
     """
     runs = [_read(workdir) for workdir in [*workdirs, *against]]
     if len(runs) == 1:
         title = '{system} on {corpus}'.format(**runs[0].card)
-        body = _shown(runs[0], audio)
+        body = _sections(runs[0], audio)
     else:
         title = ' against '.join(dict.fromkeys(run.card['system'] for run in runs))
-        sides = ['A'] * len(workdirs) + ['B'] * len(against)
-        body = [element('h1', title), _overview(sides, runs)]
-        body += [_compared(result, text)] if result else []
-        body += [element('section', *_shown(run, audio), class_='run') for run in runs]
+        systems = ['A'] * len(workdirs) + ['B'] * len(against)
+        body = [element('h1', title), _overview(systems, runs)]
+        body += [_comparison(result, text)] if result else []
+        body += [element('section', *_sections(run, audio), class_='run') for run in runs]
     path = Path(path)
     try:
         write_atomically(path, markup.document(title, *body))
@@ -82,46 +80,42 @@ def write_page(
 def _read(workdir) -> _Run:
     workdir, card = Path(workdir), finished.read_card(workdir)
     clean = []
-    for task in card.get('tasks', {'emotion': card['labels']}):
-        name = result_name('clean', task)
-        if name in card['conditions']:
-            path = workdir / 'predictions' / f'{name}.csv'
-            found, labels = read_predictions(path)
-            values = (found.probabilities, *([found.predicted_rating] if found.rated else ()))
-            if not all(np.isfinite(value).all() for value in values):
-                raise UserError(f'{path} holds predictions that are not finite')
-            if len(found.id) != card['conditions'][name]['n']:
-                raise UserError(
-                    f'{path} holds {len(found.id)} utterances, but results.json tells of '
-                    f'{card["conditions"][name]["n"]}'
-                )
-            clean.append(_Clean(name, found, labels))
+    for name, result in card['conditions'].items():
+        if not name.startswith('clean'):
+            continue
+        path = workdir / 'predictions' / f'{name}.csv'
+        found, labels = read_predictions(path)
+        values = (found.probabilities, *([found.predicted_rating] if found.rated else ()))
+        if not all(np.isfinite(value).all() for value in values):
+            raise UserError(f'{path} holds predictions that are not finite')
+        if len(found.id) != result['n']:
+            raise UserError(
+                f'{path} holds {len(found.id)} utterances, but results.json has {result["n"]}'
+            )
+        clean.append(_Clean(name, found, labels))
+    command = workdir / 'command.txt'
+    command = command.read_text('utf-8', 'replace').strip() if command.exists() else ''
     return _Run(
         workdir,
         card,
-        _text(workdir / 'command.txt').strip(),
+        command,
         clean,
         read_metrics(workdir / 'metrics.jsonl'),
         read_embedding(workdir / 'report' / 'embedding.csv'),
     )
 
 
-def _text(path):
-    """The text of a file, '' where there is none."""
-    return path.read_text(encoding='utf-8', errors='replace') if path.exists() else ''
-
-
-def _shown(run: _Run, audio: bool) -> list:
-    """All that there is to say of a run; parts whose data are not there are left out."""
+def _sections(run: _Run, audio: bool) -> list:
+    """The sections of a run; those without data are left out."""
     card, conditions = run.card, run.card['conditions']
     chance = float(np.mean([1 / len(one.labels) for one in run.clean])) if run.clean else None
     records = open_records(run.workdir, card['corpus']) if audio and run.clean else None
-    told = card.get('calibration') or {}
+    calibration = card.get('calibration') or {}
     first_fold = run.clean[0].predictions.fold[0] if run.clean else ''
     parts = [
         _part(
             'Confusion matrices',
-            'Percent of the true class; below it the number of utterances.',
+            'Percent of the true class, and number of utterances.',
             [
                 charts.confusion(name, found)
                 for name, found in conditions.items()
@@ -131,32 +125,31 @@ def _shown(run: _Run, audio: bool) -> list:
         _robustness(card),
         _part(
             'Speakers',
-            'Clean speech; nobody tested was heard in training.',
+            'Clean speech; no test speaker is in the training data.',
             [charts.speakers(*one) for one in run.clean],
         ),
         _part('Learning curves', '', charts.learning_curves(run.metrics, chance)),
         _part(
             'Calibration',
             'Clean speech, the folds pooled.',
-            # A predicted rating has no probabilities.
             [
-                charts.reliability(one.name, one.predictions, told.get(one.name))
+                charts.reliability(one.name, one.predictions, calibration.get(one.name))
                 for one in run.clean
-                if not one.predictions.rated
+                if not one.predictions.rated  # ratings have no probabilities
             ],
         ),
         _part(
             'Map of utterances',
-            f'What the heads see of the utterances of {first_fold}, on its two main axes (PCA).',
+            f'Input of the heads for the utterances of {first_fold}, on its two main axes (PCA).',
             charts.embedding_map(run.embedding),
         ),
         *(
             _part(
-                'Hardest utterances' + (f': {one.name}' if len(run.clean) > 1 else ''),
-                'Ratings missed by most.'
+                'Worst errors' + (f': {one.name}' if len(run.clean) > 1 else ''),
+                'Largest errors of the rating.'
                 if one.predictions.rated
-                else 'Told wrong with the most confidence.',
-                [hardest_table(one.predictions, one.labels, records)],
+                else 'Wrong predictions with the highest confidence.',
+                [errors_table(one.predictions, one.labels, records)],
             )
             for one in run.clean
         ),
@@ -164,30 +157,29 @@ def _shown(run: _Run, audio: bool) -> list:
     return [*head(card, run.command), *(part for part in parts if part is not None)]
 
 
-def _part(heading, note, found):
-    """A section of what was found; None where that is nothing."""
-    found = [one for one in found if one is not None]
-    if not found:
+def _part(heading, note, content):
+    """A section of figures or of one table; None without content."""
+    content = [node for node in content if node is not None]
+    if not content:
         return None
     kind = 'panels wide' if heading in ('Confusion matrices', 'Speakers') else 'panels'
-    around = element('div', *found, class_=kind) if found[0].tag == 'figure' else found[0]
-    return section(heading, element('p', note, class_='soft') if note else None, around)
+    body = element('div', *content, class_=kind) if content[0].tag == 'figure' else content[0]
+    return section(heading, element('p', note, class_='soft') if note else None, body)
 
 
 def _robustness(card):
-    """The curves of every task, and all conditions but clean in a table."""
+    """The curves of every task, and a table of all conditions; None with clean speech only."""
     conditions = card['conditions']
     rows = [
         (name, found['n'], percent(found['uar']), interval(found['uar_ci95']), percent(found['wa']))
         for name, found in conditions.items()
     ]
-    others = [name for name in conditions if not name.startswith('clean')]
-    if not others:
+    clean = [name for name in conditions if name.startswith('clean')]
+    if len(clean) == len(conditions):
         return None
     figures = []
-    for name in conditions:
-        if name.startswith('clean'):
-            figures += charts.robustness(conditions, name.removeprefix('clean'))
+    for name in clean:
+        figures += charts.robustness(conditions, name.removeprefix('clean'))
     titles = ('condition', 'n', 'UAR %', '95 % interval', 'accuracy %')
     return section(
         'Other conditions',
@@ -196,15 +188,15 @@ def _robustness(card):
     )
 
 
-def _overview(sides, runs):
+def _overview(systems, runs):
     """All runs in one table."""
     rows = []
-    for side, run in zip(sides, runs):
+    for system, run in zip(systems, runs):
         card = run.card
-        who = f'{card["system"]}, seed {card["seed"]}'
-        where = card['corpus'] + (' (SYNTHETIC)' if card['synthetic'] else '')
-        hours = card['cost'].get('train_seconds')
-        time = '–' if hours is None else console.duration(hours)
+        title = f'{card["system"]}, seed {card["seed"]}'
+        corpus = card['corpus'] + (' (SYNTHETIC)' if card['synthetic'] else '')
+        seconds = card['cost'].get('train_seconds')
+        time = '–' if seconds is None else duration(seconds)
         for name, found in [*card['conditions'].items()] or [('validation only', None)]:
             if found and not name.startswith('clean'):
                 continue
@@ -212,13 +204,13 @@ def _overview(sides, runs):
             if found:
                 rates = [percent(found[key]) for key in ('uar', 'wa', 'macro_f1')]
                 rates.insert(1, interval(found['uar_ci95']))
-            rows.append((side, who, where, name, found['n'] if found else '–', *rates, time))
+            rows.append((system, title, corpus, name, found['n'] if found else '–', *rates, time))
     rates = ('n', 'UAR %', '95 % interval', 'accuracy %', 'macro-F1 %', 'training')
-    return section('Runs', table(('', 'run', 'corpus', 'tested', *rates), rows, texts=4))
+    return section('Runs', table(('', 'run', 'corpus', 'condition', *rates), rows, texts=4))
 
 
-def _compared(result, text):
-    """A minus B, or the seeds of one system joined."""
+def _comparison(result, text):
+    """A minus B, or one system over its seeds."""
     two = 'b' in result
     several = any(len(result[side]['seeds']) > 1 for side in ('ab' if two else 'a'))
     rows = []
@@ -227,14 +219,13 @@ def _compared(result, text):
         ('averaged_posterior', 'averaged posterior'),
     )[: None if several else 1]:
         found = result[key]
-        rates = [f'{percent(found[f"uar_{side}"])}' for side in 'ab'] if two else []
-        middle = [f'{100 * found["difference"]:+.1f}'] if two else [percent(found['uar'])]
-        p = [f'{found["p"]:.3g}'] if two else []
-        low, high = found['ci95']
-        bounds = '–' if low is None else f'[{100 * low:+.1f}, {100 * high:+.1f}]'
-        if not two:
-            bounds = interval(found['ci95'])
-        rows.append((name, *rates, *middle, bounds, *p))
+        bounds = interval(found['ci95'], signed=two)
+        if two:
+            rates = percent(found['uar_a']), percent(found['uar_b'])
+            difference = percent(found['difference'], signed=True)
+            rows.append((name, *rates, difference, bounds, f'{found["p"]:.3g}'))
+        else:
+            rows.append((name, percent(found['uar']), bounds))
     middle = ('A', 'B', 'A − B') if two else ('',)
     titles = ('UAR in percent', *middle, '95 % interval', *(['p'] if two else []))
     warnings = [element('p', line, class_='note') for line in result['warnings']]
@@ -242,5 +233,5 @@ def _compared(result, text):
         f'Comparison: {result["condition"]}' if two else f'Over seeds: {result["condition"]}',
         *warnings,
         table(titles, rows),
-        details('What the numbers stand on', element('pre', text)),
+        details('As text, with notes', element('pre', text)),
     )

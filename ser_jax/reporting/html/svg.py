@@ -1,4 +1,4 @@
-"""Charts as small pictures in SVG, for pages: colours follow the page, names stand in a legend below."""
+"""SVG charts for pages: lines, points and bars in a frame, coloured by the style sheet, with a legend."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from typing import NamedTuple
 from ser_jax.reporting.html.markup import element
 
 _COLOURS = (
-    7  # classes c0 … c6 of report.css, told apart by colour-blind eyes; shapes differ as well
+    7  # classes c0 … c6 of report.css, distinguishable by colour-blind readers; shapes differ, too
 )
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 350, 10, 208  # of the frame in a picture of 360 × 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 350, 10, 208  # frame, in a view box of 360 × 250
 WIDTH, HEIGHT = _RIGHT - _LEFT, _BOTTOM - _TOP
 
 
@@ -17,10 +17,10 @@ class Axis(NamedTuple):
     """An axis of a chart.
 
     Attributes:
-        label: what it shows, with its unit.
-        low, high: its ends.
-        ticks: (value, text) each.
-        logarithmic: whether factors, not differences, are equally far apart.
+        label: quantity and unit.
+        low, high: ends.
+        ticks: (value, text) pairs.
+        logarithmic: whether the scale is logarithmic.
     """
 
     label: str
@@ -30,21 +30,21 @@ class Axis(NamedTuple):
     logarithmic: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies, from 0 at the low end to 1 at the high one."""
+        """Position of a value, from 0 at the low end to 1 at the high end."""
         scale = (lambda x: math.log(max(x, self.low))) if self.logarithmic else float
         low, high = scale(self.low), scale(self.high)
         return (scale(value) - low) / (high - low)
 
 
 class Series(NamedTuple):
-    """A line of a chart, or the points of a kind.
+    """A line of a chart, or a group of points.
 
     Attributes:
-        name: in the legend; '' = it has no place there.
-        points: (x, y) each, or (x, y, (lower, upper)); a bound of None is not drawn.
-        number: of its colour and shape.
-        line, marks: what is drawn.
-        pale: less to be seen than the others.
+        name: name in the legend; '' = not in the legend.
+        points: (x, y) or (x, y, (lower, upper)); a bound of None is not drawn.
+        number: number of the colour and shape.
+        line, marks: whether the line and the marks are drawn.
+        pale: whether it is drawn less prominently.
     """
 
     name: str
@@ -59,7 +59,7 @@ PERCENT_TICKS = tuple((value, f'{value}') for value in range(0, 101, 20))
 
 
 def axis_of(label: str, values: Sequence[float]) -> Axis:
-    """An axis around some numbers, with round ticks."""
+    """An axis that covers some values, with round ticks."""
     low, high = min(values), max(values)
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -75,7 +75,7 @@ def chart(
     series: Sequence[Series],
     x: Axis,
     y: Axis,
-    what: str,
+    title: str,
     *,
     references: Sequence[Sequence[tuple[float, float]]] = (),
     bars: Sequence[tuple[float, float, float]] = (),
@@ -83,20 +83,20 @@ def chart(
     """Draws lines or points in a frame.
 
     Args:
-        series: what is drawn.
-        x, y: the axes.
-        what: the picture in words, for those who do not see it.
-        references: dashed lines, (x, y) points each.
-        bars: (left, right, height) each, behind everything.
+        series: lines and groups of points.
+        x, y: axes.
+        title: text for screen readers.
+        references: dashed lines, each a list of (x, y) points.
+        bars: (left, right, height), drawn in the background.
 
     Returns:
-        The element `svg`.
+        An `svg` element.
     """
     at = lambda point: (
         round(_LEFT + x.share(point[0]) * WIDTH, 1),
         round(_BOTTOM - y.share(point[1]) * HEIGHT, 1),
     )
-    children = [element('title', what), *_frame(x, y, at)]
+    children = [element('title', title), *_frame(x, y, at)]
     for left, right, height in bars:
         (x0, y0), (x1, y1) = at((left, height)), at((right, y.low))
         shape = {'x': x0 + 1, 'y': y0, 'width': round(x1 - x0 - 2, 1), 'height': round(y1 - y0, 1)}
@@ -130,7 +130,7 @@ def _polyline(places):
 
 
 def _drawn(one, at):
-    """A series: its line, the intervals of its points, and their marks."""
+    """A series: line, intervals of the points, and marks."""
     places = [at(point) for point in one.points]
     children = [element('title', one.name)] if one.name else []
     if one.line and len(places) > 1:
@@ -161,7 +161,7 @@ def _mark(x, y, number, r):
 
 
 def legend(series: Sequence[Series]):
-    """The names of series beside what they look like; a name that occurs twice stands there once."""
+    """The legend of some series; a name that occurs twice is shown once."""
     shown = {one.name: one for one in series if one.name}
     items = []
     for one in sorted(shown.values(), key=lambda one: one.number):

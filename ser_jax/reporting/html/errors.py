@@ -1,4 +1,4 @@
-"""The utterances that a run was most wrong about, to look at and, where that is allowed, to listen to."""
+"""The worst errors of a run as a table, optionally with the recordings."""
 
 import base64
 import io
@@ -15,36 +15,33 @@ from ser_jax.runs.predictions import Predictions
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.schema import read_json
 
-_COUNT = 12
+_MOST = 12
 
 
-def hardest(predictions: Predictions) -> np.ndarray:
-    """Rows of the utterances that were told wrong with the most confidence, or whose rating was missed by most; at most 12."""
+def worst_errors(predictions: Predictions) -> np.ndarray:
+    """Rows of at most 12 utterances: the most confident wrong predictions, or the largest rating errors."""
     if predictions.rated:
         misses = np.abs(predictions.predicted_rating - predictions.rating)
-        return np.argsort(-misses, kind='stable')[:_COUNT]
+        return np.argsort(-misses, kind='stable')[:_MOST]
     wrong = np.flatnonzero(predictions.prediction != predictions.label)
     confidence = predictions.probabilities[wrong].max(1)
-    return wrong[np.argsort(-confidence, kind='stable')[:_COUNT]]
+    return wrong[np.argsort(-confidence, kind='stable')[:_MOST]]
 
 
-def hardest_table(predictions: Predictions, labels: list[str], records: Corpus | None):
-    """The hardest utterances as a table; None where everything was right.
+def errors_table(predictions: Predictions, labels: list[str], records: Corpus | None):
+    """The worst errors as a table; None if there are none.
 
     Args:
-        predictions: of clean speech.
-        labels: the K class names.
-        records: the corpus's waveforms (`open_records`), to be heard; None = not to be heard.
+        predictions: predictions for clean speech.
+        labels: K class names.
+        records: waveforms of the corpus, to embed the recordings; None to leave them out.
 
     Raises:
-        UserError: the corpus lacks one of the utterances.
+        UserError: the corpus lacks an utterance.
     """
-    rows = hardest(predictions)
+    rows = worst_errors(predictions)
     if not len(rows):
         return None
-    head = ['utterance', 'true', 'said', 'with %', 'true class %']
-    if predictions.rated:
-        head = ['utterance', 'true rating', 'said']
     sounds = players(records, predictions.id[rows]) if records else []
     lines = []
     for number, row in enumerate(rows):
@@ -52,25 +49,28 @@ def hardest_table(predictions: Predictions, labels: list[str], records: Corpus |
         if predictions.rated:
             line += [f'{x[row]:.2f}' for x in (predictions.rating, predictions.predicted_rating)]
         else:
-            answer, truth = predictions.prediction[row], predictions.label[row]
+            predicted, label = predictions.prediction[row], predictions.label[row]
             chances = 100 * predictions.probabilities[row]
-            line += [labels[truth], labels[answer]]
-            line += [f'{chances[answer]:.1f}', f'{chances[truth]:.1f}']
+            line += [labels[label], labels[predicted]]
+            line += [f'{chances[predicted]:.1f}', f'{chances[label]:.1f}']
         line.append(element('td', predictions.speaker[row] or '?'))
         lines.append([*line, *([element('td', sounds[number])] if sounds else [])])
+    head = ['utterance', 'true', 'predicted', 'confidence %', 'true class %']
+    if predictions.rated:
+        head = ['utterance', 'true rating', 'predicted']
     head += [element('th', 'speaker'), *([element('th', 'listen')] if sounds else [])]
     return table(head, lines, texts=1 if predictions.rated else 3)
 
 
 def open_records(workdir: Path, corpus: str) -> Corpus:
-    """Opens the waveform records of a run's corpus; nothing is prepared.
+    """Opens the prepared waveforms of a run's corpus.
 
     Args:
-        workdir: of the run; where it has no `config.json`, prepared corpora lie where they usually do.
-        corpus: its name.
+        workdir: workdir of the run; without `config.json` in it, the default data folder is used.
+        corpus: corpus name.
 
     Raises:
-        UserError: there are none.
+        UserError: the corpus is not prepared as waveforms.
     """
     file = workdir / 'config.json'
     settings = read_json(file, {'data': CONFIG['data']})['data'] if file.exists() else {}
@@ -85,27 +85,27 @@ def open_records(workdir: Path, corpus: str) -> Corpus:
 
 
 def players(records: Corpus, ids: np.ndarray) -> list:
-    """An element `audio` for each of some utterances, the recording inside it.
+    """One `audio` element per utterance, with the recording embedded.
 
     Args:
-        records: waveforms of their corpus.
-        ids: of the utterances.
+        records: waveforms of the corpus.
+        ids: utterance ids.
 
     Raises:
-        UserError: the corpus lacks one.
+        UserError: the corpus lacks an utterance.
     """
-    import soundfile  # only for this
+    import soundfile  # only needed with --audio
 
     rows = {name: row for row, name in enumerate(records.index['id'].tolist())}
     source, rate = records.source(), records.metadata['front_end']['sample_rate']
-    made = []
+    elements = []
     for name in ids.tolist():
         if name not in rows:
-            raise UserError(f'--audio: {records.path} lacks {name}, which the run was tested on')
+            raise UserError(f'--audio: {records.path} lacks {name}, a test utterance of the run')
         file = io.BytesIO()
         soundfile.write(file, source[rows[name]], rate, format='WAV', subtype='PCM_16')
         data = base64.b64encode(file.getvalue()).decode()
-        made.append(
+        elements.append(
             element('audio', '', controls='', preload='none', src=f'data:audio/wav;base64,{data}')
         )
-    return made
+    return elements
