@@ -21,7 +21,7 @@ from ser_jax.models.build import stored_model
 from ser_jax.models.forward import outputs_of, standardised
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.finished import CONFIG
-from ser_jax.runs.result_card import CARD
+from ser_jax.runs.result_card import ResultCard
 from ser_jax.runs.workdir import run_fingerprint
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
@@ -53,7 +53,7 @@ class SourceRun:
         self._workdir = Path(config.attack_source).expanduser().absolute()
         try:
             stored = read_json(self._workdir / 'config.json', CONFIG | {'reported': [str]})
-            card = read_json(self._workdir / 'results.json', CARD | {'tasks': {str: [str]}})
+            card = read_json(self._workdir / 'results.json', ResultCard)
         except FileNotFoundError as error:
             raise UserError(
                 f'config.attack_source: {self._workdir} holds no finished run'
@@ -69,7 +69,7 @@ class SourceRun:
         )
         told = stored['tasks']
         kinds = {name: told[name]['kind'] for name in stored['reported'] if name in told}
-        theirs = (card['corpus_hash'], card['labels'], card['protocol'], kinds, card['tasks'])
+        theirs = (card['corpus_hash'], card['labels'], card['protocol'], kinds, card.get('tasks'))
         if theirs != mine:
             raise UserError(
                 f'config.attack_source: the run in {self._workdir} has another corpus, protocol, set of classes or tasks'

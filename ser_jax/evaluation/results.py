@@ -22,7 +22,7 @@ from ser_jax.metrics import rates as metrics
 from ser_jax.reporting import figures
 from ser_jax.runs import result_card
 from ser_jax.runs import workdir as workdirs
-from ser_jax.runs.environment import joined
+from ser_jax.runs.environment import merge_environments
 from ser_jax.runs.predictions import Predictions, pool, read_predictions, write_predictions
 from ser_jax.runtime import files
 from ser_jax.training.experiment import Experiment
@@ -80,7 +80,7 @@ def report(
         rates = rates or {'clean': validation['uar'], **tried}
     content = config_module.compared(config_module.as_json(config))
     del content['seed']  # runs that differ in nothing else make one row of a table
-    card = result_card.result_card(
+    card = result_card.make_card(
         system=','.join([config.system, *config.options]),
         config_hash=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
         config=content,
@@ -92,17 +92,17 @@ def report(
         tasks={task.name: task.classes for task in experiment.reported},
         protocol=experiment.protocol,
         n_folds=(len(folds), experiment.n_folds),
-        environment=joined([summary['environment'] for summary in summaries]),
+        **merge_environments([summary['environment'] for summary in summaries]),
         seed=config.seed,
         n_params=summaries[0]['n_params'],
         conditions=results,
         leak_check=experiment.leak_check,
         cost=_total_cost([summary['cost'] for summary in summaries]),
         validation=validation,
-        attack_checks=conditions.checks(tester.conditions, rates),
+        attack_checks=conditions.checks(tester.conditions, rates) or None,
         tested_with=tested_with(config),
         n_labels=_n_labels(summaries) if config.labelled_share < 1 else None,
-        calibration=_calibration(experiment, workdir) if pooled else None,
+        calibration=(_calibration(experiment, workdir) or None) if pooled else None,
     )
     if pooled:
         draw_attention(experiment, experiment.folds[0], workdir)
