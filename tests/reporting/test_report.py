@@ -335,7 +335,7 @@ def test_what_the_cards_do_not_share_is_said(tmp_path):
         f'the runs differ in corpus_hash: beef ({a}), cafe ({b})',
         f'the runs differ in protocol: leave_one_speaker_out() ({a}), speaker_folds(5) ({b})',
         f'the runs differ in commit: {"a" * 40} ({a}), {"b" * 40}+changes ({b})',
-        f'code that differed from its commit was run in {b}',
+        f'code with uncommitted changes was run in {b}',
     ]
     assert compared(a, a)['warnings'] == []
 
