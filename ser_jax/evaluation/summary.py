@@ -26,14 +26,14 @@ def summarise(
         UserError: predictions that are not finite: training diverged.
     """
     refuse_not_finite(predictions)
-    labelled, predicted = predictions.label, predictions.prediction
-    confusion = rates.confusion_matrix(labelled, predicted, len(labels))
-    by_speaker = rates.confusion_by_speaker(labelled, predicted, predictions.speaker, len(labels))
+    true, predicted = predictions.label, predictions.prediction
+    confusion = rates.confusion_matrix(true, predicted, len(labels))
+    by_speaker = rates.confusion_by_speaker(true, predicted, predictions.speaker, len(labels))
     drawn, redrawn = significance.bootstrap_uar(by_speaker[None], n_bootstrap, seed)
     folds = []
     for name in dict.fromkeys(predictions.fold.tolist()):
         rows = predictions.fold == name
-        counts = rates.confusion_matrix(labelled[rows], predicted[rows], len(labels))
+        counts = rates.confusion_matrix(true[rows], predicted[rows], len(labels))
         fold = {
             'fold': name,
             'test_speakers': sorted(set(predictions.speaker[rows].tolist()) - {''}),

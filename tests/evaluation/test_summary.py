@@ -393,7 +393,7 @@ def test_the_errors_of_the_variants_of_a_grid(make_tables, tmp_path, capsys):
         made['conditions']['clean'] |= {'recall': recall, 'confusion': confusion}
         add_run(tmp_path, folder, made)
 
-    rest = [0, 10, 0], [0, 0, 0]  # nobody is sad
+    rest = [0, 10, 0], [0, 0, 0]  # no utterance is sad
     add('emodb-full-seed0', 0, [8, 2, 0], *rest)
     add('emodb-full-seed1', 1, [6, 4, 0], *rest)
     add('emodb-single_task-seed0', 0, [9, 0, 1], *rest)
@@ -434,9 +434,9 @@ def test_what_each_part_adds(make_tables, tmp_path, capsys):
                 )
             ):
                 drawn = predictions(100 * number + 10 * seed + shift).probabilities
-                said = dataclasses.replace(truth, probabilities=drawn)
+                run = dataclasses.replace(truth, probabilities=drawn)
                 path = f'emodb4/emodb-{variant}-seed{seed}/predictions/{condition}.csv'
-                write_predictions(tmp_path / path, said, LABELS)
+                write_predictions(tmp_path / path, run, LABELS)
                 made['conditions'][condition] = made['conditions']['clean']
                 uar = oracle.balanced_accuracy_score(truth.label, drawn.argmax(1))
                 uars.setdefault((variant, condition[:8]), []).append(100 * uar)
@@ -490,8 +490,8 @@ def test_what_each_part_adds(make_tables, tmp_path, capsys):
 def test_agreement_of_runs_by_recording(make_tables, tmp_path):
     truth = take(predictions(0), np.arange(6))
     truth = dataclasses.replace(truth, label=[0, 0, 0, 0, 1, 2])
-    for seed, said in enumerate(([0, 0, 1, 1, 1, 3], [0, 1, 1, 3, 1, 0], [0, 0, 0, 1, 1, 3])):
-        whole = dataclasses.replace(truth, probabilities=np.eye(4)[said])
+    for seed, predicted in enumerate(([0, 0, 1, 1, 1, 3], [0, 1, 1, 3, 1, 0], [0, 0, 0, 1, 1, 3])):
+        whole = dataclasses.replace(truth, probabilities=np.eye(4)[predicted])
         path = f'emodb4/emodb-full-seed{seed}/predictions/clean.csv'
         write_predictions(tmp_path / path, whole, LABELS)
         add_run(tmp_path, f'emodb-full-seed{seed}', card(seed))
@@ -564,12 +564,12 @@ def test_confusion_by_speaker(make_tables, tmp_path):
     ]
     assert rows == expected
     assert len(rows) > 2
-    # Mistaken in one direction only; a speaker nobody knows.
+    # Mistaken in one direction only; an unknown speaker.
     truth = take(truth, np.arange(4))
     truth = dataclasses.replace(truth, label=[0, 0, 1, 1], speaker=['', '', '', ''])
-    for seed, said in enumerate(([0, 0, 0, 1], [0, 0, 1, 1])):
+    for seed, predicted in enumerate(([0, 0, 0, 1], [0, 0, 1, 1])):
         path = f'emodb4/emodb-full-seed{seed}/predictions/clean.csv'
-        kept = dataclasses.replace(truth, probabilities=np.eye(4)[said])
+        kept = dataclasses.replace(truth, probabilities=np.eye(4)[predicted])
         write_predictions(tmp_path / path, kept, LABELS)
     assert make_tables.main(options(tmp_path)) == 0
     rows = [line for line in readme.read_text().splitlines() if line.startswith('|')]

@@ -203,12 +203,12 @@ def test_draws_without_a_class_are_repeated_and_counted():
 
 
 def test_bootstrap_is_undefined_if_hardly_a_draw_has_every_class():
-    """Each of 9 speakers has one class alone: 9! / 9^9 = 0.1 % of the draws hold all nine."""
+    """Each of 9 speakers has one class only: 9! / 9^9 = 0.1 % of the draws have all nine."""
     counts = np.zeros((2, 9, 9, 9), int)
     counts[:, np.arange(9), np.arange(9), np.arange(9)] = 2
-    start = time.perf_counter()
+    start = time.process_time()
     found = significance.compare(counts[:1], counts[1:])
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert np.isnan(found.interval).all()
     assert found.redrawn > 100 * 10_000
     assert (found.difference, found.p) == (0, 1)
@@ -264,9 +264,9 @@ def test_other_utterances_and_shapes_are_refused():
 def test_ten_thousand_replicates_are_fast():
     labels, speakers, a, b = systems(8, n=8000, n_speakers=100, n_classes=8, n_seeds=5)
     sides = [confusions(labels, side, speakers, 8) for side in (a, b)]
-    start = time.perf_counter()
+    start = time.process_time()
     significance.compare(*sides, 10_000)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_holm_by_hand():
