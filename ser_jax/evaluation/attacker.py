@@ -20,7 +20,7 @@ from ser_jax.models.build import stored_model
 from ser_jax.models.forward import forward, make_predict_step, normalise, standardised
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.finished import CONFIG
-from ser_jax.runs.result_card import CARD
+from ser_jax.runs.result_card import ResultCard
 from ser_jax.runs.workdir import run_fingerprint
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
@@ -54,7 +54,7 @@ class SourceRun:
         self._workdir = Path(workdir).expanduser().absolute()
         try:
             stored = read_json(self._workdir / 'config.json', CONFIG | {'reported': [str]})
-            card = read_json(self._workdir / 'results.json', CARD | {'tasks': {str: [str]}})
+            card = read_json(self._workdir / 'results.json', ResultCard)
         except FileNotFoundError as error:
             raise UserError(
                 f'config.attack_source: {self._workdir} holds no finished run'
@@ -70,7 +70,7 @@ class SourceRun:
         )
         tasks = stored['tasks']
         kinds = {name: tasks[name]['kind'] for name in stored['reported'] if name in tasks}
-        source = (card['corpus_hash'], card['labels'], card['protocol'], kinds, card['tasks'])
+        source = (card['corpus_hash'], card['labels'], card['protocol'], kinds, card.get('tasks'))
         if source != own:
             raise UserError(
                 f'config.attack_source: the run in {self._workdir} has another corpus, protocol, set of classes or tasks'

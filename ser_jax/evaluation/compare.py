@@ -1,4 +1,4 @@
-"""Comparison of finished runs, paired by utterance, and what must be said beside its numbers."""
+"""Comparison of finished runs, paired by utterance, with warnings on how the runs differ."""
 
 import json
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ import numpy as np
 from ser_jax.metrics import rates, significance
 from ser_jax.runs.finished import read_runs, read_seeds
 
-# Two cards that differ in one of these may still be compared, but it has to be said.
-_SUSPECT = ('corpus', 'corpus_hash', 'protocol', 'commit')
-# What a condition is made with, by the beginning of its name: fields of a card's `tested_with`.
-_MADE_WITH = {
+# Fields of a card whose differences are reported as warnings.
+_WARN_FIELDS = ('corpus', 'corpus_hash', 'protocol', 'commit')
+# Fields of a card's `tested_with` that a condition depends on, by prefix of its name; the first match counts.
+_CONDITION_INPUTS = {
     'noise_babble': ('babble_corpus', 'corpus_hashes'),
     'noise_': ('test_noise_corpus', 'corpus_hashes'),
     'transfer_': ('attack_source', 'attack_models'),
@@ -20,10 +20,10 @@ _MADE_WITH = {
 
 
 def _context(runs, condition, replicates):
-    """What every number needs beside it."""
+    """What the numbers were computed on."""
     card, known = runs.cards[0], set(runs.speaker.tolist()) - {''}
-    tested = card | card['conditions'][condition]  # a corpus across is named there
-    return {name: tested[name] for name in ('corpus', 'synthetic', 'protocol', 'n_folds')} | {
+    facts = card | card['conditions'][condition]  # with the corpus of a cross-corpus condition
+    return {name: facts[name] for name in ('corpus', 'synthetic', 'protocol', 'n_folds')} | {
         'condition': condition,
         'labels': runs.labels,
         'n': runs.label.size,
@@ -33,7 +33,8 @@ def _context(runs, condition, replicates):
     }
 
 
-def _side(workdirs, cards, confusions):
+def _system(workdirs, cards, confusions):
+    """What identifies one system, and its UAR by seed."""
     uar = rates.uar(confusions.sum(1))
     return {
         'system': cards[0]['system'],
@@ -52,16 +53,16 @@ def _bounds(interval):
 
 
 def over_seeds(workdirs: Sequence, condition: str = 'clean', replicates: int = 10_000) -> dict:
-    """The result of one system over its seeds, in two ways that are never to be mixed up.
+    """Result of one system over its seeds: mean over seeds and averaged posterior, which are different quantities.
 
     Args:
-        workdirs: one for each seed.
+        workdirs: run directories, one per seed.
         condition: e.g. `clean`.
-        replicates: of the bootstrap over speakers.
+        replicates: bootstrap replicates.
 
     Returns:
-        As `compare_runs`, without `b` and all that takes two systems; `mean_over_seeds` and
-        `averaged_posterior` hold `uar` and its `ci95`.
+        As `compare_runs`, without `b` and what takes two systems; `mean_over_seeds` and `averaged_posterior` hold `uar` and
+        `ci95`.
 
     Raises:
         UserError: see `read_seeds` and `read_runs`.
@@ -69,7 +70,7 @@ def over_seeds(workdirs: Sequence, condition: str = 'clean', replicates: int = 1
     runs = read_runs(workdirs, read_seeds(workdirs), condition)
     each = runs.confusions(runs.probabilities)
     averaged = runs.confusions(runs.averaged())
-    result = _context(runs, condition, replicates) | {'a': _side(workdirs, runs.cards, each)}
+    result = _context(runs, condition, replicates) | {'a': _system(workdirs, runs.cards, each)}
     for name, confusions in (('mean_over_seeds', each), ('averaged_posterior', averaged)):
         drawn, result['redrawn'] = significance.bootstrap_uar(confusions, replicates)
         uar = rates.uar(confusions.sum(1)).mean()
@@ -80,20 +81,19 @@ def over_seeds(workdirs: Sequence, condition: str = 'clean', replicates: int = 1
 def compare_runs(
     workdirs_a: Sequence, workdirs_b: Sequence, condition: str = 'clean', replicates: int = 10_000
 ) -> dict:
-    """Compares two systems utterance by utterance: A minus B.
+    """Compares two systems, paired by utterance: A minus B.
 
     Args:
-        workdirs_a: of system A, one for each seed.
-        workdirs_b: of system B; it need not have the same seeds.
+        workdirs_a: run directories of system A, one per seed.
+        workdirs_b: run directories of system B, whose seeds may differ from A's.
         condition: e.g. `clean`.
-        replicates: of the bootstrap, and of the permutation where it is not exact.
+        replicates: bootstrap replicates, and swaps of an inexact permutation test.
 
     Returns:
-        What the numbers were computed on; `a` and `b` (`system`, `seeds`, `uar_by_seed`, `uar_std`,
-        …); for each of `mean_over_seeds` (the UAR of each seed, then the mean) and
-        `averaged_posterior` (the mean of the probabilities over the seeds, or of the ratings, then the UAR; with one
-        seed a side the same) `uar_a`, `uar_b`, `difference`, `ci95` and `p`; `redrawn`, `p_exact`,
-        `smallest_p`; `warnings` of what the cards do not share. None = undefined.
+        What the numbers were computed on; `a` and `b` (`system`, `seeds`, `uar_by_seed`, `uar_std`, …); `uar_a`, `uar_b`,
+        `difference`, `ci95` and `p` of `mean_over_seeds` (UAR of each seed, then the mean) and of `averaged_posterior`
+        (probabilities or ratings averaged over seeds, then the UAR; the same for single seeds); `redrawn`, `p_exact`,
+        `smallest_p`; `warnings` on how the runs differ. None = undefined.
 
     Raises:
         UserError: see `read_seeds` and `read_runs`.
@@ -101,12 +101,12 @@ def compare_runs(
     workdirs, split = [*workdirs_a, *workdirs_b], len(workdirs_a)
     cards = [*read_seeds(workdirs_a), *read_seeds(workdirs_b)]
     runs = read_runs(workdirs, cards, condition)
-    sides = slice(split), slice(split, None)
-    each = [runs.confusions(runs.probabilities[side]) for side in sides]
-    averaged = [runs.confusions(runs.averaged(side)) for side in sides]
+    systems = slice(split), slice(split, None)
+    each = [runs.confusions(runs.probabilities[system]) for system in systems]
+    averaged = [runs.confusions(runs.averaged(system)) for system in systems]
     result = _context(runs, condition, replicates) | {
-        'a': _side(workdirs_a, cards[:split], each[0]),
-        'b': _side(workdirs_b, cards[split:], each[1]),
+        'a': _system(workdirs_a, cards[:split], each[0]),
+        'b': _system(workdirs_b, cards[split:], each[1]),
     }
     for name, pair in (('mean_over_seeds', each), ('averaged_posterior', averaged)):
         found = significance.compare(*pair, replicates)
@@ -127,20 +127,20 @@ def compare_runs(
 
 
 def _warnings(workdirs, cards, condition, split=None):
-    """What readers must know before they trust the numbers, one line each."""
+    """Differences between the runs that qualify the numbers, one line each."""
     lines = []
-    facts = {field: [card[field] for card in cards] for field in _SUSPECT}
-    if condition.startswith('cross_'):  # other corpora train
+    facts = {field: [card[field] for card in cards] for field in _WARN_FIELDS}
+    if condition.startswith('cross_'):  # the training corpora may differ
         facts = {'commit': facts['commit']}
         facts['tested corpus'] = [
             card['conditions'][condition].get('corpus_hash') for card in cards
         ]
-    start = next((start for start in _MADE_WITH if condition.startswith(start)), None)
-    for field in _MADE_WITH.get(start, ()):
+    prefix = next((prefix for prefix in _CONDITION_INPUTS if condition.startswith(prefix)), None)
+    for field in _CONDITION_INPUTS.get(prefix, ()):
         facts[field] = [json.dumps((card.get('tested_with') or {}).get(field)) for card in cards]
     commits = facts['commit']
     if split is not None and sorted(commits[:split]) == sorted(commits[split:]):
-        del facts['commit']  # both sides have the same: no difference of means comes of it
+        del facts['commit']  # the same on both sides: cannot cause a difference
     for field, values in facts.items():
         first = {}
         for workdir, value in zip(workdirs, values):
@@ -150,9 +150,7 @@ def _warnings(workdirs, cards, condition, split=None):
             lines.append(f'the runs differ in {field}: {shown}')
     changed = [workdir for workdir, card in zip(workdirs, cards) if '+changes' in card['commit']]
     if changed:
-        lines.append(
-            f'code that differed from its commit was run in {", ".join(map(str, changed))}'
-        )
+        lines.append(f'code with uncommitted changes was run in {", ".join(map(str, changed))}')
     if split is not None and split != len(cards) - split:
         lines.append(
             f'{split} {"seed" if split == 1 else "seeds"} against {len(cards) - split}: '

@@ -15,7 +15,7 @@ from ser_jax.evaluation.cross_corpus import CrossCorpusTester
 from ser_jax.metrics import rates
 from ser_jax.runs import result_card
 from ser_jax.runs import workdir as workdirs
-from ser_jax.runs.environment import joined
+from ser_jax.runs.environment import merge_environments
 from ser_jax.runs.predictions import Predictions, pool, read_predictions
 from ser_jax.transforms.conditions import attack_checks
 
@@ -106,7 +106,7 @@ def make_card(
         recalls = recalls or {'clean': validation['uar'], **tried}
     content = dict(config)
     seed = content.pop('seed')  # runs that differ in nothing else make one row of a table
-    return result_card.result_card(
+    return result_card.make_card(
         system=system,
         config_hash=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
         config=content,
@@ -118,14 +118,14 @@ def make_card(
         tasks={task.name: task.classes for task in dataset.reported},
         protocol=dataset.protocol,
         n_folds=(len(folds), dataset.n_folds),
-        environment=joined([found['environment'] for found in summaries]),
+        **merge_environments([found['environment'] for found in summaries]),
         seed=seed,
         n_params=summaries[0]['n_params'],
         conditions=results,
         leak_check=dataset.leak_check,
         cost=_total_cost([found['cost'] for found in summaries]),
         validation=validation,
-        attack_checks=attack_checks(conditions, recalls),
+        attack_checks=attack_checks(conditions, recalls) or None,
         tested_with=tested_with,
         n_labels=_mean_labels(summaries) if dataset.sampling.labelled_share < 1 else None,
         calibration=_calibration(dataset, workdir) if pooled else None,

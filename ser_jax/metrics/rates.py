@@ -1,8 +1,7 @@
-"""Metrics of classification and of emotional dimensions, in NumPy, from confusion matrices.
+"""Classification and regression metrics, in NumPy: UAR, WA, macro F1, CCC, calibration error.
 
-Every rate is a function of a confusion matrix `[..., K, K]` (row = true class, column = predicted
-class) and works on any number of them at once: on one fold, on every speaker, on ten thousand
-bootstrap resamples.
+Classification rates take confusion matrices `[..., K, K]` (row = true class, column = predicted class) and are vectorised over
+the leading axes: folds, speakers, bootstrap resamples.
 """
 
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 
 
 def confusion_matrix(labels, predictions, n_classes: int) -> np.ndarray:
-    """Counts how often class i was taken for class j.
+    """Counts utterances by true and predicted class.
 
     Args:
         labels: true classes, int [N], each in 0 … n_classes - 1.
@@ -22,8 +21,7 @@ def confusion_matrix(labels, predictions, n_classes: int) -> np.ndarray:
         int64 [K, K], row = true class, column = predicted class.
 
     Raises:
-        ValueError: a class outside 0 … K - 1 (missing labels are dropped before, not here), or
-            unequal lengths.
+        ValueError: a class outside 0 … K - 1 (such as a missing label, -1), or unequal lengths.
     """
     labels, predictions = _classes(labels, n_classes), _classes(predictions, n_classes)
     if labels.shape != predictions.shape:
@@ -71,21 +69,20 @@ def uar(confusion) -> np.ndarray:
         confusion: counts [..., K, K].
 
     Returns:
-        float [...], 0–1; NaN where there is no label at all. Equals scikit-learn's
-        `balanced_accuracy_score`.
+        float [...], 0–1; NaN without labels. Equals scikit-learn's `balanced_accuracy_score`.
     """
     recalls = recall(confusion)
     return _mean_present(recalls, ~np.isnan(recalls))
 
 
 def wa(confusion) -> np.ndarray:
-    """Weighted accuracy: the share of correct predictions.
+    """Weighted accuracy: the fraction of correct predictions.
 
     Args:
         confusion: counts [..., K, K].
 
     Returns:
-        float [...], 0–1; NaN where there is no label at all.
+        float [...], 0–1; NaN without labels.
     """
     confusion = np.asarray(confusion)
     return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1)))
@@ -98,7 +95,7 @@ def macro_f1(confusion) -> np.ndarray:
         confusion: counts [..., K, K].
 
     Returns:
-        float [...], 0–1. A class that was predicted but does not occur counts as 0.
+        float [...], 0–1. A class that is predicted but does not occur counts as 0.
     """
     confusion = np.asarray(confusion)
     occurrences = confusion.sum(-1) + confusion.sum(-2)
@@ -107,16 +104,16 @@ def macro_f1(confusion) -> np.ndarray:
 
 
 def ccc(targets, predictions) -> float:
-    """Concordance correlation coefficient of one emotional dimension (Lin 1989).
+    """Concordance correlation coefficient (Lin 1989), with population moments.
 
-    With population moments:     2 cov(t, p) / (var(t) + var(p) + (mean(t) - mean(p))²).
+    2 cov(t, p) / (var(t) + var(p) + (mean(t) - mean(p))²)
 
     Args:
-        targets: float [N]; NaN = no label, left out.
+        targets: float [N]; NaN = no label, ignored.
         predictions: float [N].
 
     Returns:
-        -1 … 1; NaN where it is undefined (no label, or both constant and equal).
+        -1 … 1; NaN if undefined (no label, or both constant and equal).
     """
     targets, predictions = np.asarray(targets, float), np.asarray(predictions, float)
     labelled = ~np.isnan(targets)
@@ -129,19 +126,16 @@ def ccc(targets, predictions) -> float:
 
 
 def confusion_by_speaker(labels, predictions, speakers, n_classes: int) -> np.ndarray:
-    """One confusion matrix per speaker, speakers in sorted order.
-
-    An utterance of an unknown speaker ('') stands for itself: unknown speakers are never taken as
-    one speaker.
+    """Confusion matrix of each speaker.
 
     Args:
         labels: int [N].
         predictions: int [N].
-        speakers: str [N].
+        speakers: str [N]; each utterance of an unknown speaker ('') counts as a speaker of its own.
         n_classes: K.
 
     Returns:
-        int64 [S, K, K], which sum to the pooled confusion matrix.
+        int64 [S, K, K]: known speakers sorted, then unknown ones; sums to the pooled confusion matrix.
     """
     labels, predictions = _classes(labels, n_classes), _classes(predictions, n_classes)
     speaker, n_speakers = _speaker_numbers(speakers)
@@ -151,7 +145,7 @@ def confusion_by_speaker(labels, predictions, speakers, n_classes: int) -> np.nd
 
 
 def _speaker_numbers(speakers) -> tuple[np.ndarray, int]:
-    """Numbers of the speakers, sorted, int [N], and how many there are; unknown ones come last, each by itself."""
+    """Speaker indices int [N] and their number S: known speakers sorted, then one index per unknown speaker ('')."""
     speakers = np.asarray(speakers).astype(str)
     unknown = speakers == ''
     _, known = np.unique(speakers[~unknown], return_inverse=True)
@@ -163,11 +157,12 @@ def _speaker_numbers(speakers) -> tuple[np.ndarray, int]:
 
 
 def concordance_sums(targets, predictions, speakers) -> np.ndarray:
-    """All that the CCC needs, summed over each speaker's utterances, so that it can be had of any choice of speakers.
+    """Sufficient statistics of the CCC, summed over each speaker's utterances.
 
     Args:
-        targets, predictions: float [N].
-        speakers: str [N]; an unknown speaker ('') stands for itself.
+        targets: float [N].
+        predictions: float [N].
+        speakers: str [N]; each utterance of an unknown speaker ('') counts as a speaker of its own.
 
     Returns:
         float [S, 6]: count, Σt, Σp, Σt², Σp², Σtp.
@@ -179,7 +174,7 @@ def concordance_sums(targets, predictions, speakers) -> np.ndarray:
 
 
 def ccc_of_sums(sums) -> np.ndarray:
-    """The CCC from sums over utterances, [..., 6] of `concordance_sums` -> [...]."""
+    """CCC from `concordance_sums` added over speakers, [..., 6] -> [...]."""
     n, t, p, tt, pp, tp = np.moveaxis(np.asarray(sums, float), -1, 0)
     covariance = tp / n - t * p / n**2
     spread = tt / n - (t / n) ** 2 + pp / n - (p / n) ** 2 + (t / n - p / n) ** 2
@@ -187,13 +182,13 @@ def ccc_of_sums(sums) -> np.ndarray:
 
 
 class ConfidenceBins(NamedTuple):
-    """Utterances by the confidence of their answers; bins that hold none are left out.
+    """Reliability diagram: the non-empty confidence bins.
 
     Attributes:
-        lower: end of the bin.
-        confidence: mean inside it.
-        accuracy: share that is right.
-        share: of all utterances.
+        lower: lower edge of the bin.
+        confidence: mean confidence in the bin.
+        accuracy: fraction of correct predictions in the bin.
+        share: fraction of all utterances.
     """
 
     lower: np.ndarray
@@ -202,40 +197,42 @@ class ConfidenceBins(NamedTuple):
     share: np.ndarray
 
 
-def confidence_bins(confidence, right, bins: int = 10) -> ConfidenceBins:
-    """How often answers are right that are said with so much confidence, in bins of equal width (Guo et al. 2017).
-
-    The expected calibration error is the sum of share · |confidence − accuracy|.
+def confidence_bins(confidence, correct, bins: int = 10) -> ConfidenceBins:
+    """Accuracy by confidence, in bins of equal width (Guo et al. 2017, arXiv 1706.04599).
 
     Args:
-        confidence: probability of what was said, float [N], 0–1.
-        right: whether it was right, bool [N].
-        bins: how many.
+        confidence: probability of the predicted class, float [N], 0–1.
+        correct: bool [N].
+        bins: number of bins.
 
     Returns:
-        Arrays of the bins that hold anything, in their order.
+        The non-empty bins, in ascending order.
     """
     confidence = np.asarray(confidence, float)
     number = np.minimum((confidence * bins).astype(int), bins - 1)
     count = np.bincount(number, minlength=bins)
-    there = count > 0
-    mean = lambda values: np.bincount(number, values, bins)[there] / count[there]
-    said, hits = mean(confidence), mean(np.asarray(right, float))
-    return ConfidenceBins(np.flatnonzero(there) / bins, said, hits, count[there] / count.sum())
+    filled = count > 0
+    mean = lambda values: np.bincount(number, values, bins)[filled] / count[filled]
+    return ConfidenceBins(
+        lower=np.flatnonzero(filled) / bins,
+        confidence=mean(confidence),
+        accuracy=mean(np.asarray(correct, float)),
+        share=count[filled] / count.sum(),
+    )
 
 
 def expected_calibration_error(probabilities, labels, bins: int = 10) -> float:
-    """How far confidence is from accuracy (Guo et al. 2017, arXiv 1706.04599, equation 5).
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 5).
 
     Args:
         probabilities: [N, K], N >= 1.
         labels: true classes, int [N].
-        bins: of equal width, see `confidence_bins`.
+        bins: number of bins of equal width, see `confidence_bins`.
 
     Returns:
-        0–1: the mean over the rows of |accuracy − mean confidence| of their bin.
+        0–1: mean of |accuracy − confidence| of the bins, weighted by their shares.
     """
     probabilities = np.asarray(probabilities)
-    right = probabilities.argmax(1) == np.asarray(labels)
-    found = confidence_bins(probabilities.max(1), right, bins)
+    correct = probabilities.argmax(1) == np.asarray(labels)
+    found = confidence_bins(probabilities.max(1), correct, bins)
     return float((found.share * np.abs(found.accuracy - found.confidence)).sum())

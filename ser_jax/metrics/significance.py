@@ -1,9 +1,8 @@
-"""Whether one system is better than another: paired statistics of the UAR (and intervals of the CCC), in NumPy.
+"""Bootstrap intervals and paired permutation tests over speakers, in NumPy.
 
-Utterances of one speaker are not independent, so whole speakers are drawn and swapped, never single
-utterances. Confusion matrices per speaker `[S, K, K]` hold all that is needed for it, and turn
-thousands of replicates into one matrix product. A side of a comparison is a stack of them
-`[R, S, K, K]`: one system trained with R seeds, whose UAR is the mean over the seeds.
+Utterances of one speaker are not independent, so speakers, not utterances, are resampled and swapped. Confusion matrices by
+speaker suffice for both: thousands of replicates are one matrix product. A system is given as `[R, S, K, K]`, R seeds by S
+speakers; its UAR is the mean over seeds.
 """
 
 import dataclasses
@@ -12,25 +11,24 @@ import numpy as np
 
 from ser_jax.metrics import rates
 
-# Replicates are computed in blocks of so many numbers, so that thousands of speakers do not fill
-# the memory.
+# Numbers per block of replicates, which bounds memory with thousands of speakers.
 _BLOCK = 4_000_000
-# Where fewer than one draw in so many holds every class, there is no bootstrap.
-_PATIENCE = 100
+# Largest number of repeated draws per replicate: beyond it hardly any draw has every class, and the bootstrap is undefined.
+_MAX_REDRAWS = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The difference of two systems on the same utterances; rates are fractions.
+    """Two systems compared on the same utterances; rates are fractions.
 
     Attributes:
         uar_a: pooled UAR of A, mean over its seeds.
-        uar_b: the same of B.
+        uar_b: pooled UAR of B, mean over its seeds.
         difference: `uar_a - uar_b`.
-        interval: (lower, upper) of the difference; NaN where there is none.
-        redrawn: bootstrap draws that lacked a class and were made again.
-        p: two-sided p-value of "A and B may be swapped".
-        exact: whether p counts every possible swap, not a random choice of them.
+        interval: (lower, upper) of the difference; NaN if undefined.
+        redrawn: bootstrap draws repeated because they lacked a class.
+        p: two-sided p-value of the null hypothesis that A and B are exchangeable.
+        exact: whether p counts every possible swap, not a random sample.
     """
 
     uar_a: float
@@ -43,7 +41,7 @@ class Comparison:
 
 
 def _counts(confusions):
-    """Hits [R, S, K] and occurrences [S, K], of the classes that occur at all."""
+    """Correct predictions [R, S, K] and occurrences [S, K] of the classes that occur."""
     confusions = np.asarray(confusions)
     if confusions.ndim != 4 or confusions.shape[2] != confusions.shape[3]:
         raise ValueError(f'confusion matrices are [R, S, K, K], not {confusions.shape}')
@@ -56,24 +54,23 @@ def _counts(confusions):
 
 
 def bootstrap_uar(confusions, replicates: int = 10_000, seed: int = 0) -> tuple[np.ndarray, int]:
-    """Pooled UARs of systems on speakers drawn with replacement, as many as there are.
+    """Bootstrap replicates of the pooled UAR over speakers (Efron & Tibshirani 1993, chapter 8).
 
-    Every system sees the same draw, so that differences of the columns are paired (Efron &
-    Tibshirani 1993, chapter 8: the unit that was sampled is the unit that is drawn). A draw that
-    lacks a class has another UAR than the rest, over fewer classes; it is made again.
+    All systems share the draws, so differences of columns are paired. A draw without some class would average the recall of fewer
+    classes; it is repeated.
 
     Args:
-        confusions: counts of R systems per speaker, int [R, S, K, K], tested on the same
-            utterances. A class that no speaker has is left out.
-        replicates: B.
-        seed: of the draws; the same seed and the same labels give the same draws.
+        confusions: counts of R systems per speaker, int [R, S, K, K], on the same utterances. Classes without utterances are
+            ignored.
+        replicates: number of replicates, B.
+        seed: random seed; equal seeds and labels give equal draws.
 
     Returns:
-        (UAR float [B, R], number of draws made again). NaN with fewer than two speakers, of whose
-        spread nothing is known, and where not even one draw in a hundred holds every class.
+        (UAR float [B, R], number of repeated draws). NaN with fewer than two speakers, and if not even one draw in a hundred has
+        every class.
 
     Raises:
-        ValueError: other shapes, or systems tested on different utterances.
+        ValueError: wrong shape, or systems tested on different utterances.
     """
     hits, occurrences = _counts(confusions)
     n_systems, n_speakers, n_classes = hits.shape
@@ -94,18 +91,18 @@ def bootstrap_uar(confusions, replicates: int = 10_000, seed: int = 0) -> tuple[
         scores.append((sums[:, 1:] / sums[:, :1]).mean(-1))
         missing -= len(sums)
         redrawn += block - len(sums)
-        if redrawn > _PATIENCE * replicates:
+        if redrawn > _MAX_REDRAWS * replicates:
             return undefined, redrawn
     return np.concatenate(scores), redrawn
 
 
 def bootstrap_ccc(sums, replicates: int = 10_000, seed: int = 0) -> np.ndarray:
-    """CCCs of a system on speakers drawn with replacement, as many as there are.
+    """Bootstrap replicates of the CCC over speakers.
 
     Args:
-        sums: of `metrics.concordance_sums`, float [S, 6].
-        replicates: B.
-        seed: of the draws.
+        sums: `rates.concordance_sums`, float [S, 6].
+        replicates: number of replicates, B.
+        seed: random seed.
 
     Returns:
         float [B]; NaN with fewer than two speakers.
@@ -123,32 +120,29 @@ def bootstrap_ccc(sums, replicates: int = 10_000, seed: int = 0) -> np.ndarray:
 
 
 def permutation_p(a, b, replicates: int = 10_000, seed: int = 0) -> tuple[float, bool]:
-    """Two-sided p-value of the difference in UAR when A and B are swapped speaker by speaker.
+    """Paired randomisation test of the difference in UAR, two-sided (Fisher 1935; for classifiers Noreen 1989).
 
-    Were A and B equally good, each speaker's predictions could as well be the other system's: the
-    paired randomisation test (Fisher 1935; for classifiers Noreen 1989), with the speaker as its
-    unit, so that it speaks of new speakers and not of these utterances only. A swap leaves the
-    labels as they are, so the difference is a sum over speakers, and a swap turns a sign in it.
-    Every swap is tried where there are no more than `replicates`; else random ones, and the one
-    observed counts as one of them (Phipson & Smyth 2010).
+    The predictions of A and B are swapped speaker by speaker: the inference is about new speakers, not these utterances only.
+    The labels are unaffected, so the difference is a sum over speakers in which a swap changes a sign. All swaps are enumerated
+    if there are at most `replicates`; else random ones are drawn and the observed one counted among them (Phipson & Smyth 2010).
 
     Args:
         a: counts of system A per seed and speaker, int [R, S, K, K].
-        b: the same of B, int [R', S, K, K].
+        b: counts of system B, int [R', S, K, K].
         replicates: number of random swaps.
-        seed: of the random swaps.
+        seed: random seed.
 
     Returns:
         (p, whether it is exact). With S speakers p is at least 2^-(S-1), or 1 / (replicates + 1).
 
     Raises:
-        ValueError: other shapes, or systems tested on different utterances.
+        ValueError: wrong shape, or systems tested on different utterances.
     """
     hits, occurrences = _counts(np.concatenate([a, b]))
     n_speakers, n_classes = occurrences.shape
     weights = 1 / (n_classes * occurrences.sum(0))
     gains = (hits[: len(a)].mean(0) - hits[len(a) :].mean(0)) @ weights  # [S], sum = difference
-    # Sums that are equal but for rounding count as equal; UARs differ by far more.
+    # Tolerates rounding: distinct differences of UARs are far larger.
     observed = abs(gains.sum()) - 1e-12
     exact = 2**n_speakers <= replicates
     total = 2**n_speakers if exact else replicates
@@ -168,30 +162,25 @@ def permutation_p(a, b, replicates: int = 10_000, seed: int = 0) -> tuple[float,
 def compare(a, b, replicates: int = 10_000, seed: int = 0, level: float = 0.95) -> Comparison:
     """Compares two systems tested on the same utterances.
 
-    The interval is the percentile interval of `bootstrap_uar`, p that of `permutation_p`. Seeds are
-    taken as they are: neither says anything of another seed.
+    Interval and p-value (`bootstrap_uar`, `permutation_p`) reflect speaker sampling, not seed variance.
 
     Args:
         a: counts of system A per seed and speaker, int [R, S, K, K].
-        b: the same of B, int [R', S, K, K].
-        replicates: of the bootstrap, and of the permutation where it is not exact.
-        seed: of both.
-        level: coverage of the interval, 0–1.
-
-    Returns:
-        The comparison.
+        b: counts of system B, int [R', S, K, K].
+        replicates: bootstrap replicates, and swaps of an inexact permutation test.
+        seed: random seed of both.
+        level: coverage of the percentile interval, 0–1.
 
     Raises:
-        ValueError: other shapes, or systems tested on different utterances.
+        ValueError: wrong shape, or systems tested on different utterances.
     """
     both = np.concatenate([a, b])
-    side_a, side_b = slice(len(a)), slice(len(a), None)
     hits, occurrences = _counts(both)
     uar = (hits.sum(1) / occurrences.sum(0)).mean(-1)  # [R + R']
     drawn, redrawn = bootstrap_uar(both, replicates, seed)
-    differences = drawn[:, side_a].mean(1) - drawn[:, side_b].mean(1)
+    differences = drawn[:, : len(a)].mean(1) - drawn[:, len(a) :].mean(1)
     p, exact = permutation_p(a, b, replicates, seed)
-    uar_a, uar_b = float(uar[side_a].mean()), float(uar[side_b].mean())
+    uar_a, uar_b = float(uar[: len(a)].mean()), float(uar[len(a) :].mean())
     return Comparison(uar_a, uar_b, uar_a - uar_b, interval(differences, level), redrawn, p, exact)
 
 
@@ -199,25 +188,25 @@ def interval(values, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of bootstrap replicates.
 
     Args:
-        values: one number per replicate, float [B].
+        values: replicates, float [B].
         level: coverage, 0–1.
 
     Returns:
-        (lower, upper); NaN where a value is.
+        (lower, upper); NaN if any value is.
     """
     lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(lower), float(upper)
 
 
 def holm(p_values) -> np.ndarray:
-    """Holm's step-down correction (1979): p-values of a family of tests, fit to be read together.
+    """Holm's step-down correction (1979) for a family of tests.
 
     Args:
         p_values: float [M], 0–1.
 
     Returns:
-        Adjusted p-values, float [M], in the order given: rejecting those below alpha keeps the
-        chance of any false rejection at alpha, whatever the dependence between the tests.
+        Adjusted p-values, float [M], in the given order. Rejecting those below alpha keeps the family-wise error rate at alpha,
+        whatever the dependence between the tests.
 
     Raises:
         ValueError: not a list of numbers from 0 to 1.

@@ -1,9 +1,8 @@
-"""Orbax checkpoints that survive being killed: the latest and the best, each with its own checksum.
+"""Orbax checkpoints that survive SIGKILL: latest and best, each with checksums.
 
-A single manager that keeps the best deletes the latest as soon as the score falls, so each kind has
-a manager of its own; it keeps the checkpoint before as well, in case a save is cut short. A
-checkpoint counts only once its `sha256.json` lies beside it: Orbax itself does not notice a flipped
-byte.
+A single manager that keeps the best checkpoint deletes the latest as soon as the score falls, so each kind has its own manager. It
+also keeps the previous checkpoint, in case a save is interrupted. A checkpoint is valid only with its `sha256.json`, written last:
+Orbax does not detect a flipped byte.
 """
 
 import errno
@@ -23,15 +22,15 @@ from jax.experimental import multihost_utils
 from ser_jax.runtime.errors import UserError, printable
 
 _MANIFEST = 'sha256.json'
-_BESIDE = 'beside.npz'
+_EXTRA = 'beside.npz'
 
 
 class Checkpoints:
-    """The checkpoints of one kind ('latest' or 'best') in one folder: the newest and the one before.
+    """The newest two checkpoints of one kind ('latest' or 'best').
 
     Args:
-        directory: where the steps lie, made if missing.
-        read_only: whether to leave everything as it is; one process then needs no others.
+        directory: folder of the steps, created if missing.
+        read_only: whether to change nothing; the processes are then not synchronised.
     """
 
     def __init__(self, directory: Path, *, read_only: bool = False):
@@ -40,15 +39,14 @@ class Checkpoints:
             return
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
-            # What was never finished must not be taken for a checkpoint; nobody knows its step any more.
             for folder in self.directory.iterdir():
                 if folder.name.isdigit() and not (folder / _MANIFEST).exists():
-                    _put_aside(folder, 'unfinished')
+                    _set_aside(folder, 'unfinished')
         multihost_utils.sync_global_devices(f'checkpoints {directory}')
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
-        """Made when it is first needed: it remembers which steps it found."""
+        """Created on first use: it caches the steps that it finds."""
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(2),
             enable_async_checkpointing=False,
@@ -59,74 +57,76 @@ class Checkpoints:
 
     @property
     def step(self) -> int | None:
-        """Step of the checkpoint, or None if there is none."""
+        """Step of the newest checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def intact_steps(self) -> list[int]:
-        """Steps of the checkpoints whose bytes are as they were written, the newest first; tells of the others on stderr."""
+        """Steps of the undamaged checkpoints, newest first; warns of the others on stderr."""
         steps = []
         for folder in self.directory.iterdir():
             if not folder.name.isdigit():
                 continue
             if damaged := _damaged_file(folder):
-                _say(f'checkpoint {folder} is damaged ({damaged})')
+                if jax.process_index() == 0:
+                    message = f'warning: checkpoint {folder} is damaged ({damaged})'
+                    print(printable(message), file=sys.stderr, flush=True)
             else:
                 steps.append(int(folder.name))
         return sorted(steps, reverse=True)
 
     def go_back_to(self, step: int) -> None:
-        """Puts the checkpoints of later steps aside, before any is saved or restored."""
+        """Sets checkpoints of later steps aside; call before saving or restoring."""
         if jax.process_index() == 0:
             for folder in self.directory.iterdir():
                 if folder.name.isdigit() and int(folder.name) > step:
-                    _put_aside(folder, 'left')
+                    _set_aside(folder, 'left')
         multihost_utils.sync_global_devices(f'back to {step} of {self.directory}')
 
-    def save(self, step: int, tree, beside: dict[str, np.ndarray] | None = None) -> None:
-        """Writes `tree` as the checkpoint of `step`; the previous one goes only after that.
+    def save(self, step: int, tree, extra: dict[str, np.ndarray] | None = None) -> None:
+        """Writes the checkpoint of a step, then deletes all but the newest two.
 
         Args:
-            step: training steps made.
+            step: number of training steps made.
             tree: arrays, the same on every process.
-            beside: arrays of any shapes, for `read_beside`.
+            extra: arrays of any shapes, for `read_extra`.
 
         Raises:
-            OSError: there is too little room on the disk.
+            OSError: the disk is full.
             RuntimeError: Orbax declined to save.
         """
         if self._manager.latest_step() == step:
-            return  # resumed between two checkpoints of one step: it holds these very values
+            return  # resumed at this step: the stored values are the same
         self._refuse_full_disk(tree)
         if not self._manager.save(step, args=ocp.args.StandardSave(tree), force=True):
             raise RuntimeError(f'Orbax did not save step {step} in {self.directory}')
         if jax.process_index() == 0:
             folder = self.directory / str(step)
-            if beside:
-                np.savez(folder / _BESIDE, **beside)
+            if extra:
+                np.savez(folder / _EXTRA, **extra)
             temporary = folder / (_MANIFEST + '.tmp')
             temporary.write_text(json.dumps(_digests(folder)))
             os.replace(temporary, folder / _MANIFEST)
         multihost_utils.sync_global_devices(f'checkpoint {step}')
 
     def _refuse_full_disk(self, tree) -> None:
-        """Orbax tells of it, too, in a thousand lines."""
+        """Raises one clear error where Orbax would print a thousand lines."""
         needed = 2**19 + 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
         disk = shutil.disk_usage(self.directory)
-        if disk.total and disk.free < needed:  # some mounted buckets say 0 of 0
+        if disk.total and disk.free < needed:  # some mounted buckets report 0 of 0
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory))
 
     def restore(self, template=None):
         """Reads the checkpoint back.
 
         Args:
-            template: tree of arrays or `jax.ShapeDtypeStruct` with the shardings wanted; None: nested
+            template: tree of arrays or `jax.ShapeDtypeStruct` with the target shardings; None: nested
                 dictionaries as stored, on the first device.
 
         Returns:
             A tree like `template`.
 
         Raises:
-            UserError: no checkpoint, or one whose bytes have changed since it was written.
+            UserError: no checkpoint, or a damaged one.
         """
         step = self.step
         if step is None:
@@ -147,43 +147,38 @@ class Checkpoints:
             )
         return self._manager.restore(step, args=ocp.args.StandardRestore(template))
 
-    def read_beside(self, step: int) -> dict[str, np.ndarray]:
-        """What was saved beside the checkpoint of a step; `intact_steps` tells whether it is damaged."""
-        path = self.directory / str(step) / _BESIDE
+    def read_extra(self, step: int) -> dict[str, np.ndarray]:
+        """Reads the `extra` arrays of a checkpoint, unchecked: see `intact_steps`."""
+        path = self.directory / str(step) / _EXTRA
         if not path.exists():
             return {}
         with np.load(path) as arrays:
             return dict(arrays)
 
     def keep_newest(self) -> None:
-        """Deletes all but the newest checkpoint: the fold is finished."""
-        step = self.step  # asked on every process: Orbax' manager waits for all of them
+        """Deletes all but the newest checkpoint."""
+        step = self.step  # on every process: Orbax's manager waits for all of them
         if jax.process_index() == 0:
             for folder in self.directory.iterdir():
                 if folder.name != str(step):
                     shutil.rmtree(folder)
 
 
-def _put_aside(folder: Path, why: str) -> None:
-    """Renames a folder, so that it is no checkpoint any more; another one of this name goes."""
-    aside = folder.with_name(f'{why}_{folder.name}')
+def _set_aside(folder: Path, reason: str) -> None:
+    """Renames a folder so that it no longer counts as a checkpoint, replacing an earlier one."""
+    aside = folder.with_name(f'{reason}_{folder.name}')
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(folder, aside)
 
 
 def _damaged_file(folder: Path) -> str | None:
-    """The name of a file of a checkpoint that is not what was written; None where all are."""
+    """Name of the first file of a checkpoint that does not match its checksum; None if all match."""
     try:
         recorded = json.loads((folder / _MANIFEST).read_text())
         found = _digests(folder)
         return next((name for name in sorted(recorded) if found.get(name) != recorded[name]), None)
-    except (OSError, ValueError, AttributeError, TypeError):  # the list itself
+    except (OSError, ValueError, AttributeError, TypeError):  # unreadable checksums
         return _MANIFEST
-
-
-def _say(text: str) -> None:
-    if jax.process_index() == 0:
-        print(f'warning: {printable(text)}', file=sys.stderr, flush=True)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Where a run takes place: code, versions, device."""
+"""Environment of a run: commit, package versions, device."""
 
 import importlib.metadata
 import os
@@ -24,18 +24,18 @@ _PACKAGES = [
 
 
 def environment() -> dict:
-    """Where a run takes place.
+    """Describes the environment of this process.
 
     Returns:
-        `commit` of the clone, with '+changes' behind it where code differs from that commit, '' outside
-        a clone; `versions` of Python and the packages that make the numbers ('not installed' is one); `device`.
+        `commit` of the clone, followed by '+changes' if the code is modified, '' outside a clone; `versions` of Python and of the
+        packages that affect results, or 'not installed'; `device`, number and kind.
     """
     root = Path(__file__).resolve().parents[2]
-    git = lambda *words: subprocess.run(
-        ['git', '-C', root, *words], capture_output=True, text=True, check=True
+    git = lambda *arguments: subprocess.run(
+        ['git', '-C', root, *arguments], capture_output=True, text=True, check=True
     ).stdout.strip()
     try:
-        # A package installed somewhere inside another clone must not take that clone's commit.
+        # Installed inside another clone: that clone's commit is not ours.
         ours = Path(git('rev-parse', '--show-toplevel')).resolve() == root
         commit = git('rev-parse', 'HEAD') if ours else ''
         changed = git('status', '--porcelain', '--untracked-files=all').splitlines() if ours else []
@@ -55,12 +55,12 @@ def environment() -> dict:
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # a benchmark takes JAX, Flax and Optax only
+    except importlib.metadata.PackageNotFoundError:  # benchmarks need JAX, Flax and Optax only
         return 'not installed'
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, where the system says so; all of them where it does not (macOS)."""
+    """Number of cores available to this process; all cores where the affinity is unknown (macOS)."""
     return len(getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))(0))
 
 
@@ -72,14 +72,14 @@ def _processor():
         return platform.processor() or platform.machine()
 
 
-def joined(environments: Sequence[dict]) -> dict:
-    """One description of several places, for a run that was begun in one and ended in another.
+def merge_environments(environments: Sequence[dict]) -> dict:
+    """Merges the environments of a run's folds, which may have been trained on different machines.
 
     Args:
-        environments: of `environment`, one a fold.
+        environments: results of `environment`, one per fold.
 
     Returns:
-        The same fields; what differs is joined by semicolons.
+        The same fields; differing values are joined by semicolons.
     """
     join = lambda values: '; '.join(dict.fromkeys(values))
     return {

@@ -1,4 +1,4 @@
-"""Finished runs read from disk and paired utterance by utterance."""
+"""Finished runs, read from disk: cards, metrics, embeddings, and predictions paired by utterance."""
 
 import csv
 import dataclasses
@@ -14,21 +14,20 @@ from ser_jax.data.labels import level_of
 from ser_jax.metrics import rates
 from ser_jax.runs import result_card
 from ser_jax.runs.predictions import Predictions, read_predictions
-from ser_jax.runs.result_card import _NUMBER
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.schema import checked, mismatch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Runs:
-    """R runs tested on the same utterances, row by row, in the order of the utterances' ids.
+    """Predictions of R runs for the same N utterances, sorted by utterance id.
 
     Attributes:
-        cards: the R result cards.
-        labels: the K class names.
+        cards: R result cards.
+        labels: K class names.
         label: true class, int [N].
         speaker: str [N], '' = unknown.
-        probabilities: float64 [R, N, K]; of predicted ratings 1 for the class that each falls into.
+        probabilities: float64 [R, N, K]; for predicted ratings one-hot, the class that the rating falls into.
         ratings: predicted ratings, float64 [R, N]; NaN where classes were predicted.
     """
 
@@ -40,31 +39,31 @@ class Runs:
     ratings: np.ndarray
 
     def averaged(self, chosen: slice = slice(None)) -> np.ndarray:
-        """What some of the runs say together, [1, N, K]: the mean of their probabilities, or the class of their mean rating."""
+        """Ensemble of the chosen runs, [1, N, K]: mean probabilities, or the class of the mean rating (one-hot)."""
         ratings = self.ratings[chosen].mean(0)
         if np.isnan(ratings).any():
             return self.probabilities[chosen].mean(0, keepdims=True)
         return np.eye(len(self.labels))[level_of(ratings)][None]
 
     def confusions(self, probabilities) -> np.ndarray:
-        """Counts per speaker, int [R, S, K, K], of probabilities [R, N, K] for these utterances."""
-        count = lambda said: rates.confusion_by_speaker(
-            self.label, said, self.speaker, len(self.labels)
+        """Confusion matrices by speaker, int [R, S, K, K], of probabilities [R, N, K]."""
+        count = lambda predicted: rates.confusion_by_speaker(
+            self.label, predicted, self.speaker, len(self.labels)
         )
-        return np.stack([count(one.argmax(1)) for one in probabilities])
+        return np.stack([count(run.argmax(1)) for run in probabilities])
 
 
 def read_card(workdir) -> dict:
     """Reads the result card of a finished run.
 
     Args:
-        workdir: of the run, or a folder of `results/`.
+        workdir: folder of a run, or of `results/`.
 
     Returns:
-        `results.json`.
+        A `ResultCard`.
 
     Raises:
-        UserError: there is none, or it is no result card.
+        UserError: no `results.json`, or not a result card.
     """
     card = result_card.read_card(workdir)
     if card is None:
@@ -73,16 +72,16 @@ def read_card(workdir) -> dict:
 
 
 def read_seeds(workdirs: Sequence) -> list[dict]:
-    """Reads the cards of one system, trained with one or several seeds.
+    """Reads the cards of one system trained with one or more seeds.
 
     Args:
-        workdirs: one for each seed.
+        workdirs: run directories, one per seed.
 
     Returns:
         The cards, in the same order.
 
     Raises:
-        UserError: a card cannot be read, two are not of the same system, or a seed is there twice.
+        UserError: unreadable card, different systems, or a repeated seed.
     """
     cards = [read_card(workdir) for workdir in workdirs]
     for workdir, card in zip(workdirs, cards):
@@ -107,76 +106,74 @@ def read_runs(workdirs: Sequence, cards: Sequence[dict], condition: str) -> Runs
     """Reads the predictions of runs under one condition and pairs them by utterance.
 
     Args:
-        workdirs: of R runs.
+        workdirs: R run directories.
         cards: their result cards.
         condition: e.g. `clean`.
 
-    Returns:
-        The paired runs.
-
     Raises:
-        UserError: a run was not tested under that condition, its predictions cannot be used, or the
-            runs differ in corpus, classes, utterances, labels or speakers.
+        UserError: a run lacks the condition, its predictions are unusable, or the runs differ in corpus, classes, utterances,
+            labels or speakers.
     """
     for workdir, card in zip(workdirs, cards):
         if condition not in card['conditions']:
             there = ', '.join(card['conditions']) or 'no other either: no test speaker was read'
             how = ' (--condition names one)' if card['conditions'] else ''
             raise UserError(f'{workdir} has no condition {condition}; it has {there}{how}')
-        # A cross-corpus condition names the corpus that is tested; the card the one that trained.
+        # Under cross-corpus conditions the card's corpus is the training corpus, which may differ.
         if card['corpus'] != cards[0]['corpus'] and not condition.startswith('cross_'):
             raise UserError(
                 f'cannot pair {workdirs[0]} with {workdir}: their corpora are '
                 f'{cards[0]["corpus"]} and {card["corpus"]}'
             )
-    read = [_read_sorted(Path(folder, 'predictions', f'{condition}.csv')) for folder in workdirs]
-    first, labels = read[0]
-    for workdir, (found, names) in zip(workdirs, read):
-        difference = _difference(first, labels, found, names)
+    runs = [_read_sorted(Path(folder, 'predictions', f'{condition}.csv')) for folder in workdirs]
+    first, labels = runs[0]
+    for workdir, (predictions, names) in zip(workdirs, runs):
+        difference = _difference(first, labels, predictions, names)
         if difference:
             raise UserError(f'cannot pair {workdirs[0]} with {workdir}: {difference}')
-    probabilities = np.stack([found.probabilities for found, _ in read]).astype(float)
-    ratings = np.stack([found.predicted_rating for found, _ in read]).astype(float)
+    probabilities = np.stack([run.probabilities for run, _ in runs]).astype(float)
+    ratings = np.stack([run.predicted_rating for run, _ in runs]).astype(float)
     return Runs(list(cards), labels, first.label, first.speaker, probabilities, ratings)
 
 
 def _read_sorted(path):
-    found, labels = read_predictions(path)
-    order = np.argsort(found.id, kind='stable')
-    fields = [field.name for field in dataclasses.fields(found)]
-    found = Predictions(*(getattr(found, name)[order] for name in fields))
-    twice = np.flatnonzero(found.id[1:] == found.id[:-1])
-    if twice.size:
-        raise UserError(f'{path} holds {found.id[twice[0]]} twice')
-    broken = np.flatnonzero(~np.isfinite(found.probabilities).all(1))
+    predictions, labels = read_predictions(path)
+    order = np.argsort(predictions.id, kind='stable')
+    fields = [field.name for field in dataclasses.fields(predictions)]
+    predictions = Predictions(*(getattr(predictions, name)[order] for name in fields))
+    repeated = np.flatnonzero(predictions.id[1:] == predictions.id[:-1])
+    if repeated.size:
+        raise UserError(f'{path} holds {predictions.id[repeated[0]]} twice')
+    broken = np.flatnonzero(~np.isfinite(predictions.probabilities).all(1))
     if broken.size:
-        raise UserError(f'{path}: the probabilities of {found.id[broken[0]]} are not finite')
-    return found, labels
+        raise UserError(f'{path}: the probabilities of {predictions.id[broken[0]]} are not finite')
+    return predictions, labels
 
 
 def _difference(first, first_labels, second, second_labels):
-    """What keeps two runs from being paired, or ''."""
+    """Why two runs cannot be paired; '' if they can."""
     if first_labels != second_labels:
         return f'their classes are {" ".join(first_labels)} and {" ".join(second_labels)}'
     if not np.array_equal(first.id, second.id):
-        alone = np.setdiff1d(first.id, second.id), np.setdiff1d(second.id, first.id)
-        example = [f' (e.g. {ids[0]})' if ids.size else '' for ids in alone]
+        only = np.setdiff1d(first.id, second.id), np.setdiff1d(second.id, first.id)
+        example = [f' (e.g. {ids[0]})' if ids.size else '' for ids in only]
         return (
-            f'they tested other utterances, {alone[0].size} only the former{example[0]}, '
-            f'{alone[1].size} only the latter{example[1]}'
+            f'they tested other utterances, {only[0].size} only the former{example[0]}, '
+            f'{only[1].size} only the latter{example[1]}'
         )
     for field, show in (('label', lambda i: first_labels[i]), ('speaker', str)):
-        one, two = getattr(first, field), getattr(second, field)
-        where = np.flatnonzero(one != two)
-        if where.size:
-            shown = [show(values[where[0]]) or 'unknown' for values in (one, two)]
+        both = getattr(first, field), getattr(second, field)
+        rows = np.flatnonzero(both[0] != both[1])
+        if rows.size:
+            one, two = (show(values[rows[0]]) or 'unknown' for values in both)
             return (
-                f'{where.size} of {one.size} utterances have another {field}, e.g. '
-                f'{first.id[where[0]]}: {shown[0]} and {shown[1]}'
+                f'{rows.size} of {first.id.size} utterances have another {field}, e.g. '
+                f'{first.id[rows[0]]}: {one} and {two}'
             )
     return ''
 
 
+# Shape of the fields of config.json that readers of a finished run rely on.
 CONFIG = {
     'representation': str,
     'model': {'name': str},
@@ -184,50 +181,44 @@ CONFIG = {
     'data': {
         'front_end': {
             **dict.fromkeys(('sample_rate', 'n_fft', 'win_length', 'hop_length', 'n_mels'), int),
-            **dict.fromkeys(('fmin', 'fmax', 'floor'), _NUMBER),
+            **dict.fromkeys(('fmin', 'fmax', 'floor'), float),
         }
     },
 }
-
-
-_TEXTS = 'emotion', 'speaker', 'side'  # of an embedding, beside x and y
-
-
-_PLOTTED = 'loss', 'validation_uar', 'validation_ccc'
-
-
 _METRICS = {'fold': str, 'step': int}
+_PLOTTED = 'loss', 'validation_uar', 'validation_ccc'
+_EMBEDDING_TEXTS = 'emotion', 'speaker', 'side'
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, without one that is being written; [] where there is no such file.
+    """Reads the complete lines of a run's `metrics.jsonl`; [] if there is no such file.
 
     Raises:
-        UserError: it holds something else.
+        UserError: other content.
     """
     try:
         lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
         rows = [checked(json.loads(line), _METRICS) for line in lines if line.endswith('}')]
-        # Of training that diverged anything may be told: no point of a curve.
+        # Values of a diverged training may be anything: they make no point of a curve.
         for row in rows:
-            row.update({name: None for name in _PLOTTED if mismatch(row.get(name), _NUMBER, '')})
+            row.update({name: None for name in _PLOTTED if mismatch(row.get(name), float)})
         return rows
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{path} is not what ser_jax writes: {error}') from error
 
 
 def read_embedding(path: Path) -> list[dict[str, str]]:
-    """The rows of `report/embedding.csv`; [] where there is no such file.
+    """Reads the rows of `report/embedding.csv`; [] if there is no such file.
 
     Raises:
-        UserError: it holds something else.
+        UserError: other content.
     """
     try:
         with path.open(newline='', encoding='utf-8') as file:
             rows = list(csv.DictReader(file))
-        texts = all(isinstance(row[name], str) for row in rows for name in _TEXTS)
+        texts = all(isinstance(row[name], str) for row in rows for name in _EMBEDDING_TEXTS)
         if not texts or not all(math.isfinite(float(row[axis])) for row in rows for axis in 'xy'):
-            raise ValueError('a row is not whole')
+            raise ValueError('incomplete row')
         return rows
     except FileNotFoundError:
         return []

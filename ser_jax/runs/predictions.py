@@ -1,4 +1,4 @@
-"""What a system said about utterances: pooled over folds, written and read back."""
+"""Predictions for utterances: pooled over folds, written to CSV and read back."""
 
 import csv
 import dataclasses
@@ -17,15 +17,15 @@ _RATINGS = ('rating', 'predicted_rating')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a system said about utterances; rows belong together.
+    """Predictions for N utterances.
 
     Attributes:
-        id: str [N].
-        fold: name of the fold in which the utterance was tested, str [N].
+        id: utterance id, str [N].
+        fold: fold that tested the utterance, str [N].
         speaker: str [N], '' = unknown.
-        label: true class, int [N], a position in the labels of the task.
-        probabilities: float32 [N, K]; of a predicted rating 1 for the class that it falls into.
-        rating: true rating, float32 [N]; None (all NaN) where classes are predicted.
+        label: index of the true class, int [N].
+        probabilities: float32 [N, K]; for predicted ratings one-hot, the class that the rating falls into.
+        rating: true rating, float32 [N]; None (stored as NaN) if classes are predicted.
         predicted_rating: likewise.
     """
 
@@ -39,15 +39,15 @@ class Predictions:
 
     def __post_init__(self):
         for name in _RATINGS:
-            given = getattr(self, name)
-            given = np.full(len(self.id), np.nan) if given is None else given
-            object.__setattr__(self, name, np.asarray(given, np.float32))
+            values = getattr(self, name)
+            values = np.full(len(self.id), np.nan) if values is None else values
+            object.__setattr__(self, name, np.asarray(values, np.float32))
         for name, kind in (('id', str), ('fold', str), ('speaker', str), ('label', np.int64)):
             object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(kind))
         object.__setattr__(self, 'probabilities', np.asarray(self.probabilities, np.float32))
         lengths = {len(getattr(self, field.name)) for field in dataclasses.fields(self)}
         if len(lengths) != 1 or self.probabilities.ndim != 2:
-            raise ValueError(f'rows of predictions do not belong together: lengths {lengths}')
+            raise ValueError(f'columns of predictions have different lengths: {lengths}')
 
     @property
     def prediction(self) -> np.ndarray:
@@ -56,15 +56,15 @@ class Predictions:
 
     @property
     def rated(self) -> bool:
-        """Whether ratings were predicted, not classes."""
+        """Whether ratings are predicted, not classes."""
         return bool(len(self.rating)) and not np.isnan(self.rating).any()
 
 
 def pool(parts: Sequence[Predictions]) -> Predictions:
-    """Joins the predictions of folds; metrics are computed on the pooled ones.
+    """Concatenates the predictions of folds.
 
     Raises:
-        ValueError: an utterance was tested twice.
+        ValueError: an utterance was tested more than once.
     """
     fields = [field.name for field in dataclasses.fields(Predictions)]
     pooled = Predictions(
@@ -77,15 +77,15 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
 
 
 def write_predictions(path, predictions: Predictions, labels: Sequence[str]) -> None:
-    """Writes `predictions/<condition>.csv`, whole or not at all.
+    """Writes `predictions/<condition>.csv` atomically.
 
-    Columns: id, fold, speaker, label, prediction, `probability_<class>` per class, and of predicted
-    ratings rating and predicted_rating. Numbers have as many digits as it takes to read the same float32 back.
+    Columns: id, fold, speaker, label, prediction, `probability_<class>` per class, and rating and predicted_rating if ratings are
+    predicted. Numbers round-trip to the same float32.
 
     Args:
-        path: file to write; its folder is made.
+        path: file to write; its folder is created.
         predictions: N rows.
-        labels: the K class names.
+        labels: K class names.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
@@ -100,13 +100,13 @@ def write_predictions(path, predictions: Predictions, labels: Sequence[str]) -> 
 
 
 def read_predictions(path) -> tuple[Predictions, list[str]]:
-    """Reads what `write_predictions` wrote.
+    """Reads a file of `write_predictions`.
 
     Returns:
-        (predictions, labels).
+        (predictions, K class names).
 
     Raises:
-        UserError: no such file, or not one of ours.
+        UserError: missing or malformed file.
     """
     try:
         with open(path, newline='', encoding='utf-8') as file:

@@ -1,188 +1,266 @@
-"""The result card of a run, `results.json`: what it holds, how it is written and validated."""
+"""The result card of a run, `results.json`: one schema, by which it is written and validated.
+
+Rates are fractions 0–1; None = undefined (JSON null). Fields that are not required are absent where they do not apply, or in
+cards of older versions.
+"""
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import _plain
-from ser_jax.runtime.schema import read_json
-
-_NUMBER, _MAYBE = (int, float), (int, float, type(None))
+from ser_jax.runtime.schema import checked, read_json
 
 
-_FOLDS = [{'fold': str, 'n': int, 'uar': _MAYBE, 'validation_speakers': [str]}]
+class FoldResult(TypedDict):
+    """Results on the test speakers of one fold.
+
+    Attributes:
+        fold: name.
+        test_speakers: known speakers, sorted.
+        n: test utterances.
+        uar: over the classes that occur in the fold.
+        wa: weighted accuracy.
+        ccc: of predicted ratings.
+    """
+
+    fold: str
+    test_speakers: list[str]
+    n: int
+    uar: float | None
+    wa: float | None
+    ccc: NotRequired[float | None]
 
 
-_CONDITION = {
-    'n': int,
-    'uar': _NUMBER,
-    'uar_ci95': [_MAYBE, _MAYBE],
-    'wa': _NUMBER,
-    'macro_f1': _NUMBER,
-    'recall': {str: _MAYBE},
-    'confusion': [[int]],
-    'folds': [{'fold': str, 'n': int, 'uar': _MAYBE, 'wa': _MAYBE, 'test_speakers': [str]}],
-    'ccc?': _NUMBER,
-    'ccc_ci95?': [_MAYBE, _MAYBE],
-    'perturbation_snr_db?': _NUMBER,
-}
+class ConditionResult(TypedDict):
+    """Results of one task under one condition, on predictions pooled over the folds.
+
+    Attributes:
+        ccc: concordance correlation of predicted ratings; all other rates are then of the classes they fall into.
+        ccc_ci95: 95 % bootstrap interval over speakers.
+        n: test utterances.
+        uar: unweighted average recall.
+        uar_ci95: 95 % bootstrap interval over speakers; (None, None) for a single speaker.
+        redrawn: bootstrap draws repeated because they lacked a class.
+        wa: weighted accuracy.
+        macro_f1: mean F1 of the classes.
+        recall: class -> recall; None for a class without test utterances.
+        confusion: counts [K, K], row = true class.
+        folds: results by fold.
+        perturbation_snr_db: mean signal-to-perturbation ratio of an attack.
+        task: reported task, if not `emotion`.
+        corpus: tested corpus, if not the card's; likewise `corpus_hash` and `synthetic`.
+        labels: class names, if not the card's.
+    """
+
+    ccc: NotRequired[float]
+    ccc_ci95: NotRequired[tuple[float | None, float | None]]
+    n: int
+    uar: float
+    uar_ci95: tuple[float | None, float | None]
+    redrawn: NotRequired[int]
+    wa: float
+    macro_f1: float
+    recall: dict[str, float | None]
+    confusion: list[list[int]]
+    folds: list[FoldResult]
+    perturbation_snr_db: NotRequired[float]
+    task: NotRequired[str]
+    corpus: NotRequired[str]
+    corpus_hash: NotRequired[str]
+    synthetic: NotRequired[bool]
+    labels: NotRequired[list[str]]
 
 
-# What a reader of a result card relies on. A shape is a type, a tuple of types, [shape] of any length, [shape, shape] of two alike, or {name: shape},
-# where `name?` may be missing, further names may be there, and {str: shape} has any names. Numbers are finite.
-CARD = {
-    'system': str,
-    'config_hash': str,
-    'commit': str,
-    'device': str,
-    'versions?': {str: str},
-    'corpus': str,
-    'corpus_hash': str,
-    'synthetic': bool,
-    'labels': [str],
-    'tasks?': {str: [str]},
-    'trained_on?': [str],
-    'protocol': str,
-    'n_folds': [int, int],
-    'seed': int,
-    'n_params': int,
-    'conditions': {str: _CONDITION},
-    'leak_check': {
-        **dict.fromkeys(('speakers?', 'audio?', 'ids?'), int),
-        'scripts': int,
-        'unknown_speakers?': int,
-        'excluded?': int,
-    },
-    'cost': {str: _MAYBE},
-    'validation?': {
-        'uar': _NUMBER,
-        'ccc?': _NUMBER,
-        'folds': _FOLDS,
-        'conditions?': {str: _NUMBER},
-    },
-    'attack_checks?': [{'check': str, 'holds': bool}],
-    'calibration?': {str: {'temperature?': _NUMBER, 'ece_calibrated?': _MAYBE}},
-    'config?': {str: object},
-    'tested_with?': {str: object},
-    'n_labels?': {'train': _NUMBER, 'validation': _NUMBER},
-}
+class LeakCheck(TypedDict):
+    """Overlap of the splits (`leaks.check_folds`).
+
+    Attributes:
+        speakers: speakers in more than one split; likewise `audio` and `ids`.
+        scripts: test sentences that are also spoken in training.
+        unknown_speakers: utterances in use whose speaker is unknown.
+        excluded: utterances that the protocol leaves out because their speaker is unknown.
+    """
+
+    speakers: NotRequired[int]
+    audio: NotRequired[int]
+    ids: NotRequired[int]
+    scripts: int
+    unknown_speakers: NotRequired[int]
+    excluded: NotRequired[int]
+
+
+class ValidationFold(TypedDict):
+    """Results on the validation speakers of one fold; with several tasks also `uar_<task>`, for ratings `ccc_<task>`.
+
+    Attributes:
+        fold: name.
+        validation_speakers: speakers, sorted.
+        n: validation utterances.
+        uar: unweighted average recall, mean over tasks.
+    """
+
+    fold: str
+    validation_speakers: list[str]
+    n: int
+    uar: float | None
+
+
+class ValidationResult(TypedDict):
+    """Results on validation speakers; the rates of `ValidationFold`, averaged over folds.
+
+    Attributes:
+        uar: mean UAR.
+        ccc: mean CCC of predicted ratings.
+        folds: results by fold.
+        conditions: condition -> UAR, mean over folds and tasks; only with `report_test = False`.
+    """
+
+    uar: float
+    ccc: NotRequired[float]
+    folds: list[ValidationFold]
+    conditions: NotRequired[dict[str, float]]
+
+
+class AttackCheck(TypedDict):
+    """A sanity check of the attacks, and whether it holds."""
+
+    check: str
+    holds: bool
+
+
+class Calibration(TypedDict):
+    """Calibration of a task's probabilities on clean speech (`calibration.calibrate`).
+
+    Attributes:
+        ece: expected calibration error of the test utterances.
+        ece_calibrated: the same after each fold's temperature.
+        temperature: temperature of the final model.
+        n_validation: predictions it was fitted on.
+    """
+
+    ece: NotRequired[float | None]
+    ece_calibrated: NotRequired[float | None]
+    temperature: NotRequired[float]
+    n_validation: NotRequired[int]
+
+
+class LabelCounts(TypedDict):
+    """Utterances whose labels were used, mean over folds."""
+
+    train: float
+    validation: float
+
+
+class ResultCard(TypedDict):
+    """The content of `results.json`, in the order in which it is written.
+
+    Attributes:
+        system: name and options of the config, e.g. `mtl_aug,single_task`.
+        config_hash: of `config`.
+        commit: of the code, with `+changes` if modified; '' outside a clone.
+        versions: package -> version.
+        device: number and kind of devices.
+        corpus: name of the corpus.
+        trained_on: corpora whose labels were used.
+        corpus_hash: of the prepared corpus.
+        synthetic: whether the corpus is synthesised.
+        labels: the emotions.
+        tasks: reported task -> its class names.
+        protocol: call string of the protocol.
+        n_folds: (folds run, folds of the protocol).
+        seed: training seed.
+        n_params: trained parameters.
+        conditions: condition, or `<condition>_<task>` -> result; empty with `report_test = False`.
+        leak_check: overlap of the splits.
+        cost: `train_seconds`, `compile_seconds`, `utterances_per_second`, `peak_memory_mb`, `data_wait_fraction`.
+        validation: results on validation speakers, if validated.
+        attack_checks: sanity checks, if attacked.
+        calibration: condition of clean speech -> calibration, for classification tasks.
+        config: the config without its seed, dotted field -> value.
+        n_labels: labels used, if only a share of them.
+        tested_with: inputs of the conditions, if any but `clean`: config field -> value, `corpus_hashes`, `attack_models`.
+    """
+
+    system: str
+    config_hash: str
+    commit: str
+    versions: NotRequired[dict[str, str]]
+    device: str
+    corpus: str
+    trained_on: NotRequired[list[str]]
+    corpus_hash: str
+    synthetic: bool
+    labels: list[str]
+    tasks: NotRequired[dict[str, list[str]]]
+    protocol: str
+    n_folds: tuple[int, int]
+    seed: int
+    n_params: int
+    conditions: dict[str, ConditionResult]
+    leak_check: LeakCheck
+    cost: dict[str, float | None]
+    validation: NotRequired[ValidationResult]
+    attack_checks: NotRequired[list[AttackCheck]]
+    calibration: NotRequired[dict[str, Calibration]]
+    config: NotRequired[dict[str, object]]
+    n_labels: NotRequired[LabelCounts]
+    tested_with: NotRequired[dict[str, object]]
+
+
+def make_card(**fields: Unpack[ResultCard]) -> ResultCard:
+    """Makes the result card of a run, in plain Python values.
+
+    Args:
+        **fields: fields of `ResultCard`, NumPy values allowed; those that are None are left out.
+
+    Raises:
+        TypeError: an unknown field.
+        ValueError: a required field is missing, or a value has another type.
+    """
+    names = ResultCard.__annotations__
+    if unknown := fields.keys() - names.keys():
+        raise TypeError(f'not fields of a result card: {", ".join(sorted(unknown))}')
+    card = {name: fields[name] for name in names if fields.get(name) is not None}
+    return checked(_plain(card), ResultCard)
 
 
 def read_card(workdir: str | os.PathLike) -> dict[str, Any] | None:
-    """The result card of a finished run; None where there is none yet.
+    """Reads the result card of a run.
 
     Args:
-        workdir: of the run, or a folder of `results/`.
+        workdir: folder of a run, or of `results/`.
+
+    Returns:
+        A `ResultCard`; None if the run is not finished.
 
     Raises:
-        UserError: it cannot be read, or is no result card.
+        UserError: unreadable, or not a result card.
     """
     path = Path(workdir) / 'results.json'
     try:
-        card = read_json(path, CARD)
+        card = read_json(path, ResultCard)
     except FileNotFoundError:
         return None
-    parts = card['corpus'].split('/')  # csv_corpus/NAME
-    for name in (*card['conditions'], *card.get('tasks', ()), *parts):  # files are named after them
-        if name in ('', '.', '..') or any(separator in name for separator in '/\\\0'):
-            raise UserError(f'{path} is not what ser_jax writes: {name!r} is no name of a file')
-    for name, found in card['conditions'].items():
-        classes = len(found['recall'])
-        told = [recall for recall in found['recall'].values() if recall is not None]
-        square = [len(row) for row in found['confusion']] == classes * [classes]
-        rated = {'ccc', 'ccc_ci95'} & found.keys()
-        if not (told and square and found['folds']) or len(rated) == 1:
-            raise UserError(
-                f'{path} is not what ser_jax writes: {name} lacks classes, folds, an interval or cells of its matrix'
-            )
-    if not card['conditions'] and not card.get('validation', {}).get('folds'):
-        raise UserError(f'{path} is not what ser_jax writes: it holds no result')
+    if problem := _inconsistency(card):
+        raise UserError(f'{path} is not what ser_jax writes: {problem}')
     return card
 
 
-def result_card(
-    *,
-    system: str,
-    config_hash: str,
-    config: Mapping,
-    corpus: str,
-    trained_on: Sequence[str],
-    corpus_hash: str,
-    synthetic: bool,
-    labels: Sequence[str],
-    tasks: Mapping[str, Sequence[str]],
-    protocol: str,
-    n_folds: tuple[int, int],
-    environment: Mapping,
-    seed: int,
-    n_params: int,
-    conditions: Mapping[str, Mapping],
-    leak_check: Mapping[str, int],
-    cost: Mapping[str, float],
-    validation: Mapping | None = None,
-    attack_checks: Sequence[Mapping] = (),
-    tested_with: Mapping | None = None,
-    n_labels: Mapping | None = None,
-    calibration: Mapping | None = None,
-) -> dict:
-    """The result card: everything that `results.json` says about a run.
-
-    Args:
-        system: name of the configuration, e.g. `mtl_aug` or `mtl_aug,single_task`.
-        config_hash: of the whole configuration but its seed.
-        config: that configuration, dotted field -> value.
-        corpus: name of the corpus; `corpus_hash`, `synthetic`: from its metadata.
-        trained_on: names of the corpora whose labels trained.
-        labels: the emotions.
-        tasks: reported task -> its class names.
-        protocol: call string.
-        n_folds: (folds that were run, folds that the protocol has).
-        environment: `environment.joined(…)`: 'commit', 'versions', 'device'.
-        seed: of training.
-        n_params: number of trained parameters.
-        conditions: name -> `summarise(…)`; `clean` is the plain one. Empty with `report_test =
-            False`.
-        leak_check: `leaks.check_folds(…)`.
-        cost: `train_seconds`, `compile_seconds`, `utterances_per_second`, `peak_memory_mb`,
-            `data_wait_fraction`.
-        validation: `summarise_validation(…)` or None; only then does the card have it.
-        attack_checks: `conditions.attack_checks(…)`; where there are any the card has them.
-        tested_with: `reporting.tested_with(…)`; likewise.
-        n_labels: utterances a fold whose labels were used, by side; likewise.
-        calibration: `clean`, … -> `calibration.calibrate(…)`; likewise.
-
-    Returns:
-        The card, in plain Python values.
-    """
-    card = {
-        'system': system,
-        'config_hash': config_hash,
-        **environment,
-        'corpus': corpus,
-        'trained_on': trained_on,
-        'corpus_hash': corpus_hash,
-        'synthetic': synthetic,
-        'labels': labels,
-        'tasks': tasks,
-        'protocol': protocol,
-        'n_folds': n_folds,
-        'seed': seed,
-        'n_params': n_params,
-        'conditions': conditions,
-        'leak_check': leak_check,
-        'cost': cost,
-    }
-    if validation is not None:
-        card['validation'] = validation
-    if attack_checks:
-        card['attack_checks'] = attack_checks
-    if calibration:
-        card['calibration'] = calibration
-    card['config'] = config
-    if n_labels:
-        card['n_labels'] = n_labels
-    if tested_with:
-        card['tested_with'] = tested_with
-    return _plain(card)
+def _inconsistency(card: dict[str, Any]) -> str:
+    """What is wrong in a card whose fields have the right types; '' if nothing is."""
+    parts = card['corpus'].split('/')  # csv_corpus/NAME
+    for name in (*card['conditions'], *card.get('tasks', ()), *parts):  # files are named after them
+        if name in ('', '.', '..') or any(separator in name for separator in '/\\\0'):
+            return f'{name!r} is not a file name'
+    for name, result in card['conditions'].items():
+        n_classes = len(result['recall'])
+        defined = any(recall is not None for recall in result['recall'].values())
+        square = [len(row) for row in result['confusion']] == n_classes * [n_classes]
+        concordance = {'ccc', 'ccc_ci95'} & result.keys()
+        if not (defined and square and result['folds']) or len(concordance) == 1:
+            return f'{name} lacks classes, folds, an interval or cells of its confusion matrix'
+    if not card['conditions'] and not card.get('validation', {}).get('folds'):
+        return 'it has no results'
+    return ''

@@ -1,20 +1,27 @@
-"""JSON files that must have a given shape: whoever made them may be a stranger."""
+"""Validation of JSON files against a shape: they may come from a stranger.
 
+A shape is a type or union (`int`, `float | None`), `list[shape]`, `tuple[shape, shape]`, `dict[str, shape]`, a TypedDict, or a
+dictionary {name: shape}, where `name?` may be missing; `[shape]` and `{str: shape}` are short for list and dict. `float` includes
+integers, no number is a bool, numbers are finite, `object` is anything, and objects may have further names.
+"""
+
+import functools
 import json
+import typing
 from pathlib import Path
 from typing import Any
 
 from ser_jax.runtime.errors import UserError
 
-_LARGEST = 2**53  # more is no count, time or loss
+_LARGEST = 2**53  # no count, time or loss is larger
 
 
 def read_json(path: Path, shape: Any) -> Any:
-    """Reads a file that must have a shape.
+    """Reads a JSON file of a given shape.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UserError: it cannot be read, is not JSON, or has another shape.
+        FileNotFoundError: no such file.
+        UserError: unreadable, not JSON, or of another shape.
     """
     try:
         return checked(json.loads(path.read_text(encoding='utf-8')), shape)
@@ -26,39 +33,68 @@ def read_json(path: Path, shape: Any) -> Any:
         raise UserError(f'{path} is not what ser_jax writes: {error}') from error
 
 
-def checked(found: Any, shape: Any) -> Any:
-    problem = mismatch(found, shape, '')
+def checked(content: Any, shape: Any) -> Any:
+    """Returns JSON content of a given shape.
+
+    Raises:
+        ValueError: another shape; the message names the first mismatch.
+    """
+    problem = mismatch(content, shape)
     if problem:
         raise ValueError(problem)
-    return found
+    return content
 
 
-def mismatch(found: Any, shape: Any, where: str) -> str:
-    """Where something has not the shape it should have, and what is there; '' where it has."""
+def mismatch(content: Any, shape: Any, where: str = '') -> str:
+    """Describes the first mismatch of content and shape, as `<where> is <value>`; '' if there is none."""
+    shape = _expanded(shape)
     if isinstance(shape, list | dict):
-        if not isinstance(found, type(shape)):
-            return _told(found, where)
+        if not isinstance(content, type(shape)):
+            return _describe(content, where)
         if isinstance(shape, list):
-            if len(shape) > 1 and len(found) != len(shape):
-                return _told(found, where)
-            parts = [(str(number), one, shape[0]) for number, one in enumerate(found)]
+            inner = shape * len(content) if len(shape) == 1 else shape
+            if len(content) != len(inner):
+                return _describe(content, where)
+            parts = [(str(i), item, inner[i]) for i, item in enumerate(content)]
         elif str in shape:
-            parts = [(name, one, shape[str]) for name, one in found.items()]
+            parts = [(name, item, shape[str]) for name, item in content.items()]
         else:
             names = {name.removesuffix('?'): name for name in shape}
-            lacking = [name for name in names if name not in found and name in shape]
-            if lacking:
-                return f'{where + ": " if where else ""}it lacks {", ".join(lacking)}'
+            missing = [name for name in names if name not in content and name in shape]
+            if missing:
+                return f'{where + ": " if where else ""}it lacks {", ".join(missing)}'
             parts = [
-                (name, found[name], shape[own]) for name, own in names.items() if name in found
+                (name, content[name], shape[own]) for name, own in names.items() if name in content
             ]
-        problems = (mismatch(one, own, f'{where}.{name}'.strip('.')) for name, one, own in parts)
+        problems = (mismatch(item, own, f'{where}.{name}'.strip('.')) for name, item, own in parts)
         return next(filter(None, problems), '')
-    wanted = shape if isinstance(shape, tuple) else (shape,)
-    fits = isinstance(found, wanted) and not (isinstance(found, bool) and bool not in wanted)
-    fits &= not isinstance(found, int | float) or abs(found) <= _LARGEST  # false of NaN
-    return '' if fits or object in wanted else _told(found, where)
+    types = typing.get_args(shape) or (shape,)
+    if float in types:
+        types += (int,)
+    fits = isinstance(content, types) and not (isinstance(content, bool) and bool not in types)
+    fits &= not isinstance(content, int | float) or abs(content) <= _LARGEST  # false for NaN
+    return '' if fits or object in types else _describe(content, where)
 
 
-def _told(found: Any, where: str) -> str:
-    return f'{where or "the whole"} is {json.dumps(found)[:60]}'
+def _expanded(shape: Any) -> Any:
+    """The outermost level of an annotation as a list or dictionary of shapes."""
+    if typing.is_typeddict(shape):
+        return _fields(shape)
+    origin, arguments = typing.get_origin(shape), typing.get_args(shape)
+    if origin in (list, tuple):
+        return list(arguments)
+    return {str: arguments[1]} if origin is dict else shape
+
+
+@functools.cache
+def _fields(record: type) -> dict[str, Any]:
+    """The fields of a TypedDict: name -> shape, `name?` if not required."""
+    required = record.__required_keys__
+    return {
+        name if name in required else f'{name}?': hint
+        for name, hint in typing.get_type_hints(record).items()
+    }
+
+
+def _describe(content: Any, where: str) -> str:
+    return f'{where or "the whole"} is {json.dumps(content)[:60]}'

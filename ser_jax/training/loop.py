@@ -135,7 +135,7 @@ class FoldTraining:
         self._before, self._recent = [], []
         if self.step:
             self.state = self._latest.restore(self.state)
-            self._before = _rows(self._latest.read_beside(self.step))
+            self._before = _rows(self._latest.read_extra(self.step))
         self._progress = Progress(job.title, job.stop, batch_size)
         self._validation = dataset.utterances(fold.validation) if len(fold.validation) else None
         if self.step:
@@ -160,7 +160,7 @@ class FoldTraining:
         history = [row for row in rows if row['step'] <= step]
         every = self._schedule.eval_every
         validated = [n for n in range(1, step + 1) if n % every == 0 or n == self.job.stop]
-        beside = len(_rows(self._latest.read_beside(step)))
+        beside = len(_rows(self._latest.read_extra(step)))
         return (
             [row['step'] for row in history] == validated
             and beside == step - max(validated, default=0)

@@ -41,7 +41,7 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
     for condition in conditions:
         write_predictions(folder / f'predictions/{condition}.csv', predictions, LABELS)
     summary = evaluation.summarise(predictions, LABELS, n_bootstrap=200)
-    card = result_card.result_card(
+    card = result_card.make_card(
         **{
             'system': run.variant,
             'config_hash': '1',
@@ -54,7 +54,9 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
             'tasks': {'emotion': LABELS},
             'protocol': 'speaker_folds(4)',
             'n_folds': (1, 4),
-            'environment': {'commit': 'abc', 'versions': {}, 'device': '1 × cpu'},
+            'commit': 'abc',
+            'versions': {},
+            'device': '1 × cpu',
             'seed': run.seed,
             'n_params': 1,
             'conditions': dict.fromkeys(conditions, summary),
@@ -146,8 +148,7 @@ def test_other_utterances_are_not_compared(tmp_path, made):
 def test_runs_of_other_code_are_named_by_their_folders_in_the_grid(tmp_path, made):
     for one in made.runs:
         commit = 'def' if one.seed and one.variant != 'half' else 'abc'
-        environment = {'commit': commit, 'versions': {}, 'device': '1 × cpu'}
-        fake_result(tmp_path, one, 4, environment=environment)
+        fake_result(tmp_path, one, 4, commit=commit)
     _, full, half = grid_rows.make_rows(made, tmp_path)[:3]
     assert full['warnings'] == []  # the baseline's seeds are of the same two
     expected = 'the runs differ in commit: abc (s/half/seed0), def (s/base/seed1)'

@@ -186,7 +186,9 @@ def evil_run(folder):
         'corpus': EVIL[1].replace('/', ''),
         'protocol': EVIL[2],
         'config': dict.fromkeys(EVIL, EVIL[3]),
-        'environment': {'commit': EVIL[0], 'versions': {EVIL[0]: EVIL[1]}, 'device': EVIL[1]},
+        'commit': EVIL[0],
+        'versions': {EVIL[0]: EVIL[1]},
+        'device': EVIL[1],
         'attack_checks': [{'check': EVIL[0], 'holds': True}],
         'trained_on': list(EVIL),
     }

@@ -57,14 +57,16 @@ def lay(folder, found, seed=0, labels=LABELS, conditions=('clean',), **changes):
         'tasks': {'emotion': labels},
         'protocol': 'leave_one_speaker_out()',
         'n_folds': (5, 5),
-        'environment': {'commit': 'a' * 40, 'versions': {}, 'device': '1 × cpu'},
+        'commit': 'a' * 40,
+        'versions': {},
+        'device': '1 × cpu',
         'seed': seed,
         'n_params': 10,
         'conditions': dict.fromkeys(conditions, rates),
         'leak_check': {'speakers': 0, 'audio': 0, 'ids': 0, 'scripts': 0},
         'cost': {'train_seconds': 1.0},
     }
-    files.write_json(folder / 'results.json', result_card.result_card(**fields | changes))
+    files.write_json(folder / 'results.json', result_card.make_card(**fields | changes))
     for condition in conditions:
         write_predictions(folder / f'predictions/{condition}.csv', found, labels)
     return str(folder)
@@ -338,19 +340,19 @@ def test_help_comes_before_slow_imports():
 
 def test_warnings_of_differing_cards(tmp_path):
     a = lay(tmp_path / 'a', predictions(0))
-    environment = {'commit': 'b' * 40 + '+changes', 'versions': {}, 'device': 'x'}
     b = lay(
         tmp_path / 'b',
         predictions(1),
         protocol='speaker_folds(5)',
         corpus_hash='cafe',
-        environment=environment,
+        commit='b' * 40 + '+changes',
+        device='x',
     )
     assert compared(a, b)['warnings'] == [
         f'the runs differ in corpus_hash: beef ({a}), cafe ({b})',
         f'the runs differ in protocol: leave_one_speaker_out() ({a}), speaker_folds(5) ({b})',
         f'the runs differ in commit: {"a" * 40} ({a}), {"b" * 40}+changes ({b})',
-        f'code that differed from its commit was run in {b}',
+        f'code with uncommitted changes was run in {b}',
     ]
     assert compared(a, a)['warnings'] == []
 

@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit, or not at all."""
+"""Checkpoints are restored bit for bit, or refused."""
 
 import shutil
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def test_round_trip_into_a_new_manager(tmp_path, tree):
     jax.tree.map(np.testing.assert_array_equal, again.restore(tree), tree)
 
 
-def test_only_the_newest_counts_and_the_one_before_stays(tmp_path, tree):
+def test_two_newest_are_kept(tmp_path, tree):
     checkpoints = Checkpoints(tmp_path / 'latest')
     for step in (1, 2, 3):
         checkpoints.save(step, tree)
@@ -34,7 +34,7 @@ def test_only_the_newest_counts_and_the_one_before_stays(tmp_path, tree):
     assert sorted(p.name for p in (tmp_path / 'latest').iterdir()) == ['2', '3']
 
 
-def test_a_save_cut_short_is_forgotten(tmp_path, tree):
+def test_interrupted_save_is_ignored(tmp_path, tree):
     checkpoints = Checkpoints(tmp_path / 'latest')
     checkpoints.save(1, tree)
     checkpoints.save(2, tree)
@@ -47,7 +47,7 @@ def test_a_save_cut_short_is_forgotten(tmp_path, tree):
     assert [p.name for p in (tmp_path / 'latest').iterdir()] == ['2']
 
 
-def test_saving_a_step_twice_keeps_it(tmp_path, tree):
+def test_saving_a_step_twice(tmp_path, tree):
     checkpoints = Checkpoints(tmp_path / 'latest')
     checkpoints.save(1, tree)
     Checkpoints(tmp_path / 'latest').save(1, tree)
@@ -56,7 +56,7 @@ def test_saving_a_step_twice_keeps_it(tmp_path, tree):
     )
 
 
-def test_flipped_byte_and_missing_checkpoint_are_told(tmp_path, tree):
+def test_flipped_byte_and_missing_checkpoint_are_refused(tmp_path, tree):
     checkpoints = Checkpoints(tmp_path / 'latest')
     with pytest.raises(UserError, match='no checkpoint'):
         checkpoints.restore(tree)
@@ -72,7 +72,7 @@ def test_flipped_byte_and_missing_checkpoint_are_told(tmp_path, tree):
         checkpoints.restore(tree)
 
 
-def test_damaged_ones_do_not_count_and_later_ones_are_put_aside(tmp_path, tree, capsys):
+def test_damaged_and_later_checkpoints_are_set_aside(tmp_path, tree, capsys):
     folder = tmp_path / 'latest'
     checkpoints = Checkpoints(folder)
     checkpoints.save(1, tree)
@@ -90,15 +90,15 @@ def test_damaged_ones_do_not_count_and_later_ones_are_put_aside(tmp_path, tree, 
     assert again.intact_steps() == [2, 1]
 
 
-def test_what_lies_beside_comes_back(tmp_path, tree):
+def test_extra_arrays_round_trip(tmp_path, tree):
     checkpoints = Checkpoints(tmp_path / 'latest')
     checkpoints.save(1, tree)
     checkpoints.save(2, tree, {'loss': np.arange(3.0)})
-    assert checkpoints.read_beside(1) == {}
-    np.testing.assert_array_equal(checkpoints.read_beside(2)['loss'], np.arange(3.0))
+    assert checkpoints.read_extra(1) == {}
+    np.testing.assert_array_equal(checkpoints.read_extra(2)['loss'], np.arange(3.0))
 
 
-def test_too_little_room_is_told_before_anything_is_written(tmp_path, tree, monkeypatch):
+def test_full_disk_is_detected_before_writing(tmp_path, tree, monkeypatch):
     checkpoints = Checkpoints(tmp_path / 'latest')
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: SimpleNamespace(total=2**30, free=2**18))
     with pytest.raises(OSError, match='No space left'):

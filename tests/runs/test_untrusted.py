@@ -1,4 +1,4 @@
-"""Workdirs, exports and records of strangers: nothing in them is run, and nothing outside them is touched."""
+"""Untrusted workdirs, exports and records: no code in them is run, and no files outside them are touched."""
 
 import ast
 import copy
@@ -20,12 +20,12 @@ from ser_jax.config import base_config
 from ser_jax.prepare import open_prepared
 from ser_jax.reporting.html import page
 from ser_jax.reporting.text import card_table
-from ser_jax.runs import finished, result_card, workdir
+from ser_jax.runs import finished, workdir
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runtime.errors import UserError
 from ser_jax.serving import predictor, standalone
 
-# Tells what Python runs, imports, opens, or asks of the network for a command; what C++ opens it does not see.
+# Records what Python executes, imports, opens and connects to during a command; files opened by C++ are not seen.
 WATCH = """
 import json, os, sys
 
@@ -42,9 +42,9 @@ def hook(event, arguments):
         seen.append((event, str(arguments)))
 
 sys.addaudithook(hook)
-out, module, *words = sys.argv[1:]
+out, module, *arguments = sys.argv[1:]
 try:
-    status = __import__('importlib').import_module(module).main(words)
+    status = __import__('importlib').import_module(module).main(arguments)
 except SystemExit as end:
     print(end.code, file=sys.stderr)
     status = 1
@@ -57,9 +57,9 @@ TRAP = "import pathlib\npathlib.Path(__file__).with_name('sprung').touch()\nMode
 
 
 @pytest.fixture
-def strange(trained, tmp_path) -> Path:
-    """A stranger's workdir, beside a secret."""
-    folder = tmp_path / 'strange'
+def untrusted(trained, tmp_path) -> Path:
+    """An untrusted workdir with modules that must not be imported, next to a secret."""
+    folder = tmp_path / 'untrusted'
     shutil.copytree(trained[0], folder)
     (tmp_path / 'secret.csv').write_text('id,fold\n')
     for name in ('evil', 'numpy', 'jax', 'ser_jax', 'sitecustomize', 'conftest'):
@@ -67,7 +67,7 @@ def strange(trained, tmp_path) -> Path:
     return folder
 
 
-def change(folder, name, **values):
+def edit(folder, name, **values):
     """Sets dotted fields of a JSON file."""
     content = json.loads((folder / name).read_text())
     for field, value in values.items():
@@ -85,23 +85,23 @@ def content_of(folder):
 
 
 @pytest.mark.slow
-def test_commands_run_nothing_of_a_workdir(strange, voices, tmp_path):
+def test_commands_run_no_code_of_a_workdir(untrusted, voices, tmp_path):
     scratch = tmp_path / 'scratch'
     scratch.mkdir()
     commands = {
-        'predict': [f'--workdir={strange}', '--format=json', voices],
-        'report': [f'--workdir={strange}', f'--html={tmp_path / "out" / "page.html"}'],
-        'export': [f'--workdir={strange}', f'--out={tmp_path / "out" / "model"}'],
+        'predict': [f'--workdir={untrusted}', '--format=json', voices],
+        'report': [f'--workdir={untrusted}', f'--html={tmp_path / "out" / "page.html"}'],
+        'export': [f'--workdir={untrusted}', f'--out={tmp_path / "out" / "model"}'],
         'export --check': [f'--check={tmp_path / "out" / "model"}'],
     }
-    before = content_of(strange)
-    for command, words in commands.items():
+    before = content_of(untrusted)
+    for command, arguments in commands.items():
         module = f'ser_jax.{command.partition(" ")[0]}'
         log = tmp_path / 'seen.json'
         places = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'compiled'), 'TMPDIR': str(scratch)}
         places |= {'HOME': str(scratch), 'NUMBA_CACHE_DIR': str(scratch)}
         done = subprocess.run(
-            [sys.executable, '-c', WATCH, str(log), module, *words],
+            [sys.executable, '-c', WATCH, str(log), module, *arguments],
             capture_output=True,
             text=True,
             cwd=ROOT,
@@ -109,7 +109,7 @@ def test_commands_run_nothing_of_a_workdir(strange, voices, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         seen = json.loads(log.read_text())
-        there = {what for what, path in seen if str(strange) in path}
+        there = {what for what, path in seen if str(untrusted) in path}
         assert there == ({'read'} if command != 'export --check' else set())
         assert len([path for what, path in seen if what == 'import' and 'ser_jax' in path]) > 3
         assert not [path for what, path in seen if what == 'read' and 'secret.csv' in path]
@@ -118,19 +118,19 @@ def test_commands_run_nothing_of_a_workdir(strange, voices, tmp_path):
         written = [Path(path) for what, path in seen if what == 'write']
         allowed = (tmp_path / 'out', tmp_path / 'compiled', scratch, log, Path('/dev'))
         assert not [path for path in written if not any(path.is_relative_to(a) for a in allowed)]
-    assert content_of(strange) == before
-    assert not list(strange.rglob('sprung'))
+    assert content_of(untrusted) == before
+    assert not list(untrusted.rglob('sprung'))
 
 
 @pytest.mark.parametrize(
     'name', ['evil', '..evil', './evil', 'os', 'mtl_aug.os', '__init__', 'layers', '', 'mtl_aug ']
 )
-def test_a_stored_name_is_a_network_of_ours_or_nothing(strange, monkeypatch, name):
-    monkeypatch.syspath_prepend(str(strange))
-    change(strange, 'config.json', model__name=name)
+def test_stored_model_name_must_be_one_of_ours(untrusted, monkeypatch, name):
+    monkeypatch.syspath_prepend(str(untrusted))
+    edit(untrusted, 'config.json', model__name=name)
     with pytest.raises(UserError, match=r'no ser_jax/models/'):
-        predictor.load(strange)
-    assert not list(strange.rglob('sprung'))
+        predictor.load(untrusted)
+    assert not list(untrusted.rglob('sprung'))
 
 
 class Bomb:
@@ -147,18 +147,18 @@ def bomb(sprung: Path) -> np.ndarray:
     return np.array([Bomb(sprung)], dtype=object)
 
 
-def test_pickles_are_not_opened(tmp_path, beeps):
+def test_pickles_are_refused(tmp_path, beeps):
     sprung = tmp_path / 'sprung'
     np.savez(tmp_path / 'try.npz', a=bomb(sprung))
     np.load(tmp_path / 'try.npz', allow_pickle=True)['a']
-    assert sprung.exists(), 'a bomb that does not go off shows nothing'
+    assert sprung.exists(), 'the bomb must go off where pickles are allowed'
     sprung.unlink()
 
     kept = Checkpoints(tmp_path / 'checkpoints')
     kept.save(1, {'a': jnp.ones(2)}, {'a': bomb(sprung)})
     assert kept.intact_steps() == [1]
     with pytest.raises(ValueError, match='allow_pickle'):
-        kept.read_beside(1)
+        kept.read_extra(1)
 
     records = tmp_path / 'records'
     shutil.copytree(beeps['data_dir'], records)
@@ -196,15 +196,15 @@ def test_records_import_nothing(tmp_path, beeps, monkeypatch, spelling):
     assert not (tmp_path / 'sprung').exists()
 
 
-def an_export(folder: Path, compute) -> Path:
-    """An export of a function with a card that suits it."""
+def write_export(folder: Path, compute) -> Path:
+    """An export of a function with a matching card."""
     folder.mkdir()
     shapes = jax.ShapeDtypeStruct((1, 16), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
     model = jax.export.export(jax.jit(compute))(*shapes).serialize()
     (folder / 'model.stablehlo').write_bytes(model)
     waveform, samples = np.ones((1, 16), np.float32), np.array([16], np.int32)
-    said = jax.device_get(compute(waveform, samples))
-    outputs = {f'output_{task}': value for task, value in said.items()}
+    results = jax.device_get(compute(waveform, samples))
+    outputs = {f'output_{task}': value for task, value in results.items()}
     np.savez(folder / 'example.npz', waveform=waveform, samples=samples, **outputs)
     write_card(folder)
     return folder
@@ -221,17 +221,17 @@ def write_card(folder: Path):
     (folder / 'card.json').write_text(json.dumps(card))
 
 
-def test_an_export_calls_nothing_outside_itself(tmp_path):
+def test_export_may_not_call_external_code(tmp_path):
     plain = lambda waveform, samples: {'emotion': waveform.reshape(4, 4)[:1]}
     calling = lambda waveform, samples: {'emotion': jnp.linalg.qr(waveform.reshape(4, 4))[1][:1]}
-    assert standalone.replay(an_export(tmp_path / 'plain', plain)) == {'emotion': 0.0}
+    assert standalone.replay(write_export(tmp_path / 'plain', plain)) == {'emotion': 0.0}
     with pytest.raises(ValueError, match='calls code outside itself'):
-        standalone.load(an_export(tmp_path / 'calling', calling))
+        standalone.load(write_export(tmp_path / 'calling', calling))
 
 
-def test_the_example_of_an_export_is_not_unpickled(tmp_path):
+def test_example_of_an_export_is_not_unpickled(tmp_path):
     plain = lambda waveform, samples: {'emotion': waveform.reshape(4, 4)[:1]}
-    folder, sprung = an_export(tmp_path / 'plain', plain), tmp_path / 'sprung'
+    folder, sprung = write_export(tmp_path / 'plain', plain), tmp_path / 'sprung'
     np.savez(folder / 'example.npz', waveform=bomb(sprung), samples=bomb(sprung))
     write_card(folder)
     with pytest.raises(ValueError, match='allow_pickle'):
@@ -240,21 +240,21 @@ def test_the_example_of_an_export_is_not_unpickled(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['../../secret', '/etc/passwd', '..', 'a\\b', 'nul\0'])
-def test_stored_names_of_files_stay_inside(strange, name):
-    card = json.loads((strange / 'results.json').read_text())
+def test_stored_file_names_stay_inside(untrusted, name):
+    card = json.loads((untrusted / 'results.json').read_text())
     for hostile in (
         card | {'conditions': {name: card['conditions']['clean']}},
         card | {'tasks': {name: card['labels']}},
         card | {'corpus': f'csv_corpus/{name}'},
     ):
-        (strange / 'results.json').write_text(json.dumps(hostile))
+        (untrusted / 'results.json').write_text(json.dumps(hostile))
         for read in (finished.read_card, predictor.load):
-            with pytest.raises(UserError, match='is no name of a file'):
-                read(strange)
+            with pytest.raises(UserError, match='is not a file name'):
+                read(untrusted)
 
 
-def test_terminals_are_told_no_commands(strange):
-    card = json.loads((strange / 'results.json').read_text())
+def test_terminal_escapes_are_printed_as_text(untrusted):
+    card = json.loads((untrusted / 'results.json').read_text())
     card['device'], card['system'] = '\x1b]0;owned\x07cpu\u202e', 'n\u00e4her\u00a0\U0001f600'
     table = card_table(card)
     assert '\\x1b]0;owned\\x07cpu\\u202e' in table
@@ -263,15 +263,8 @@ def test_terminals_are_told_no_commands(strange):
     assert str(UserError('\x1b[2J\n')) == '\\x1b[2J\\n'
 
 
-def test_cards_that_are_kept_have_the_shape():
-    cards = sorted(ROOT.glob('results/*/*/results.json'))
-    assert cards
-    for card in cards:
-        assert result_card.read_card(card.parent)['system']
-
-
 def leaves(content, path=()):
-    """Where there is something in JSON content."""
+    """Paths of all values in JSON content; of lists only the first two items."""
     if path:
         yield path
     if isinstance(content, dict | list):
@@ -281,7 +274,7 @@ def leaves(content, path=()):
 
 
 def broken(content):
-    """(what was done, content) with one place deleted, renamed or replaced."""
+    """Pairs (description, content) with one value deleted, renamed or replaced."""
     for path in leaves(content):
         for value in (None, 'x', -7, 1e400, 10**400, [], {}, [[]], True, KeyError, NameError):
             other = copy.deepcopy(content)
@@ -299,23 +292,23 @@ def broken(content):
 
 
 @pytest.fixture
-def cards(strange):
-    """Folders with a card and predictions: of classes, and of ratings beside them."""
+def cards(untrusted):
+    """Run directories with predictions of classes, and of classes and ratings."""
     rated = sorted(ROOT.glob('results/end_to_end/*multitask-seed0'))[0]
-    shutil.copytree(rated, strange.parent / 'rated')
-    card = json.loads((strange.parent / 'rated' / 'results.json').read_text())
+    shutil.copytree(rated, untrusted.parent / 'rated')
+    card = json.loads((untrusted.parent / 'rated' / 'results.json').read_text())
     for found in card['conditions'].values():
         found |= {'ccc': 0.5, 'ccc_ci95': [0.4, 0.6]}
     card['validation'] = {'uar': 0.5, 'ccc': 0.4, 'folds': []}
-    (strange.parent / 'rated' / 'results.json').write_text(json.dumps(card))
-    return strange, strange.parent / 'rated'
+    (untrusted.parent / 'rated' / 'results.json').write_text(json.dumps(card))
+    return untrusted, untrusted.parent / 'rated'
 
 
 @pytest.mark.slow
 def test_broken_cards_are_shown_or_refused(cards, tmp_path):
     for folder in cards:
         refused, shown = 0, 0
-        for what, card in broken(json.loads((folder / 'results.json').read_text())):
+        for change, card in broken(json.loads((folder / 'results.json').read_text())):
             (folder / 'results.json').write_text(json.dumps(card))
             try:
                 card_table(finished.read_card(folder))
@@ -324,7 +317,7 @@ def test_broken_cards_are_shown_or_refused(cards, tmp_path):
             except UserError:
                 refused += 1
             except Exception as error:
-                raise AssertionError(f'{folder.name}: {what}') from error
+                raise AssertionError(f'{folder.name}: {change}') from error
         assert min(refused, shown) > 400
 
 
@@ -341,11 +334,11 @@ def test_broken_cards_are_shown_or_refused(cards, tmp_path):
         ('predictions/clean.csv', b'\x00\xff'),
     ],
 )
-def test_other_broken_files_are_shown_or_refused(strange, tmp_path, name, text):
-    path = strange / name
+def test_other_broken_files_are_shown_or_refused(untrusted, tmp_path, name, text):
+    path = untrusted / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     try:
-        page.write_page(tmp_path / 'page.html', [strange])
+        page.write_page(tmp_path / 'page.html', [untrusted])
     except UserError as error:
         refusal = str(error)
     else:
@@ -354,27 +347,27 @@ def test_other_broken_files_are_shown_or_refused(strange, tmp_path, name, text):
 
 
 @pytest.mark.slow
-def test_broken_configs_are_used_or_refused(strange):
-    content = json.loads((strange / 'config.json').read_text())
+def test_broken_configs_are_used_or_refused(untrusted):
+    content = json.loads((untrusted / 'config.json').read_text())
     used = ('model', 'tasks', 'data', 'representation')
     refused = 0
-    for what, config in broken({name: content[name] for name in used}):
-        (strange / 'config.json').write_text(json.dumps(content | config))
+    for change, config in broken({name: content[name] for name in used}):
+        (untrusted / 'config.json').write_text(json.dumps(content | config))
         if not all(name in config for name in used):
-            (strange / 'config.json').write_text(json.dumps(config))
+            (untrusted / 'config.json').write_text(json.dumps(config))
         try:
-            predictor.load(strange)
+            predictor.load(untrusted)
         except UserError:
             refused += 1
         except Exception as error:
-            raise AssertionError(what) from error
+            raise AssertionError(change) from error
     assert refused > 200
 
 
 @pytest.mark.parametrize(
     'text', ['', '{', '[]', '{}', '{"steps": "9", "made_with": 9, "beeps": 9}']
 )
-def test_damaged_facts_of_a_run_are_told_or_made_anew(tmp_path, text):
+def test_damaged_metadata_is_refused_or_recomputed(tmp_path, text):
     def refused(message, function, *arguments):
         with pytest.raises(UserError, match=message):
             function(*arguments)
@@ -390,7 +383,7 @@ def test_damaged_facts_of_a_run_are_told_or_made_anew(tmp_path, text):
     assert not workdir.is_made([], tmp_path / 'clean.json', 'x')
 
 
-def test_no_code_is_made_of_texts():
+def test_no_code_is_made_from_strings():
     calls = {'eval', 'exec', 'compile', '__import__'}
     for package in ('ser_jax', 'tfds_builders'):
         for path in sorted((ROOT / package).rglob('*.py')):
