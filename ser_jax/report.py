@@ -12,7 +12,7 @@
 from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    signals.listen('the same command starts over')
+    signals.handle('the same command starts over')
 
 import argparse
 import json
@@ -21,7 +21,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from ser_jax.runtime.errors import UserError, faults_told, printable
+from ser_jax.runtime.errors import UserError, printable, report_errors
 
 _FEW = 8  # speakers: below, a p-value cannot become small
 # Speakers below which the percentile interval is noticeably too narrow: normal differences of 10
@@ -35,7 +35,7 @@ _WAYS = {
 }
 
 
-@faults_told()
+@report_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(

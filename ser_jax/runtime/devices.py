@@ -34,7 +34,7 @@ def start_processes() -> None:
     address = os.environ.get('JAX_COORDINATOR_ADDRESS')
     if jax.distributed.is_initialized():
         return
-    # It would take SIGTERM over, and does not know when to end (`stopping` does).
+    # It would take SIGTERM over from `runtime.signals`.
     jax.config.update('jax_enable_preemption_service', False)
     if address:
         try:

@@ -397,13 +397,15 @@ def test_onnx(beeps, tmp_path, system):
 def test_stopped_on_the_way_it_leaves_nothing(workdir, tmp_path):
     program = (
         'import os, signal, sys, time\n'
-        'from ser_jax import export, exported, stopping\n'
-        'stopping.listen("gone")\n'
+        'from ser_jax import export\n'
+        'from ser_jax.runtime import signals\n'
+        'from ser_jax.serving import standalone\n'
+        'signals.handle("gone")\n'
         'def replay(folder):\n'
         '    assert (folder / "card.json").exists()\n'
         '    os.kill(os.getpid(), signal.SIGTERM)\n'
         '    time.sleep(60)\n'
-        'exported.replay = replay\n'
+        'standalone.replay = replay\n'
         'export.main(sys.argv[1:])\n'
     )
     words = [f'--workdir={workdir}', f'--out={tmp_path / "out"}']
