@@ -39,12 +39,12 @@ TASK_CAPTION = (
     'all networks of the row, mean over the seeds; command: of its first network and seed.'
 )
 CONFUSIONS_CAPTION = (
-    'Of 100 recordings of a class those heard as another, clean, pooled over the folds, mean ± standard deviation over the seeds; '
+    "Percentage of a class's recordings that are predicted as another, clean, pooled over the folds, mean ± standard deviation over the seeds; "
     'pairs above 3 in any row.'
 )
 AGREEMENT_CAPTION = (
-    'Recordings, clean, by how many of the {} runs of all variants and seeds hear them right; last: of those that fewer than half do, what they are '
-    'wrongly heard as most often.'
+    'Clean recordings by the share of the {} runs (all variants and seeds) that classify them correctly; last: most frequent wrong predictions '
+    'of those that fewer than half classify correctly.'
 )
 SPEAKERS_CAPTION = (
     'The two emotions that the {} runs of all variants and seeds confuse most, clean, mean over the runs. Area: under the ROC curve of the log odds of '
@@ -78,7 +78,8 @@ KINDS = {
 }
 PARTS_CAPTION = (
     'Points of UAR that a part adds, mean over the seeds and the conditions of a kind (their number in brackets), with a 95 % bootstrap interval over '
-    'speakers; p: two-sided, speakers swapped, Holm-corrected for the {} comparisons of a column. None of it speaks of other seeds.'
+    'speakers; p: two-sided permutation test over speakers, Holm-corrected for the {} comparisons of a column. '
+    'Intervals and p-values reflect speaker sampling, not seed variance.'
 )
 COLUMNS = (
     'system',
@@ -363,7 +364,11 @@ def make_speakers_table(group: Path) -> str:
         if not (len(first) and len(second)):
             continue
         between = odds[:, first, None] - odds[:, None, second]
-        cells = (predicted[:, first] == b).mean(), (predicted[:, second] == a).mean(), _area(between)
+        cells = (
+            (predicted[:, first] == b).mean(),
+            (predicted[:, second] == a).mean(),
+            _area(between),
+        )
         shown = [f'{100 * cell:.1f}' for cell in cells]
         numbers = len(first), len(second)
         lines.append(

@@ -20,8 +20,8 @@ CAPTION = (
     'UAR on predictions pooled over the folds, mean ± standard deviation over the seeds; 95 % '
     'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training, mean '
     'over the seeds. {validation}Difference: of the mean UAR to the baseline on the same '
-    'utterances, in points, with a 95 % bootstrap interval over speakers; p: two-sided, speakers '
-    'swapped between the two; both say how sure it is for other speakers, not for other seeds. '
+    'utterances, in points, with a 95 % bootstrap interval over speakers; p: two-sided permutation '
+    'test over speakers. Intervals and p-values reflect speaker sampling, not seed variance. '
     'Holm: p corrected for every comparison {family} ({count}), {floor}. '
     '–: not defined.'
 )
@@ -143,7 +143,7 @@ def _caption(rows: Sequence[Row], grid: Grid) -> str:
         floor = f'with these speakers never below {min(1.0, least):.2g}'
     family = 'of this table'
     if grid.family == 'condition':
-        family = 'under the same condition, not for those under others'
+        family = 'under the same condition'
     validated = any(row['condition'].startswith('validation') for row in rows)
     validation = VALIDATION_CAPTION if validated else ''
     return CAPTION.format(family=family, count=count, floor=floor, validation=validation)
