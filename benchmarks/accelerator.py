@@ -1,9 +1,9 @@
-"""The training step by batch size and precision, beside PyTorch: python -m benchmarks.accelerator --load=FILE.npz [--out=FILE]
+"""Training step by batch size and precision, compared with PyTorch: python -m benchmarks.accelerator --load=FILE.npz [--out=FILE]
 
-For machines with an accelerator and little else: needs JAX, Flax, Optax and NumPy only, and takes PyTorch along where it can
-be imported and uses the same device. What a config says and the variables to begin with come from a file that
-`--save=FILE.npz` wrote where all of ser_jax is installed. One device; batches are made up and stay on it. Both sides must compute the same
-losses, with the config's batch size, before anything is timed, in alternating blocks.
+For machines with an accelerator and little else: needs JAX, Flax, Optax and NumPy only; PyTorch is timed too if it can be imported and
+uses the same device. The setting and the initial variables come from a file that `--save=FILE.npz` wrote on a machine with all of ser_jax.
+One device; batches are synthetic and stay on it. Both libraries must compute the same losses, at the config's batch size, before
+anything is timed, in alternating blocks.
 
 Precisions: float32 (no shortcuts), tf32 (float32 rounded for the matrix units of a GPU: JAX's default there) and bfloat16
 (the network's products and activations, on float32 parameters; autocast in PyTorch).
@@ -34,13 +34,13 @@ _PRECISIONS = {'float32': 'highest', 'tf32': 'tensorfloat32', 'bfloat16': 'defau
 
 
 def save(path: pathlib.Path, setting: Setting, variables: Mapping) -> None:
-    """Writes a setting and the variables to begin with (of `JaxTrainer`) as .npz."""
+    """Writes a setting and the initial variables of `JaxTrainer` as .npz."""
     arrays = traverse_util.flatten_dict(variables, sep='/')
     np.savez(path, setting=json.dumps(dataclasses.asdict(setting)), **arrays)
 
 
 def load(path: pathlib.Path) -> tuple[Setting, Mapping]:
-    """Reads what `save` wrote: the setting and the variables."""
+    """Reads the setting and the variables that `save` wrote."""
     with np.load(path) as file:
         arrays = dict(file)
     setting = Setting(**json.loads(str(arrays.pop('setting'))))
@@ -48,7 +48,7 @@ def load(path: pathlib.Path) -> tuple[Setting, Mapping]:
 
 
 def _has_torch() -> bool:
-    """Whether PyTorch is there and computes where JAX does."""
+    """Whether PyTorch is installed and uses the same kind of device as JAX."""
     backend = jax.default_backend()
     if importlib.util.find_spec('torch') is None or backend not in ('cpu', 'gpu'):
         return False
@@ -59,7 +59,7 @@ def _has_torch() -> bool:
 
 @contextlib.contextmanager
 def _rounding(precision: str, has_torch: bool) -> Iterator[None]:
-    """Both libraries compute products of float32 as the precision says."""
+    """Sets the precision of float32 products in both libraries."""
     if has_torch:
         import torch
 
@@ -70,15 +70,15 @@ def _rounding(precision: str, has_torch: bool) -> Iterator[None]:
 
 
 def check(setting: Setting, precisions: list[str], **options) -> dict[str, list]:
-    """The losses of the first steps on both sides, by precision, see `same_losses`.
+    """The losses of the first steps in both libraries, by precision, see `same_losses`.
 
     Args:
-        setting: what is trained.
-        precisions: names; float32 is checked in any case.
-        options: of `JaxTrainer`.
+        setting: training setting.
+        precisions: names of precisions; float32 is always checked.
+        options: options of `JaxTrainer`.
 
     Raises:
-        AssertionError: they differ by more than 0.1 %, or 5 % where products are rounded.
+        AssertionError: the losses differ by more than 0.1 %, or 5 % with rounded products.
     """
     losses = {}
     for precision in dict.fromkeys(['float32', *precisions]):
@@ -98,11 +98,11 @@ def measure(
     """Times one batch size.
 
     Args:
-        setting: what is trained.
-        precisions: names.
-        has_torch: PyTorch is timed, too.
-        block, blocks: of `seconds_per_step`.
-        options: of `JaxTrainer`.
+        setting: training setting.
+        precisions: names of precisions.
+        has_torch: whether PyTorch is timed too.
+        block, blocks: arguments of `seconds_per_step`.
+        options: options of `JaxTrainer`.
 
     Returns:
         (FLOPs of the products of a step; (library, precision) -> seconds a step, median).
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
     if options.save:
-        from configs.mtl_aug import get_config  # needs what `--load` does without
+        from configs.mtl_aug import get_config  # needs packages that `--load` does not
 
         setting = Setting.of(get_config(options.config))
         save(options.save, setting, JaxTrainer(setting).variables())
@@ -158,7 +158,7 @@ def main() -> None:
     peaks = [float(number) for number in (options.peak_tflops or '').split(',') if number]
     if peaks and len(peaks) != len(precisions):
         parser.error('--peak_tflops needs one number a precision')
-    # On a GPU JAX takes three quarters of the memory at once: PyTorch needs some, too.
+    # On a GPU JAX allocates three quarters of the memory at once, but PyTorch needs some too.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
     setting, variables = load(options.load)
     sizes = [int(size) for size in options.batch_sizes.split(',')]

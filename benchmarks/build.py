@@ -1,8 +1,8 @@
-"""How fast corpora are prepared, and in how much memory: python -m benchmarks.build --folder=DIR [--hours=20] [NAME …]
+"""Speed and peak memory of preparing corpora: python -m benchmarks.build --folder=DIR [--hours=20] [NAME …]
 
-Each is prepared by `python -m tfds_builders.build` in a process of its own, into a fresh folder: the corpora named (where
-`SER_JAX_MANUAL_DIR` finds them), and a made-up one of flac files in LibriSpeech's layout. The memory is the largest sum of the resident
-sets of that process and its workers, looked at ten times a second; pages they share count for each.
+Prepares the named corpora (from `SER_JAX_MANUAL_DIR`) and a synthetic one of flac files in LibriSpeech's layout, each by its own
+`python -m tfds_builders.build` into a fresh folder. Memory is the largest sum of the resident sets of that process and its workers,
+sampled ten times a second; shared pages count once per process.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _SECONDS, _RATE, _PER_FOLDER = 12, 16000, 100
 
 
 def write_speech(hours: float, folder: pathlib.Path) -> None:
-    """Writes made-up recordings as LibriSpeech has them, unless they are there."""
+    """Writes synthetic recordings in LibriSpeech's layout, unless they exist."""
     count = round(3600 * hours / _SECONDS)
     rng = np.random.default_rng(0)
     time_axis = np.arange(_SECONDS * _RATE) / _RATE
@@ -37,7 +37,7 @@ def write_speech(hours: float, folder: pathlib.Path) -> None:
 
 
 def resident_megabytes(pid: int) -> float:
-    """Sum of the resident sets of a process and all below it; Linux only."""
+    """Sum of the resident sets of a process and its descendants; Linux only."""
     total, waiting = 0, [pid]
     while waiting:
         pid = waiting.pop()
@@ -81,7 +81,7 @@ def main() -> None:
     """Prints the table and writes `--out`."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('names', nargs='*', metavar='NAME', help='corpora in SER_JAX_MANUAL_DIR')
-    parser.add_argument('--hours', type=float, default=20, help='of made-up speech')
+    parser.add_argument('--hours', type=float, default=20, help='hours of synthetic audio')
     parser.add_argument('--folder', type=pathlib.Path, required=True, help='for audio and records')
     parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()

@@ -1,7 +1,6 @@
-"""How loud the recordings of corpora are: python -m benchmarks.corpus_levels emodb ravdess nemo urdu
+"""Levels of the recordings of corpora: python -m benchmarks.corpus_levels emodb ravdess nemo urdu
 
-The level of a recording is the root mean square of its frames of 20 ms that lie within 30 dB of the loudest, so that neither silence
-nor its length counts; in dBFS. Needs the corpora as waveforms (`python -m tfds_builders.build CORPUS --representation=both`).
+The level of a recording, in dBFS, is the root mean square over its 20 ms frames within 30 dB of the loudest one: silence does not count. Needs the corpora as waveforms (`python -m tfds_builders.build CORPUS --representation=both`).
 """
 
 import argparse

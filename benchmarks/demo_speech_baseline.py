@@ -1,8 +1,8 @@
-"""How far simple means get on demo_speech (SYNTHETIC): python -m benchmarks.demo_speech_baseline [--out=FILE]
+"""Simple baselines on demo_speech (SYNTHETIC): python -m benchmarks.demo_speech_baseline [--out=FILE]
 
-Two support-vector machines (RBF kernel, C = 1, standardised features), in the same folds of unseen speakers as the
-systems, pooled: one on mean level, duration and mean pitch, which must not suffice (issue: at most half-way between
-chance and the system), one on functionals of the log-mel and of the pitch contour, which shows what can be learnt.
+Two support-vector machines (RBF kernel, C = 1, standardised features), on the same speaker-independent folds
+as the systems, pooled: one on mean level, duration and mean pitch, which must not suffice (at most half-way between
+chance and the system), one on functionals of the log-mel and of the pitch contour, an estimate of what can be learnt.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def rich_features(waveform: np.ndarray, log_mel: np.ndarray) -> np.ndarray:
 def leave_speakers_out_uar(
     features: np.ndarray, labels: np.ndarray, folds: Sequence[Fold]
 ) -> float:
-    """UAR of an RBF SVC on features [N, D], predictions pooled over the folds that a system is tested on."""
+    """UAR of an RBF SVC on features [N, D], predictions pooled over the test folds."""
     from sklearn.metrics import balanced_accuracy_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -78,7 +78,7 @@ def leave_speakers_out_uar(
 
 
 def variance_share(values: np.ndarray, groups: Sequence) -> float:
-    """Share of the variance of values [N, D] that lies between groups (eta squared, summed over D)."""
+    """Fraction of the variance of values [N, D] that lies between groups (eta squared, summed over D)."""
     values = values - values.mean(0)
     groups = np.asarray(groups)
     between = sum(
@@ -89,7 +89,7 @@ def variance_share(values: np.ndarray, groups: Sequence) -> float:
 
 
 def measure(data_dir: str | None = None) -> dict:
-    """Both scores on demo_speech, prepared below `data_dir` first where it is missing."""
+    """Both scores on demo_speech, which is prepared in `data_dir` if missing."""
     waveforms = open_prepared('demo_speech', data_dir=data_dir, representation='waveform')
     spectra = open_prepared('demo_speech', data_dir=data_dir)
     heard, seen = waveforms.source(), spectra.source()
@@ -131,7 +131,7 @@ def measure(data_dir: str | None = None) -> dict:
 def main():
     """Prints the scores and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--data_dir', help='prepared corpora; default as everywhere')
+    parser.add_argument('--data_dir', help='folder of prepared corpora; default as in ser_jax.main')
     parser.add_argument('--out', default='results/demo_speech_baseline.json', help='JSON file')
     flags = parser.parse_args()
     result = measure(flags.data_dir)

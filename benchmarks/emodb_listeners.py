@@ -1,7 +1,7 @@
-"""Whether systems mishear the recordings of EMO-DB that people mishear: python -m benchmarks.emodb_listeners results/mtl_aug
+"""Errors of systems and of human listeners on EMO-DB, compared: python -m benchmarks.emodb_listeners results/mtl_aug
 
-EMO-DB comes with a listening test of its recordings: `erkennung.txt` has, for each, the percentage of listeners who named the
-emotion that was meant. Compared with the share of a grid's runs (finished ones below the folder) that name it, clean.
+EMO-DB includes a listening test: `erkennung.txt` holds, for each recording, the percentage of listeners who recognised the intended
+emotion. It is compared with the fraction of a grid's finished runs that predict it, clean.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def read_listeners(path: pathlib.Path) -> dict[str, float]:
     """Reads the listening test.
 
     Args:
-        path: `erkennung.txt`, ISO 8859-1: number, file, % that named the emotion, % that found it natural.
+        path: `erkennung.txt`, ISO 8859-1: number, file, % of listeners who recognised the emotion, % who found it natural.
 
     Returns:
         Name of the recording without `.wav` -> percentage of the listeners who named its emotion.
@@ -35,19 +35,19 @@ def read_listeners(path: pathlib.Path) -> dict[str, float]:
 
 
 def measure(folders: list[pathlib.Path], listeners: dict[str, float]) -> dict:
-    """Listeners and runs beside each other.
+    """Compares listeners and runs.
 
     Args:
-        folders: of finished runs on the same utterances.
-        listeners: of `read_listeners`.
+        folders: run directories of finished runs on the same utterances.
+        listeners: result of `read_listeners`.
 
     Returns:
-        For each emotion and all of them: recordings; % of listeners who named the emotion, mean of all recordings, of those that every
-        run hears right and of those that fewer than half do (None: there is none); Spearman's correlation over the recordings of
-        the share of listeners with the share of runs. No p: recordings of one speaker are not independent.
+        For each emotion and all of them: number of recordings; mean % of listeners who recognised the emotion, over all recordings, those
+        that every run classifies correctly and those that fewer than half do (None: there is none); Spearman's correlation over the
+        recordings between the fractions of listeners and of runs. No p-value: recordings of one speaker are not independent.
 
     Raises:
-        UserError: runs that cannot be paired, or a recording that no listener heard.
+        UserError: runs that cannot be paired, or a recording without listeners.
     """
     runs = finished.read_runs(folders, [finished.read_card(one) for one in folders], 'clean')
     ids = sorted(read_predictions(folders[0] / 'predictions' / 'clean.csv')[0].id)
@@ -61,7 +61,7 @@ def measure(folders: list[pathlib.Path], listeners: dict[str, float]) -> dict:
     def mean(chosen):
         return round(float(people[chosen].mean()), 1) if chosen.any() else None
 
-    def rounded(number, digits):  # None where all recordings are alike: no correlation
+    def rounded(number, digits):  # None: no correlation of constant values
         return round(float(number), digits) if np.isfinite(number) else None
 
     result = {'runs': len(folders), 'emotions': {}}
@@ -82,7 +82,9 @@ def main() -> None:
     """Prints the comparison and writes it to `--out`."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('group', type=pathlib.Path, help='folder of finished runs')
-    parser.add_argument('--manual_dir', type=pathlib.Path, help='of EMO-DB, with erkennung.txt')
+    parser.add_argument(
+        '--manual_dir', type=pathlib.Path, help='folder of EMO-DB with erkennung.txt'
+    )
     parser.add_argument(
         '--out', type=pathlib.Path, default=pathlib.Path('results/emodb_listeners.json')
     )

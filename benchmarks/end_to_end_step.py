@@ -1,8 +1,8 @@
-"""One training step of the end-to-end network here and in PyTorch: python -m benchmarks.end_to_end_step [--out=FILE]
+"""Training step of the end-to-end network, compared with PyTorch: python -m benchmarks.end_to_end_step [--out=FILE]
 
-Three tasks of three classes, the sum of their cross-entropies, Adam, noise as speech; the same parameters, and
-the same losses before anything is timed. Timed in alternating blocks. PyTorch computes frame by frame; we
-compute what overlapping frames share once (`FrameEncoder`). Needs the extra [bench].
+Three tasks of three classes, summed cross-entropies, Adam, noise as input. Both start from the same parameters and must compute the same
+losses before anything is timed, in alternating blocks. PyTorch computes frame by frame; ser_jax computes what overlapping frames share
+once (`FrameEncoder`). Needs the extra [bench].
 """
 
 import argparse
@@ -32,7 +32,7 @@ def make_batch(size: int, seconds: float, seed: int = 0) -> dict[str, np.ndarray
 
 
 class JaxTrainer:
-    """Our step, on one device."""
+    """The training step of ser_jax on one device."""
 
     def __init__(self, batch: dict[str, np.ndarray], *, dropout: float = _DROPOUT):
         self.batch, self.key = jax.device_put(batch), jax.random.key(0)
@@ -58,7 +58,7 @@ class JaxTrainer:
         self.opt_state = tx.init(self.params)
 
     def run(self, n: int) -> float:
-        """Trains n steps; the last loss."""
+        """Trains n steps and returns the last loss."""
         for _ in range(n):
             self.key, key = jax.random.split(self.key)
             self.params, self.opt_state, value = self._step(
@@ -68,7 +68,7 @@ class JaxTrainer:
 
 
 class TorchTrainer:
-    """The same training in PyTorch, eager, from the same parameters."""
+    """The same training step in PyTorch (eager) from the same parameters."""
 
     def __init__(self, batch: dict[str, np.ndarray], params, *, dropout: float = _DROPOUT):
         import torch
@@ -84,7 +84,7 @@ class TorchTrainer:
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=_LEARNING_RATE, foreach=True)
 
     def run(self, n: int) -> float:
-        """Trains n steps; the last loss."""
+        """Trains n steps and returns the last loss."""
         entropy = self.torch.nn.functional.cross_entropy
         for _ in range(n):
             outputs = self.model(self.batch['waveform'])
@@ -116,7 +116,7 @@ def main() -> None:
     """Prints the table and writes `--out`."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--batch', type=int, default=8, help='utterances')
-    parser.add_argument('--seconds', type=float, default=3.0, help='of each utterance')
+    parser.add_argument('--seconds', type=float, default=3.0, help='length of an utterance')
     parser.add_argument('--block', type=int, default=1, help='steps of a block')
     parser.add_argument('--blocks', type=int, default=6)
     parser.add_argument('--without', default='', choices=('', 'torch'))

@@ -7,20 +7,19 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 
 def matrix_flops(function, *arguments) -> int:
-    """Multiplications and additions of all products, the body of a scan as often as it runs.
+    """Multiplications and additions of all products; a loop body counts once per iteration.
 
-    XLA's own cost analysis counts the body of a loop once, whatever the number of iterations; it also counts what is
-    computed element by element, which matrix units do not do.
+    XLA's cost analysis counts a loop body once, and includes elementwise operations, which matrix units do not execute.
 
     Args:
-        function: compiled by `jax.jit`; of what it gives to several devices, one device's share counts.
-        arguments: of the function, arrays or their shapes.
+        function: function compiled by `jax.jit`; on several devices, the share of one of them counts.
+        arguments: its arguments, arrays or shapes.
 
     Returns:
         Operations; of branches, those of the most expensive one.
     """
     jaxpr = function.trace(*arguments).jaxpr.jaxpr
-    # Gradients are traced with forward computations that nothing uses: XLA removes them, too.
+    # Traced gradients contain unused forward computations, which XLA removes too.
     needed, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     return _count(needed)
 

@@ -1,4 +1,4 @@
-"""A corpus of any length, of noise: for measuring, not for learning."""
+"""A corpus of noise, of any length, for measurements."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ _SECONDS = 8
 
 
 def make_noise(utterance: Utterance, sample_rate: int) -> np.ndarray:
-    """Samples of one made-up utterance, int16 [S]."""
+    """Samples of one synthetic utterance, int16 [S]."""
     rng = np.random.default_rng(int(utterance.id))
     return rng.integers(-3000, 3000, _SECONDS * sample_rate, np.int16)
 
@@ -25,6 +25,6 @@ class MadeUp(CorpusBuilder):
 
 
 def make_listing(hours: float) -> Listing:
-    """Utterances that last so many hours together."""
+    """Utterances of the given total length."""
     count = round(3600 * hours / _SECONDS)
     return Listing([Utterance(id=f'{i:06d}', speaker=f'made_up/{i // 50}') for i in range(count)])

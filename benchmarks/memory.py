@@ -1,7 +1,7 @@
-"""Peak memory of training beside many hours of unlabelled speech: python -m benchmarks.memory [--hours=100]
+"""Peak memory of training with many hours of unlabelled speech: python -m benchmarks.memory [--hours=100]
 
-Prepares a made-up corpus of noise once (some 115 MB an hour in --folder), then trains the default system on demo_speech with it
-as `config.unlabelled` in a process of its own, and prints that process' largest resident set, start and compilation included.
+Prepares a corpus of noise once (some 115 MB per hour in --folder), trains the default system on demo_speech with it as
+`config.unlabelled` in a separate process, and prints that process' largest resident set, including start and compilation.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from ser_jax.data.records import corpus_folder, is_prepared
 
 
 def prepare(hours: float, folder: pathlib.Path) -> None:
-    """Prepares the corpus unless it is there."""
+    """Prepares the corpus unless it exists."""
     if is_prepared(corpus_folder(NAME, data_dir=folder, representation='log_mel')):
         return
     MadeUp(listing=make_listing(hours), data_dir=folder, config='log_mel').download_and_prepare()

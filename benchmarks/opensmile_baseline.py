@@ -1,7 +1,7 @@
 """openSMILE ComParE functionals and a support vector machine: python -m benchmarks.opensmile_baseline CORPUS
 
-In the folds of the corpus' usual protocol, every speaker that is not tested trains; standardised by the training speakers,
-RBF kernel, C = 1 (scikit-learn's default, not tuned), with and without class weights, predictions pooled. Needs the extra [bench] and the corpus in both
+Folds of the corpus' default protocol; all speakers that are not tested train; standardised on the training speakers; RBF kernel, C = 1
+(scikit-learn's default, not tuned), with and without class weights; predictions pooled. Needs the extra [bench] and the corpus in both
 representations (`python -m tfds_builders.build CORPUS --representation=both`).
 """
 
@@ -19,7 +19,7 @@ from ser_jax.prepare import open_prepared
 
 
 def functionals(corpus, rows: np.ndarray) -> np.ndarray:
-    """ComParE 2016 functionals of some utterances, [N, 6373]."""
+    """ComParE 2016 functionals of utterances, [N, 6373]."""
     import opensmile
 
     smile = opensmile.Smile(

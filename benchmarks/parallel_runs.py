@@ -1,8 +1,8 @@
-"""Many trainings in one program: python -m benchmarks.parallel_runs [--runs=2] [--check] [--out=FILE]
+"""Several training runs in one program: python -m benchmarks.parallel_runs [--runs=2] [--check] [--out=FILE]
 
-`config.parallel_runs`: runs (other seeds here; folds differ in data only) side by side, each on one device, against one after the
-other, on one device of a CPU (which then has all cores) or on all others. `--check` compares the losses of 20 steps instead of timing.
-On a CPU there are as many devices as runs, unless XLA_FLAGS or JAX_NUM_CPU_DEVICES say otherwise.
+`config.parallel_runs`: runs of different seeds in parallel, one device each, compared with one after the other, on one CPU device (which
+then has all cores) or on all accelerators. `--check` compares the losses of 20 steps instead of timing. A CPU has as many devices as
+runs, unless XLA_FLAGS or JAX_NUM_CPU_DEVICES sets another number.
 """
 
 import argparse
@@ -16,17 +16,17 @@ from benchmarks import timing
 from benchmarks.setting import Setting
 from benchmarks.trainers import JaxTrainer, seconds_per_step
 from configs.mtl_aug import get_config
-from ser_jax.runtime import devices as sharding
+from ser_jax.runtime import devices
 
 
 def _side_by_side(setting: Setting, runs: int) -> JaxTrainer:
-    return JaxTrainer(setting, placement=sharding.ParallelRuns(runs))
+    return JaxTrainer(setting, placement=devices.ParallelRuns(runs))
 
 
 def _one(setting: Setting) -> JaxTrainer:
     cpu = jax.default_backend() == 'cpu'
-    mesh = sharding.ParallelRuns(jax.device_count()).mesh if cpu else sharding.make_mesh()
-    return JaxTrainer(setting, placement=sharding.DataParallel(mesh))
+    mesh = devices.ParallelRuns(jax.device_count()).mesh if cpu else devices.make_mesh()
+    return JaxTrainer(setting, placement=devices.DataParallel(mesh))
 
 
 def compare(setting: Setting, runs: int, steps: int = 20) -> float:

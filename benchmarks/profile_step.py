@@ -1,8 +1,8 @@
-"""Where the time of one training step goes, by part of the network and by operation: python -m benchmarks.profile_step [--out=FILE]
+"""Time of one training step by part of the network and by operation: python -m benchmarks.profile_step [--out=FILE]
 
-Runs some steps under JAX's profiler and adds up the trace's events of XLA's operations, without loops and branches, whose
-contents are events themselves. On a CPU they run on several threads, so that their sum may exceed the step's time. An
-operation belongs to the part of the network that its source (XLA's op_name) names; one fused of several has one name.
+Runs some steps under JAX's profiler and sums the events of XLA's operations, without loops and branches, whose contents are events
+themselves. On a CPU they run on several threads: their sum may exceed the step's time. An operation is attributed to the part of the
+network in its XLA op_name; a fused operation has one name only.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the training benchmarks train, on made-up batches."""
+"""Training setting of the benchmarks, and synthetic batches for it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ BANDS = 80
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is trained: the fields of a config that a step needs, as JSON has them, and what a corpus would say.
+    """The config fields that a training step needs, serialisable as JSON, and the number of classes.
 
     Attributes:
         model, tasks, optimiser, augmentations, clean_share, label_smoothing, batch_size, crop_frames,
-            steps: of the config.
-        classes: emotions.
+            steps: config fields.
+        classes: number of emotions.
     """
 
     model: Mapping
@@ -33,7 +33,7 @@ class Setting:
 
     @classmethod
     def of(cls, config) -> 'Setting':
-        """Of a `ConfigDict`."""
+        """The setting of a `ConfigDict`."""
         fields = config.to_dict()
         names = [field.name for field in dataclasses.fields(cls) if field.name in fields]
         return cls(**{name: fields[name] for name in names})
@@ -44,12 +44,12 @@ class Setting:
         return {'emotion': self.classes, 'augmentation_type': 1 + len(self.augmentations)}
 
     def model_settings(self, *, dropout: bool) -> dict:
-        """`config.model` without the name; without dropout, too, where it is not wanted."""
+        """`config.model` without its name, and optionally without dropout."""
         settings = {name: value for name, value in self.model.items() if name != 'name'}
         return settings if dropout else {**settings, 'dropout': 0.0, 'map_dropout': 0.0}
 
     def make_tasks(self) -> tuple[Task, ...]:
-        """The tasks, with nameless classes."""
+        """The tasks, with unnamed classes."""
         return tuple(
             Task(
                 name, task['kind'], task['target'], task['weight'], ('',) * self.heads.get(name, 0)
@@ -59,7 +59,7 @@ class Setting:
 
 
 def make_batch(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
-    """A batch as `augment` returns it, of noise, every utterance as long as the crop."""
+    """A batch of noise as `augment` returns it; every utterance is as long as the crop."""
     rng = np.random.default_rng(seed)
     size, frames = setting.batch_size, setting.crop_frames
     log_mel = rng.normal(-6.0, 2.0, (size, frames, BANDS)).astype(np.float32)
@@ -78,7 +78,7 @@ def make_batch(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def make_constants(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
-    """What a run knows of its training rows: see `steps.TrainState.model_state`."""
+    """Synthetic training-set statistics, see `steps.TrainState.model_state`."""
     return {
         'seed': np.int32(seed),
         'mean': np.full(BANDS, -6.0, np.float32),

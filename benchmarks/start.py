@@ -1,6 +1,6 @@
-"""Seconds from the command line to something useful: python -m benchmarks.start [--out=FILE]
+"""Start-up time of the main command: python -m benchmarks.start [--out=FILE]
 
-`--help`, and from the command to the first training step (demo_speech prepared and programs compiled by a run before).
+`--help`, and from the command to the first training step (demo_speech prepared and programs compiled by an earlier run).
 Medians of several starts.
 """
 
@@ -18,14 +18,14 @@ _MAIN = [sys.executable, '-m', 'ser_jax.main']
 
 
 def help_seconds() -> float:
-    """Until `--help` has ended."""
+    """Seconds until `--help` has ended."""
     start = time.perf_counter()
     subprocess.run([*_MAIN, '--help'], check=True, capture_output=True)
     return time.perf_counter() - start
 
 
 def first_step_seconds() -> float:
-    """Until the line of the first training step is printed."""
+    """Seconds until the first training step is reported."""
     with tempfile.TemporaryDirectory() as folder:
         flags = ['--config=configs/mtl_aug.py', '--config.report_test=False', '--config.steps=2']
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Timing several ways of doing the same thing side by side, and what a number is worth without: its conditions."""
+"""Interleaved timing of several implementations, and the conditions of a measurement."""
 
 import json
 import pathlib
@@ -9,14 +9,14 @@ from ser_jax.runs.environment import environment
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way in alternating rounds, so that what else the machine does falls on all.
+    """Times implementations in alternating rounds, so that other load on the machine affects all of them.
 
     Args:
-        ways: name -> what to time, compiled and warm.
-        rounds: how often.
+        ways: name -> compiled, warmed-up function.
+        rounds: number of rounds.
 
     Returns:
-        name -> one value a round.
+        Name -> seconds, one value per round.
     """
     seconds = {name: [] for name in ways}
     for _ in range(rounds):
@@ -28,7 +28,7 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def write(out: pathlib.Path | None, **results) -> None:
-    """Prints where it was measured, and writes results and conditions as JSON where `out` is given."""
+    """Prints the conditions of a measurement, and writes results and conditions to `out` as JSON if given."""
     where = environment()
     versions = where['versions']
     print(f'{where["device"]}, jax {versions["jax"]}, commit {where["commit"][:10] or "unknown"}')

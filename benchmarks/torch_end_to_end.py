@@ -1,6 +1,6 @@
-"""The end-to-end network in PyTorch, as its users would write it, with the parameters of the JAX model.
+"""The end-to-end network in idiomatic PyTorch, with the parameters of the JAX model.
 
-For utterances of equal length only: nothing needs a mask then, which favours PyTorch.
+For utterances of equal length only, without masks, which favours PyTorch.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class TorchEndToEnd(nn.Module):
 
     Args:
         heads: outputs of every task.
-        dropout: on the frame vectors.
+        dropout: rate on the frame vectors.
     """
 
     def __init__(self, heads: Mapping[str, int], dropout: float = 0.1):
@@ -85,7 +85,7 @@ def load_flax(model: TorchEndToEnd, params: Mapping) -> None:
 
 
 def keep_second_biases(model: TorchEndToEnd) -> None:
-    """Holds the biases that Flax's GRU does not have at 0: Adam would move each pair twice as far."""
+    """Keeps the biases that Flax's GRU lacks at 0: with them Adam would move each pair twice as far."""
     alone = torch.arange(3 * _CELLS) >= 2 * _CELLS
     for name, parameter in model.named_parameters():
         if 'bias_hh' in name:

@@ -1,4 +1,4 @@
-"""MTL-AUG in PyTorch, as its users would write it, with the parameters of the JAX model.
+"""MTL-AUG in idiomatic PyTorch, with the parameters of the JAX model.
 
 For utterances of equal length only: batch statistics and LSTM then need no mask, which favours PyTorch.
 """
@@ -19,7 +19,7 @@ _STEP, _ROW = 4, 2
 
 
 class SpatialDropout(nn.Module):
-    """Drops along every axis but those in `shared`, where one draw holds."""
+    """Dropout that shares its draw along the axes in `shared`."""
 
     def __init__(self, rate: float, shared: tuple[int, ...]):
         super().__init__()
@@ -165,7 +165,7 @@ def load_flax(model: TorchMtlAug, params: Mapping) -> None:
 
 
 class TorchTrainer:
-    """The training step of `benchmarks.trainers.JaxTrainer` in PyTorch, on a GPU where JAX is on one.
+    """The training step of `benchmarks.trainers.JaxTrainer` in PyTorch, on a GPU if JAX uses one.
 
     Args:
         setting: what is trained.
@@ -220,7 +220,7 @@ class TorchTrainer:
         self.batch = {name: put(array) for name, array in batch.items() if name != 'length'}
 
     def run(self, n: int) -> float:
-        """Trains n steps; the last loss."""
+        """Trains n steps and returns the last loss."""
         options, batch = self.setting.optimiser, self.batch
         for _ in range(n):
             with self.autocast:

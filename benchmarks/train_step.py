@@ -1,7 +1,8 @@
-"""One training step of MTL-AUG here and in PyTorch, side by side: python -m benchmarks.train_step [--out=FILE]
+"""Training step of MTL-AUG, compared with PyTorch: python -m benchmarks.train_step [--out=FILE]
 
-The same network, batch, lengths, precision and optimiser (AdamW, schedule, clipping, parameter average), from the same parameters; both must compute the same loss before anything is timed. Timed in alternating blocks, so that what else
-the machine does falls on both. Augmentation is timed apart: PyTorch has none here. Needs the extra [bench].
+The same network, batch, lengths, precision and optimiser (AdamW, schedule, clipping, parameter average), from the same parameters; both
+must compute the same loss before anything is timed, in alternating blocks. Augmentation, which the PyTorch version lacks, is timed
+separately. Needs the extra [bench].
 """
 
 import argparse
@@ -20,7 +21,7 @@ from ser_jax.transforms import augment
 
 
 def make_raw_batch(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
-    """A batch as the host delivers it to `augment`, of noise."""
+    """A batch of noise as the host passes it to `augment`."""
     rng = np.random.default_rng(seed)
     size = setting.batch_size
     operations = augment.parse_operations(setting.augmentations)
@@ -36,7 +37,7 @@ def make_raw_batch(setting: Setting, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def augmented_trainer(setting: Setting) -> JaxTrainer:
-    """Our step with the augmentations before it, as training has them."""
+    """The training step of ser_jax with augmentation, as in training."""
     augmentation = functools.partial(
         augment.augment,
         operations=augment.parse_operations(setting.augmentations),

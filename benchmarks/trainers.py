@@ -1,4 +1,4 @@
-"""The training step of MTL-AUG here and in PyTorch, for the benchmarks; `same_losses` needs PyTorch."""
+"""The training step of MTL-AUG for the benchmarks, compared with PyTorch; `same_losses` needs PyTorch."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -37,27 +37,27 @@ def _cast(tree, dtype):
 
 
 def _round_norms(call, args, kwargs, context):
-    """The batch norm returns float32 for bfloat16; what follows it must not become float32, too."""
+    """Casts the float32 output of batch norm back to bfloat16 for the layers after it."""
     result = call(*args, **kwargs)
     norm = isinstance(context.module, layers.MaskedBatchNorm) and context.method_name == '__call__'
     return result.astype(jnp.bfloat16) if norm else result
 
 
 class JaxTrainer:
-    """Our step, on made-up batches that stay on the device.
+    """The training step of ser_jax on synthetic batches that stay on the device.
 
     Args:
-        setting: what is trained.
-        dropout: as configured, or none.
+        setting: training setting.
+        dropout: whether the configured dropout is used.
         bfloat16: mixed precision: the network computes in bfloat16, the rest is float32.
-        variables: 'params' and 'batch_stats' to begin with; None: drawn.
-        placement: where; None: all devices.
-        augment: (key, batch) -> batch, run before each step as training does; None: none.
+        variables: initial 'params' and 'batch_stats'; None: random.
+        placement: placement on devices; None: data-parallel on all.
+        augment: (key, batch) -> batch, applied before each step as in training; None: none.
         make: (setting, seed) -> batch.
 
     Attributes:
-        state, batch: on the placement.
-        step: (state, batch) -> (state, metrics), compiled.
+        state, batch: placed on the devices.
+        step: compiled (state, batch) -> (state, metrics).
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class JaxTrainer:
         return devices.replicate(state, self.placement.mesh)
 
     def reset(self, seed: int = 0) -> None:
-        """Back to step 0 of a seed; further runs of the placement have the following ones."""
+        """Returns to step 0 of a seed; further runs of the placement get the following seeds."""
         seeds = range(seed, seed + self.placement.runs)
         self.state = self.placement.pack([self._start(seed) for seed in seeds])
         self.batch = self.placement.to_devices([self._make(self._setting, seed) for seed in seeds])
@@ -124,7 +124,7 @@ class JaxTrainer:
         return {'params': state.params, 'batch_stats': state.model_state['batch_stats']}
 
     def run(self, n: int):
-        """Trains n steps; the last loss, of each run where there are several."""
+        """Trains n steps and returns the last loss, or one per run if there are several."""
         for _ in range(n):
             self.state, metrics = self.step(self.state, self.batch)
         return np.asarray(metrics['loss'])
@@ -136,14 +136,14 @@ def same_losses(
     """The losses (ours, PyTorch's) of n steps without dropout, from the same parameters.
 
     Args:
-        setting: what is trained.
-        n: steps.
-        bfloat16: on both sides.
+        setting: training setting.
+        n: number of steps.
+        bfloat16: whether both use mixed precision.
         tolerance: largest relative difference.
-        options: of `JaxTrainer`.
+        options: options of `JaxTrainer`.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: the losses differ.
     """
     from benchmarks.torch_mtl_aug import TorchTrainer
 
@@ -156,7 +156,7 @@ def same_losses(
 
 
 def seconds_per_step(runs: dict[str, Callable[[int], object]], block: int, blocks: int) -> dict:
-    """Seconds a step of every run, timed in alternating blocks: name -> [blocks]."""
+    """Seconds per step of each implementation, timed in alternating blocks: name -> [blocks]."""
     for run in runs.values():
         run(3)
     ways = {name: functools.partial(run, block) for name, run in runs.items()}

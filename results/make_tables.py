@@ -1,13 +1,19 @@
 """Writes the tables of README.md, results/README.md and results/development.md from the result cards: `python results/make_tables.py [--grids] [--check]`.
 
 A run behind a number of the README lies in `results/<group>/<run>/`: `results.json` (the card),
-`predictions/<condition>.csv`, `command.txt` (the command that made it). `<!-- table: GROUP -->` and
-`<!-- end table -->` in the README enclose the table of a group; of a grid's folder, its `robustness_….md` or
-`matrix.md`; `GROUP.CONDITION` the lines of its `table.md` under one condition, with paired tests; `GROUP.confusions` its variants'
-most frequent errors; `GROUP.agreement` which recordings all its runs hear right, or wrong; `GROUP.speakers` of which
-speakers the two classes are that they confuse most; `GROUP.parts` what each part of MTL-AUG adds; `GROUP.ways` the
-means of a matrix of corpora; `GROUP.tries` what its variants reached on validation speakers. `--grids` first makes the tables
-and figures of all grids that are kept here anew from their runs (a minute). `--check` writes nothing to the pages and exits with 1 where they say something else than the cards.
+`predictions/<condition>.csv`, `command.txt` (its command line). On a page, `<!-- table: GROUP -->` and `<!-- end table -->` enclose
+the table of a group; of a grid, its `robustness_….md` or `matrix.md`. Further tables of a grid:
+
+GROUP.CONDITION    rows of its `table.md` under one condition, with paired tests
+GROUP.confusions   most frequent errors of its variants
+GROUP.agreement    number of recordings that all, some or none of its runs classify correctly
+GROUP.speakers     speakers of the two classes that are confused most
+GROUP.parts        gain of each part of MTL-AUG
+GROUP.ways         means over a matrix of corpora
+GROUP.tries        results of its variants on validation speakers
+
+`--grids` first regenerates the tables and figures of all stored grids from their runs (a minute). `--check` writes no page and exits
+with 1 if one differs from the cards.
 """
 
 import argparse
@@ -33,12 +39,12 @@ TASK_CAPTION = (
     'all networks of the row, mean over the seeds; command: of its first network and seed.'
 )
 CONFUSIONS_CAPTION = (
-    'Of 100 recordings of a class those heard as another, clean, pooled over the folds, mean ± standard deviation over the seeds; '
+    "Percentage of a class's recordings that are predicted as another, clean, pooled over the folds, mean ± standard deviation over the seeds; "
     'pairs above 3 in any row.'
 )
 AGREEMENT_CAPTION = (
-    'Recordings, clean, by how many of the {} runs of all variants and seeds hear them right; last: of those that fewer than half do, what they are '
-    'wrongly heard as most often.'
+    'Clean recordings by the share of the {} runs (all variants and seeds) that classify them correctly; last: most frequent wrong predictions '
+    'of those that fewer than half classify correctly.'
 )
 SPEAKERS_CAPTION = (
     'The two emotions that the {} runs of all variants and seeds confuse most, clean, mean over the runs. Area: under the ROC curve of the log odds of '
@@ -52,7 +58,7 @@ TRIES_CAPTION = (
     'UAR in percent on the validation speakers at the last step, mean over the folds (and the seeds, ± standard deviation); '
     'corrupted: mean over the conditions right of it.'
 )
-# Part of MTL-AUG -> (the variant that has it, the one that lacks it).
+# Part of MTL-AUG -> (variant with it, variant without it).
 PARTS = {
     'augmentation, as data': ('augmentation_as_data', 'single_task'),
     'its type as a task': ('augmentation_type', 'augmentation_as_data'),
@@ -61,7 +67,7 @@ PARTS = {
     'unlabelled speech': ('full_unlabelled', 'full'),
     'augmentation and both tasks': ('full', 'single_task'),
 }
-# Kind of condition -> how the names of those begin whose mean is taken; a condition is of the first kind that fits.
+# Kind of condition -> prefixes of the conditions that are averaged; a condition belongs to the first matching kind.
 KINDS = {
     'clean': ('clean',),
     'babble': ('noise_babble',),
@@ -72,7 +78,8 @@ KINDS = {
 }
 PARTS_CAPTION = (
     'Points of UAR that a part adds, mean over the seeds and the conditions of a kind (their number in brackets), with a 95 % bootstrap interval over '
-    'speakers; p: two-sided, speakers swapped, Holm-corrected for the {} comparisons of a column. None of it speaks of other seeds.'
+    'speakers; p: two-sided permutation test over speakers, Holm-corrected for the {} comparisons of a column. '
+    'Intervals and p-values reflect speaker sampling, not seed variance.'
 )
 COLUMNS = (
     'system',
@@ -92,11 +99,11 @@ MARKED = re.compile(r'(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)', re.
 
 
 class CardError(Exception):
-    """A card, a command or a marker that no table can be made of; says where."""
+    """A card, a command or a marker from which no table can be made; the message names the place."""
 
 
 def read_runs(group: Path) -> list[dict]:
-    """The cards of a group's runs, each with its `command`, by system, corpus, protocol, seed.
+    """The cards of a group's runs, each with its `command`, sorted by corpus, protocol, system, seed.
 
     Raises:
         CardError: no run, an unreadable card, or a run without `command.txt`.
@@ -121,7 +128,7 @@ def _row_key(run):
 
 
 def make_table(runs: list[dict]) -> str:
-    """The table of some runs as Markdown: one row per corpus, protocol and system, seeds joined.
+    """The Markdown table of runs: one row per corpus, protocol and system, over its seeds.
 
     Raises:
         CardError: a seed twice, or seeds tested on different numbers of utterances.
@@ -152,7 +159,7 @@ def _row(runs):
 
 
 def _seeds_of_one_system(runs, condition):
-    """What the runs of a row say of a condition."""
+    """The results of a row's runs under a condition."""
     first, seeds = runs[0], [run['seed'] for run in runs]
     where = f'{first["system"]} on {first["corpus"]}'
     results = [run['conditions'][condition] for run in runs]
@@ -166,12 +173,12 @@ def _seeds_of_one_system(runs, condition):
             raise CardError(f'{where}: seeds differ in {field}')
     dirty = [run['seed'] for run in runs if '+changes' in run['commit']]
     if dirty:
-        raise CardError(f'{where}: seed {dirty[0]} ran changed code')
+        raise CardError(f'{where}: seed {dirty[0]} ran uncommitted code')
     return results
 
 
 def _rate(results):
-    """UAR over the seeds with its spread, and its interval."""
+    """UAR over the seeds with its standard deviation, and its interval."""
     bounds = [
         '–' if None in side else f'{100 * statistics.mean(side):.1f}'
         for side in zip(*(result['uar_ci95'] for result in results))
@@ -180,7 +187,7 @@ def _rate(results):
 
 
 def _spread(values):
-    """Mean, of several values with their standard deviation."""
+    """Mean; of several values, with their standard deviation."""
     spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
     return f'{statistics.mean(values):.1f}{spread}'
 
@@ -197,10 +204,10 @@ def _duration(seconds):
 
 
 def make_task_table(runs: list[dict]) -> str:
-    """The table of runs that report several tasks, or one each: a column a task, runs of one task a row together.
+    """The table of runs that report several tasks, or one each: one column per task; single-task runs share a row.
 
     Raises:
-        CardError: see `make_table`; or the networks of a row have other seeds.
+        CardError: see `make_table`; or the networks of a row have different seeds.
     """
     systems = {}
     for run in runs:
@@ -216,7 +223,7 @@ def make_task_table(runs: list[dict]) -> str:
         cells, seconds = dict.fromkeys(names, 'not run'), 0
         everything = [run for seeds in parts.values() for run in seeds]
         if len({tuple(run['seed'] for run in seeds) for seeds in parts.values()}) > 1:
-            raise CardError(f'{system}, {how}: its networks have other seeds')
+            raise CardError(f'{system}, {how}: its networks have different seeds')
         for tasks, seeds in parts.items():
             for task in tasks:
                 name = 'clean' if task == 'emotion' else f'clean_{task}'
@@ -243,7 +250,7 @@ def make_task_table(runs: list[dict]) -> str:
 
 
 def make_paired_table(group: Path, condition: str) -> str:
-    """The lines of a grid's `table.md` under one condition, without the columns in which all of them agree.
+    """The rows of a grid's `table.md` under one condition, without constant columns.
 
     Raises:
         CardError: no such file or condition, or another layout.
@@ -254,7 +261,7 @@ def make_paired_table(group: Path, condition: str) -> str:
         raise CardError(f'{group}: {error!r}') from error
     parts = [part.strip() for part in text.split('\n\n') if part.strip()]
     if len(parts) < 4 or not parts[2].startswith('| setting |'):
-        raise CardError(f'{group}/table.md is not laid out as ser_jax.grid does')
+        raise CardError(f'{group}/table.md is not laid out as ser_jax.grid writes it')
     _, finished, table, caption, *notes = parts
     caption = caption.replace('of this table (', "of the grid's whole table (")
     head, _, *rows = [line.strip('| ').split(' | ') for line in table.splitlines()]
@@ -286,7 +293,7 @@ def make_paired_table(group: Path, condition: str) -> str:
 
 
 def make_confusion_table(group: Path) -> str:
-    """Which emotions the variants of a grid confuse: a row a variant, a column a pair of classes, the most frequent first.
+    """The confusions of a grid's variants: one row per variant, one column per pair of classes, the most frequent first.
 
     Raises:
         CardError: see `_by_variant`.
@@ -295,10 +302,10 @@ def make_confusion_table(group: Path) -> str:
     def confusions(card):
         result = card['conditions']['clean']
         return {
-            f'{true} as {heard}': 100 * count / max(1, sum(row))
+            f'{true} as {predicted}': 100 * count / max(1, sum(row))
             for true, row in zip(result['recall'], result['confusion'])
-            for heard, count in zip(result['recall'], row)
-            if heard != true
+            for predicted, count in zip(result['recall'], row)
+            if predicted != true
         }
 
     rates = _by_variant(group, confusions)
@@ -311,37 +318,37 @@ def make_confusion_table(group: Path) -> str:
 
 
 def make_agreement_table(group: Path) -> str:
-    """How many recordings of each emotion all, most, few and none of a grid's runs hear right, and what the others are heard as.
+    """How many recordings of each emotion all, most, few and none of a grid's runs classify correctly, and the wrong predictions.
 
     Raises:
         CardError: no run, or runs that cannot be paired (see `finished.read_runs`).
     """
     runs = _all_runs(group)
-    said = runs.probabilities.argmax(2)
+    predicted = runs.probabilities.argmax(2)
     names = ('emotion', 'recordings', 'all right', 'half or more', 'fewer', 'none', 'heard as')
     lines = [names, ['---'] * len(names)]
     for number, name in enumerate(runs.labels):
-        votes = said[:, runs.label == number]
+        votes = predicted[:, runs.label == number]
         right = (votes == number).mean(0)
         parts = right == 1, (right >= 0.5) & (right < 1), (right > 0) & (right < 0.5), right == 0
         often = Counter(
             Counter(one[one != number].tolist()).most_common(1)[0][0]
             for one in votes[:, right < 0.5].T
         )
-        heard = ', '.join(f'{runs.labels[k]} {count}' for k, count in often.most_common())
-        lines.append((name, str(len(right)), *(str(part.sum()) for part in parts), heard or '–'))
+        wrong = ', '.join(f'{runs.labels[k]} {count}' for k, count in often.most_common())
+        lines.append((name, str(len(right)), *(str(part.sum()) for part in parts), wrong or '–'))
     table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
     return f'{table}\n\n{AGREEMENT_CAPTION.format(len(runs.cards))}\n'
 
 
 def make_speakers_table(group: Path) -> str:
-    """Of which speakers the two emotions are that a grid's runs confuse most: a row a speaker, the last one all of them.
+    """The two emotions that a grid's runs confuse most, by speaker: one row per speaker, the last one for all.
 
     Raises:
         CardError: see `make_agreement_table`; or the two are never confused.
     """
     runs = _all_runs(group)
-    said = runs.probabilities.argmax(2)
+    predicted = runs.probabilities.argmax(2)
     counts = runs.confusions(runs.probabilities).sum((0, 1))
     rates = counts / counts.sum(1, keepdims=True).clip(1)
     np.fill_diagonal(rates, 0)
@@ -357,7 +364,11 @@ def make_speakers_table(group: Path) -> str:
         if not (len(first) and len(second)):
             continue
         between = odds[:, first, None] - odds[:, None, second]
-        cells = (said[:, first] == b).mean(), (said[:, second] == a).mean(), _area(between)
+        cells = (
+            (predicted[:, first] == b).mean(),
+            (predicted[:, second] == a).mean(),
+            _area(between),
+        )
         shown = [f'{100 * cell:.1f}' for cell in cells]
         numbers = len(first), len(second)
         lines.append(
@@ -375,12 +386,12 @@ def make_speakers_table(group: Path) -> str:
 
 
 def _area(differences):
-    """Under the ROC curve: the share of pairs in the right order, ties half."""
+    """Area under the ROC curve: the fraction of pairs in the right order, ties count half."""
     return (differences > 0).mean() + (differences == 0).mean() / 2
 
 
 def _all_runs(group):
-    """All runs of a grid, clean and paired.
+    """All runs of a grid under the clean condition, paired.
 
     Raises:
         CardError: no run, or runs that cannot be paired (see `finished.read_runs`).
@@ -399,7 +410,7 @@ def _all_runs(group):
 
 
 def make_parts_table(group: Path) -> str:
-    """What each part of MTL-AUG adds to the variant without it: a row a part, a column a kind of condition.
+    """The gain of each part of MTL-AUG over the variant without it: one row per part, one column per kind of condition.
 
     Raises:
         CardError: no such runs, or runs that cannot be paired (see `finished.read_runs`).
@@ -423,7 +434,7 @@ def make_parts_table(group: Path) -> str:
         ]
         owner = [name for name in folders for _ in folders[name]]
         if len({tuple(sorted(card['seed'] for card in own)) for own in cards.values()}) > 1:
-            raise CardError(f'{group}: its variants have other seeds')
+            raise CardError(f'{group}: its variants have different seeds')
         names = list(every[0][1]['conditions'])
         kinds = {
             name: next((kind for kind, starts in KINDS.items() if name.startswith(starts)), None)
@@ -458,10 +469,10 @@ def make_parts_table(group: Path) -> str:
 
 
 def make_ways_table(group: Path) -> str:
-    """The means of a matrix of corpora: a row a way to test another corpus (as it is, adapted, …), a column a variant.
+    """The means over a matrix of corpora: one row per way to test another corpus (as it is, adapted, …), one column per variant.
 
     Raises:
-        CardError: an unreadable card, a folder that is not SETTING-VARIANT-seedK, or variants with other pairs or seeds.
+        CardError: an unreadable card, a folder that is not SETTING-VARIANT-seedK, or variants with different pairs or seeds.
     """
     from ser_jax.grid.matrix import matrices  # after main() has made the clone importable
 
@@ -497,7 +508,7 @@ def make_ways_table(group: Path) -> str:
         if len(tested) < len(variants) or any(
             one.keys() != first.keys() or set(one.values()) != {pairs} for one in tested.values()
         ):
-            raise CardError(f'{group}: {way}: the variants have other pairs or seeds')
+            raise CardError(f'{group}: {way}: the variants have different pairs or seeds')
         means = {
             variant: {
                 pair: statistics.mean(one[pair] for one in found[variant].values())
@@ -522,10 +533,10 @@ def make_ways_table(group: Path) -> str:
 
 
 def make_tries_table(group: Path) -> str:
-    """What the variants of a grid reached on validation speakers at their last step: a row a variant, clean and corrupted.
+    """Results of a grid's variants on validation speakers at their last step, clean and corrupted: one row per variant.
 
     Raises:
-        CardError: see `_by_variant`; or a run that was tested, or kept an earlier step.
+        CardError: see `_by_variant`; or a run that was tested or selected an earlier step.
     """
 
     def validated(card):
@@ -542,11 +553,11 @@ def make_tries_table(group: Path) -> str:
 
 
 def _by_variant(group, read):
-    """Variant of a grid (with its setting, where there are several) -> seed -> what `read` takes from the card.
+    """Variant of a grid (with its setting if there are several) -> seed -> `read(card)`.
 
     Raises:
-        CardError: no run or an unreadable one, a folder that is not SETTING-VARIANT-seedK, runs on other data or of other
-            columns, seeds of one variant with other configs, changed code.
+        CardError: no run or an unreadable one, a folder that is not SETTING-VARIANT-seedK, runs with different data or
+            columns, seeds of one variant with different configs, uncommitted code.
     """
     found, alike, hashes = {}, {}, {}
     for path in sorted(group.glob('*/results.json')):
@@ -557,7 +568,7 @@ def _by_variant(group, read):
             setting, variant, seed = name.groups()
             card = json.loads(path.read_text(encoding='utf-8'))
             if '+changes' in card['commit']:
-                raise ValueError('it ran changed code')
+                raise ValueError('it ran uncommitted code')
             taken = read(card)
             if alike.setdefault('columns', tuple(taken)) != tuple(taken):
                 raise ValueError('other classes or conditions than the runs before')
@@ -580,7 +591,7 @@ def _first(rates):
 
 
 def _variants_table(rates, columns, caption):
-    """A row a variant, mean and deviation over its seeds."""
+    """One row per variant: mean and standard deviation over its seeds."""
     lines = [('variant', 'seeds', *columns), ['---'] * (len(columns) + 2)]
     for variant, runs in rates.items():
         cells = (_spread([run[name] for run in runs.values()]) for name in columns)
@@ -590,7 +601,7 @@ def _variants_table(rates, columns, caption):
 
 
 def _some_matrices(text: str) -> str:
-    """The first variant's matrices of a `matrix.md` as the models are and with target statistics; the rest stands in the file."""
+    """The first variant's matrices of a `matrix.md`, unadapted and with target statistics; the others are in the file only."""
     found = re.findall(
         r'^(\*\*([^\n]+?), ([^\n]+?)\*\* .*?)(?=\n\n\*\*|\s*\Z)', text, re.MULTILINE | re.DOTALL
     )
@@ -602,14 +613,14 @@ def _some_matrices(text: str) -> str:
     return '\n\n'.join(chosen) + '\n'
 
 
-def fill(readme: str, results: Path) -> str:
-    """The README's text with every marked table made anew.
+def fill(page: str, results: Path) -> str:
+    """A page's text with every marked table regenerated.
 
     Raises:
         CardError: a marker without its end or without its runs, or no marker at all.
     """
-    found = MARKED.findall(readme)
-    if len(found) != readme.count('<!-- table: ') or len(found) != readme.count('<!-- end table'):
+    found = MARKED.findall(page)
+    if len(found) != page.count('<!-- table: ') or len(found) != page.count('<!-- end table'):
         raise CardError('every <!-- table: GROUP --> of a page needs its <!-- end table -->')
     if not found:
         raise CardError('a page has no <!-- table: GROUP --> … <!-- end table -->')
@@ -631,7 +642,7 @@ def fill(readme: str, results: Path) -> str:
             return f'{match[1]}{table}{match[3]}'
         files = [*group.glob('robustness_*.md'), *group.glob('matrix.md')]
         if files:
-            # After the heading and what is told of the grid.
+            # Without the heading and the grid's summary.
             table = files[0].read_text(encoding='utf-8').split('\n\n', 2)[2]
             if files[0].name == 'matrix.md':
                 table = _some_matrices(table)
@@ -641,7 +652,7 @@ def fill(readme: str, results: Path) -> str:
             table = (make_task_table if of_tasks else make_table)(runs)
         return f'{match[1]}{table}{match[3]}'
 
-    return MARKED.sub(renew, readme)
+    return MARKED.sub(renew, page)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -649,10 +660,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--check', action='store_true', help='write nothing, exit 1 on difference')
     parser.add_argument(
-        '--readme', type=Path, action='append', help='default: all that have tables'
+        '--readme', type=Path, action='append', help='page; default: all with tables'
     )
     parser.add_argument('--results', type=Path, default=ROOT / 'results')
-    parser.add_argument('--grids', action='store_true', help="first make the grids' tables anew")
+    parser.add_argument('--grids', action='store_true', help="first regenerate the grids' tables")
     options = parser.parse_args(arguments)
     sys.path.insert(0, str(ROOT))
     if options.grids:
@@ -676,8 +687,8 @@ def main(arguments: list[str] | None = None) -> int:
     differing = [file for file in files if new[file] != old[file]]
     for file in differing:
         if options.check:
-            say = f'{file} differs from the cards: run python results/make_tables.py'
-            print(say, file=sys.stderr)
+            message = f'{file} differs from the cards: run python results/make_tables.py'
+            print(message, file=sys.stderr)
         else:
             file.write_text(new[file], encoding='utf-8')
     return int(bool(differing) and options.check)

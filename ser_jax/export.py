@@ -9,7 +9,7 @@
 from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    signals.listen('nothing is left behind; the same command starts over')
+    signals.handle('nothing is left behind; the same command starts over')
 
 import argparse
 import json
@@ -19,11 +19,11 @@ from pathlib import Path
 
 from absl import logging
 
-from ser_jax.runtime.errors import UserError, faults_told
-from ser_jax.runtime.files import keep_compiled
+from ser_jax.runtime.errors import UserError, report_errors
+from ser_jax.runtime.files import set_compilation_cache
 
 
-@faults_told()
+@report_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 if an export differs from its example."""
     parser = argparse.ArgumentParser(
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options) -> int:
-    keep_compiled()
+    set_compilation_cache()
     from ser_jax.serving.export import write_export  # after the flags: JAX is slow to import
 
     differences = write_export(options.workdir, options.out, options.format)

@@ -1,37 +1,40 @@
 """Trains and evaluates a system: python -m ser_jax.main --config=FILE.py[:CORPUS[,OPTION...]]
 
 python -m ser_jax.main --config=configs/mtl_aug.py                          synthetic speech, two minutes
-python -m ser_jax.main --config=configs/mtl_aug.py:demo_speech,smoke        the same in seconds: does it run?
+python -m ser_jax.main --config=configs/mtl_aug.py:demo_speech,smoke        the same, shrunk to seconds
 python -m ser_jax.main --config=configs/mtl_aug.py:emodb,single_task --config.seed=1
 python -m ser_jax.main --config=configs/mtl_aug.py:emodb '--config.folds=(1, 4)' --workdir=runs/two_folds
 
---config      a config file; behind the colon a corpus, and options that set several fields at once. An
-              option that does not exist is answered with those that do: --config=FILE.py:demo_speech,help
---config.X    changes field X of the config, e.g. --config.optimiser.learning_rate=3e-4, or with quotes
+--config      config file; after the colon a corpus, and options that set several fields at once.
+              --config=FILE.py:demo_speech,help lists the options
+--config.X    value of field X of the config, e.g. --config.optimiser.learning_rate=3e-4, or with quotes
               "--config.labels=('angry', 'sad')". All fields and options: configs/README.md
---workdir     the run's folder; default runs/<config>-<corpus>-<options>-seed<k>. The same folder
-              again resumes the run, or, when it is complete, prints its results
+--workdir     run directory; default runs/<config>-<corpus>-<options>-seed<k>. An unfinished run in it is
+              resumed; of a finished one the results are printed
 --mode        train (and evaluate), or evaluate a finished run again; default train
 
-A corpus that is not prepared is prepared first: from the folder $SER_JAX_MANUAL_DIR/<corpus>, else
-downloaded, where its owner lets everybody.
+A corpus that is not prepared is prepared first: from the folder $SER_JAX_MANUAL_DIR/<corpus>, or by a
+download where its licence permits.
 
-The workdir holds results.json (numbers and all they depend on), predictions/, report/ (figures, report.html),
-metrics.jsonl and events/ (curves), checkpoints/, config.json and command.txt.
+The run directory holds results.json (all results and what they depend on), predictions/, report/ (figures,
+report.html), metrics.jsonl and events/ (curves), checkpoints/, config.json and command.txt.
+
+Exit status: 0; 1 for an error, 2 for a wrong flag, each with one line on stderr; 130, 143 or 129 after
+Ctrl-C, SIGTERM or SIGHUP, within 8 seconds and after a checkpoint: the same command resumes exactly.
 
 Other commands, each with --help:
-python -m ser_jax.predict         what a trained model says of recordings
-python -m ser_jax.export          the trained model as one file, for other programs
-python -m ser_jax.report          shows finished runs, or compares two systems
-python -m ser_jax.grid            many runs, and their table
-python -m tfds_builders.doctor    is a corpus complete and readable?
+python -m ser_jax.predict         predictions of a trained model for recordings
+python -m ser_jax.export          a trained model as files for other programs
+python -m ser_jax.report          results of finished runs; compares two systems
+python -m ser_jax.grid            many runs and their table
+python -m tfds_builders.doctor    checks that a corpus is complete and readable
 python -m tfds_builders.build     prepares a corpus
 """
 
 from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    signals.listen('the same command goes on from the last checkpoint')
+    signals.handle('the same command goes on from the last checkpoint')
 
 import os
 import shlex
@@ -43,27 +46,27 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ser_jax.runtime.errors import UserError, faults_told, printable
-from ser_jax.runtime.files import keep_compiled, local_path
+from ser_jax.runtime.errors import UserError, printable, report_errors
+from ser_jax.runtime.files import local_path, set_compilation_cache
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'see above')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'see above')
 
 
-@faults_told()
+@report_errors()
 def main(_: list[str]) -> None:
-    """Runs what the flags say."""
-    logging.set_verbosity(logging.ERROR)  # JAX and Orbax tell much that is of no use here
+    """Trains or evaluates the run that the flags describe, and prints its results."""
+    logging.set_verbosity(logging.ERROR)  # JAX and Orbax log much that does not help users
     warnings.formatwarning = lambda message, *_: f'warning: {printable(str(message))}\n'
     config = _CONFIG.value
-    keep_compiled(config.data.data_dir)
+    set_compilation_cache(config.data.data_dir)
     if config.parallel_runs > 1 and 'device_count' not in os.environ.get('XLA_FLAGS', ''):
-        # On a CPU each run gets a device, which is a core; without effect on accelerators.
+        # One CPU device, that is one core, for each run; without effect on accelerators.
         os.environ.setdefault('JAX_NUM_CPU_DEVICES', str(config.parallel_runs))
     try:
         workdir = local_path(_WORKDIR.value or default_workdir(config))
-        # Slow to import: not before the flags are right.
+        # Slow imports, hence after the flags have been checked.
         import jax
 
         from ser_jax import train
@@ -75,7 +78,7 @@ def main(_: list[str]) -> None:
         before = read_card(workdir)
         card = run(config, workdir)
         if jax.process_index() == 0:
-            if card != before:  # else this command has made nothing of it
+            if card != before:  # else an earlier command produced it
                 (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
             page.write_page(workdir / 'report' / 'report.html', [workdir])
             print(f'{text.card_table(card)}\nEverything about this run: {workdir}', flush=True)
@@ -84,33 +87,34 @@ def main(_: list[str]) -> None:
 
 
 def command(argv: list[str]) -> str:
-    """The command line without what only says where things lie."""
-    where = ('--workdir', '--config.data.data_dir', '--config.data.manual_dir', '--mode')
-    words = [shlex.quote(word) for word in argv[1:] if not word.startswith(where)]
-    return ' '.join(['python -m ser_jax.main', *words])
+    """The command line without the flags that results do not depend on: folders and mode."""
+    left_out = ('--workdir', '--config.data.data_dir', '--config.data.manual_dir', '--mode')
+    arguments = [argument for argument in argv[1:] if not argument.startswith(left_out)]
+    return shlex.join(['python', '-m', 'ser_jax.main', *arguments])
 
 
 def default_workdir(config) -> Path:
     """The folder `runs/<config>-<corpus>-<options>-seed<k>`."""
-    words = [config.system, config.corpus.replace('/', '_'), *config.options, f'seed{config.seed}']
-    return Path('runs', '-'.join(words))
+    parts = [config.system, config.corpus.replace('/', '_'), *config.options, f'seed{config.seed}']
+    return Path('runs', '-'.join(parts))
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line; a mistake in it ends the program with one line and exit code 2."""
-    if any(word in ('-h', '-help', '--help') for word in argv[1:]):
+    """Parses the command line; an error in it ends the program with one line and exit status 2."""
+    if not {'-h', '-help', '--help'}.isdisjoint(argv[1:]):
         print(__doc__.strip())
         sys.exit(0)
     config_file = ''
     try:
-        for word, following in zip(argv[1:], [*argv[2:], '']):
-            if word in ('--config', '-config') or word.startswith(('--config=', '-config=')):
-                config_file = (word.partition('=')[2] or following).partition(':')[0]
+        for argument, following in zip(argv[1:], [*argv[2:], '']):
+            flag, _, value = argument.partition('=')
+            if flag in ('--config', '-config'):
+                config_file = (value or following).partition(':')[0]
                 if not config_file.endswith('.py') or not Path(config_file).is_file():
                     raise UserError(f'--config={config_file}: no such config file')
         rest = flags.FLAGS(argv)
         if rest[1:]:
-            raise UserError(f'unexpected argument {rest[1]!r}: everything is said with --flags')
+            raise UserError(f'unexpected argument {rest[1]!r}: only --flags are accepted')
         if not config_file:
             raise UserError('--config is required, e.g. --config=configs/mtl_aug.py')
         return rest
@@ -119,7 +123,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if _raised_in(error, config_file):
             raise
-        # ml_collections' way of refusing --config.X=Y: its message, without quotes and line breaks
+        # ml_collections refuses --config.X=Y: its message, without quotes and line breaks
         problem = ' '.join(
             str(error).replace('\\n', ' ').translate(str.maketrans('', '', '\\"\'')).split()
         )
@@ -129,7 +133,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _raised_in(error: BaseException, file: str) -> bool:
-    """Whether an error comes from inside a file: then it is that file's bug, not the command line's."""
+    """Whether an error was raised in a file: a bug of that file, not of the command line."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(Path(frame.filename).absolute() == Path(file).absolute() for frame in frames)
 

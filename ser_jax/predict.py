@@ -8,7 +8,7 @@
 from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    signals.listen('the same command starts over')
+    signals.handle('the same command starts over')
 
 import argparse
 import sys
@@ -18,11 +18,11 @@ from pathlib import Path
 import tqdm
 from absl import logging
 
-from ser_jax.runtime.errors import UserError, faults_told
-from ser_jax.runtime.files import keep_compiled
+from ser_jax.runtime.errors import UserError, report_errors
+from ser_jax.runtime.files import set_compilation_cache
 
 
-@faults_told()
+@report_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 where a file could not be used."""
     parser = argparse.ArgumentParser(
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "pattern such as '**/*.wav'; or - for a list on standard input",
     )
     options = parser.parse_args(arguments)
-    keep_compiled()
+    set_compilation_cache()
     logging.set_verbosity(logging.ERROR)  # hides warnings of Orbax that do not matter here
     try:
         # After the flags: JAX is slow to import.

@@ -12,7 +12,7 @@
 from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    signals.listen('the same command starts over')
+    signals.handle('the same command starts over')
 
 import argparse
 import json
@@ -20,10 +20,10 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from ser_jax.runtime.errors import UserError, faults_told, printable
+from ser_jax.runtime.errors import UserError, printable, report_errors
 
 
-@faults_told()
+@report_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(

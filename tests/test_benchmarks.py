@@ -1,4 +1,4 @@
-"""Every benchmark runs; what it measures is never asserted."""
+"""Every benchmark runs; measured values are not asserted."""
 
 import collections
 import csv
@@ -26,6 +26,7 @@ from benchmarks import (
     front_end,
     memory,
     profile_step,
+    screening,
     setting,
     start,
     train_step,
@@ -120,7 +121,7 @@ def test_parallel_runs(tmp_path):
     assert set(seconds) == {'side by side', 'one after the other'}
 
 
-# Of what ser_jax installs; absl is not here, because Flax and Optax need it themselves.
+# Dependencies of ser_jax, without absl, which Flax and Optax need.
 _NOT_ON_AN_ACCELERATOR = 'grain librosa matplotlib ml_collections sklearn soundfile soxr tensorboardX tensorflow_datasets'
 
 
@@ -142,7 +143,7 @@ def test_accelerator_needs_jax_flax_and_optax_only(monkeypatch, tmp_path, absent
     saved, out = tmp_path / 'saved.npz', tmp_path / 'times.json'
     _run(accelerator, monkeypatch, '--config=demo_speech,smoke', f'--save={saved}')
     small, variables = accelerator.load(saved)
-    # With four steps the learning rate is at its peak after the first, and rounding errors grow.
+    # With four steps the learning rate peaks after the first, and rounding errors grow.
     accelerator.save(saved, dataclasses.replace(small, steps=400), variables)
     source = (
         f'import sys; sys.modules |= dict.fromkeys({f"{_NOT_ON_AN_ACCELERATOR} {absent}".split()}); '
@@ -201,21 +202,18 @@ def test_the_end_to_end_network_in_pytorch_is_the_same():
 
 
 def test_screening(beeps, capsys, monkeypatch):
-    from benchmarks import screening
-
-    monkeypatch.setattr(sys, 'argv', ['screening', f'{beeps["manual_dir"]}/hums'])
-    screening.main()
+    _run(screening, monkeypatch, f'{beeps["manual_dir"]}/hums')
     assert re.search(r'^hums +16 ', capsys.readouterr().out, re.MULTILINE)
 
 
-def test_listeners_beside_runs(tmp_path, monkeypatch, capsys):
+def test_emodb_listeners(tmp_path, monkeypatch, capsys):
     stored = ROOT / 'results' / 'mtl_aug'
     right = collections.Counter()
     for path in stored.glob('*/predictions/clean.csv'):
         rows = list(csv.DictReader(path.open()))
         right.update({row['id']: row['prediction'] == row['label'] for row in rows})
     count = len(list(stored.glob('*/results.json')))
-    # As good listeners as the runs: a percentage in the layout of EMO-DB's file, with its commas and hard spaces.
+    # Listeners that equal the runs, in the layout of EMO-DB's file, with its decimal commas and hard spaces.
     lines = ['Nr.\tSatz\terkannt\tnatuerlich']
     for number, (name, times) in enumerate(right.items(), 1):
         share = f'{100 * times / count:.2f}'.replace('.', ',')

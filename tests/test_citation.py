@@ -1,4 +1,4 @@
-"""CITATION.cff: what the Citation File Format 1.2.0 demands, and nothing that setup.py and the README do not say."""
+"""CITATION.cff follows the Citation File Format 1.2.0 and agrees with setup.py and the README."""
 
 import ast
 
@@ -10,7 +10,7 @@ README = ' '.join((ROOT / 'README.md').read_text(encoding='utf-8').split())
 
 
 def setup_argument(name):
-    """What setup.py passes to `setup`."""
+    """An argument of `setup` in setup.py."""
     tree = ast.parse((ROOT / 'setup.py').read_text(encoding='utf-8'))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     (call,) = [node for node in calls if ast.unparse(node.func) == 'setup']

@@ -1,4 +1,4 @@
-"""The cloud's scripts, rehearsed: a made-up gcloud whose TPU is a few processes here."""
+"""The cloud scripts, run against a fake gcloud whose TPU is a few local processes."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from conftest import EMOTIONS, ROOT, run, simulated, write_beeps
 from ser_jax.runtime import devices
 
 CLOUD = ROOT / 'cloud'
-# A queue that takes a few looks, workers that are folders, a bucket that is a folder, and a log of all that was asked.
+# A queue that answers after a few polls; workers and bucket are folders; all requests are logged.
 GCLOUD = r"""#!/usr/bin/env bash
 set -eu
 cd "$FAKE"
@@ -65,7 +65,7 @@ esac
 """
 GCSFUSE = r"""#!/usr/bin/env bash
 echo "gcsfuse $*" >> "$FAKE/log"
-until [[ -L ${!#} ]]; do  # the other worker, which shares it, is at it as well
+until [[ -L ${!#} ]]; do  # the other worker, which shares it, does the same
   rmdir "${!#}"
   ln -sT "$FAKE/${@: -2:1}" "${!#}"
 done 2> /dev/null
@@ -82,7 +82,7 @@ chmod +x "${!#}/bin/python"
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """A cloud in a folder, with a bucket `bucket`; its commands come first on the path."""
+    """A fake cloud in a folder with the bucket `bucket`; its commands come first on the path."""
     commands = tmp_path / 'commands'
     commands.mkdir()
     for name, text in (('gcloud', GCLOUD), ('gcsfuse', GCSFUSE), ('uv', UV)):
@@ -99,9 +99,9 @@ def fake(tmp_path, monkeypatch):
         'ZONE': 'here',
         'BUCKET': 'bucket',
         'NAME': 'rehearsal',
-        'MOUNT': str(cloud / 'mount'),  # workers on one machine have homes of their own, not a user
+        'MOUNT': str(cloud / 'mount'),  # workers on one machine have separate homes, but one user
         'POLL': '0.2',
-        # What tells jax.distributed.initialize() of the others; on a TPU its own metadata do.
+        # From these jax.distributed.initialize() learns the other processes; on a TPU from its metadata.
         'SLURM_JOB_ID': str(os.getpid()),
         'SLURM_STEP_NODELIST': 'localhost',
         'SLURM_NTASKS': '2',
@@ -114,9 +114,9 @@ def fake(tmp_path, monkeypatch):
     return cloud
 
 
-def tpu(fake, *words, **popen):
+def tpu(fake, *arguments, **popen):
     return subprocess.Popen(
-        ['bash', str(CLOUD / 'tpu.sh'), *words],
+        ['bash', str(CLOUD / 'tpu.sh'), *arguments],
         cwd=fake.parent,
         stderr=subprocess.PIPE,
         text=True,
@@ -125,14 +125,14 @@ def tpu(fake, *words, **popen):
     )
 
 
-def finished(fake, *words):
-    process = tpu(fake, *words)
-    said = process.communicate(timeout=600)[1]
-    return process.returncode, said
+def finished(fake, *arguments):
+    process = tpu(fake, *arguments)
+    stderr = process.communicate(timeout=600)[1]
+    return process.returncode, stderr
 
 
 def asked(fake):
-    """What the log says was asked for, in order, looks at the state left out."""
+    """The logged requests in order, without queries of the state."""
     lines = (fake / 'log').read_text().splitlines() if (fake / 'log').exists() else []
     return [line for line in lines if ' describe ' not in line]
 
@@ -146,7 +146,7 @@ def test_a_job_from_the_request_to_the_deletion_with_a_preemption(fake, monkeypa
         '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
         '--config.steps=60',
         '--config.eval_every=15',
-        "--config.reported=('emotion',)",  # what a shell would take apart
+        "--config.reported=('emotion',)",  # needs quoting in a shell
     )
     job = tpu(fake, 'job', 'v5e-16-spot', *flags)
     metrics = fake / 'bucket/runs/rehearsal/metrics.jsonl'
@@ -159,17 +159,17 @@ def test_a_job_from_the_request_to_the_deletion_with_a_preemption(fake, monkeypa
     for number in range(2):
         pid = int((fake / f'worker{number}/ser_jax.pid').read_text())
         os.kill(pid, signal.SIGTERM)
-    said = job.communicate(timeout=600)[1]
-    assert job.returncode == 0, said
+    stderr = job.communicate(timeout=600)[1]
+    assert job.returncode == 0, stderr
 
-    stopped = re.findall(r'stopped by SIGTERM: .* goes on from step (\d+) of fold_01', said)
+    stopped = re.findall(r'stopped by SIGTERM: .* goes on from step (\d+) of fold_01', stderr)
     if stopped:
-        assert len(stopped) == 2, said
+        assert len(stopped) == 2, stderr
         assert len(set(stopped)) == 1
         assert int(stopped[0]) % 10 == 0
-        assert f'goes on from step {stopped[0]}\n' in said
-    else:  # on a machine so slow that ten steps take longer than they may
-        assert said.count('goes on from the last checkpoint\n') == 2, said
+        assert f'goes on from step {stopped[0]}\n' in stderr
+    else:  # ten steps took longer than the deadline
+        assert stderr.count('goes on from the last checkpoint\n') == 2, stderr
     assert not (fake / 'state').exists()
     collected = fake.parent / 'runs/rehearsal'
     card = json.loads((collected / 'results.json').read_text())
@@ -189,20 +189,20 @@ def test_a_job_from_the_request_to_the_deletion_with_a_preemption(fake, monkeypa
 
 
 @pytest.mark.slow
-def test_it_gives_up_and_deletes_what_costs(fake, monkeypatch):
+def test_a_failing_job_gives_up_and_deletes_the_tpu(fake, monkeypatch):
     monkeypatch.setenv('TRIES', '2')
     monkeypatch.setenv('CORPORA', '')
     begin = time.monotonic()
-    code, said = finished(fake, 'job', 'v5e-1', '--config=configs/nothing.py')
+    code, stderr = finished(fake, 'job', 'v5e-1', '--config=configs/nothing.py')
     assert code == 1
-    assert said.count('error: --config=configs/nothing.py: no such config file') == 4
-    assert 'failed on a TPU that is there, 2 of 2' in said
-    assert 'gave up' in said
+    assert stderr.count('error: --config=configs/nothing.py: no such config file') == 4
+    assert 'failed on a TPU that is there, 2 of 2' in stderr
+    assert 'gave up' in stderr
     assert not (fake / 'state').exists()
     assert time.monotonic() - begin < 120
 
 
-def test_interrupted_it_deletes_what_costs(fake):
+def test_an_interrupted_job_deletes_the_tpu(fake):
     (fake.parent / 'commands/uv').write_text('#!/bin/sh\nexec sleep 60\n')
     job = tpu(fake, 'job', 'v5e-1', '--config=configs/mtl_aug.py')
     while not (fake / 'worker1/ser_jax').exists():
@@ -214,7 +214,7 @@ def test_interrupted_it_deletes_what_costs(fake):
 
 
 @pytest.mark.parametrize(
-    ('words', 'unset', 'problem'),
+    ('arguments', 'unset', 'problem'),
     [
         (('job', 'v9-1'), '', 'no slice v9-1: .*v5e-8.sh'),
         (('install',), 'BUCKET', 'BUCKET is not set'),
@@ -222,15 +222,15 @@ def test_interrupted_it_deletes_what_costs(fake):
         (('fly',), '', 'no command fly'),
     ],
 )
-def test_mistakes_are_one_line_and_ask_for_nothing(fake, monkeypatch, words, unset, problem):
+def test_user_errors_are_one_line_and_request_nothing(fake, monkeypatch, arguments, unset, problem):
     monkeypatch.delenv(unset, raising=False)
-    code, said = finished(fake, *words)
+    code, stderr = finished(fake, *arguments)
     assert code == 1
-    assert re.fullmatch(f'error: .*{problem}.*\n', f'{said}')
+    assert re.fullmatch(f'error: .*{problem}.*\n', stderr)
     assert asked(fake) == []
 
 
-def test_the_scripts_have_no_faults():
+def test_the_scripts_pass_shellcheck():
     shellcheck = subprocess.run(['which', 'shellcheck'], capture_output=True, text=True)
     scripts = sorted(CLOUD.rglob('*.sh'))
     assert len(scripts) == 6
@@ -258,7 +258,7 @@ def test_the_scripts_have_no_faults():
 def test_the_address_of_a_bucket_is_refused_in_one_line(command, flag):
     result = run(*command.split(), f'--{flag}=gs://mine/runs')
     assert result.returncode == 1
-    assert re.fullmatch(r'error: gs:/.*cloud/README.md says\n', result.stderr)
+    assert re.fullmatch(r'error: gs:/.*cloud/README.md\n', result.stderr)
     assert not (ROOT / 'gs:').exists()
 
 
@@ -267,14 +267,14 @@ def test_the_address_of_a_bucket_is_refused_in_one_line(command, flag):
     [{'SER_JAX_PROCESSES': 'auto'}, {'TPU_WORKER_HOSTNAMES': 'host-0,host-1'}],
     ids=['auto', 'hostnames'],
 )
-def test_a_slice_is_left_to_jax(monkeypatch, environment):
-    """Who and where is not said; that it works without is what the rehearsal above shows."""
+def test_jax_finds_the_processes_of_a_slice(monkeypatch, environment):
+    """No addresses are passed; the job above shows that it works."""
     calls = []
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(devices.jax.distributed, 'is_initialized', lambda: False)
-    note = lambda *who, heartbeat_timeout_seconds: calls.append(who)
-    monkeypatch.setattr(devices.jax.distributed, 'initialize', note)
+    record = lambda *arguments, heartbeat_timeout_seconds: calls.append(arguments)
+    monkeypatch.setattr(devices.jax.distributed, 'initialize', record)
     devices.start_processes()
     assert calls == [()]
     monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'localhost')
@@ -291,13 +291,14 @@ def test_auto_on_no_platform_is_an_error(tmp_path):
         SER_JAX_PROCESSES='auto',
     )
     assert result.returncode == 1
-    assert re.fullmatch('error: SER_JAX_PROCESSES=auto, but .*\n', result.stderr)
+    *_, last = result.stderr.splitlines()  # after lines of preparation
+    assert last.startswith('error: SER_JAX_PROCESSES=auto, but ')
 
 
-# Docker, as far as it can be looked at without it.
+# The Dockerfile, as far as it can be checked without Docker.
 
 
-def test_the_dockerfile_copies_what_is_there_and_runs_the_quick_form():
+def test_the_dockerfile_copies_existing_files_and_runs_the_smoke_command():
     lines = [
         line for line in (CLOUD / 'Dockerfile').read_text().splitlines() if not line.startswith('#')
     ]

@@ -1,4 +1,4 @@
-"""Every link inside the project leads somewhere."""
+"""Every link inside the project has a target."""
 
 import re
 
@@ -14,7 +14,7 @@ LINK = re.compile(r'\]\(([^)\s]+)\)')
 
 
 def anchors(page):
-    """What GitHub calls the headings of a page."""
+    """GitHub's anchors of a page's headings."""
     text = re.sub(
         r'^```.*?^```', '', page.read_text(encoding='utf-8'), flags=re.MULTILINE | re.DOTALL
     )

@@ -1,4 +1,4 @@
-"""The main command: every mistake is one clear line and a non-zero exit, and leaves nothing behind."""
+"""The main command: every user error is one clear line and a non-zero exit status, and leaves nothing behind."""
 
 import ast
 import contextlib
@@ -22,7 +22,7 @@ CONFIG = '--config=configs/mtl_aug.py'
 
 
 def refused(result, message, code=1):
-    """Asserts that a command ended with one line on stderr that holds `message`, and no traceback."""
+    """Asserts that a command ended with one line on stderr that contains `message`, and no traceback."""
     assert result.returncode == code, result.stderr
     lines = result.stderr.strip().split('\n')
     assert len(lines) == 1, result.stderr
@@ -55,7 +55,7 @@ def test_help(flag):
     result = run('ser_jax.main', flag)
     assert result.returncode == 0
     assert len(result.stdout.splitlines()) <= 40
-    for word in ('--config.X', '--workdir', '--mode', 'configs/README.md', 'results.json'):
+    for word in ('--config.X', '--workdir', '--mode', 'configs/README.md', 'results.json', '143'):
         assert word in result.stdout
     for command in re.findall(r'^python -m (\S+)', result.stdout, re.MULTILINE):
         assert importlib.util.find_spec(command), command
@@ -66,7 +66,7 @@ def test_help_of_the_options_behind_the_colon():
 
 
 @pytest.mark.parametrize(
-    ('module', 'words'),
+    ('module', 'expected'),
     [
         ('ser_jax.predict', ('--workdir', 'FILE_OR_FOLDER', 'json')),
         ('ser_jax.export', ('--workdir', '--out', '--check')),
@@ -76,20 +76,33 @@ def test_help_of_the_options_behind_the_colon():
         ('tfds_builders.doctor', ('--manual_dir', 'emodb', '--all')),
     ],
 )
-def test_help_of_the_other_commands_comes_without_slow_imports(module, words):
+def test_help_of_the_other_commands_needs_no_slow_imports(module, expected):
     result = run(module, '--help', PYTHONPROFILEIMPORTTIME='1')
     assert result.returncode == 0
-    for word in words:
+    for word in expected:
         assert word in result.stdout
     for slow in ('jax', 'tensorflow_datasets', 'matplotlib.pyplot'):
         assert not re.search(rf'\| +{slow}$', result.stderr, re.MULTILINE), slow
+
+
+def refuses(data_dir, workdir, message, *fields, corpus='csv_corpus/beeps'):
+    """Asserts that a smoke run with `--config.X=Y` fields raises a UserError of one line that contains `message`."""
+    config = get_config(f'{corpus},smoke')
+    config.data.data_dir = str(data_dir)
+    for name, value in (field.removeprefix('--config.').split('=', 1) for field in fields):
+        with contextlib.suppress(ValueError, SyntaxError):  # a bare word is a string
+            value = ast.literal_eval(value)
+        config.update_from_flattened_dict({name: value})
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        train.train_and_evaluate(config, workdir)
+    assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ('corpus', 'fields', 'message'),
     [
         ('nowhere', (), 'nowhere'),
-        ('emodb', (), 'emodb'),  # not prepared, and its audio is not here
+        ('emodb', (), 'emodb'),  # not prepared, and its audio is not available
         ('csv_corpus/beeps', ('--config.folds=(9,)',), 'no fold 9'),
         ('csv_corpus/beeps', ('--config.protocol=leave_one_session_out()',), 'session'),
         ('csv_corpus/beeps', ('--config.protocol=guess()',), "unknown protocol 'guess'"),
@@ -125,42 +138,12 @@ def test_help_of_the_other_commands_comes_without_slow_imports(module, words):
 )
 def test_a_config_that_cannot_run(beeps, tmp_path, monkeypatch, corpus, fields, message):
     monkeypatch.setenv('SER_JAX_MANUAL_DIR', str(tmp_path / 'no corpora here'))
-    changed = {}
-    for name, value in (field.removeprefix('--config.').split('=', 1) for field in fields):
-        with contextlib.suppress(ValueError, SyntaxError):  # a bare word is text
-            value = ast.literal_eval(value)
-        changed[name] = value
-
-    def start():
-        config = get_config(f'{corpus},smoke')
-        config.data.data_dir = beeps['data_dir']
-        config.update_from_flattened_dict(changed)
-        train.train_and_evaluate(config, tmp_path / 'run')
-
-    with pytest.raises(UserError, match=re.escape(message)) as error:
-        start()
-    assert '\n' not in str(error.value)
+    refuses(beeps['data_dir'], tmp_path / 'run', message, *fields, corpus=corpus)
     assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize(
-    ('corpus', 'fields', 'message'),
-    [
-        ('nowhere', (), 'nowhere'),
-        ('emodb', (), 'emodb'),
-        ('csv_corpus/beeps', ('--config.folds=(9,)',), 'no fold 9'),
-    ],
-)
-def test_the_command_says_what_cannot_run_in_one_line(beeps, tmp_path, corpus, fields, message):
-    result = run(
-        'ser_jax.main',
-        f'{CONFIG}:{corpus},smoke',
-        f'--workdir={tmp_path / "run"}',
-        f'--config.data.data_dir={beeps["data_dir"]}',
-        *fields,
-        SER_JAX_MANUAL_DIR=str(tmp_path / 'no corpora here'),
-    )
-    refused(result, message)
+def test_the_command_prints_the_error_as_one_line(beeps, tmp_path):
+    refused(smoke(beeps, tmp_path / 'run', '--config.folds=(9,)'), 'no fold 9')
     assert not (tmp_path / 'run').exists()
 
 
@@ -175,7 +158,7 @@ def test_the_command_says_what_cannot_run_in_one_line(beeps, tmp_path, corpus, f
         ('optimiser.clip', 0.0),
     ],
 )
-def test_values_that_make_no_sense_are_refused(field, value):
+def test_invalid_values_are_refused(field, value):
     config = load(ROOT / 'configs' / 'mtl_aug.py').get_config()
     check_config(config)
     config.update_from_flattened_dict({field: value})
@@ -210,8 +193,8 @@ def test_speakers_in_test_and_training(beeps, tmp_path):
     lists = tmp_path / 'lists.json'
     ids = [f's{s}_{e}_{t}' for s in range(6) for e in ('angry', 'sad') for t in range(2)]
     lists.write_text(json.dumps({'train': ids[1:], 'test': ids[:1]}))
-    result = smoke(beeps, tmp_path / 'run', f'--config.protocol=fixed_lists("{lists}")')
-    refused(result, 'speaker')
+    protocol = f'--config.protocol=fixed_lists("{lists}")'
+    refuses(beeps['data_dir'], tmp_path / 'run', 'speaker', protocol)
     assert not (tmp_path / 'run').exists()
 
 
@@ -222,12 +205,8 @@ def test_unlabelled_speech_of_the_same_recordings_leaks(beeps, tmp_path):
     shutil.copytree(
         Path(beeps['data_dir']) / 'csv_corpus/beeps', tmp_path / 'records/csv_corpus/copy'
     )
-    result = smoke(
-        {'data_dir': tmp_path / 'records'},
-        tmp_path / 'run',
-        "--config.unlabelled=('csv_corpus/copy',)",
-    )
-    refused(result, 'leak')
+    unlabelled = "--config.unlabelled=('csv_corpus/copy',)"
+    refuses(tmp_path / 'records', tmp_path / 'run', 'leak', unlabelled)
 
 
 def test_nan_in_features(beeps, tmp_path):
@@ -239,18 +218,23 @@ def test_nan_in_features(beeps, tmp_path):
     fields['log_mel_squares'][:, 0] = np.nan
     np.savez(index, **fields)
     index.with_name('checksums.json').unlink()
-    result = smoke({'data_dir': tmp_path / 'records'}, tmp_path / 'run')
-    refused(result, 'not finite')
+    refuses(tmp_path / 'records', tmp_path / 'run', 'not finite')
     assert not (tmp_path / 'run').exists()
 
 
 def test_a_workdir_in_the_home_folder(trained, tmp_path):
     shutil.copytree(trained[0], tmp_path / 'run')
-    words = [f'--config.data.data_dir={trained[1].data.data_dir}', '--config.final=True']
-    words += ['--config.steps=20', '--config.eval_every=10', '--workdir=~/run']
-    config = '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke'
-    rate = '--config.optimiser.learning_rate=0.02'
-    result = run('ser_jax.main', config, rate, *words, HOME=str(tmp_path))
+    result = run(
+        'ser_jax.main',
+        f'{CONFIG}:csv_corpus/beeps,smoke',
+        f'--config.data.data_dir={trained[1].data.data_dir}',
+        '--config.optimiser.learning_rate=0.02',
+        '--config.final=True',
+        '--config.steps=20',
+        '--config.eval_every=10',
+        '--workdir=~/run',
+        HOME=str(tmp_path),
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith(f'Everything about this run: {tmp_path / "run"}\n')
     before = (trained[0] / 'command.txt').read_text()
@@ -278,20 +262,22 @@ def test_events_are_written_as_tensorboard_reads_them(tmp_path):
 
 def test_an_unwritable_workdir(beeps, tmp_path):
     (tmp_path / 'file').write_text('')
-    refused(smoke(beeps, tmp_path / 'file' / 'run'), 'cannot write to the workdir')
+    refuses(beeps['data_dir'], tmp_path / 'file' / 'run', 'cannot write to the workdir')
 
 
 def test_a_workdir_with_other_files(beeps, tmp_path):
     (tmp_path / 'thesis.tex').write_text('')
-    refused(smoke(beeps, tmp_path), 'no config.json')
+    refuses(beeps['data_dir'], tmp_path, 'no config.json')
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
 
 
 def test_a_workdir_of_another_config(beeps, trained):
     workdir, config = trained
     before = (workdir / 'config.json').read_text()
-    more = (f'--config.steps={config.steps}', f'--config.eval_every={config.eval_every}')
-    refused(smoke(beeps, workdir, '--config.seed=5', *more), 'seed: 0 there, 5 now')
+    same = (f'--config.{name}={config[name]}' for name in ('steps', 'eval_every', 'final'))
+    rate = '--config.optimiser.learning_rate=0.02'
+    message = 'seed: 0 there, 5 now'
+    refuses(beeps['data_dir'], workdir, message, '--config.seed=5', rate, *same)
     assert (workdir / 'config.json').read_text() == before
 
 
@@ -299,13 +285,13 @@ CONFIGS = sorted({*(ROOT / 'configs').glob('*.py')} - {ROOT / 'configs' / 'make_
 
 
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
-def test_what_a_config_sets_for_a_corpus_are_its_fields(config):
+def test_the_settings_for_a_corpus_are_config_fields(config):
     module = load(config)
     for corpus in module.CORPORA:
         assert module.get_config(f'{corpus},smoke').corpus == corpus
 
 
-# Options that leave each other alone share a run: each run compiles for half a minute.
+# Independent options share a run: each run compiles for half a minute.
 TOGETHER = [
     'no_augmentation_type,no_validation',
     'with_emotion,no_attention,no_validation',
@@ -319,13 +305,13 @@ TOGETHER = [
 
 
 def in_runs(options):
-    """The options of a config, those that go together joined by commas."""
-    joined = [words for words in TOGETHER if {*words.split(',')} <= {*options}]
-    return joined + sorted({*options} - {word for words in joined for word in words.split(',')})
+    """The options of a config, one string per run."""
+    joined = [names for names in TOGETHER if {*names.split(',')} <= {*options}]
+    return joined + sorted({*options} - {name for names in joined for name in names.split(',')})
 
 
-def test_what_runs_together_are_options():
-    runs = {words for config in CONFIGS for words in in_runs(load(config).OPTIONS)}
+def test_options_that_share_a_run_exist():
+    runs = {names for config in CONFIGS for names in in_runs(load(config).OPTIONS)}
     assert runs >= {*TOGETHER}
 
 
@@ -346,7 +332,7 @@ def test_what_runs_together_are_options():
 def test_every_config_runs_with_every_option(beeps, tmp_path, config, options):
     workdir = tmp_path / 'run'
     more = [f'--config.data.manual_dir={beeps["manual_dir"]}/beeps']
-    if 'auxiliary' in options:  # names corpora that are not at hand everywhere
+    if 'auxiliary' in options:  # its corpora are not available everywhere
         more.append("--config.unlabelled=('csv_corpus/hums',)")
     result = smoke(beeps, workdir, *more, config=f'--config={config}', option=options)
     assert result.returncode == 0, result.stderr
@@ -355,7 +341,7 @@ def test_every_config_runs_with_every_option(beeps, tmp_path, config, options):
     assert 'UAR' in result.stdout
 
 
-def test_a_run_leaves_everything_it_promises(beeps, tmp_path):
+def test_a_run_leaves_all_its_files(beeps, tmp_path):
     workdir = tmp_path / 'run'
     result = smoke(beeps, workdir, '--config.final=True', '--config.noise_corpus=csv_corpus/hums')
     assert result.returncode == 0, result.stderr
@@ -387,7 +373,7 @@ def test_development_never_reads_test_speakers(beeps, tmp_path):
     assert {row['fold'] for row in metrics(tmp_path / 'run')} == {'fold_01'}
     assert 'conditions' not in card['validation']
 
-    # Conditions that are asked for later are tried on the same speakers, with the parameters that were kept.
+    # Conditions that are added later are tested on the same speakers, with the selected parameters.
     result = smoke(
         beeps,
         tmp_path / 'run',
@@ -397,10 +383,10 @@ def test_development_never_reads_test_speakers(beeps, tmp_path):
         f'--config.data.manual_dir={beeps["manual_dir"]}/beeps',
     )
     assert result.returncode == 0, result.stderr
-    tried = json.loads((tmp_path / 'run' / 'results.json').read_text())
-    assert tried['conditions'] == {}
-    rates = tried['validation'].pop('conditions')
-    assert tried['validation'] == card['validation']
+    again = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert again['conditions'] == {}
+    rates = again['validation'].pop('conditions')
+    assert again['validation'] == card['validation']
     folder = tmp_path / 'run' / 'checkpoints' / 'fold_01'
     names = ('_gain_0', '_pgd_100_2_1')
     files = {name: read_predictions(folder / f'validation{name}.csv')[0] for name in names}
@@ -423,7 +409,7 @@ def test_a_further_task_is_one_config_line(beeps, tmp_path):
     )
     line += "    config.tasks.spoken = {'kind': 'classification', 'target': 'language', 'weight': 0.1}\n"
     config.write_text(text.replace('    return apply_options', line + '    return apply_options'))
-    # Fold 2 trains on both languages: a task of one class would cost nothing.
+    # Fold 2 trains on both languages: the loss of a task with one class would be 0.
     result = smoke(beeps, tmp_path / 'run', '--config.folds=(2,)', config=f'--config={config}')
     assert result.returncode == 0, result.stderr
     row = metrics(tmp_path / 'run')[-1]

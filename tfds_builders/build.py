@@ -7,14 +7,14 @@ python -m tfds_builders.build csv_corpus/mine --manual_dir=~/recordings --map bo
 from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    signals.listen('nothing was changed')
+    signals.handle('nothing was changed')
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from ser_jax.data.records import DEFAULT_DATA_DIR, REPRESENTATIONS
-from ser_jax.runtime.errors import UserError, faults_told
+from ser_jax.runtime.errors import UserError, report_errors
 from tfds_builders.core.catalogue import corpus_names
 
 
@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-@faults_told()
+@report_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     flags = parser().parse_args(arguments)

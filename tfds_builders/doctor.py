@@ -13,7 +13,7 @@ compares the prepared records with their checksums instead.
 from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    signals.listen('the same command starts over')
+    signals.handle('the same command starts over')
 
 import argparse
 import json
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ser_jax.data.records import REPRESENTATIONS, corpus_folder
-from ser_jax.runtime.errors import UserError, faults_told
+from ser_jax.runtime.errors import UserError, report_errors
 from ser_jax.runtime.files import CHECKSUMS_FILE, damaged_file
 from tfds_builders.core.catalogue import corpus_names
 
@@ -81,7 +81,7 @@ def report_lines(found: 'Examination', everything: bool) -> list[str]:
     return lines + [f'note: {note}' for note in found.notes]
 
 
-@faults_told()
+@report_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     parser = argparse.ArgumentParser(

@@ -1,21 +1,22 @@
 """Runs a grid, settings × variants × seeds: python -m ser_jax.grid --config=configs/grids/NAME.py
 
---config    a grid file, e.g. configs/grids/demo.py, which shows how to write one
---workdir   the grid's folder; default runs/grids/NAME. The same folder again skips what is finished,
-            resumes what was cut short and tries again what failed
---list      prints the runs and how far they are, runs nothing
---jobs      FILE to write the command line of every run to, for a scheduler; runs nothing
---share     K/N: only every Nth run from the Kth, e.g. 2/4 on the second of four machines that share
+--config    grid file; configs/grids/demo.py documents the format
+--workdir   folder of the grid; default runs/grids/NAME. Finished runs in it are skipped, unfinished ones
+            resumed, failed ones tried again
+--list      prints the runs and their states, runs nothing
+--jobs      FILE that receives the command line of every run, for a scheduler; runs nothing
+--share     K/N: every Nth run from the Kth only, e.g. 2/4 on the second of four machines that share
             the folder; default 1/1
---table     makes the table of what is finished, runs nothing
+--table     writes the table of the finished runs, runs nothing
 
-Ends in table.md, table.csv and pictures in the grid's folder.
+Writes table.md, table.csv and figures to the grid's folder. Exit status: 0; 1 if a run failed, 2 for a wrong
+grid or flag; 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP, once the current run has saved a checkpoint.
 """
 
 from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    signals.listen('the same command goes on from here', seconds=9.5)
+    signals.handle('the same command goes on from here', seconds=9.5)
 
 import argparse
 import re
@@ -25,47 +26,47 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ser_jax.grid.plan import Grid, Run, read_grid
-from ser_jax.runtime.errors import UserError, faults_told
+from ser_jax.grid import plan
+from ser_jax.runtime.errors import UserError, report_errors
 from ser_jax.runtime.files import local_path
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        print(f'error: {message}', file=sys.stderr)  # without the usage: one line
+        print(f'error: {message}', file=sys.stderr)  # one line, without argparse's usage
         sys.exit(2)
 
 
-@faults_told()
+@report_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status: 1 where a run failed, 2 for a wrong grid or flag."""
+    """Runs the command; returns its exit status: 1 if a run failed, 2 for a wrong grid or flag."""
     options = _parse_flags(arguments)
     try:
-        grid = read_grid(options.config)
+        grid = plan.read_grid(options.config)
         start, step = _parse_share(options.share)
-        from ser_jax.grid import runs as grid_runs  # imports JAX: not for --help and wrong flags
+        from ser_jax.grid import runs  # imports JAX: not for --help and wrong flags
 
-        grid_runs.check_conditions(grid)
+        runs.check_conditions(grid)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    mine = list(enumerate(grid.runs, 1))[start - 1 :: step]
+    share = list(enumerate(grid.runs, 1))[start - 1 :: step]
     try:
         workdir = local_path(options.workdir or f'runs/grids/{grid.name}')
-        grid_runs.check_grid(workdir, grid, write=False)
+        runs.check_grid(workdir, grid, write=False)
         if options.list:
-            for number, run in mine:
-                print(f'{number:>4}  {grid_runs.state(workdir, run):<8}  {run.folder}')
+            for number, run in share:
+                print(f'{number:>4}  {runs.state(workdir, run):<8}  {run.folder}')
             return 0
         if options.jobs:
-            grid_runs.check_grid(workdir, grid, write=True)
-            return _write_jobs(Path(options.jobs), [run for _, run in mine], workdir)
+            runs.check_grid(workdir, grid, write=True)
+            return _write_jobs(Path(options.jobs), [run for _, run in share], workdir)
         if options.table:
             return _report(grid, workdir, {})
-        to_do = [run for _, run in mine if grid_runs.state(workdir, run) != 'finished']
-        grid_runs.check_data(to_do)
-        grid_runs.check_grid(workdir, grid, write=True)
-        failures = grid_runs.run_all(mine, workdir, len(grid.runs))
+        unfinished = [run for _, run in share if runs.state(workdir, run) != 'finished']
+        runs.check_data(unfinished)
+        runs.check_grid(workdir, grid, write=True)
+        failures = runs.run_all(share, workdir, len(grid.runs))
         return _report(grid, workdir, failures)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
@@ -90,37 +91,35 @@ def _parse_flags(arguments):
 
 
 def _parse_share(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r'(\d+)/(\d+)', text)
-    share = tuple(map(int, found.groups())) if found else (0, 0)
-    if not 1 <= share[0] <= share[1]:
+    match = re.fullmatch(r'(\d+)/(\d+)', text)
+    start, step = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= start <= step:
         raise UserError(f'--share={text}: it must be K/N with K from 1 to N, e.g. 2/4')
-    return share
+    return start, step
 
 
-def _write_jobs(path: Path, runs: Sequence[Run], workdir: Path) -> int:
+def _write_jobs(path: Path, jobs: Sequence[plan.Run], workdir: Path) -> int:
     try:
-        lines = [shlex.join(run.command(workdir)) + '\n' for run in runs]
+        lines = [shlex.join(run.command(workdir)) + '\n' for run in jobs]
         path.write_text(''.join(lines), encoding='utf-8')
     except OSError as error:
         raise UserError(f'--jobs={path}: cannot be written: {error.strerror}') from error
-    order = 'in any order or side by side'
-    if any(run.source for run in runs):
-        order += ', but for those with --config.attack_source, which need that run finished'
-    print(f'{path}: {len(runs)} command lines, one a run, {order}')
+    order = 'in any order or in parallel'
+    if any(run.source for run in jobs):
+        order += ', except those with --config.attack_source: that run must be finished first'
+    print(f'{path}: {len(jobs)} command lines, one per run, {order}')
     return 0
 
 
-def _report(grid: Grid, workdir: Path, failures: dict[str, str]) -> int:
-    from ser_jax.grid import rows as grid_rows
-    from ser_jax.grid import runs as grid_runs
-    from ser_jax.grid import tables
+def _report(grid: plan.Grid, workdir: Path, failures: dict[str, str]) -> int:
+    from ser_jax.grid import rows, runs, tables
 
-    rows = grid_rows.make_rows(grid, workdir)
-    finished = sum(grid_runs.state(workdir, run) == 'finished' for run in grid.runs)
+    table = rows.make_rows(grid, workdir)
+    finished = sum(runs.state(workdir, run) == 'finished' for run in grid.runs)
     summary = f'{finished} of {len(grid.runs)} runs are finished'
-    if rows:
-        tables.write_tables(rows, grid, summary, workdir)
-        print(f'\n{tables.as_text(rows)}\n\n{workdir}/table.md, table.csv and pictures: {summary}')
+    if table:
+        tables.write_tables(table, grid, summary, workdir)
+        print(f'\n{tables.as_text(table)}\n\n{workdir}/table.md, table.csv and figures: {summary}')
     else:
         print(f'no table: {summary}')
     for folder, problem in failures.items():

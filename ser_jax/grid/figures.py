@@ -1,4 +1,4 @@
-"""The figure of a grid: the UAR of every variant with its interval."""
+"""Figure of a grid: UAR and interval of every variant."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 from ser_jax.reporting.figures import save_figure
 
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000', '#999999')
-_MARKERS = 'osD^v'  # one further kind for every eight variants
+_MARKERS = 'osD^v'  # the next one after every eight variants
 
 
 def draw_grid(rows: Sequence[Mapping], title: str, path: Path) -> None:
     """Draws UAR and interval of every row, grouped by setting and condition, coloured by variant.
 
     Args:
-        rows: of `grid_rows.make_rows`, at least one.
-        title: one line.
-        path: PNG file to write, whole or not at all.
+        rows: at least one row of `rows.make_rows`.
+        title: title, one line.
+        path: PNG file, written atomically.
     """
     # Imported here: matplotlib costs half a second.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -34,7 +34,9 @@ def draw_grid(rows: Sequence[Mapping], title: str, path: Path) -> None:
         group = groups.index((row['setting'], row['condition']))
         number = variants.index(row['variant'])
         y, uar = group + (number - (len(variants) - 1) / 2) * step, 100 * row['uar']
-        bounds = [uar if row[side] is None else 100 * row[side] for side in ('uar_low', 'uar_high')]
+        bounds = [
+            uar if row[bound] is None else 100 * row[bound] for bound in ('uar_low', 'uar_high')
+        ]
         style = {'color': _COLOURS[number % len(_COLOURS)]}
         axes.plot(bounds, (y, y), lw=1.6, solid_capstyle='butt', **style)
         marker = _MARKERS[number // len(_COLOURS) % len(_MARKERS)]
@@ -49,7 +51,7 @@ def draw_grid(rows: Sequence[Mapping], title: str, path: Path) -> None:
     for border in range(1, len(groups)):
         axes.axhline(border - 0.5, color='#e4e7eb', lw=0.8)
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    intervals = any(row['uar_low'] is not None for row in rows)  # none of validation speakers
+    intervals = any(row['uar_low'] is not None for row in rows)  # validation results have none
     interval = '; 95 % interval over speakers' if intervals else ''
     axes.set_xlabel(f'UAR %, mean over the seeds{interval}; dotted: chance')
     axes.grid(axis='x', color='#e4e7eb', lw=0.8)

@@ -1,4 +1,4 @@
-"""The matrices of a grid that tests across corpora: who was trained against who is tested, as text and picture."""
+"""Matrices of a grid that tests across corpora, trained × tested, as Markdown and figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ def matrices(rows: Sequence[Row]) -> Panels:
     """Arranges the rows of a table by trained and tested corpus.
 
     Args:
-        rows: of `grid_rows.make_rows`.
+        rows: rows of `rows.make_rows`.
 
     Returns:
-        (variant, way) -> {(setting, tested corpus): row}. The way is what follows `cross_<corpus>` in the
-        condition, e.g. `target statistics`; within-corpus results (`clean`) stand with the way `as it is`,
-        those of other tasks than the emotion with the task as the way. Empty where nothing is tested across.
+        (variant, way) -> {(setting, tested corpus): row}. The way is the part of the condition after `cross_<corpus>`, e.g.
+        `target statistics`; without one, and within a corpus (`clean`), it is `as it is`; for tasks other than the emotion it
+        is the task. Empty without cross-corpus results.
     """
     panels: Panels = {}
     for row in rows:
@@ -33,7 +33,7 @@ def matrices(rows: Sequence[Row]) -> Panels:
 
 
 def _axes(cells: Mapping[tuple[str, str], Row]) -> tuple[list[str], list[str]]:
-    """Settings and tested corpora, the latter in the order of the settings that bear their name."""
+    """Settings and tested corpora, the corpora in the order of the settings of the same name."""
     settings, corpora = (list(dict.fromkeys(names)) for names in zip(*cells))
     last = len(settings)
     return settings, sorted(corpora, key=lambda c: settings.index(c) if c in settings else last)
@@ -48,15 +48,15 @@ def _interval(row: Row) -> str:
 def _difference(row: Row) -> str:
     if row['difference'] is None:
         return ''
-    sure = '*' if row['p_holm'] is not None and row['p_holm'] < 0.05 else ''
-    return f'({100 * row["difference"]:+.1f}{sure})'
+    star = '*' if row['p_holm'] is not None and row['p_holm'] < 0.05 else ''
+    return f'({100 * row["difference"]:+.1f}{star})'
 
 
 def as_markdown(panels: Panels) -> str:
-    """The matrices as Markdown tables: UAR in percent with its interval and, in brackets, the difference to the baseline.
+    """The matrices as Markdown tables: UAR in percent, its interval and, in parentheses, the difference to the baseline.
 
     Args:
-        panels: of `matrices`.
+        panels: result of `matrices`.
     """
     parts = []
     for (variant, way), cells in panels.items():
@@ -74,12 +74,12 @@ def as_markdown(panels: Panels) -> str:
             ]
             lines.append([setting, *texts])
         table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-        parts.append(f'**{variant}, {way}** ({_said(cells)})\n\n{table}\n')
+        parts.append(f'**{variant}, {way}** ({_legend(cells)})\n\n{table}\n')
     return '\n'.join(parts)
 
 
-def _said(cells: Mapping[tuple[str, str], Row]) -> str:
-    """What the numbers are."""
+def _legend(cells: Mapping[tuple[str, str], Row]) -> str:
+    """Describes the numbers of a matrix."""
     seeds = sorted({len(row['seeds']) for row in cells.values()})
     chance = sorted({round(100 * row['chance'], 1) for row in cells.values()})
     kinds = {'SYNTHETIC' if row['synthetic'] else 'real' for row in cells.values()}
@@ -92,12 +92,12 @@ def _said(cells: Mapping[tuple[str, str], Row]) -> str:
 
 
 def draw_matrices(panels: Panels, title: str, path: Path) -> None:
-    """Draws the matrices side by side: colour from chance to 100 %, number, interval and difference in the cell.
+    """Draws the matrices side by side: colour from chance to 100 %; UAR, interval and difference in each cell.
 
     Args:
-        panels: of `matrices`, at least one.
-        title: one line.
-        path: PNG file to write, whole or not at all.
+        panels: result of `matrices`, not empty.
+        title: title, one line.
+        path: PNG file, written atomically.
     """
     # Imported here: matplotlib costs half a second.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -106,7 +106,7 @@ def draw_matrices(panels: Panels, title: str, path: Path) -> None:
     shapes = [tuple(map(len, _axes(cells))) for cells in panels.values()]
     columns = min(len(panels), 2)
     lines = -(-len(panels) // columns)
-    height, width = (max(side) for side in zip(*shapes))
+    height, width = (max(lengths) for lengths in zip(*shapes))
     size = (columns * (1.6 + 1.15 * width), 0.8 + lines * (1.3 + 0.75 * height))
     figure = Figure(figsize=size, layout='constrained')
     FigureCanvasAgg(figure)
@@ -136,6 +136,6 @@ def draw_matrices(panels: Panels, title: str, path: Path) -> None:
         axes.tick_params(length=0)
         axes.spines[:].set_color('#cbd2d9')
         axes.set_title(f'{variant}, {way}', loc='left', size=9.5, weight='bold')
-    speech = _said({key: row for cells in panels.values() for key, row in cells.items()})
-    figure.suptitle(f'{title}\n{speech}', x=0.01, ha='left', size=8.5)
+    legend = _legend({key: row for cells in panels.values() for key, row in cells.items()})
+    figure.suptitle(f'{title}\n{legend}', x=0.01, ha='left', size=8.5)
     save_figure(figure, path)

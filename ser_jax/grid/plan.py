@@ -1,11 +1,12 @@
-"""A grid file read into runs: settings × variants × seeds, each with its config and its command line.
+"""Reads a grid file into runs: settings × variants × seeds, each with its config and its command line.
 
-A grid file is a Python file with `get_grid() -> dict`; configs/grids/demo.py shows all its keys.
+A grid file is a Python file with `get_grid() -> dict`; configs/grids/demo.py documents its keys.
 """
 
 import dataclasses
 import difflib
 import importlib.util
+import itertools
 import json
 import re
 import traceback
@@ -33,10 +34,10 @@ class Run:
     """One run of a grid.
 
     Attributes:
-        setting, variant, seed: what it is.
-        flags: its `--config` flags for `python -m ser_jax.main`.
-        config: what they make.
-        source: variant whose run of the same setting and seed is its `config.attack_source`, or ''.
+        setting, variant, seed: place in the grid.
+        flags: `--config` flags for `python -m ser_jax.main`.
+        config: config that the flags describe.
+        source: variant whose run of the same setting and seed becomes `config.attack_source`, or ''.
     """
 
     setting: str
@@ -48,25 +49,25 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """Its workdir inside the grid's."""
+        """The run directory, relative to the grid's folder."""
         return f'{self.setting}/{self.variant}/seed{self.seed}'
 
     def command(self, workdir: Path) -> list[str]:
-        """The words of its command line.
+        """The arguments of the command line, from 'python' on.
 
         Args:
-            workdir: of the grid.
+            workdir: folder of the grid.
         """
-        where = [f'--workdir={workdir / self.folder}']
+        folders = [f'--workdir={workdir / self.folder}']
         if self.source:
-            where = [f'--config.attack_source={self._source_folder(workdir)}', *where]
-        return ['python', '-m', 'ser_jax.main', *self.flags, *where]
+            folders = [f'--config.attack_source={self._source_folder(workdir)}', *folders]
+        return ['python', '-m', 'ser_jax.main', *self.flags, *folders]
 
     def config_in(self, workdir: Path) -> ml_collections.ConfigDict:
-        """Its config, with the run that it takes from the grid's folder.
+        """The config, with `attack_source` inside the grid's folder.
 
         Args:
-            workdir: of the grid.
+            workdir: folder of the grid.
         """
         config = self.config.copy_and_resolve_references()
         if self.source:
@@ -82,10 +83,10 @@ class Grid:
     """The runs of a grid file.
 
     Attributes:
-        name: of the file, without ending.
-        runs: seed by seed, so that the first ones make a whole table.
+        name: file name without its suffix.
+        runs: runs ordered by seed, so that the first seed already gives a complete table.
         baseline: variant that the others are compared with, or ''.
-        family: which comparisons are corrected together: 'table' = all, 'condition' = those of a setting under one condition.
+        family: comparisons that are corrected together: 'table' = all, 'condition' = those of one setting and condition.
     """
 
     name: str
@@ -95,16 +96,13 @@ class Grid:
 
 
 def read_grid(path: str) -> Grid:
-    """Reads a grid file and builds the config of every run, so that no mistake shows after hours.
+    """Reads a grid file and builds and checks the config of every run, before the first one starts.
 
     Args:
-        path: of the file.
-
-    Returns:
-        The grid.
+        path: grid file.
 
     Raises:
-        UserError: no such file, or anything in it that cannot be run; says where.
+        UserError: no such file, or an error in it, with its place.
     """
     if not path.endswith('.py') or not Path(path).is_file():
         raise UserError(f'--config={path}: no such grid file')
@@ -120,24 +118,25 @@ def _call_get_grid(path: str) -> Any:
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, 'get_grid'):
-            raise UserError('it has no get_grid(): no grid file; see configs/grids/demo.py')
+            raise UserError('not a grid file: it has no get_grid(), see configs/grids/demo.py')
         return module.get_grid()
     except UserError:
         raise
     except SyntaxError as error:
         raise UserError(f'line {error.lineno}: {error.msg}') from error
-    except Exception as error:  # whatever the user's code may raise
-        raise UserError(_where(error, module)) from error
+    except Exception as error:  # the file is the user's code
+        raise UserError(_with_line(error, module)) from error
 
 
-def _where(error: Exception, module: ModuleType) -> str:
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == module.__file__]  # fmt: skip
+def _with_line(error: Exception, module: ModuleType) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == module.__file__]
     line = f'line {lines[-1]}: ' if lines else ''
     return f'{line}{type(error).__name__}: {error}'
 
 
 def _make_grid(name: str, content: Any) -> Grid:
-    content = _with_keys(content, _KEYS, 'the grid')
+    _check_keys(content, _KEYS, 'the grid')
     config = content.get('config')
     if not isinstance(config, str) or not config.endswith('.py') or not Path(config).is_file():
         raise UserError(f"'config' is {config!r}: no such config file")
@@ -152,13 +151,13 @@ def _make_grid(name: str, content: Any) -> Grid:
     if family not in _FAMILIES:
         raise UserError(f"'family' is {family!r}; it must be one of: {', '.join(_FAMILIES)}")
     runs = []
-    own_seeds = {name: variant.get('seeds', seeds) for name, variant in variants.items()}
-    for seed in dict.fromkeys(seed for several in own_seeds.values() for seed in several):
+    seeds_of = {name: variant.get('seeds', seeds) for name, variant in variants.items()}
+    for seed in dict.fromkeys(itertools.chain(*seeds_of.values())):
         for setting, common in settings.items():
             for variant, own in variants.items():
-                if seed not in own_seeds[variant]:
+                if seed not in seeds_of[variant]:
                     continue
-                if seed not in own_seeds[own.get('attack_source', variant)]:
+                if seed not in seeds_of[own.get('attack_source', variant)]:
                     raise UserError(
                         f"variant {variant!r}: 'attack_source' {own['attack_source']!r} has no seed {seed}"
                     )
@@ -167,56 +166,57 @@ def _make_grid(name: str, content: Any) -> Grid:
                 except UserError as error:
                     where = f'setting {setting!r}, variant' if setting else 'variant'
                     raise UserError(f'{where} {variant!r}: {error}') from error
-    _refuse_twins(runs)
+    _refuse_duplicates(runs)
     return Grid(name, tuple(runs), baseline, family)
 
 
 def _check_seeds(seeds: Any, what: str) -> None:
-    are = isinstance(seeds, tuple | list) and seeds and all(type(seed) is int for seed in seeds)
-    if not are or len(set(seeds)) < len(seeds):
-        raise UserError(f'{what} is {seeds!r}; it must be different whole numbers, e.g. (0, 1, 2)')
+    valid = isinstance(seeds, tuple | list) and seeds and all(type(seed) is int for seed in seeds)
+    if not valid or len(set(seeds)) < len(seeds):
+        raise UserError(f'{what} is {seeds!r}; it must be distinct whole numbers, e.g. (0, 1, 2)')
 
 
-def _with_keys(value: Any, keys: tuple[str, ...], what: str) -> Mapping[str, Any]:
+def _check_keys(value: Any, keys: tuple[str, ...], what: str) -> None:
     if not isinstance(value, dict):
         raise UserError(f'{what} is {value!r}; it must be a dict with keys from: {", ".join(keys)}')
     unknown = [key for key in value if key not in keys]
     if unknown:
-        raise UserError(f'{what} has an unknown key {unknown[0]!r}; there are: {", ".join(keys)}')
-    return value
+        raise UserError(
+            f'{what} has an unknown key {unknown[0]!r}; the keys are: {", ".join(keys)}'
+        )
 
 
 def _entries(content: Mapping[str, Any], key: str) -> dict[str, Mapping[str, Any]]:
-    """Checks the settings or the variants."""
+    """The settings or the variants, checked."""
     entries = content.get(key)
     if not isinstance(entries, dict) or not entries:
         raise UserError(f"{key!r} is {entries!r}; it must be a dict such as {{'full': {{}}}}")
     for name, entry in entries.items():
         what = f'{key[:-1]} {name!r}'
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise UserError(f'{what}: names become folders: letters, digits and _ . + = - only')
-        _with_keys(entry, _VARIANT_KEYS if key == 'variants' else _ENTRY_KEYS, what)
+            raise UserError(f'{what}: names become folders, use letters, digits and _ . + = - only')
+        _check_keys(entry, _VARIANT_KEYS if key == 'variants' else _ENTRY_KEYS, what)
         if 'seeds' in entry:
             _check_seeds(entry['seeds'], f"{what}: 'seeds'")
         source = entry.get('attack_source', '')
         if source and source not in list(entries)[: list(entries).index(name)]:
-            raise UserError(f"{what}: 'attack_source' is {source!r}, which is no variant before it")
+            raise UserError(f"{what}: 'attack_source' is {source!r}; it must be an earlier variant")
         if not isinstance(entry.get('argument', ''), str):
             raise UserError(f"{what}: 'argument' is {entry['argument']!r}; it must be a string")
         changes = entry.get('changes', {})
         if not isinstance(changes, dict):
             raise UserError(f"{what}: 'changes' is {changes!r}; it must be {{'field': value}}")
         if 'seed' in changes:
-            raise UserError(f"{what}: the seed is no change: 'seeds' says it")
+            raise UserError(f"{what}: the seed is set by 'seeds', not by 'changes'")
     return entries
 
 
 def _make_run(
     config_file: str, setting: str, common: Mapping, variant: str, own: Mapping, seed: int
 ) -> Run:
-    words = [entry['argument'] for entry in (common, own) if entry.get('argument')]
+    options = [entry['argument'] for entry in (common, own) if entry.get('argument')]
     changes = {**common.get('changes', {}), **own.get('changes', {}), 'seed': seed}
-    first = f'--config={":".join(filter(None, [config_file, ",".join(words)]))}'
+    first = f'--config={":".join(filter(None, [config_file, ",".join(options)]))}'
     plain = _parse((first,))
     for field in changes:
         _refuse_unknown(plain, field)
@@ -228,19 +228,19 @@ def _make_run(
 
 
 def _parse(arguments: tuple[str, ...]) -> ml_collections.ConfigDict:
-    """Makes the config of some flags as the main command does."""
+    """The config that flags describe, parsed as `ser_jax.main` does."""
     values = flags.FlagValues()
-    words = ['grid', *arguments]
-    holder = config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=words)
+    argv = ['grid', *arguments]
+    holder = config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
     try:
-        values(words)
+        values(argv)
     except flags.Error as error:
         raise UserError(' '.join(str(error).split())) from error
     return holder.value
 
 
 def _refuse_unknown(config: ml_collections.ConfigDict, field: str) -> None:
-    node, known = config, []
+    node = config
     for name in str(field).split('.'):
         known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
         if name not in known:
@@ -250,12 +250,12 @@ def _refuse_unknown(config: ml_collections.ConfigDict, field: str) -> None:
         node = node[name]
     if isinstance(node, ml_collections.ConfigDict):
         raise UserError(
-            f'{field!r} is no field but several: {", ".join(f"{field}.{name}" for name in node)}'
+            f'{field!r} is a group of fields: {", ".join(f"{field}.{name}" for name in node)}'
         )
 
 
-def _refuse_twins(runs: list[Run]) -> None:
-    """Refuses two runs in one folder (also where the file system ignores case), and the same run twice."""
+def _refuse_duplicates(runs: list[Run]) -> None:
+    """Refuses two runs in one folder (also on file systems that ignore case) and two equal runs."""
     from ser_jax.config import as_json, compared  # imports JAX: not for --help
 
     folders, configs = {}, {}

@@ -1,4 +1,4 @@
-"""The rows of a grid's table, from the result cards and predictions of the runs that are finished."""
+"""Rows of a grid's table, from the result cards and predictions of its finished runs."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,28 +12,26 @@ from ser_jax.runs import finished
 from ser_jax.runtime.errors import UserError
 
 Row = dict[str, Any]
-# Why rows of validation speakers have no difference.
+# Reason why validation results are not compared.
 VALIDATION = 'results on validation speakers, who are not independent over the folds'
 
 
 def make_rows(grid: Grid, workdir: Path) -> list[Row]:
-    """One row a setting, condition and variant, over the finished runs.
+    """One row per setting, condition and variant, over the finished runs.
 
     Args:
-        grid: the grid.
-        workdir: its folder.
+        grid: grid to summarise.
+        workdir: folder of the grid.
 
     Returns:
-        Rows by setting, condition and variant, in the grid's order: `setting`, `condition`,
-        `variant`, `system`, `trained_on`, `corpus` (tested), `synthetic`, `protocol`, `folds` [run,
-        there are], `n`, `seeds`, `chance`, `uar` (mean), `uar_std`, `uar_low`, `uar_high`, `wa`, `train_seconds`,
-        `hardware`, `commits`, `perturbation_snr_db`, `failed_checks` (of the run's attacks), and of
-        `compare`: `difference`, `difference_low`, `difference_high`, `p`, `smallest_p`, `warnings`,
-        `not_compared`, with `p_holm`.
+        Rows in the grid's order: `setting`, `condition`, `variant`, `system`, `trained_on`, `corpus` (tested), `synthetic`,
+        `protocol`, `folds` [tested, all], `n`, `seeds`, `chance`, `uar` (mean), `uar_std`, `uar_low`, `uar_high`, `wa`,
+        `train_seconds`, `hardware`, `commits`, `perturbation_snr_db`, `failed_checks` (of attacks), `p_holm`, and the fields of
+        `compare`: `difference`, `difference_low`, `difference_high`, `p`, `smallest_p`, `warnings`, `not_compared`.
         Rates are fractions; None = undefined.
 
     Raises:
-        UserError: an unreadable card, or seeds of one row that were not tested alike.
+        UserError: an unreadable card, or seeds of one row that were tested differently.
     """
     cards: dict[tuple[str, str], list[tuple[Run, dict]]] = {}
     for run in grid.runs:
@@ -46,14 +44,14 @@ def make_rows(grid: Grid, workdir: Path) -> list[Row]:
     variants = list(dict.fromkeys(run.variant for run in grid.runs))
     rows = []
     for setting in settings:
-        here = {variant: cards.get((setting, variant), []) for variant in variants}
-        names = dict.fromkeys(
-            name for runs in here.values() for _, card in runs for name in _results(card)
+        finished_runs = {variant: cards.get((setting, variant), []) for variant in variants}
+        conditions = dict.fromkeys(
+            name for runs in finished_runs.values() for _, card in runs for name in _results(card)
         )
-        for condition in names:
+        for condition in conditions:
             tested = {
                 variant: [(run, card) for run, card in runs if condition in _results(card)]
-                for variant, runs in here.items()
+                for variant, runs in finished_runs.items()
             }
             rows += _rows_of(condition, tested, grid.baseline, workdir)
     for family in families(rows, grid):
@@ -63,7 +61,7 @@ def make_rows(grid: Grid, workdir: Path) -> list[Row]:
 
 
 def families(rows: Sequence[Row], grid: Grid) -> list[list[Row]]:
-    """The rows with a p, those together that are corrected together (`Grid.family`)."""
+    """The rows that have a p-value, grouped into families of `Grid.family`."""
     found: dict[tuple, list[Row]] = {}
     for row in rows:
         if row['p'] is not None:
@@ -73,16 +71,16 @@ def families(rows: Sequence[Row], grid: Grid) -> list[list[Row]]:
 
 
 def _results(card: Mapping) -> Mapping[str, Mapping]:
-    """Condition -> rates; a run that never reads test speakers has its validation only."""
+    """Condition -> rates; of a run that reads no test speakers, the validation results."""
     if card['conditions']:
         return card['conditions']
     validation = card['validation']
     n = sum(fold['n'] for fold in validation['folds'])
-    tried = {
+    corrupted = {
         f'validation_{name}': {'uar': uar, 'n': n}
         for name, uar in validation.get('conditions', {}).items()
     }
-    return {'validation': {**validation, 'n': n}, **tried}
+    return {'validation': {**validation, 'n': n}, **corrupted}
 
 
 def _rows_of(condition, tested, baseline, workdir) -> list[Row]:
@@ -98,7 +96,7 @@ def _rows_of(condition, tested, baseline, workdir) -> list[Row]:
                     row |= {'not_compared': VALIDATION}
                 else:
                     row |= compare(folders[variant], folders[baseline], condition)
-                    # A table names its runs by their folders in the grid, wherever that lies.
+                    # Tables name runs relative to the grid's folder.
                     row['warnings'] = [line.replace(f'{workdir}/', '') for line in row['warnings']]
             rows.append(row)
     return rows
@@ -111,12 +109,12 @@ def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
     for field in ('corpus_hash', 'n_folds', 'labels'):
         if any(other[field] != card[field] for other in cards):
             raise UserError(
-                f'{run.setting}/{run.variant}: its seeds differ in {field}: delete those that are '
-                'out of date and start again'
+                f'{run.setting}/{run.variant}: its seeds differ in {field}: delete the '
+                'outdated ones and start again'
             )
     uar = [result['uar'] for result in results]
     bounds = [result.get('uar_ci95', (None, None)) for result in results]
-    low, high = (_mean(side) for side in zip(*bounds))
+    low, high = (_mean(bound) for bound in zip(*bounds))
     return {
         'setting': run.setting,
         'condition': condition,
@@ -161,7 +159,7 @@ def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
 
 
 def _chance(result: Mapping, card: Mapping) -> float:
-    """The UAR of guessing; of a validation, whose UAR is the mean over the tasks, the mean, too."""
+    """UAR at chance level; for validation results, the mean over the tasks, as their UAR is."""
     if 'recall' in result:
         return 1 / sum(recall is not None for recall in result['recall'].values())
     counts = [len(classes) for classes in card.get('tasks', {'emotion': card['labels']}).values()]
@@ -176,13 +174,13 @@ def compare(ours: Sequence[Path], baseline: Sequence[Path], condition: str) -> R
     """Compares a variant with the baseline.
 
     Args:
-        ours: workdirs of the variant, one a seed.
-        baseline: those of the baseline.
-        condition: under which both were tested.
+        ours: run directories of the variant, one per seed.
+        baseline: run directories of the baseline.
+        condition: test condition of both.
 
     Returns:
-        `difference`, `difference_low`, `difference_high`, `p`, `smallest_p` (that so few speakers
-        allow), `warnings`; where the two cannot be paired, `not_compared`, which says why.
+        `difference`, `difference_low`, `difference_high`, `p`, `smallest_p` (attainable with these speakers), `warnings`;
+        or `not_compared`, the reason why the two cannot be paired.
     """
     try:
         result = paired.compare_runs(ours, baseline, condition)

@@ -1,4 +1,4 @@
-"""The runs of a grid: whether they may be in its folder, how far they are, and one after the other."""
+"""Runs of a grid: ownership of its folder, state of each run, sequential execution."""
 
 import functools
 import json
@@ -22,14 +22,14 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
 from ser_jax.transforms.conditions import parse_conditions
 
-_GRACE = 9.0  # seconds that a run which was told to stop gets to end by itself: it takes 8 at most
+_GRACE = 9.0  # seconds that an interrupted run gets to end by itself; it takes 8 at most (`runtime.signals`)
 
 
 def check_conditions(grid: Grid) -> None:
-    """Refuses conditions that a run would refuse, before the first run begins.
+    """Checks the conditions of all runs before the first one starts.
 
     Raises:
-        UserError: an unknown condition or wrong arguments.
+        UserError: an unknown condition or invalid arguments.
     """
     for run in grid.runs:
         try:
@@ -60,56 +60,53 @@ def check_data(runs: Sequence[Run]) -> None:
 
 
 def check_grid(workdir: Path, grid: Grid, *, write: bool) -> None:
-    """Refuses a folder that holds another grid; one that has grown by runs goes on.
+    """Refuses a folder that holds another grid; runs may have been added since.
 
     Args:
-        workdir: of the grid, which need not exist.
-        grid: the grid.
-        write: whether to claim the folder (`grid.json`).
+        workdir: folder of the grid, which need not exist.
+        grid: grid to run.
+        write: whether to claim the folder by writing `grid.json`.
 
     Raises:
-        UserError: a run there is of another config or is no longer in the grid, the folder holds
-            something else, or cannot be written to.
+        UserError: a run in the folder has another config or is no longer in the grid, or the folder holds
+            other files or cannot be written to.
     """
     path = workdir / 'grid.json'
-    mine = {run.folder: compared(as_json(run.config)) for run in grid.runs}
+    configs = {run.folder: compared(as_json(run.config)) for run in grid.runs}
     try:
         if path.exists():
-            _refuse_other(workdir, json.loads(path.read_text(encoding='utf-8')), mine)
+            _refuse_other(workdir, json.loads(path.read_text(encoding='utf-8')), configs)
         elif workdir.exists() and any(other.suffix != '.tmp' for other in workdir.iterdir()):
             raise UserError(f'{workdir} holds files but no grid.json: choose another --workdir')
         if write:
-            write_atomically(path, json.dumps(mine, indent=1))
+            write_atomically(path, json.dumps(configs, indent=1))
     except OSError as error:
         raise UserError(f'cannot write to the workdir {workdir}: {error.strerror}') from error
     except ValueError as error:
         raise UserError(f'{path} is not JSON ({error}): choose another --workdir') from error
 
 
-def _refuse_other(workdir, stored, mine):
+def _refuse_other(workdir, stored, configs):
     problem = ''
-    for folder, config in stored.items():
-        if folder not in mine:
-            problem = problem or f'{folder} is not in this one'
-            continue
-        changed = [
-            name for name in config | mine[folder] if config.get(name) != mine[folder].get(name)
-        ]
-        if changed:
-            there, now = (c.get(changed[0], 'absent') for c in (config, mine[folder]))
-            problem = problem or f'{folder}: {changed[0]}: {there} there, {now} now'
-    if problem:
-        raise UserError(
-            f'workdir {workdir} holds another grid ({problem}): choose another --workdir'
-        )
+    for folder, before in stored.items():
+        now = configs.get(folder)
+        if now is None:
+            problem = f'{folder} is not in this one'
+        elif changed := [name for name in before | now if before.get(name) != now.get(name)]:
+            values = (config.get(changed[0], 'absent') for config in (before, now))
+            problem = '{}: {}: {} there, {} now'.format(folder, changed[0], *values)
+        if problem:
+            raise UserError(
+                f'workdir {workdir} holds another grid ({problem}): choose another --workdir'
+            )
 
 
 def state(workdir: Path, run: Run) -> str:
-    """How far a run is: 'finished', 'begun' or 'to do'.
+    """The state of a run: 'finished', 'begun' or 'to do'.
 
     Args:
-        workdir: of the grid.
-        run: in it; conditions that were added to it later make a finished run begun.
+        workdir: folder of the grid.
+        run: run of the grid; a finished one to which conditions were added counts as begun.
     """
     folder = workdir / run.folder
     card = read_card(folder)
@@ -119,27 +116,27 @@ def state(workdir: Path, run: Run) -> str:
 
 
 def run_all(runs: Sequence[tuple[int, Run]], workdir: Path, total: int) -> dict[str, str]:
-    """Runs those that are not finished, one after the other, each in a process of its own.
+    """Executes the unfinished runs one after the other, each in its own process.
 
     Args:
-        runs: each with its number in the grid.
-        workdir: of the grid.
+        runs: (number in the grid, run) pairs.
+        workdir: folder of the grid.
         total: number of runs in the grid.
 
     Returns:
-        Folder -> what went wrong, for every run that failed; the others ran nevertheless.
+        Folder -> error, for every run that failed; a failure does not stop the others.
     """
     left = [(number, run) for number, run in runs if state(workdir, run) != 'finished']
     if len(left) < len(runs):
         print(f'{len(runs) - len(left)} of {len(runs)} runs are finished already', flush=True)
     seconds, failures = [], {}
     for position, (number, run) in enumerate(left):
-        words = run.command(workdir)
-        print(f'[{number}/{total}] {shlex.join(words)}', flush=True)
+        command = run.command(workdir)
+        print(f'[{number}/{total}] {shlex.join(command)}', flush=True)
         begin = time.monotonic()
         show = functools.partial(_show, f'{number}/{total}', seconds, len(left) - position, begin)
         folder = workdir / run.folder
-        problem = run_one(words, folder.with_name(f'{folder.name}.log'), show)
+        problem = run_one(command, folder.with_name(f'{folder.name}.log'), show)
         if not problem and state(workdir, run) != 'finished':
             problem = 'it ended without results.json'
         if problem:
@@ -151,29 +148,29 @@ def run_all(runs: Sequence[tuple[int, Run]], workdir: Path, total: int) -> dict[
 
 
 def _show(number: str, seconds: list[float], runs: int, begin: float, line: str) -> None:
-    """Shows a line of a run, with the grid's ETA as soon as this start has finished a run."""
+    """Prints a line of a run, with the grid's remaining time once one run has finished."""
     eta = ''
     if seconds:
         mean = statistics.mean(seconds)
         left = max(runs * mean - (time.monotonic() - begin), (runs - 1) * mean)
-        if left > 0:  # else the last run takes longer than the others did
+        if left > 0:  # else the last run takes longer than the mean
             eta = f', {duration(left)} left'
     print(f'[{number}{eta}]  {line}', file=sys.stderr, flush=True)
 
 
-def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str:
-    """Runs one command; everything it prints goes to the end of its log.
+def run_one(command: Sequence[str], log: Path, show: Callable[[str], None]) -> str:
+    """Executes one command and appends its output to a log.
 
     Args:
-        words: of the command line, from 'python' on, which stands for this one.
-        log: file; its folder is made.
-        show: is given every line of stderr, which is where a run tells how far it is.
+        command: arguments of the command line; the first, 'python', is replaced by this interpreter.
+        log: log file; its folder is created.
+        show: function called with every line of stderr, where a run prints its progress.
 
     Returns:
-        What went wrong, with the last line that the run said; '' = nothing.
+        The error, with the last line on stderr; '' = success.
 
     Raises:
-        KeyboardInterrupt: after the run, which is interrupted as well, has ended.
+        KeyboardInterrupt: after the run, which is interrupted too, has ended.
         UserError: the log cannot be written.
     """
     try:
@@ -182,10 +179,10 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
     except OSError as error:
         raise UserError(f'cannot write {log}: {error.strerror}') from error
     with file:
-        print(f'$ {shlex.join(words)}', file=file, flush=True)
-        # In a session of its own: Ctrl-C reaches it once, from here, and in order.
+        print(f'$ {shlex.join(command)}', file=file, flush=True)
+        # In its own session: Ctrl-C in a terminal reaches it once, through this process.
         process = subprocess.Popen(
-            [sys.executable, *words[1:]],
+            [sys.executable, *command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.PIPE,
@@ -195,7 +192,7 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
         )
         last, end = '', functools.partial(_end, process, log)
         try:
-            with signals.before_leaving(end):
+            with signals.on_stop(end):
                 for line in process.stderr:
                     file.write(line)
                     file.flush()
@@ -203,11 +200,11 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
                         last = line.strip()
                         show(last)
                 code = process.wait()
-        except KeyboardInterrupt:  # where nobody listens to signals, as in a notebook
+        except KeyboardInterrupt:  # where `signals.handle` was not called, as in a notebook
             end()
             raise
         finally:
-            process.kill()  # nothing, where it has ended
+            process.kill()  # without effect if it has ended
             process.wait()
     if not code:
         return ''
@@ -216,17 +213,16 @@ def run_one(words: Sequence[str], log: Path, show: Callable[[str], None]) -> str
 
 
 def _end(process: subprocess.Popen, log: Path) -> None:
-    """Passes the signal on to a run, and lets it end by itself."""
-    interrupted = signals.requested() in (None, signal.SIGINT)
-    # Never a hangup: given again it would tell the run of no impatience.
+    """Passes the signal on to a run and lets it end by itself."""
+    interrupted = signals.received() in (None, signal.SIGINT)
     process.send_signal(signal.SIGINT if interrupted else signal.SIGTERM)
     try:
         process.wait(_GRACE)
-        # Its last words, past a reader and a writer that the signal may have interrupted.
+        # Its last output, past a reader and a writer that the signal may have interrupted.
         with (
-            open(os.dup(process.stderr.fileno()), encoding='utf-8', errors='replace') as words,
+            open(os.dup(process.stderr.fileno()), encoding='utf-8', errors='replace') as rest,
             log.open('a', encoding='utf-8') as file,
         ):
-            file.write(words.read())
+            file.write(rest.read())
     except subprocess.TimeoutExpired:
         process.kill()

@@ -1,4 +1,4 @@
-"""The table and the figures of a grid, from its rows."""
+"""Tables and figures of a grid, from its rows."""
 
 import csv
 import io
@@ -15,13 +15,13 @@ from ser_jax.reporting.text import duration
 from ser_jax.runtime.files import write_atomically
 from ser_jax.transforms import conditions
 
-_MOST_DRAWN = 100  # rows: a longer picture is not looked at
+_MOST_DRAWN = 100  # rows; a longer figure is unreadable
 CAPTION = (
     'UAR on predictions pooled over the folds, mean ± standard deviation over the seeds; 95 % '
     'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training, mean '
     'over the seeds. {validation}Difference: of the mean UAR to the baseline on the same '
-    'utterances, in points, with a 95 % bootstrap interval over speakers; p: two-sided, speakers '
-    'swapped between the two; both say how sure it is for other speakers, not for other seeds. '
+    'utterances, in points, with a 95 % bootstrap interval over speakers; p: two-sided permutation '
+    'test over speakers. Intervals and p-values reflect speaker sampling, not seed variance. '
     'Holm: p corrected for every comparison {family} ({count}), {floor}. '
     '–: not defined.'
 )
@@ -32,14 +32,14 @@ VALIDATION_CAPTION = (
 
 
 def curves(rows: Sequence[Row], grid: Grid) -> dict[str, tuple[dict, dict]]:
-    """What `figures.robustness_figure` draws of the conditions that have levels: a panel a series, a line a variant.
+    """Curves over the levels of conditions, for `figures.robustness_figure`: one panel per series, one line per variant.
 
     Args:
-        rows: of `grid_rows.make_rows`.
-        grid: the grid.
+        rows: rows of `rows.make_rows`.
+        grid: grid of the rows.
 
     Returns:
-        Setting -> (panels, UAR of every variant on clean speech); settings without such conditions are left out.
+        Setting -> (panels, UAR of every variant on clean speech), of settings with such conditions.
     """
     found: dict[str, tuple[dict, dict]] = {}
     for run in grid.runs:
@@ -62,10 +62,10 @@ def curves(rows: Sequence[Row], grid: Grid) -> dict[str, tuple[dict, dict]]:
 
 
 def levels_as_markdown(panels: Mapping[str, Mapping], references: Mapping[str, float]) -> str:
-    """The curves of one setting as Markdown tables, UAR in percent: a table a kind of level, a row a series and variant.
+    """The curves of one setting as Markdown tables, UAR in percent: one table per kind of level, one row per series and variant.
 
     Args:
-        panels, references: of `curves`.
+        panels, references: one setting of `curves`.
     """
     kinds: dict[str, list[tuple[str, str, dict]]] = {}
     for heading, lines in panels.items():
@@ -89,7 +89,7 @@ def _percent(value: float | None, signed: bool = False) -> str:
 
 
 def _cells(row: Row) -> dict[str, str]:
-    """Column -> what stands in it."""
+    """Column -> cell text."""
     spread = '' if row['uar_std'] is None else f' ± {_percent(row["uar_std"])}'
     difference = _percent(row['difference'], signed=True)
     if row['difference_low'] is not None:
@@ -136,21 +136,21 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def _caption(rows: Sequence[Row], grid: Grid) -> str:
-    together = families(rows, grid)
-    floor, count = 'none', max(map(len, together), default=0)
-    if together:
-        least = min(len(family) * min(row['smallest_p'] for row in family) for family in together)
+    compared = families(rows, grid)
+    floor, count = 'none', max(map(len, compared), default=0)
+    if compared:
+        least = min(len(family) * min(row['smallest_p'] for row in family) for family in compared)
         floor = f'with these speakers never below {min(1.0, least):.2g}'
     family = 'of this table'
     if grid.family == 'condition':
-        family = 'under the same condition, not for those under others'
+        family = 'under the same condition'
     validated = any(row['condition'].startswith('validation') for row in rows)
     validation = VALIDATION_CAPTION if validated else ''
     return CAPTION.format(family=family, count=count, floor=floor, validation=validation)
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    """What must be known before the numbers are trusted, each once."""
+    """Failed checks, missing comparisons and warnings, each once."""
     notes, warned = {}, {}
     for row in rows:
         where = f'{row["setting"]}, {row["variant"]}'
@@ -167,17 +167,16 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 
 def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -> None:
-    """Writes `table.md`, `table.csv` and `table.png`, each whole or not at all.
+    """Writes `table.md`, `table.csv` and `table.png`, each atomically.
 
-    Where corpora are tested across there are `matrix.md` and `matrix.png`, too; where noise, attacks or other conditions
-    of `config.conditions`, `robustness_<setting>.md` and `.png`, which draws them instead of `table.png`. There is no
-    `table.png` where more than 100 rows are left for it.
+    Cross-corpus results are also written to `matrix.md` and `.png`, conditions of `config.conditions` to `robustness_<setting>.md`
+    and `.png`, which `table.png` then omits. With more than 100 rows left there is no `table.png`.
 
     Args:
-        rows: at least one, of `grid_rows.make_rows`.
-        grid: the grid.
-        summary: how many runs are finished.
-        workdir: of the grid.
+        rows: at least one row of `rows.make_rows`.
+        grid: grid of the rows.
+        summary: number of finished runs, as text.
+        workdir: folder of the grid.
     """
     cells = [_cells(row) for row in rows]
     lines = [list(cells[0]), ['---'] * len(cells[0]), *(list(line.values()) for line in cells)]
@@ -185,8 +184,8 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
     against = f'Baseline: {grid.baseline}. ' if grid.baseline else ''
     commits = list(dict.fromkeys(commit or 'unknown' for row in rows for commit in row['commits']))
     notes = ''.join(f'- {note}\n' for note in _notes(rows))
-    told = f'{summary}. {against}Code: commit {", ".join(commits)}'
-    text = f'# Grid {grid.name}\n\n{told}.\n\n{table}\n\n{_caption(rows, grid)}\n'
+    origin = f'{summary}. {against}Code: commit {", ".join(commits)}'
+    text = f'# Grid {grid.name}\n\n{origin}.\n\n{table}\n\n{_caption(rows, grid)}\n'
     text += f'\n{notes}' if notes else ''
     write_atomically(workdir / 'table.md', text)
     file = io.StringIO()
@@ -196,28 +195,28 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
         lists = {name: ' '.join(map(str, v)) for name, v in row.items() if isinstance(v, list)}
         writer.writerow(row | lists | {'synthetic': str(row['synthetic']).lower()})
     write_atomically(workdir / 'table.csv', file.getvalue())
-    drawn = curves(rows, grid)
-    for setting, (panels, references) in drawn.items():
+    levels = curves(rows, grid)
+    for setting, (panels, references) in levels.items():
         path = workdir / f'robustness_{setting}.png'
         robustness_figure(panels, references, f'{grid.name}, {setting}: {summary}', path)
         text = f'# Grid {grid.name}, {setting}: UAR %\n\n{summary}.\n\n{levels_as_markdown(panels, references)}'
         write_atomically(path.with_suffix('.md'), text)
-    whole = [
+    drawn = [
         row
         for row in rows
-        if row['condition'].startswith(('clean', 'cross_')) or row['setting'] not in drawn
+        if row['condition'].startswith(('clean', 'cross_')) or row['setting'] not in levels
     ]
-    picture = workdir / 'table.png'
-    if len(whole) <= _MOST_DRAWN:
-        draw_grid(whole, f'{grid.name}: {summary}', picture)
+    figure = workdir / 'table.png'
+    if len(drawn) <= _MOST_DRAWN:
+        draw_grid(drawn, f'{grid.name}: {summary}', figure)
     else:
-        picture.unlink(missing_ok=True)  # of the grid when it was smaller
+        figure.unlink(missing_ok=True)  # drawn when the grid was smaller
     panels = matrices(rows)
     if panels:
         write_atomically(
-            workdir / 'matrix.md', f'# Grid {grid.name}\n\n{told}.\n\n{as_markdown(panels)}'
+            workdir / 'matrix.md', f'# Grid {grid.name}\n\n{origin}.\n\n{as_markdown(panels)}'
         )
-        # In the picture the differences stand for the baseline.
+        # The figure shows the baseline through the differences to it.
         others = {key: cells for key, cells in panels.items() if key[0] != grid.baseline}
         title = f'{grid.name}: {summary}'
         if others and len(others) < len(panels):

@@ -1,4 +1,4 @@
-"""Call strings such as `'speed(0.9, 1.1)'`: what configs name operations, conditions and protocols with."""
+"""Call strings such as `'speed(0.9, 1.1)'`: how configs name operations, conditions and protocols."""
 
 import ast
 from collections.abc import Callable, Mapping
@@ -9,35 +9,35 @@ from ser_jax.runtime.errors import UserError
 def number_rule(
     lowest: float, highest: float, *, whole: bool = False
 ) -> tuple[Callable[[object], bool], str]:
-    """The rule of an argument of a call string: (test, in words); infinity and NaN lie outside every range."""
-    kinds = (int,) if whole else (int, float)
-    words = f'a {"whole " if whole else ""}number from {lowest} to {highest}'
-    return lambda x: type(x) in kinds and lowest <= x <= highest, words
+    """The rule of a numeric argument: (test, description). Infinity and NaN are outside every range."""
+    types = (int,) if whole else (int, float)
+    description = f'a {"whole " if whole else ""}number from {lowest} to {highest}'
+    return lambda x: type(x) in types and lowest <= x <= highest, description
 
 
 def check_arguments(
     what: str, text: str, name: str, arguments: tuple, rules: Mapping[str, tuple[Callable, str]]
 ) -> None:
-    """Refuses the arguments of a call string that break their rules.
+    """Checks the arguments of a call string.
 
     Args:
-        what: kind of thing that is called, for messages.
-        text: the call string.
-        name: of the call.
-        arguments: as parsed.
-        rules: argument -> (test, what it must be), in order.
+        what: kind of operation, for messages.
+        text: call string.
+        name: name that is called.
+        arguments: parsed arguments.
+        rules: argument name -> (test, description of valid values), in order.
 
     Raises:
-        UserError: too few, too many, or one that its rule refuses.
+        UserError: wrong number of arguments, or an invalid one.
     """
     if len(arguments) != len(rules):
         form = f'{name}({", ".join(rules)})'
         raise UserError(
             f'{what} {text!r} takes {len(rules)} argument{"s" * (len(rules) != 1)}: {form}'
         )
-    for argument, (field, (test, words)) in zip(arguments, rules.items()):
+    for argument, (field, (test, description)) in zip(arguments, rules.items()):
         if not test(argument):
-            raise UserError(f'{what} {text!r}: {field} must be {words}')
+            raise UserError(f'{what} {text!r}: {field} must be {description}')
 
 
 def parse_call(text: str, what: str = '') -> tuple[str, tuple]:
@@ -45,7 +45,7 @@ def parse_call(text: str, what: str = '') -> tuple[str, tuple]:
 
     Args:
         text: `'name'`, `'name()'` or `'name(1, 0.5, "x")'`.
-        what: kind of thing that is called, for the message.
+        what: kind of operation, for the message.
 
     Returns:
         (name, arguments).

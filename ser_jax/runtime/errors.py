@@ -1,4 +1,4 @@
-"""The error every module raises when the user, not the code, is to mend something, and what commands say of a machine's faults."""
+"""User errors, and how commands report errors of the user and of the machine in one line."""
 
 import contextlib
 import errno
@@ -13,28 +13,28 @@ _JOINERS = '\u200c\u200d'  # parts of Persian words and of emoji
 
 
 class UserError(Exception):
-    """A mistake of the user, said in one line: what was wrong, where, what to do.
+    """An error that the user can fix; one line: what is wrong, where, and the remedy.
 
-    The commands print it without a traceback and exit non-zero; all other exceptions are our own bugs and keep theirs.
+    Commands print it without a traceback and exit with a non-zero status. All other exceptions are bugs and keep theirs.
     """
 
     def __str__(self) -> str:
-        """The message in one line; names and cells that it cites may hold anything."""
+        """The message as one printable line, whatever file names and cells it cites."""
         return printable(super().__str__())
 
 
 def printable(text: str) -> str:
-    """A text in which what is not printable is escaped: line breaks, and characters that terminals obey."""
+    """Escapes characters that are not printable: line breaks, and control characters that terminals obey."""
     keep = lambda c: c.isprintable() or unicodedata.category(c) == 'Zs' or c in _JOINERS
     return ''.join(c if keep(c) else ascii(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager
-def faults_told() -> Iterator[None]:
-    """Around a command: ends it with one line, exit status 1, where the fault lies with the machine.
+def report_errors() -> Iterator[None]:
+    """Ends a command with one line and exit status 1 on errors of the machine.
 
-    That is no room left on the disk, another process of a run on several hosts that is gone, or nobody who reads on. Names of files that
-    are no text are written with backslashes.
+    These are a full disk, a lost process of a multi-host run, and a closed standard output (`… | head`, without a line).
+    Characters that the terminal's encoding lacks are printed with backslashes.
     """
     for output in (sys.stdout, sys.stderr):
         if hasattr(output, 'reconfigure'):
@@ -44,7 +44,7 @@ def faults_told() -> Iterator[None]:
         sys.stdout.flush()
     except SystemExit as end:
         if end.code and _several_processes():
-            _leave(end.code)
+            _exit_now(end.code)
         raise
     except BrokenPipeError:
         if not silence_closed_outputs():
@@ -52,24 +52,26 @@ def faults_told() -> Iterator[None]:
         sys.exit(1)
     except Exception as error:
         chain = list(_chain(error))
-        full = next(filter(None, map(_without_room, chain)), None)
-        gone = next(filter(None, map(_lost_process, chain)), None)
+        full = next(filter(None, map(_full_disk, chain)), None)
+        lost = next(filter(None, map(_lost_process, chain)), None)
         if full:
-            told = f'no room left on the disk: {full}; make room, and give the same command again'
-        elif gone:
-            told = f'another process of this run is gone ({gone}): start all of them again'
+            message = f'error: no room left on the disk: {full}; make room, and give the same command again'
+        elif lost:
+            message = (
+                f'error: another process of this run is gone ({lost}): start all of them again'
+            )
         else:
             raise
         if _several_processes():
-            _leave(f'error: {told}')
-        sys.exit(f'error: {told}')
+            _exit_now(message)
+        sys.exit(message)
 
 
 def silence_closed_outputs() -> bool:
-    """Lets standard output and error go nowhere where nobody reads them any more, as after `… | head` or in a terminal that is closed.
+    """Redirects standard output and error to the null device where their reader is gone (`… | head`, a closed terminal).
 
     Returns:
-        Whether there was one of them; else, where a pipe broke, it was another.
+        Whether one of them was closed; otherwise a broken pipe was another one.
     """
     if not hasattr(select, 'poll'):  # Windows
         return False
@@ -91,8 +93,8 @@ def _several_processes() -> bool:
     return jax is not None and jax.distributed.is_initialized()
 
 
-def _leave(code: str | int) -> NoReturn:
-    """`sys.exit` that does not wait for the other processes, who may never come: they see that this one is gone."""
+def _exit_now(code: str | int) -> NoReturn:
+    """`sys.exit` that does not wait for the other processes of the run, which may never answer."""
     if isinstance(code, str):
         os.write(2, f'{code}\n'.encode())
     os._exit(1 if isinstance(code, str) else code)
@@ -104,8 +106,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _without_room(error: BaseException) -> str | None:
-    """What could not be written, where that is what an exception is about; libraries in C++ say so in words only."""
+def _full_disk(error: BaseException) -> str | None:
+    """What could not be written for lack of room; C++ libraries report it in the message only."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return str(error.filename or error.strerror)
     if 'No space left on device' in str(error) or 'Disk quota exceeded' in str(error):
@@ -114,9 +116,9 @@ def _without_room(error: BaseException) -> str | None:
 
 
 def _lost_process(error: BaseException) -> str | None:
-    """How JAX tells of a process that it cannot reach, where there are several."""
+    """JAX's message about an unreachable process of a multi-host run."""
     if not _several_processes():
         return None
-    words = 'closed by peer', 'reset by peer', 'heartbeat timeout', 'UNAVAILABLE'
-    told = str(error).partition('\n')[0]
-    return told[:200] if any(word in told for word in words) else None
+    signs = 'closed by peer', 'reset by peer', 'heartbeat timeout', 'UNAVAILABLE'
+    message = str(error).partition('\n')[0]
+    return message[:200] if any(sign in message for sign in signs) else None

@@ -1,20 +1,19 @@
-"""Ends a command on SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a terminal that closes) within seconds.
+"""Ends a command within seconds of SIGINT (Ctrl-C), SIGTERM or SIGHUP (a closed terminal).
 
-It says in one line how to go on; its exit status is 143, 130 or 129.
+The exit status is 128 + the signal's number: 130, 143 or 129. The last line on stderr names the signal and what the next start does.
 
     if __name__ == '__main__':
-        stopping.listen('the same command goes on from the last checkpoint')  # before slow imports
+        signals.handle('the same command goes on from the last checkpoint')  # before slow imports
 
-Nothing is raised: an exception out of nowhere crashes libraries that C++ has called from (JAX while it is imported or
-traces). The process ends where it is, as if it had been killed, which every file that is written here survives; work that
-wants to save something first is `deferred`, and what has to be tidied up is said `before_leaving`.
+Handlers raise nothing: an unexpected exception crashes C++ libraries that call into Python (JAX while it is imported or traces).
+The process ends where it is, as if it had been killed, which is safe because all writes are atomic. Work that saves something
+first is `postponed`; scratch files are removed by `on_stop`. A second signal, half a second after the first, ends the process at once.
 
-The main thread may be in XLA for longer than anybody waits, where Python runs no handlers: a thread then ends the process.
+While the main thread is in XLA, Python runs no handlers: a thread then ends the process.
 """
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -25,177 +24,136 @@ from typing import NoReturn
 
 from ser_jax.runtime.errors import silence_closed_outputs
 
-_DEADLINE = 8.0  # seconds from the signal to the end of the process, come what may
-_IDLE = 2.0  # … where nothing is to be saved, and the main thread does not react
-_AGAIN = 0.5  # … from a second signal, by which somebody is impatient
-_TOGETHER = 0.5  # what comes so soon after the first is no second one: shells and systems send several at once
-_HEARD = 0  # among the numbers of signals: the main thread has been told
+_DEADLINE = 8.0  # seconds from the first signal to the end of the process
+_AGAIN = 0.5  # … from a second signal
+_TOGETHER = (
+    0.5  # seconds in which several signals count as one: shells and systems send them together
+)
 _HANGUP = getattr(signal, 'SIGHUP', None)  # Windows has none
 _SIGNALS = [number for number in (signal.SIGTERM, signal.SIGINT, _HANGUP) if number]
 
 
-class _Listener:
-    """What is known of the signals of this process.
+class _Handler:
+    """The signals of this process.
 
     Attributes:
-        number: of the signal that came, or None.
-        how: to go on, for the line at the end.
-        deferring: whether the main thread goes on for the time being.
-        saving: … because it has something to save.
-        tidying: what is called before the end.
+        number: number of the first signal, or None.
+        hint: what the next start does, for the last line.
+        postponed: whether the main thread ends the process itself, later.
+        cleanups: functions called before the end.
     """
 
     def __init__(self):
         self.number: int | None = None
-        self.how = ''
-        self.deferring = self.saving = False
-        self.tidying: list[Callable[[], None]] = []
-        self._handled = self._impatient = False
-        self._caught_up = threading.Event()
-        self._seconds = _DEADLINE
-        self._said = threading.Lock()
+        self.hint = ''
+        self.postponed = False
+        self.cleanups: list[Callable[[], None]] = []
+        self._stopping = False
+        self._reported = threading.Lock()
 
-    def start(self, how: str, seconds: float) -> None:
-        self.how, self._seconds = how, seconds
-        self._inbox, self._outbox = socket.socketpair()
+    def start(self, hint: str, seconds: float) -> None:
+        self.hint = hint
+        inbox, self._outbox = socket.socketpair()
         self._outbox.setblocking(False)
-        # Python itself writes the number of a signal there, whatever the main thread is doing.
+        # Python itself writes a signal's number there, whatever the main thread is doing.
         signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, name='stopping', daemon=True).start()
+        threading.Thread(
+            target=self._watch, args=(inbox, seconds), name='signals', daemon=True
+        ).start()
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._handle)
 
     def _handle(self, number, _) -> None:
-        """Called in the main thread, as soon as it runs Python, which may be long after the signal came."""
-        again, self._handled = self._handled, True
+        """Called in the main thread as soon as it runs Python, possibly long after the signal."""
         self.number = self.number or number
-        silence_closed_outputs()  # an error of writing, where a checkpoint is due
-        self._caught_up.clear()
-        self.heard()
-        self._caught_up.wait(1.0)  # the thread knows when the signal came
-        if self._impatient or not (again or self.deferring):
-            self.leave()
+        silence_closed_outputs()  # a failing print must not prevent the checkpoint
+        if not (self.postponed or self._stopping):
+            self.stop()
 
-    def heard(self) -> None:
-        """Tells the thread that the main one reacts."""
-        with contextlib.suppress(OSError):
-            self._outbox.send(bytes([_HEARD]))
-
-    def _watch(self) -> None:
-        """Runs in a thread: ends the process at the deadline."""
-        first = end = told = None  # `told`: when the first signal came, `first`: when anything did
+    def _watch(self, inbox: socket.socket, seconds: float) -> NoReturn:
+        """Ends the process at the deadline; runs in a thread."""
+        first = end = None
         while True:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            if not select.select([self._inbox], [], [], left)[0]:
+            inbox.settimeout(None if end is None else max(1e-3, end - time.monotonic()))
+            try:
+                number, now = inbox.recv(1)[0], time.monotonic()
+            except TimeoutError:
                 self._end()
-            byte, now = self._inbox.recv(1)[0], time.monotonic()
-            if byte not in (_HEARD, *_SIGNALS):
+            if number not in _SIGNALS:
                 continue
-            if byte == _HEARD:
-                self._caught_up.set()
-            elif told is None:
-                told = now
-            elif byte == _HANGUP or now - told <= _TOGETHER:
-                continue
-            else:
-                self._impatient = True
-            first = first or now
-            reacts = self.saving or (byte == _HEARD and not self.deferring)
-            if byte != _HEARD:
-                self.number = self.number or byte
-            if self._impatient:
+            self.number = self.number or number
+            if first is None:
+                first, end = now, now + seconds
+            elif number != _HANGUP and now - first > _TOGETHER:
                 end = min(end, now + _AGAIN)
-            else:
-                end = first + (self._seconds if reacts else _IDLE)
 
-    def leave(self) -> NoReturn:
-        """Tidies up and ends the process; in the main thread."""
-        for tidy in reversed(self.tidying):
-            with contextlib.suppress(Exception):  # the deadline counts, not the dust
-                tidy()
+    def stop(self) -> NoReturn:
+        """Cleans up and ends the process; in the main thread."""
+        self._stopping = True
+        for cleanup in reversed(self.cleanups):
+            with contextlib.suppress(Exception):  # the process ends in any case
+                cleanup()
         with contextlib.suppress(OSError, RuntimeError, ValueError):  # busy writing, or closed
             sys.stdout.flush()
         self._end()
 
     def _end(self) -> NoReturn:
-        pools = sys.modules.get('multiprocessing')
-        for child in pools.active_children() if pools else ():
+        multiprocessing = sys.modules.get('multiprocessing')
+        for child in multiprocessing.active_children() if multiprocessing else ():
             child.kill()
-        if self._said.acquire(blocking=False):
-            line = f'stopped by {signal.Signals(self.number).name}: {self.how}\n'
-            with contextlib.suppress(OSError):  # nobody reads
+        if self._reported.acquire(blocking=False):
+            line = f'stopped by {signal.Signals(self.number).name}: {self.hint}\n'
+            with contextlib.suppress(OSError):  # stderr is closed
                 os.write(2, line.encode())
         os._exit(128 + self.number)
 
 
-_listener = _Listener()
+_handler = _Handler()
 
 
-def listen(how: str, seconds: float = _DEADLINE) -> None:
-    """Takes SIGTERM, SIGINT and SIGHUP over; in the main thread only, before whatever takes long.
-
-    Args:
-        how: to go on after them, for the line at the end.
-        seconds: from the signal to the end of the process, at most.
-    """
-    _listener.start(how, seconds)
-
-
-def requested() -> int | None:
-    """The number of the signal that came, or None."""
-    return _listener.number
-
-
-def stop(how: str) -> NoReturn:
-    """Ends the process, on a signal here or in another process of a run on several.
+def handle(hint: str, seconds: float = _DEADLINE) -> None:
+    """Handles SIGTERM, SIGINT and SIGHUP from now on; in the main thread only, before whatever takes long.
 
     Args:
-        how: to go on, for the line at the end.
+        hint: what the next start does, for the last line.
+        seconds: longest time from the first signal to the end of the process.
     """
-    _listener.number, _listener.how = _listener.number or signal.SIGTERM, how
-    _listener.leave()
+    _handler.start(hint, seconds)
+
+
+def received() -> int | None:
+    """The number of the first signal, or None."""
+    return _handler.number
+
+
+def stop(hint: str) -> NoReturn:
+    """Ends the process because of a signal, here or in another process of a multi-host run.
+
+    Args:
+        hint: what the next start does, for the last line.
+    """
+    _handler.number, _handler.hint = _handler.number or signal.SIGTERM, hint
+    _handler.stop()
 
 
 @contextlib.contextmanager
-def before_leaving(tidy: Callable[[], None]) -> Iterator[None]:
-    """What is to be done where a signal ends the process inside the block; where somebody is impatient it is done again."""
-    _listener.tidying.append(tidy)
+def on_stop(cleanup: Callable[[], None]) -> Iterator[None]:
+    """Calls a function if a signal ends the process inside the block."""
+    _handler.cleanups.append(cleanup)
     try:
         yield
     finally:
-        _listener.tidying.remove(tidy)
+        _handler.cleanups.remove(cleanup)
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[Callable[[], bool]]:
-    """Around work that wants to save something first.
-
-    Yields:
-        A function that tells whether to end. A signal waits for its next call, or for the end of the block; a second
-        one that is no hangup and comes half a second later does not, and none waits long for the first call, before which
-        there is nothing to save.
-    """
-
-    def asked() -> bool:
-        _listener.saving = True
-        if _listener.number:
-            _listener.heard()
-        return _listener.number is not None
-
-    before = _listener.deferring, _listener.saving
-    _listener.deferring = True
+def postponed() -> Iterator[None]:
+    """Lets a signal wait for the end of the block, or for `stop` in it, up to the deadline or a second signal."""
+    before, _handler.postponed = _handler.postponed, True
     try:
-        yield asked
-    finally:
-        _listener.deferring, _listener.saving = before
-    if _listener.number and not _listener.deferring:
-        _listener.leave()
-
-
-@contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Around what must not be torn apart: a signal waits for the end of the block."""
-    with deferred() as asked:
-        asked()
         yield
+    finally:
+        _handler.postponed = before
+    if _handler.number and not before:
+        _handler.stop()

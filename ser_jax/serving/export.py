@@ -61,7 +61,7 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
     temporary = out.with_name(f'{out.name}.{os.getpid()}.tmp')
     tidy = functools.partial(shutil.rmtree, temporary, ignore_errors=True)
     try:
-        with signals.before_leaving(tidy):
+        with signals.on_stop(tidy):
             _write_files(temporary, model, example, card)
             differences = standalone.replay(temporary)
             if not all(difference <= standalone.TOLERANCE for difference in differences.values()):
@@ -103,7 +103,7 @@ def _refuse_other(out: Path) -> None:
 def _replace(temporary: Path, out: Path) -> None:
     """Moves a finished folder to its place, over an older export."""
     old = temporary.with_suffix('.old')
-    with signals.held():
+    with signals.postponed():
         if out.exists():
             os.replace(out, old)
         os.replace(temporary, out)

@@ -84,13 +84,13 @@ def train_folds(
             run.meter.resume(len(runs))
         state = placement.pack([run.state for run in runs])
         unpack = [functools.partial(placement.run_of, number=number) for number in range(len(runs))]
-        with signals.deferred() as asked_to_stop:
+        with signals.postponed():
             while not any(run.done for run in runs):
                 batch = placement.to_devices([run.next_batch() for run in runs])
                 state, step_metrics = experiment.program.train_step(state, batch)
                 for run, part in zip(runs, unpack):
                     run.after_step(part, state, step_metrics)
-                if devices.any_process(asked_to_stop(), runs[0].step):
+                if devices.any_process(signals.received() is not None, runs[0].step):
                     steps = [run.save(part, state) for run, part in zip(runs, unpack)]
                     signals.stop(f'the same command goes on from {", ".join(steps)}')
         for run, part in zip(runs, unpack):

@@ -330,7 +330,7 @@ def test_runs_of_several_tasks_have_a_column_each(make_tables):
     assert rows[2]['arousal'].startswith(f'{uar[0]:.1f} [')
     last = dict(zip(lines[0].split(' | '), lines[5].split(' | ')))
     assert last['emotion'] == last['valence'] == rows[2]['arousal']
-    with pytest.raises(make_tables.CardError, match='other seeds'):
+    with pytest.raises(make_tables.CardError, match='different seeds'):
         make_tables.make_task_table(
             [
                 *runs,
@@ -481,7 +481,7 @@ def test_what_each_part_adds(make_tables, tmp_path, capsys):
             assert cell == expected
     shutil.rmtree(tmp_path / 'emodb4' / 'emodb-full-seed1')
     assert filled(make_tables, tmp_path, 'emodb4.parts') is None
-    assert 'its variants have other seeds' in capsys.readouterr().err
+    assert 'its variants have different seeds' in capsys.readouterr().err
     shutil.rmtree(tmp_path / 'emodb4' / 'emodb-full-seed0')
     assert filled(make_tables, tmp_path, 'emodb4.parts') is None
     assert 'no run of full' in capsys.readouterr().err
@@ -603,7 +603,7 @@ def test_the_means_of_a_matrix_of_corpora(make_tables, tmp_path, capsys):
     ]
     shutil.rmtree(tmp_path / 'emodb4' / 'emodb-full-seed1')
     assert filled(make_tables, tmp_path, 'emodb4.ways') is None
-    assert 'other pairs or seeds' in capsys.readouterr().err
+    assert 'different pairs or seeds' in capsys.readouterr().err
 
 
 def test_what_was_tried_on_validation_speakers(make_tables, tmp_path, capsys):

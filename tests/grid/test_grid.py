@@ -1,4 +1,4 @@
-"""Grids: run one by one whatever happens, skipped where finished, shared out, told in one table."""
+"""Grids: execution after failures and interruptions, skipping of finished runs, shares, the table."""
 
 import json
 import os
@@ -11,13 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, run, simulated
-from test_grid_plan import plan, write_grid
+from test_grid_plan import make_grid, write_grid
 
 from ser_jax.config import as_json, compared
 from ser_jax.evaluation import results
 from ser_jax.grid import __main__ as command
-from ser_jax.grid import plan as grid_plan
-from ser_jax.grid import runs as grid_runs
+from ser_jax.grid import plan, runs
 from ser_jax.runtime.errors import UserError
 
 DEMO = 'configs/grids/demo.py'
@@ -53,7 +52,7 @@ def test_wrong_flags(capsys, flags, message):
 
 def test_help_does_not_import_jax():
     script = (
-        'import sys\nfrom ser_jax import grid\n'
+        'import sys\nfrom ser_jax.grid import __main__ as grid\n'
         'try:\n    grid.main(["--help"])\n'
         'except SystemExit as error:\n    print(error.code, "jax" in sys.modules)'
     )
@@ -62,12 +61,12 @@ def test_help_does_not_import_jax():
     assert done.stdout.endswith('\n0 False\n'), done.stderr
 
 
-# The folder of a grid.
+# The grid's folder.
 
 
 def test_a_folder_of_another_grid_is_refused(tmp_path):
     work = tmp_path / 'work'
-    claim = lambda **content: grid_runs.check_grid(work, plan(tmp_path, **content), write=True)
+    claim = lambda **content: runs.check_grid(work, make_grid(tmp_path, **content), write=True)
     two = {'full': {}, 'single': {'argument': 'demo_speech,single_task'}}
     claim(variants={'full': {}}, seeds=(0,))
     claim(variants=two, seeds=(0, 1))  # has grown
@@ -89,9 +88,9 @@ def test_a_folder_that_cannot_be_the_grids(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
 
 
-def test_looking_leaves_nothing_behind(tmp_path, capsys):
-    for look in ('--list', '--table'):
-        assert command.main([f'--config={DEMO}', f'--workdir={tmp_path / "work"}', look]) == 0
+def test_list_and_table_write_nothing(tmp_path, capsys):
+    for flag in ('--list', '--table'):
+        assert command.main([f'--config={DEMO}', f'--workdir={tmp_path / "work"}', flag]) == 0
     assert not (tmp_path / 'work').exists()
     assert 'to do     demo_speech/full/seed1' in capsys.readouterr().out
 
@@ -113,13 +112,13 @@ def test_shares_partition_the_runs(tmp_path, count):
     assert shares[0] == jobs()[::count]
 
 
-# Running, with runs that take no time.
+# Execution of fake runs.
 
 
 def fake_run(folder: str, script: str) -> SimpleNamespace:
-    """A run whose command is a Python script, which finds its own folder in `here`."""
+    """A run whose command is a Python script; `here` is its folder."""
     text = f'import os, signal, sys, time\nfrom pathlib import Path\nhere = Path(sys.argv[1])\n{script}'
-    config = grid_plan.read_grid(DEMO).runs[0].config
+    config = plan.read_grid(DEMO).runs[0].config
     return SimpleNamespace(
         folder=folder,
         config=config,
@@ -134,16 +133,16 @@ FINISH = (
 )
 
 
-def test_what_is_finished_is_skipped_and_what_failed_stops_nothing(tmp_path, capfd):
+def test_finished_runs_are_skipped_and_failures_do_not_stop_the_others(tmp_path, capfd):
     scripts = {
-        'a/seed0': FINISH + 'print("told")\nprint("step 1", file=sys.stderr)',
+        'a/seed0': FINISH + 'print("output")\nprint("step 1", file=sys.stderr)',
         'a/seed1': 'print("one line", file=sys.stderr)\nraise ValueError("broken")',
         'b/seed0': 'os.kill(os.getpid(), signal.SIGKILL)',
         'b/seed1': 'pass',
         'c/seed0': FINISH,
     }
-    runs = [fake_run(folder, script) for folder, script in scripts.items()]
-    failures = grid_runs.run_all(list(enumerate(runs, 1)), tmp_path, 5)
+    fakes = [fake_run(folder, script) for folder, script in scripts.items()]
+    failures = runs.run_all(list(enumerate(fakes, 1)), tmp_path, 5)
     out, err = capfd.readouterr()
     assert list(failures) == ['a/seed1', 'b/seed0', 'b/seed1']
     log = tmp_path / 'a/seed1.log'
@@ -155,13 +154,13 @@ def test_what_is_finished_is_skipped_and_what_failed_stops_nothing(tmp_path, cap
     ]
     assert '[1/5]  step 1\n' in err
     assert '[2/5, ' in err, 'no ETA'
-    words = (tmp_path / 'a/seed0.log').read_text()
-    assert words.startswith('$ python -c ')
-    assert 'told\n' in words
-    assert 'step 1\n' in words
+    log = (tmp_path / 'a/seed0.log').read_text()
+    assert log.startswith('$ python -c ')
+    assert 'output\n' in log
+    assert 'step 1\n' in log
 
-    runs[1] = fake_run('a/seed1', FINISH)
-    again = grid_runs.run_all(list(enumerate(runs, 1)), tmp_path, 5)
+    fakes[1] = fake_run('a/seed1', FINISH)
+    again = runs.run_all(list(enumerate(fakes, 1)), tmp_path, 5)
     out, _ = capfd.readouterr()
     assert list(again) == ['b/seed0', 'b/seed1']
     assert out.startswith('2 of 5 runs are finished already\n')
@@ -171,27 +170,27 @@ def test_what_is_finished_is_skipped_and_what_failed_stops_nothing(tmp_path, cap
 
 def test_a_condition_that_was_added_is_still_to_be_tested(tmp_path):
     one = fake_run('a/seed0', FINISH)
-    assert grid_runs.state(tmp_path, one) == 'to do'
-    assert grid_runs.run_all([(1, one)], tmp_path, 1) == {}
-    assert grid_runs.state(tmp_path, one) == 'finished'
+    assert runs.state(tmp_path, one) == 'to do'
+    assert runs.run_all([(1, one)], tmp_path, 1) == {}
+    assert runs.state(tmp_path, one) == 'finished'
     one.config.conditions = ('telephone',)
-    assert grid_runs.state(tmp_path, one) == 'begun'
-    one.config.report_test = False  # tried on validation speakers
-    assert grid_runs.state(tmp_path, one) == 'begun'
+    assert runs.state(tmp_path, one) == 'begun'
+    one.config.report_test = False  # tested on validation speakers
+    assert runs.state(tmp_path, one) == 'begun'
     card = tmp_path / one.folder / 'results.json'
-    told = json.loads(card.read_text())
-    told['validation'] = {'uar': 0.5, 'folds': [], 'conditions': {'telephone': 0.5}}
-    told['tested_with'] = results.tested_with(one.config)
-    card.write_text(json.dumps(told))
-    assert grid_runs.state(tmp_path, one) == 'finished'
-    one.config.reported = ('arousal', 'valence')  # tried conditions are not told task by task
-    assert grid_runs.state(tmp_path, one) == 'finished'
+    content = json.loads(card.read_text())
+    content['validation'] = {'uar': 0.5, 'folds': [], 'conditions': {'telephone': 0.5}}
+    content['tested_with'] = results.tested_with(one.config)
+    card.write_text(json.dumps(content))
+    assert runs.state(tmp_path, one) == 'finished'
+    one.config.reported = ('arousal', 'valence')  # validation conditions are not reported by task
+    assert runs.state(tmp_path, one) == 'finished'
 
 
 def test_the_grid_leaves_the_accelerator_to_its_runs(tmp_path):
     """A TPU belongs to one process at a time."""
     script = (
-        'from ser_jax import grid, grid_runs, grid_table\n'
+        'from ser_jax.grid import __main__ as grid\n'
         'from jax._src import xla_bridge\n'
         f'grid.main(["--config={DEMO}", "--workdir={tmp_path}", "--table"])\n'
         'print(xla_bridge._backends)'
@@ -207,45 +206,45 @@ def test_an_interrupt_reaches_the_run_and_waits_for_it(tmp_path):
         '    print(os.getpid(), file=sys.stderr, flush=True)\n    time.sleep(60)\n'
         'except KeyboardInterrupt:\n    sys.exit("saved")'
     )
-    said = []
+    lines = []
 
     def show(line):
-        said.append(line)
+        lines.append(line)
         raise KeyboardInterrupt
 
     log = tmp_path / 'run.log'
     with pytest.raises(KeyboardInterrupt):
-        grid_runs.run_one(fake_run('run', script).command(tmp_path), log, show)
+        runs.run_one(fake_run('run', script).command(tmp_path), log, show)
     assert log.read_text().endswith('\nsaved\n')
     with pytest.raises(ProcessLookupError):
-        os.kill(int(said[0]), 0)
+        os.kill(int(lines[0]), 0)
 
 
-def test_a_run_that_does_not_listen_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(grid_runs, '_GRACE', 0.2)
+def test_a_run_that_ignores_the_signal_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, '_GRACE', 0.2)
     script = (
         'signal.signal(signal.SIGINT, signal.SIG_IGN)\n'
         'print(os.getpid(), file=sys.stderr, flush=True)\ntime.sleep(60)'
     )
-    said = []
+    lines = []
 
     def show(line):
-        said.append(line)
+        lines.append(line)
         raise KeyboardInterrupt
 
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        grid_runs.run_one(fake_run('run', script).command(tmp_path), tmp_path / 'log', show)
+        runs.run_one(fake_run('run', script).command(tmp_path), tmp_path / 'log', show)
     assert time.monotonic() - begin < 30
     with pytest.raises(ProcessLookupError):
-        os.kill(int(said[0]), 0)
+        os.kill(int(lines[0]), 0)
 
 
-# With true runs.
+# Real runs.
 
 
 def test_a_grid_from_beginning_to_end(beeps, tmp_path):
-    """One run as a job, one by the grid, one that main refuses; started twice."""
+    """One run by `--jobs`, one by the grid, one with an invalid config; started twice."""
     config = write_grid(
         tmp_path / 'small.py',
         settings={
@@ -291,13 +290,13 @@ def test_a_grid_from_beginning_to_end(beeps, tmp_path):
     assert (work / 'table.csv').read_text().count('\n') == 3
     assert (work / 'table.png').stat().st_size > 0
 
-    # What was planned is what main ran.
+    # main ran the planned configs.
     planned = json.loads((work / 'grid.json').read_text())
     for folder in ('beeps/full/seed0', 'beeps/single_task/seed0'):
         ran = json.loads((work / folder / 'config.json').read_text())
         assert compared(ran) == planned[folder]
     assert planned == {
-        one.folder: compared(as_json(one.config)) for one in grid_plan.read_grid(str(config)).runs
+        one.folder: compared(as_json(one.config)) for one in plan.read_grid(str(config)).runs
     }
 
     cards = {path: path.read_bytes() for path in work.rglob('results.json')}
@@ -339,11 +338,11 @@ def test_corpora_are_opened_before_the_first_run(
     assert command.main([f'--config={config}', f'--workdir={work}']) == 1
     out, err = capsys.readouterr()
     assert out == ''
-    *_, last = err.splitlines()  # after what was prepared
+    *_, last = err.splitlines()  # after the lines of prepared corpora
     assert last.startswith('error: beeps/typo/seed0: ')
     assert message in last
     assert err.count('error') == 1
-    assert not work.exists(), 'the corrected grid may have its folder'
+    assert not work.exists(), 'a corrected grid can use the folder'
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Grid files: what they make, and every mistake in one as one clear line before anything runs."""
+"""Grid files: the runs they describe, and one clear line for every error before anything runs."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import pytest
 from conftest import ROOT
 
 from ser_jax.grid import __main__ as command
-from ser_jax.grid import plan as grid_plan
-from ser_jax.grid import runs as grid_runs
+from ser_jax.grid import plan
+from ser_jax.grid.runs import check_conditions
 from ser_jax.runtime.errors import UserError
 
 DEMO = 'configs/grids/demo.py'
@@ -19,15 +19,15 @@ def _in_the_clone(monkeypatch):
 
 
 def write_grid(path: Path, **content) -> Path:
-    """A grid file of one variant, and whatever else is given."""
+    """Writes a grid file of one variant, with further content."""
     content = {'config': 'configs/mtl_aug.py', 'variants': {'full': {}}, **content}
     path.write_text(f'def get_grid():\n    return {content!r}\n')
     return path
 
 
-def plan(folder: Path, **content) -> grid_plan.Grid:
-    """The grid that such a file makes."""
-    return grid_plan.read_grid(str(write_grid(folder / 'plan.py', **content)))
+def make_grid(folder: Path, **content) -> plan.Grid:
+    """The grid of such a file."""
+    return plan.read_grid(str(write_grid(folder / 'plan.py', **content)))
 
 
 def test_a_variant_may_have_seeds_of_its_own(tmp_path):
@@ -36,40 +36,42 @@ def test_a_variant_may_have_seeds_of_its_own(tmp_path):
         seeds=(0, 1),
         variants={'full': {}, 'part': {'argument': ',single_task', 'seeds': (0,)}},
     )
-    runs = [(run.variant, run.seed) for run in grid_plan.read_grid(str(path)).runs]
+    runs = [(run.variant, run.seed) for run in plan.read_grid(str(path)).runs]
     assert runs == [('full', 0), ('part', 0), ('full', 1)]
 
 
 def test_runs_are_settings_by_variants_by_seeds():
-    made = grid_plan.read_grid(DEMO)
-    assert [run.folder for run in made.runs] == [
+    grid = plan.read_grid(DEMO)
+    assert [run.folder for run in grid.runs] == [
         'demo_speech/full/seed0',
         'demo_speech/single_task/seed0',
         'demo_speech/full/seed1',
         'demo_speech/single_task/seed1',
     ]
-    full, single, *_ = made.runs
+    full, single, *_ = grid.runs
     assert full.config.options == ('smoke',)
     assert single.config.options == ('smoke', 'single_task')
-    assert [run.config.seed for run in made.runs] == [0, 0, 1, 1]
-    assert made.baseline == 'single_task'
+    assert [run.config.seed for run in grid.runs] == [0, 0, 1, 1]
+    assert grid.baseline == 'single_task'
 
 
 def test_changes_of_the_variant_come_after_those_of_the_setting(tmp_path):
-    made = plan(
+    grid = make_grid(
         tmp_path,
         settings={'s': {'argument': 'emodb', 'changes': {'steps': 5, 'batch_size': 4}}},
         variants={'v': {'argument': 'single_task', 'changes': {'steps': 7, 'folds': (1, 2)}}},
     )
-    (only,) = made.runs
+    (only,) = grid.runs
     assert only.config.corpus == 'emodb'
     assert (only.config.steps, only.config.batch_size, only.config.folds) == (7, 4, (1, 2))
     assert '--config.folds=(1, 2)' in only.flags
 
 
 def test_without_settings_the_corpora_are_the_settings(tmp_path):
-    made = plan(tmp_path, variants={'a': {'argument': 'emodb'}, 'b': {'argument': 'csv_corpus/x'}})
-    assert [run.folder for run in made.runs] == ['emodb/a/seed0', 'csv_corpus_x/b/seed0']
+    grid = make_grid(
+        tmp_path, variants={'a': {'argument': 'emodb'}, 'b': {'argument': 'csv_corpus/x'}}
+    )
+    assert [run.folder for run in grid.runs] == ['emodb/a/seed0', 'csv_corpus_x/b/seed0']
 
 
 CHANGE = lambda field, value: {'variants': {'v': {'changes': {field: value}}}}
@@ -89,7 +91,7 @@ CHANGE = lambda field, value: {'variants': {'v': {'changes': {field: value}}}}
         ({'seeds': 3}, "'seeds' is 3"),
         ({'seeds': (0, 0.5)}, 'whole numbers'),
         ({'seeds': (-1,)}, 'config.seed is -1'),
-        ({'seeds': (0, 1, 0)}, 'different whole numbers'),
+        ({'seeds': (0, 1, 0)}, 'distinct whole numbers'),
         ({'variants': {'full': {'seeds': ()}}}, "variant 'full': 'seeds' is ()"),
         (
             {
@@ -110,11 +112,11 @@ CHANGE = lambda field, value: {'variants': {'v': {'changes': {field: value}}}}
         (CHANGE('conditions', ('tellyphone',)), 'tellyphone'),
         ({'baseline': 'half'}, "'baseline' is 'half'; the variants are: full"),
         ({'variants': {'v': {'argument': 'emodb,nonsense'}}}, "unknown option 'nonsense'"),
-        (CHANGE('seed', 1), "'seeds' says it"),
+        (CHANGE('seed', 1), "set by 'seeds'"),
         (CHANGE('sed', 1), "no field 'sed'; did you mean 'seed'?"),
         (CHANGE('optimiser.rate', 1), "no field 'optimiser.rate'"),
         (CHANGE('steps.x', 1), "no field 'steps.x'"),
-        (CHANGE('optimiser', 1), "'optimiser' is no field but several"),
+        (CHANGE('optimiser', 1), "'optimiser' is a group of fields"),
         (CHANGE('steps', 2.5), '2.5'),
         (CHANGE('final', 'maybe'), 'maybe'),
         (CHANGE('patience', 0), "variant 'v': config.patience is 0"),
@@ -122,9 +124,9 @@ CHANGE = lambda field, value: {'variants': {'v': {'changes': {field: value}}}}
     ],
     ids=lambda value: '' if isinstance(value, dict) else value[-30:],
 )
-def test_mistakes_in_a_grid_file_are_one_line(tmp_path, capsys, content, message):
+def test_errors_in_a_grid_file_are_one_line(tmp_path, capsys, content, message):
     path = write_grid(tmp_path / 'wrong.py', **content)
-    # Without --list a grid that is not refused would run.
+    # With --list a grid that is wrongly accepted does not run.
     assert command.main([f'--config={path}', f'--workdir={tmp_path / "work"}', '--list']) == 2
     printed = capsys.readouterr().err
     assert printed.startswith('error: ')
@@ -138,14 +140,14 @@ def test_mistakes_in_a_grid_file_are_one_line(tmp_path, capsys, content, message
     [
         ('def get_grid(:', 'line 1: invalid syntax'),
         ('def get_grid():\n    return {nothing}', "line 2: NameError: name 'nothing'"),
-        ('', 'no grid file; see configs/grids/demo.py'),
+        ('', 'has no get_grid(), see configs/grids/demo.py'),
         ('def get_grid():\n    return 3', 'the grid is 3'),
     ],
 )
-def test_a_grid_file_that_is_no_good_python(tmp_path, text, message):
+def test_a_grid_file_that_is_not_valid_python(tmp_path, text, message):
     (tmp_path / 'wrong.py').write_text(text)
     with pytest.raises(UserError) as error:
-        grid_plan.read_grid(str(tmp_path / 'wrong.py'))
+        plan.read_grid(str(tmp_path / 'wrong.py'))
     assert message in str(error.value)
     assert '\n' not in str(error.value)
 
@@ -154,15 +156,14 @@ def test_a_grid_file_that_is_no_good_python(tmp_path, text, message):
     'path', sorted((ROOT / 'configs' / 'grids').glob('*.py')), ids=lambda path: path.stem
 )
 def test_grids_can_be_planned(path):
-    grid = grid_plan.read_grid(str(path))
+    grid = plan.read_grid(str(path))
     assert grid.runs
-    grid_runs.check_conditions(grid)
+    check_conditions(grid)
 
 
-def test_a_variant_is_attacked_by_the_models_of_another(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_a_variant_is_attacked_by_the_models_of_another(tmp_path):
     variants = {'base': {'argument': 'single_task'}, 'full': {'attack_source': 'base'}}
-    first, second = plan(
+    first, second = make_grid(
         tmp_path, settings={'s': {'argument': 'demo_speech'}}, variants=variants
     ).runs
     source = '--config.attack_source=work/s/base/seed0'
@@ -170,5 +171,5 @@ def test_a_variant_is_attacked_by_the_models_of_another(tmp_path, monkeypatch):
     assert source in second.command(Path('work'))
     assert second.config_in(Path('work')).attack_source == 'work/s/base/seed0'
     assert second.config.attack_source == ''
-    with pytest.raises(UserError, match='no variant before it'):
-        plan(tmp_path, variants=dict(reversed(variants.items())))
+    with pytest.raises(UserError, match='must be an earlier variant'):
+        make_grid(tmp_path, variants=dict(reversed(variants.items())))

@@ -1,4 +1,4 @@
-"""The table of a grid, from made-up results: seeds joined, variants compared, everything said."""
+"""The table of a grid, from grid-up results: joined seeds, compared variants, notes."""
 
 import csv
 import dataclasses
@@ -12,11 +12,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 from conftest import ROOT, load
-from test_grid_plan import plan
+from test_grid_plan import make_grid
 
 from ser_jax.evaluation import summary as evaluation
-from ser_jax.grid import rows as grid_rows
 from ser_jax.grid import tables
+from ser_jax.grid.rows import families, make_rows
 from ser_jax.metrics import significance
 from ser_jax.runs import result_card
 from ser_jax.runs.predictions import Predictions, write_predictions
@@ -29,13 +29,13 @@ LABELS = ['angry', 'happy', 'sad']
 def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
     """Writes a card and predictions of a run that gets `hits` of the utterances of each class right."""
     labels = np.arange(n) % 3
-    said = np.where(np.arange(n) // 3 < hits, labels, (labels + 1) % 3)
+    predicted = np.where(np.arange(n) // 3 < hits, labels, (labels + 1) % 3)
     predictions = Predictions(
         id=[f'u{i:02d}' for i in range(n)],
         fold=['fold_01'] * n,
         speaker=[f'c/{i // 3}' for i in range(n)],
         label=labels,
-        probabilities=np.eye(3)[said],
+        probabilities=np.eye(3)[predicted],
     )
     folder = workdir / run.folder
     for condition in conditions:
@@ -69,9 +69,9 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
+def grid(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    return plan(
+    return make_grid(
         tmp_path,
         settings={'s': {'argument': 'demo_speech'}, 't': {'argument': 'emodb'}},
         variants={
@@ -84,11 +84,11 @@ def made(tmp_path, monkeypatch):
     )
 
 
-def test_a_row_joins_its_seeds_and_is_compared_with_the_baseline(tmp_path, made):
+def test_a_row_joins_its_seeds_and_is_compared_with_the_baseline(tmp_path, grid):
     hits = {'base': 3, 'full': 7, 'half': 5}
-    for one in made.runs:
-        fake_result(tmp_path, one, hits[one.variant] + one.seed)
-    rows = grid_rows.make_rows(made, tmp_path)
+    for run in grid.runs:
+        fake_result(tmp_path, run, hits[run.variant] + run.seed)
+    rows = make_rows(grid, tmp_path)
     assert [(row['setting'], row['variant']) for row in rows] == [
         (setting, variant) for setting in 'st' for variant in ('base', 'full', 'half')
     ]
@@ -111,59 +111,61 @@ def test_a_row_joins_its_seeds_and_is_compared_with_the_baseline(tmp_path, made)
     expected = significance.holm(family)
     assert [row['p_holm'] for row in rows if row['p'] is not None] == pytest.approx(list(expected))
 
-    each = dataclasses.replace(made, family='condition')
+    each = dataclasses.replace(grid, family='condition')
     expected = [*significance.holm(family[:2]), *significance.holm(family[2:])]
-    rows = grid_rows.make_rows(each, tmp_path)
+    rows = make_rows(each, tmp_path)
     assert [row['p_holm'] for row in rows if row['p'] is not None] == pytest.approx(expected)
-    for grid, words in ((made, 'of this table (4)'), (each, 'under the same condition, .* (2)')):
-        tables.write_tables(rows, grid, 'finished', tmp_path / grid.family)
-        text = (tmp_path / grid.family / 'table.md').read_text()
-        least = min(len(some) * some[0]['smallest_p'] for some in grid_rows.families(rows, grid))
-        assert re.search(f'every comparison {words.replace("(", "[(]").replace(")", "[)]")}', text)
+    for one, caption in ((grid, 'of this table (4)'), (each, 'under the same condition (2)')):
+        tables.write_tables(rows, one, 'finished', tmp_path / one.family)
+        text = (tmp_path / one.family / 'table.md').read_text()
+        least = min(len(some) * some[0]['smallest_p'] for some in families(rows, one))
+        assert re.search(
+            f'every comparison {caption.replace("(", "[(]").replace(")", "[)]")}', text
+        )
         assert f'never below {least:.2g}' in text
 
 
-def test_the_order_of_the_utterances_plays_no_part(tmp_path, made):
-    for one in made.runs:
-        fake_result(tmp_path, one, 3 if one.variant == 'base' else 6)
-    before = grid_rows.make_rows(made, tmp_path)
+def test_the_order_of_the_utterances_plays_no_part(tmp_path, grid):
+    for run in grid.runs:
+        fake_result(tmp_path, run, 3 if run.variant == 'base' else 6)
+    before = make_rows(grid, tmp_path)
     path = tmp_path / 's/full/seed0/predictions/clean.csv'
     header, *lines = path.read_text().splitlines(keepends=True)
     path.write_text(''.join([header, *lines[::-1]]))
-    assert grid_rows.make_rows(made, tmp_path) == before
+    assert make_rows(grid, tmp_path) == before
 
 
-def test_other_utterances_are_not_compared(tmp_path, made):
-    for one in made.runs:
-        fake_result(tmp_path, one, 4, n=24 if one.variant != 'full' else 21)
-    _, full, half = grid_rows.make_rows(made, tmp_path)[:3]
+def test_other_utterances_are_not_compared(tmp_path, grid):
+    for run in grid.runs:
+        fake_result(tmp_path, run, 4, n=24 if run.variant != 'full' else 21)
+    _, full, half = make_rows(grid, tmp_path)[:3]
     assert full['difference'] is full['p'] is None
     assert 'other utterances' in full['not_compared']
     assert half['difference'] == 0
-    tables.write_tables([full, half], made, '', tmp_path)
+    tables.write_tables([full, half], grid, '', tmp_path)
     *_, last = (tmp_path / 'table.md').read_text().splitlines()
     assert last.startswith('- Not compared: s, full, clean: ')
 
 
-def test_runs_of_other_code_are_named_by_their_folders_in_the_grid(tmp_path, made):
-    for one in made.runs:
-        commit = 'def' if one.seed and one.variant != 'half' else 'abc'
-        fake_result(tmp_path, one, 4, commit=commit)
-    _, full, half = grid_rows.make_rows(made, tmp_path)[:3]
+def test_runs_of_other_code_are_named_by_their_folders_in_the_grid(tmp_path, grid):
+    for run in grid.runs:
+        commit = 'def' if run.seed and run.variant != 'half' else 'abc'
+        fake_result(tmp_path, run, 4, commit=commit)
+    _, full, half = make_rows(grid, tmp_path)[:3]
     assert full['warnings'] == []  # the baseline's seeds are of the same two
     expected = 'the runs differ in commit: abc (s/half/seed0), def (s/base/seed1)'
     assert half['warnings'] == [expected]
 
 
-def test_the_picture_of_matrices_leaves_the_baseline_to_the_differences(
-    tmp_path, made, monkeypatch
+def test_the_figure_of_matrices_shows_differences_instead_of_the_baseline(
+    tmp_path, grid, monkeypatch
 ):
-    for one in made.runs:
-        fake_result(tmp_path, one, 4, conditions=('cross_c',))
+    for run in grid.runs:
+        fake_result(tmp_path, run, 4, conditions=('cross_c',))
     drawn = []
     monkeypatch.setattr(tables, 'draw_matrices', lambda *arguments: drawn.append(arguments))
-    for grid in (made, dataclasses.replace(made, baseline=None)):
-        tables.write_tables(grid_rows.make_rows(grid, tmp_path), grid, 'done', tmp_path)
+    for one in (grid, dataclasses.replace(grid, baseline=None)):
+        tables.write_tables(make_rows(one, tmp_path), one, 'done', tmp_path)
         text = (tmp_path / 'matrix.md').read_text()
         assert all(f'**{name}, as it is**' in text for name in ('base', 'full', 'half'))
     (some, title, _), (every, untitled, _) = drawn
@@ -173,12 +175,12 @@ def test_the_picture_of_matrices_leaves_the_baseline_to_the_differences(
     assert untitled.endswith('done')
 
 
-def test_the_files_say_everything(tmp_path, made):
-    for one in made.runs[:7]:  # one seed of all, and of one the other
-        fake_result(tmp_path, one, 4, conditions=('clean', 'cross_d'))
-    rows = grid_rows.make_rows(made, tmp_path)
+def test_the_files_of_a_grid(tmp_path, grid):
+    for run in grid.runs[:7]:  # the first seed of all, the second of one variant
+        fake_result(tmp_path, run, 4, conditions=('clean', 'cross_d'))
+    rows = make_rows(grid, tmp_path)
     assert len(rows) == 12
-    tables.write_tables(rows, made, '7 of 12 runs are finished', tmp_path)
+    tables.write_tables(rows, grid, '7 of 12 runs are finished', tmp_path)
     lines = (tmp_path / 'table.md').read_text().splitlines()
     assert '7 of 12 runs are finished' in lines[2]
     assert 'commit abc' in lines[2]
@@ -194,8 +196,8 @@ def test_the_files_say_everything(tmp_path, made):
     assert 'validation' not in caption
     assert '(8), with these speakers never below 0.062' in caption  # 8 × 2 / 2^8
 
-    said = '1 seed against 2: a mean of fewer scatters more, an averaged posterior gains with every seed'
-    assert lines[-1] == f'- s, full; s, half: {said}'
+    note = '1 seed against 2: a mean of fewer scatters more, an averaged posterior gains with every seed'
+    assert lines[-1] == f'- s, full; s, half: {note}'
     for text, row in zip(rows_of(tmp_path / 'table.csv'), rows, strict=True):
         assert float(text['uar']) == row['uar']
         assert text['seeds'] == ' '.join(map(str, row['seeds']))
@@ -207,49 +209,49 @@ def test_the_files_say_everything(tmp_path, made):
     assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colours  # every variant is there
 
 
-def test_runs_that_only_validate(tmp_path, made):
+def test_runs_that_only_validate(tmp_path, grid):
     validation = evaluation.summarise_validation(
         [{'fold': 'fold_01', 'validation_speakers': ['c/1'], 'n': 9, 'uar': 0.5}]
     )
-    for one in made.runs:
-        fake_result(tmp_path, one, 4, conditions=(), validation=validation)
-    rows = grid_rows.make_rows(made, tmp_path)
+    for run in grid.runs:
+        fake_result(tmp_path, run, 4, conditions=(), validation=validation)
+    rows = make_rows(grid, tmp_path)
     assert {(row['condition'], row['uar'], row['n'], row['p']) for row in rows} == {
         ('validation', 0.5, 9, None)
     }
-    tables.write_tables(rows, made, '', tmp_path)
+    tables.write_tables(rows, grid, '', tmp_path)
     assert 'no test speaker was read. Difference: ' in (tmp_path / 'table.md').read_text()
 
 
-def test_a_picture_that_nobody_would_look_at_is_not_drawn(tmp_path, made, monkeypatch):
-    for one in made.runs:
-        fake_result(tmp_path, one, 4)
-    rows = grid_rows.make_rows(made, tmp_path)
+def test_a_figure_of_too_many_rows_is_not_drawn(tmp_path, grid, monkeypatch):
+    for run in grid.runs:
+        fake_result(tmp_path, run, 4)
+    rows = make_rows(grid, tmp_path)
     for most, drawn in ((len(rows), True), (len(rows) - 1, False)):
         monkeypatch.setattr(tables, '_MOST_DRAWN', most)
-        tables.write_tables(rows, made, '', tmp_path)
+        tables.write_tables(rows, grid, '', tmp_path)
         assert (tmp_path / 'table.png').exists() == drawn
 
 
-def test_seeds_of_different_corpora_are_not_joined(tmp_path, made):
-    for one in made.runs:
-        fake_result(tmp_path, one, 4, corpus_hash=str(one.seed))
+def test_seeds_of_different_corpora_are_not_joined(tmp_path, grid):
+    for run in grid.runs:
+        fake_result(tmp_path, run, 4, corpus_hash=str(run.seed))
     with pytest.raises(UserError, match='s/base: its seeds differ in corpus_hash'):
-        grid_rows.make_rows(made, tmp_path)
+        make_rows(grid, tmp_path)
 
 
 def test_conditions_with_levels_are_drawn_as_curves(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     asked = ("noise('pink', 5)", "noise('pink', 0)", 'fgsm(0.1)', 'telephone')
-    grid = plan(
+    grid = make_grid(
         tmp_path,
         settings={'s': {'argument': 'demo_speech', 'changes': {'conditions': asked}}},
         variants={'base': {'argument': 'single_task'}, 'full': {}},
     )
     names = ('clean', 'noise_pink_5db', 'noise_pink_0db', 'fgsm_0.1', 'telephone')
-    for one in grid.runs:
-        fake_result(tmp_path, one, 3, conditions=names if one.variant == 'full' else names[:3])
-    rows = grid_rows.make_rows(grid, tmp_path)
+    for run in grid.runs:
+        fake_result(tmp_path, run, 3, conditions=names if run.variant == 'full' else names[:3])
+    rows = make_rows(grid, tmp_path)
     ((panels, references),) = tables.curves(rows, grid).values()
     assert references == {'base': 0.375, 'full': 0.375}  # 3 of 8
     found = {
@@ -278,19 +280,19 @@ def store():
     return load('results/store_grid.py')
 
 
-def test_tables_are_made_again_of_the_runs_that_are_kept(tmp_path, made, store):
+def test_tables_are_regenerated_from_stored_runs(tmp_path, grid, store):
     workdir, kept = tmp_path / 'work', tmp_path / 'kept'
-    for one in made.runs[:9]:
-        fake_result(workdir, one, 4 + one.seed, conditions=('clean', 'noise_rain_5db'))
-        (workdir / one.folder / 'checkpoints').mkdir()
-    rows = grid_rows.make_rows(made, workdir)
-    tables.write_tables(rows, made, '9 of 12 runs are finished', workdir)
-    store.copy_runs(made, workdir, kept)
+    for run in grid.runs[:9]:
+        fake_result(workdir, run, 4 + run.seed, conditions=('clean', 'noise_rain_5db'))
+        (workdir / run.folder / 'checkpoints').mkdir()
+    rows = make_rows(grid, workdir)
+    tables.write_tables(rows, grid, '9 of 12 runs are finished', workdir)
+    store.copy_runs(grid, workdir, kept)
     folder = kept / 's-full-seed1'
     (folder / 'predictions/gone.csv').touch()  # of an earlier copy
     (kept / 's-full-seed1.tmp').mkdir()  # of one that was killed
-    store.copy_runs(made, workdir, kept)
-    store.write_tables(made, kept)
+    store.copy_runs(grid, workdir, kept)
+    store.write_tables(grid, kept)
     for name in ('table.md', 'table.csv', 'table.png'):
         assert (kept / name).read_bytes() == (workdir / name).read_bytes()
     files = [str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()]
@@ -324,23 +326,23 @@ def without_a_line(path):
         ('predictions/clean.csv', without_a_line, 'clean.csv has 23 utterances, results.json 24'),
     ],
 )
-def test_a_damaged_run_is_neither_kept_nor_told(tmp_path, made, store, name, damage, message):
+def test_a_damaged_run_is_not_stored(tmp_path, grid, store, name, damage, message):
     workdir, kept = tmp_path / 'work', tmp_path / 'kept'
-    for one in made.runs:
-        fake_result(workdir, one, 4)
-    store.copy_runs(made, workdir, kept)
-    store.write_tables(made, kept)
+    for run in grid.runs:
+        fake_result(workdir, run, 4)
+    store.copy_runs(grid, workdir, kept)
+    store.write_tables(grid, kept)
     before = {path: path.read_bytes() for path in kept.rglob('*') if path.is_file()}
-    damage(workdir / made.runs[-1].folder / name)
+    damage(workdir / grid.runs[-1].folder / name)
     with pytest.raises(UserError, match=re.escape(message)):
-        store.copy_runs(made, workdir, kept)
+        store.copy_runs(grid, workdir, kept)
     assert {path: path.read_bytes() for path in kept.rglob('*') if path.is_file()} == before
     damage(kept / 't-half-seed1' / name)
     with pytest.raises(UserError, match=re.escape(message)):
-        store.write_tables(made, kept)
+        store.write_tables(grid, kept)
     (kept / 't-half-seed1/results.json').unlink(missing_ok=True)
     with pytest.raises(UserError, match='t-half-seed1 holds no results'):
-        store.write_tables(made, kept)
+        store.write_tables(grid, kept)
     assert (kept / 'table.md').read_bytes() == before[kept / 'table.md']
 
 
@@ -351,21 +353,21 @@ def test_a_damaged_run_is_neither_kept_nor_told(tmp_path, made, store, name, dam
         ({'seed': 7}, 'seed is 7 there, 0 in this one'),
     ],
 )
-def test_runs_of_another_grid_are_not_kept(tmp_path, made, store, fields, message):
-    fake_result(tmp_path / 'work', made.runs[0], 4, config={'steps': 400, 'gone_since': 1})
-    store.copy_runs(made, tmp_path / 'work', tmp_path / 'kept')
-    fake_result(tmp_path / 'kept' / 'work', made.runs[0], 4, **fields)
+def test_runs_of_another_grid_are_not_stored(tmp_path, grid, store, fields, message):
+    fake_result(tmp_path / 'work', grid.runs[0], 4, config={'steps': 400, 'gone_since': 1})
+    store.copy_runs(grid, tmp_path / 'work', tmp_path / 'kept')
+    fake_result(tmp_path / 'kept' / 'work', grid.runs[0], 4, **fields)
     with pytest.raises(UserError, match=f'is of another grid: {message}'):
-        store.copy_runs(made, tmp_path / 'kept' / 'work', tmp_path / 'kept')
+        store.copy_runs(grid, tmp_path / 'kept' / 'work', tmp_path / 'kept')
     shutil.copy(
-        tmp_path / 'kept/work' / made.runs[0].folder / 'results.json',
+        tmp_path / 'kept/work' / grid.runs[0].folder / 'results.json',
         tmp_path / 'kept' / 's-base-seed0',
     )
     with pytest.raises(UserError, match=f'is of another grid: {message}'):
-        store.write_tables(made, tmp_path / 'kept')
+        store.write_tables(grid, tmp_path / 'kept')
 
 
-def test_what_is_not_there_is_one_line(tmp_path, store, monkeypatch, capsys):
+def test_missing_grids_and_runs_are_one_line(tmp_path, store, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert store.main(['nowhere']) == 1
     assert store.main(['mtl_aug', '--results=.']) == 1
@@ -395,7 +397,7 @@ def test_one_command_makes_the_tables_of_grids_and_pages(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     'name', sorted(path.parent.name for path in (ROOT / 'results').glob('*/table.md'))
 )
-def test_the_tables_of_results_follow_from_the_runs_kept_there(tmp_path, store, name):
+def test_the_tables_of_results_follow_from_the_stored_runs(tmp_path, store, name):
     kept, again = ROOT / 'results' / name, tmp_path / name
     again.mkdir()
     for run in kept.glob('*/results.json'):

@@ -1,20 +1,32 @@
-"""Where things lie."""
+"""Atomic writes and JAX's compilation cache."""
 
 import os
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
+from ser_jax.runtime.files import replacing, write_atomically
 
-def test_even_small_programs_are_kept_compiled_beside_the_corpora(tmp_path):
+
+def test_a_write_that_fails_changes_nothing(tmp_path):
+    path = tmp_path / 'folder' / 'file'
+    write_atomically(path, 'before')
+    with pytest.raises(OSError, match='4'), replacing(path) as temporary:
+        raise OSError(temporary.write_text('half'))
+    assert [other.name for other in path.parent.iterdir()] == ['file']
+    assert path.read_text() == 'before'
+
+
+def test_even_small_programs_are_cached_beside_the_corpora(tmp_path):
     script = (
-        'from ser_jax.runtime.files import keep_compiled\n'
-        f'keep_compiled({str(tmp_path / "corpora")!r})\n'
+        'from ser_jax.runtime.files import set_compilation_cache\n'
+        f'set_compilation_cache({str(tmp_path / "corpora")!r})\n'
         'import jax\n'
         'jax.jit(lambda x: 2 * x)(1.0)'
     )
-    mine = ('JAX_COMPILATION_CACHE_DIR', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS')
-    environment = {name: value for name, value in os.environ.items() if name not in mine}
+    variables = ('JAX_COMPILATION_CACHE_DIR', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS')
+    environment = {name: value for name, value in os.environ.items() if name not in variables}
     subprocess.run([sys.executable, '-c', script], check=True, cwd=ROOT, env=environment)
     assert any(path.name.startswith('jit__lambda') for path in (tmp_path / 'compiled').iterdir())

@@ -394,7 +394,7 @@ def test_an_interrupted_export_leaves_nothing(workdir, tmp_path):
         'from ser_jax import export\n'
         'from ser_jax.runtime import signals\n'
         'from ser_jax.serving import export as exporting, standalone\n'
-        'signals.listen("gone")\n'
+        'signals.handle("gone")\n'
         'def replay(folder):\n'
         '    assert (folder / "card.json").exists()\n'
         '    os.kill(os.getpid(), signal.SIGTERM)\n'

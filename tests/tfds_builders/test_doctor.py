@@ -20,7 +20,7 @@ import soundfile
 from conftest import ROOT
 from trees import beep, call, failed, spoil, write_emodb
 
-from ser_jax.runtime.errors import UserError, faults_told
+from ser_jax.runtime.errors import UserError, report_errors
 from tfds_builders import build, doctor
 from tfds_builders.core import downloads
 from tfds_builders.emodb.emodb_dataset_builder import Builder as EmoDB
@@ -240,5 +240,5 @@ def test_a_closed_stdout_gives_no_traceback():
 
 
 def test_other_broken_pipes_keep_their_traceback():
-    with pytest.raises(BrokenPipeError), faults_told():
+    with pytest.raises(BrokenPipeError), report_errors():
         raise BrokenPipeError

@@ -120,7 +120,7 @@ def pool_map(
             return
         chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
         context = multiprocessing.get_context('spawn')
-        with signals.held(), _bare_start():
+        with signals.postponed(), _bare_start():
             executor = concurrent.futures.ProcessPoolExecutor(
                 workers, mp_context=context, initializer=_start_worker
             )
@@ -128,7 +128,7 @@ def pool_map(
             pending = collections.deque()
             try:
                 for chunk in chunks:
-                    with signals.held(), _bare_start():  # processes start inside submit
+                    with signals.postponed(), _bare_start():  # processes start inside submit
                         pending.append(executor.submit(_apply, function, chunk, arguments))
                     if len(pending) >= 4 * workers:
                         yield from _finish(pending.popleft(), bar)

@@ -96,7 +96,7 @@ def prepare(
                 shutil.rmtree(scratch, ignore_errors=True)  # left by a killed build
                 tidy = functools.partial(shutil.rmtree, scratch, ignore_errors=True)
                 try:
-                    with signals.before_leaving(tidy):
+                    with signals.on_stop(tidy):
                         if absent:
                             folder = _download(name, representation, root, log)
                         _build(name, folder, scratch, target, settings, log, beam)
@@ -188,7 +188,7 @@ def _build(
         )
     write_checksums(pathlib.Path(builder.data_dir))
     target.parent.mkdir(parents=True, exist_ok=True)
-    with signals.held():  # otherwise neither folder might be left
+    with signals.postponed():  # otherwise neither folder might be left
         if target.exists():
             os.rename(target, scratch / 'replaced')
         os.rename(builder.data_dir, target)
