@@ -164,6 +164,17 @@ def trained(beeps, tmp_path_factory):
     return workdir, config
 
 
+@pytest.fixture(scope='session')
+def undisturbed(beeps, tmp_path_factory) -> Path:
+    """The workdir of the short training of `runs_on_disk`, which nothing interrupts; not to be changed."""
+    from runs_on_disk import command
+
+    workdir = tmp_path_factory.mktemp('undisturbed') / 'run'
+    done = run(*command(beeps, workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
 def load(path: str) -> types.ModuleType:
     """A Python file of the clone that is in no package, as a module; the path is from the clone's root."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)

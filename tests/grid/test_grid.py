@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, run, simulated
-from test_grid_plan import plan, write_grid
+from grids import make_grid as plan
+from grids import write_grid
 
 from ser_jax.config import as_json, compared
 from ser_jax.evaluation import results

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from grids import make_grid as plan
+from grids import write_grid
 
 from ser_jax.grid import __main__ as command
 from ser_jax.grid import plan as grid_plan
@@ -16,18 +18,6 @@ DEMO = 'configs/grids/demo.py'
 @pytest.fixture(autouse=True)
 def _in_the_clone(monkeypatch):
     monkeypatch.chdir(ROOT)
-
-
-def write_grid(path: Path, **content) -> Path:
-    """A grid file of one variant, and whatever else is given."""
-    content = {'config': 'configs/mtl_aug.py', 'variants': {'full': {}}, **content}
-    path.write_text(f'def get_grid():\n    return {content!r}\n')
-    return path
-
-
-def plan(folder: Path, **content) -> grid_plan.Grid:
-    """The grid that such a file makes."""
-    return grid_plan.read_grid(str(write_grid(folder / 'plan.py', **content)))
 
 
 def test_a_variant_may_have_seeds_of_its_own(tmp_path):

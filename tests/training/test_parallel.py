@@ -1,21 +1,24 @@
 """The number of devices and processes, and how the step is mapped over them, change nothing."""
 
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
+import signal
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, metrics, run, simulated
+from conftest import metrics, run
+from processes import rest, start_two, step_of, wait_for
+from runs_on_disk import EVERY
+from runs_on_disk import command as short_command
 
+from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.predictions import read_predictions
 from ser_jax.training.loop import FoldTraining
 
 STEPS = 20
+LONG = '--config.steps=400'  # the first validation comes well before the end
 
 
 def command(beeps, workdir, *more):
@@ -80,38 +83,44 @@ def test_adversarial_training_is_the_same_on_two_devices(beeps, tmp_path, one_de
 def test_two_processes_give_the_same_losses_and_predictions(beeps, tmp_path, one_device):
     asked = command(beeps, tmp_path / 'run', "--config.conditions=('fgsm(0.1)', 'gain(-6)')")
     manual = {'SER_JAX_MANUAL_DIR': beeps['manual_dir']}
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
-    processes = []
-    for number in range(2):
-        environment = {
-            'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
-            'JAX_NUM_PROCESSES': '2',
-            'JAX_PROCESS_ID': str(number),
-        }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, '-m', *asked],
-                cwd=ROOT,
-                env={**os.environ, **simulated(1), **environment, **manual},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], '\n'.join(outputs)
+    for process, lines in start_two(*asked, **manual):
+        printed = rest(lines)
+        assert process.wait(timeout=60) == 0, printed
     np.testing.assert_allclose(losses(tmp_path / 'run'), one_device, atol=1e-4)
-    files = sorted((tmp_path / 'run' / 'predictions').iterdir())
+    files = sorted((tmp_path / 'run' / 'predictions').glob('*.csv'))
     assert [file.stem for file in files] == ['clean', 'fgsm_0.1', 'gain_-6']
     two = [read_predictions(file)[0].probabilities for file in files]
     result = run(*asked, '--mode=evaluate', **manual)
     assert result.returncode == 0, result.stderr
     one = [read_predictions(file)[0].probabilities for file in files]
-    np.testing.assert_allclose(
-        two, one, atol=1e-3
-    )  # a sign may turn where the gradient is next to 0
+    np.testing.assert_allclose(two, one, atol=1e-3)  # small gradients may change sign
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_one_step(beeps, tmp_path):
+    """Only one of them gets the signal."""
+    workdir = tmp_path / 'run'
+    (first, lines), (second, others) = start_two(*short_command(beeps, workdir, LONG))
+    wait_for(lines, f'step {EVERY}/')
+    second.send_signal(signal.SIGTERM)
+    assert [process.wait(timeout=120) for process in (first, second)] == [143, 143]
+    step = step_of(rest(lines)[-1])
+    assert step_of(rest(others)[-1]) == step
+    assert Checkpoints(workdir / 'checkpoints' / 'fold_01' / 'latest').step == step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_a_lost_process_ends_the_others(beeps, tmp_path, victim):
+    started = start_two(*short_command(beeps, tmp_path / 'run', LONG))
+    wait_for(started[0][1], f'step {EVERY}/')
+    started[victim][0].kill()
+    other, lines = started[1 - victim]
+    begin = time.monotonic()
+    assert other.wait(timeout=120) not in (0, None)
+    assert time.monotonic() - begin < 60
+    printed = ''.join(rest(lines))
+    assert 'another process of this run is gone' in printed or 'distributed service' in printed
 
 
 def folds_command(beeps, workdir, runs):
