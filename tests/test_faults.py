@@ -128,7 +128,10 @@ def config(beeps):
     return config
 
 
-@pytest.mark.parametrize('damage', ['truncated', 'head', 'middle', 'metadata'])
+@pytest.mark.parametrize(
+    'damage',
+    ['truncated', 'head', pytest.param('middle', marks=pytest.mark.slow), 'metadata'],
+)
 def test_damaged_records_are_detected(config, tmp_path, damage):
     data_dir = tmp_path / 'records'
     shutil.copytree(config.data.data_dir, data_dir)

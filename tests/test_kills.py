@@ -50,7 +50,11 @@ def test_killed_at_ten_moments(beeps, tmp_path):
         '--config.final=True',
         "--config.conditions=('gain(-6)', 'pgd(0.03, 2)')",
     )
-    environment = {'SER_JAX_MANUAL_DIR': beeps['manual_dir']}
+    environment = {
+        'SER_JAX_MANUAL_DIR': beeps['manual_dir'],
+        # Not that of other tests: a kill may leave an entry half-written.
+        'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'compiled'),
+    }
     whole, root = tmp_path / 'whole', tmp_path / 'killed'
     result = run(*command(beeps, whole, *more), **environment)
     assert result.returncode == 0, result.stderr

@@ -315,7 +315,7 @@ def cards(strange):
 def test_broken_cards_are_shown_or_refused(cards, tmp_path):
     for folder in cards:
         refused, shown = 0, 0
-        for what, card in broken(json.loads((folder / 'results.json').read_text())):
+        for what, card in [*broken(json.loads((folder / 'results.json').read_text()))][::3]:
             (folder / 'results.json').write_text(json.dumps(card))
             try:
                 print_table(finished.read_card(folder))
@@ -325,7 +325,7 @@ def test_broken_cards_are_shown_or_refused(cards, tmp_path):
                 refused += 1
             except Exception as error:
                 raise AssertionError(f'{folder.name}: {what}') from error
-        assert min(refused, shown) > 400
+        assert min(refused, shown) > 130
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_broken_configs_are_used_or_refused(strange):
     content = json.loads((strange / 'config.json').read_text())
     used = ('model', 'tasks', 'data', 'representation')
     refused = 0
-    for what, config in broken({name: content[name] for name in used}):
+    for what, config in [*broken({name: content[name] for name in used})][::2]:
         (strange / 'config.json').write_text(json.dumps(content | config))
         if not all(name in config for name in used):
             (strange / 'config.json').write_text(json.dumps(config))
@@ -368,7 +368,7 @@ def test_broken_configs_are_used_or_refused(strange):
             refused += 1
         except Exception as error:
             raise AssertionError(what) from error
-    assert refused > 200
+    assert refused > 100
 
 
 @pytest.mark.parametrize(
