@@ -75,6 +75,17 @@ def kill(process):
     assert process.wait() == -signal.SIGKILL
 
 
+def wait_for_handlers(process):
+    """Waits until the command handles signals: SIGTERM shows it, as Python itself handles SIGINT."""
+
+    def handled():
+        with open(f'/proc/{process.pid}/status') as file:
+            (mask,) = [line.split()[1] for line in file if line.startswith('SigCgt:')]
+        return int(mask, 16) >> (signal.SIGTERM - 1) & 1
+
+    wait_until(process, handled)
+
+
 def end(process, lines, number):
     """Sends a signal to the process group, checks how it ends, and returns its last line."""
     begin = time.monotonic()

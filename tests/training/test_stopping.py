@@ -12,7 +12,17 @@ import time
 
 import pytest
 from conftest import ROOT, metrics, run, simulated
-from processes import SECONDS, alive, end, rest, start, step_of, wait_for, wait_until
+from processes import (
+    SECONDS,
+    alive,
+    end,
+    rest,
+    start,
+    step_of,
+    wait_for,
+    wait_for_handlers,
+    wait_until,
+)
 from runs_on_disk import EVERY, STEPS, assert_same, command
 
 from ser_jax.runs.checkpoints import Checkpoints
@@ -59,10 +69,11 @@ def test_a_signal_at_any_moment_ends_in_time_and_the_run_resumes(beeps, tmp_path
     ):
         process, lines = start(*command(beeps, workdir), **compiled)
         if moment in ('start', 'imports'):
-            time.sleep({'start': 0.3, 'imports': 1.0}[moment])
+            wait_for_handlers(process)
         else:
             wait_for(lines, moment)
-        time.sleep(random.uniform(0, 0.5))
+        if moment != 'start':
+            time.sleep(random.uniform(0, 0.5))
         assert 'goes on from' in end(process, lines, number)
         assert not (workdir / 'results.json').exists()
     result = run(*command(beeps, workdir))
