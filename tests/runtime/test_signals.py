@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from processes import SECONDS, end, handles, start, wait_until
+from processes import SECONDS, end, start, wait_for_handlers
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
@@ -39,10 +39,7 @@ def test_a_build_leaves_nothing_and_nobody(tmp_path, number):
 )
 def test_other_commands_end_without_a_traceback(words):
     process, lines = start(*words)
-    wait_until(
-        process, lambda: handles(process.pid, signal.SIGTERM)
-    )  # Python itself handles SIGINT
-    time.sleep(0.05)
+    wait_for_handlers(process)
     end(process, lines, signal.SIGINT)
 
 
