@@ -1,4 +1,4 @@
-"""A tiny corpus of beeps, prepared once a test session, and the commands run as a user runs them."""
+"""What all tests share: XLA settings, a tiny corpus of beeps, a trained run, and commands as processes."""
 
 import atexit
 import csv
@@ -18,16 +18,16 @@ import hypothesis
 import numpy as np
 import pytest
 
-# Jobs in the background ignore Ctrl-C, and so would all that the tests start and interrupt.
+# Background jobs ignore Ctrl-C, and so would the commands that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# … and under nohup a terminal that closes. What is handled here, what is started here is not spared.
+# Under nohup, SIGHUP is ignored likewise; child processes reset signals that are handled here.
 if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def known(*flags: str) -> str:
-    """Those flags that this version of XLA knows: it ends a process that is given another."""
+    """The flags that this version of XLA knows: an unknown one ends the process."""
     while flags:
         probe = subprocess.run(
             [sys.executable, '-c', 'import jax; jax.devices()'],
@@ -42,7 +42,7 @@ def known(*flags: str) -> str:
     return ' '.join(flags)
 
 
-# Little optimisation: the tests spend their time compiling, not computing. Asked once, not by every worker.
+# Little optimisation: the tests spend their time compiling, not computing. Probed once, not by every worker.
 if 'QUICK_XLA_FLAGS' not in os.environ:
     os.environ['QUICK_XLA_FLAGS'] = known(
         '--xla_backend_optimization_level=0',
@@ -51,27 +51,60 @@ if 'QUICK_XLA_FLAGS' not in os.environ:
     )
 QUICK = os.environ['QUICK_XLA_FLAGS']
 os.environ.setdefault('XLA_FLAGS', QUICK)
-# What one test has compiled the others need not; in a folder a worker, as JAX may read what another has half written. The
-# process that starts the workers is set up before them, and tidies up.
+# All tests share what they compile; an entry that is read half-written is compiled again. The process that starts the
+# workers makes the folder before them, and deletes it.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
     os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-elif worker := os.environ.get('PYTEST_XDIST_WORKER'):
-    os.environ['JAX_COMPILATION_CACHE_DIR'] += f'/{worker}'
-# The same examples every time: what one run finds, the next must not pass over.
+# The same examples every time: failures are reproducible.
 hypothesis.settings.register_profile('fixed', derandomize=True)
 hypothesis.settings.load_profile('fixed')
 
 ROOT = Path(__file__).resolve().parent.parent
+# The files that take longest, in the core tests or the slow ones, for --dist loadfile: started last, one would run alone.
+LONGEST = (
+    'tests/test_main.py',
+    'tests/training/test_stopping.py',
+    'tests/test_kills.py',
+    'tests/training/test_parallel.py',
+    'tests/training/test_long_run.py',
+    'tests/objectives/test_adversarial.py',
+    'tests/grid/test_grid.py',
+    'tests/test_notebooks.py',
+    'tests/test_config_fuzz.py',
+    'tests/evaluation/test_robustness.py',
+    'tests/evaluation/test_reported.py',
+    'tests/training/test_regression.py',
+    'tests/tfds_builders/test_iemocap.py',
+    'tests/tfds_builders/test_msp_improv.py',
+    'tests/runs/test_untrusted.py',
+    'tests/test_benchmarks.py',
+    'tests/reporting/test_html_page.py',
+    'tests/models/test_end_to_end.py',
+    'tests/test_examples.py',
+    'tests/training/test_resume.py',
+    'tests/transforms/test_augment.py',
+)
 EMOTIONS = ('angry', 'happy', 'neutral', 'sad')
 RATINGS = {'angry': (4.5, 1.5, 4.5), 'happy': (4, 5, 3), 'neutral': (3, 3, 3), 'sad': (1, 2, 2)}
+
+
+def pytest_configure(config) -> None:
+    config.option.loadscopereorder = False  # xdist would sort files by their number of tests
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Moves the longest files to the front."""
+    files = [str(ROOT / name) for name in LONGEST]
+    rank = lambda item: files.index(str(item.path)) if str(item.path) in files else len(files)
+    items.sort(key=rank)
 
 
 def write_beeps(
     folder: Path, speakers: int = 6, takes: int = 2, seed: int = 0, prefix: str = 's'
 ) -> None:
-    """A csv corpus: pitch tells the emotion, timbre the speaker; lengths from 0.5 to 1.4 s."""
+    """A csv corpus: the emotion is the pitch, the speaker the timbre; lengths from 0.5 to 1.4 s."""
     import soundfile
 
     folder.mkdir(parents=True)
@@ -93,13 +126,15 @@ def write_beeps(
                     soundfile.write(folder / name, wave, 16000, subtype='PCM_16')
                     gender = 'female' if speaker % 2 else 'male'
                     language = 'de' if speaker < 3 else 'en'
-                    who = f'{prefix}{speaker}'
-                    table.writerow([name, emotion, who, gender, language, *RATINGS[emotion]])
+                    name_of_speaker = f'{prefix}{speaker}'
+                    table.writerow(
+                        [name, emotion, name_of_speaker, gender, language, *RATINGS[emotion]]
+                    )
 
 
 @pytest.fixture(scope='session')
 def beeps(tmp_path_factory) -> dict[str, str]:
-    """Environment and flags of a data_dir that holds the prepared corpora csv_corpus/beeps and …/hums."""
+    """data_dir and manual_dir of the prepared corpora csv_corpus/beeps and csv_corpus/hums."""
     root = tmp_path_factory.mktemp('beeps')
     write_beeps(root / 'manual' / 'beeps')
     write_beeps(root / 'manual' / 'hums', speakers=2, seed=1, prefix='h')
@@ -120,13 +155,13 @@ def beeps(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope='session')
 def demo_records(tmp_path_factory) -> Path:
-    """A data_dir for demo_speech: prepared by the first that opens it."""
+    """A data_dir for demo_speech, which the first run prepares."""
     return tmp_path_factory.mktemp('demo') / 'records'
 
 
 @pytest.fixture(scope='session')
 def voices(tmp_path_factory) -> str:
-    """A folder with eight recordings that sound like speech, which the beeps do not."""
+    """A folder with eight recordings that pass as speech; the beeps do not."""
     import soundfile
 
     from tfds_builders.core import catalogue
@@ -149,7 +184,6 @@ def trained(beeps, tmp_path_factory):
     config.data.data_dir = beeps['data_dir']
     config.optimiser.learning_rate = 0.02
     config.update(final=True, steps=20, eval_every=10)
-    # In a process of its own, which compiles in a third of the time: see `simulated`.
     done = run(
         'ser_jax.main',
         '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
@@ -164,8 +198,19 @@ def trained(beeps, tmp_path_factory):
     return workdir, config
 
 
+@pytest.fixture(scope='session')
+def undisturbed(beeps, tmp_path_factory) -> Path:
+    """The workdir of the short training of `runs_on_disk`, which nothing interrupts; not to be changed."""
+    from runs_on_disk import command
+
+    workdir = tmp_path_factory.mktemp('undisturbed') / 'run'
+    done = run(*command(beeps, workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
 def load(path: str) -> types.ModuleType:
-    """A Python file of the clone that is in no package, as a module; the path is from the clone's root."""
+    """Imports a Python file outside of the packages; the path is relative to the root of the repository."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -173,7 +218,7 @@ def load(path: str) -> types.ModuleType:
 
 
 def run(*arguments: str, devices: int = 1, **environment: str) -> subprocess.CompletedProcess:
-    """Runs `python -m …` in the clone on simulated devices."""
+    """Runs `python -m …` at the root of the repository on simulated devices."""
     return subprocess.run(
         [sys.executable, '-m', *arguments],
         cwd=ROOT,

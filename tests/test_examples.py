@@ -1,8 +1,8 @@
-"""The README's examples of extending ser_jax: each is applied to a copy of the repository and run, as they stand there.
+"""The README's examples of extending ser_jax, each applied to a copy of the repository and run.
 
-A block behind `<!-- example: NAME -->` belongs to an example: a command, or a piece of a file, which its first line names:
+A block after `<!-- example: NAME -->` belongs to an example: a command, or a part of a file that its first line names:
 `# FILE` (a new file, or the end of one), `# FILE, above: LINE` or `# FILE, below: LINE`. `<!-- example: NAME, FILE -->`
-names the file where such a line would be part of it.
+names the file itself, where such a line would become part of it.
 """
 
 import csv
@@ -31,7 +31,7 @@ def blocks(name):
 
 
 def copied(folder):
-    """A copy of all files that the repository has."""
+    """Copies all files of the repository but its results."""
     listed = ['git', 'ls-files', '--cached', '--others', '--exclude-standard']
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in names.splitlines():
@@ -61,7 +61,7 @@ def applied(name, folder):
 
 
 def placed(old, text, where):
-    """A file with a piece of text at its end, or above or below the one line that `where` names."""
+    """Inserts text at the end of a file, or above or below the line that `where` names."""
     if not where:
         return f'{old.rstrip()}\n\n\n{text}' if old else text
     side, _, line = where.partition(': ')
@@ -97,12 +97,12 @@ def test_an_example_touches_one_place_and_keeps_the_rules_of_the_code(tmp_path, 
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
-    """A home where synthetic speech is prepared once for all examples."""
+    """A home folder in which synthetic speech is prepared once for all examples."""
     return tmp_path_factory.mktemp('home')
 
 
 def ran(name, folder, home):
-    """Runs an example as the README says; returns what its last command said, and its errors and warnings."""
+    """Runs the commands of an example; returns the result of the last."""
     _, commands = applied(name, copied(folder))
     for command in commands:
         result = subprocess.run(
@@ -167,11 +167,12 @@ def test_task(tmp_path, home):
     assert result['tasks']['gender'] == ['female', 'male']
 
 
+@pytest.mark.slow
 def test_architecture(tmp_path, home):
-    said = ran('architecture', tmp_path, home)
-    assert 'does not use config.model.blstm_features' in said.stderr
+    result = ran('architecture', tmp_path, home)
+    assert 'does not use config.model.blstm_features' in result.stderr
     assert card(tmp_path)['conditions']['clean']['n'] == 96
-    assert 'blstm' not in said.stdout
+    assert 'blstm' not in result.stdout
 
 
 def test_protocol(tmp_path, home):

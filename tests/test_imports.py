@@ -158,7 +158,6 @@ def undocumented(path):
     return found
 
 
-@pytest.mark.xfail(strict=True, reason='the splits that follow the moves')
 def test_imports_point_downward():
     assert faults(ROOT) == []
 

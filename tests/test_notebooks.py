@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and are kept without outputs."""
+"""The notebooks run from top to bottom and are stored without outputs."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
         **simulated(1),
         'SER_JAX_SMOKE': '1',
         'PYTHONPATH': str(ROOT),
-        # `!python` in a notebook is the first on the path.
+        # `!python` runs the first Python on the path.
         'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
     }
     for name, value in environment.items():

@@ -139,7 +139,7 @@ class FoldTraining:
         self._progress = Progress(job.title, job.stop, batch_size)
         self._validation = dataset.utterances(fold.validation) if len(fold.validation) else None
         if self.step:
-            self._progress.say(f'resumes at step {self.step}')
+            self._progress.say(f'goes on from step {self.step}')
         self._progress.say('compiling (programs are kept for the next run)')
         self.done = self.step == job.stop or not is_patient(self._history, schedule.patience)
         batches = self._all_batches = dataset.train_batches(fold.train)

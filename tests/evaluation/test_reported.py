@@ -1,13 +1,13 @@
-"""Tasks other than the emotion, and networks that see waveforms, through the same trainer and evaluator."""
+"""Tasks other than the emotion, and networks on waveforms, in the same trainer and evaluator."""
 
 import csv
 import json
-import re
 
 import matplotlib.image
 import numpy as np
 import pytest
 from conftest import metrics, run, write_beeps
+from refusals import refusal
 
 from ser_jax.data.labels import class_names, labels_of
 from ser_jax.data.records import EMOTIONS, EMOTIONS_OF
@@ -45,7 +45,7 @@ def probabilities(workdir, name):
 
 
 @pytest.mark.slow
-def test_every_task_has_its_results(finished):
+def test_every_task_has_results(finished):
     card = json.loads((finished / 'results.json').read_text())
     assert card['tasks'] == {task: ['low', 'middle', 'high'] for task in TASKS}
     names = [f'{c}_{t}' for c in ('clean', 'gain_0', 'pgd_waveform_0.01_3_1') for t in TASKS]
@@ -92,15 +92,7 @@ def test_conditions_reach_the_waveform(finished):
 
 
 @pytest.mark.slow
-def test_evaluate_makes_the_same_again(demo_records, finished):
-    before = {p.name: p.read_bytes() for p in (finished / 'predictions').iterdir()}
-    result = run(*command(demo_records, finished, '--mode=evaluate'))
-    assert result.returncode == 0, result.stderr
-    assert {p.name: p.read_bytes() for p in (finished / 'predictions').iterdir()} == before
-
-
-@pytest.mark.slow
-def test_recordings_get_all_tasks(finished, voices):
+def test_recordings_are_predicted_in_all_tasks(finished, voices):
     result = run('ser_jax.predict', f'--workdir={finished}', '--format=csv', voices)
     assert result.returncode == 0, result.stderr
     rows = list(csv.DictReader(result.stdout.splitlines()))
@@ -124,13 +116,9 @@ def test_recordings_get_all_tasks(finished, voices):
         ('--config.tasks.arousal.target=emotion', "target is 'emotion'"),
     ],
 )
-def test_what_cannot_be_is_refused(demo_records, tmp_path, more, message):
-    # stderr then holds the error alone
-    open_prepared('demo_speech', data_dir=demo_records, representation='waveform')
-    result = run(*command(demo_records, tmp_path / 'run', '--config.conditions=()', more))
-    assert result.returncode == 1, result.stdout
-    assert re.fullmatch(r'error: [^\n]+\n', result.stderr)
-    assert message in result.stderr
+def test_impossible_configs_are_refused(demo_records, tmp_path, more, message):
+    asked = command(demo_records, tmp_path / 'run', '--config.conditions=()', more)
+    assert message in refusal(*asked)
     assert not (tmp_path / 'run').exists()
 
 
@@ -161,7 +149,7 @@ def test_a_corpus_with_ratings_only_split_by_sessions(tmp_path):
 
 
 @pytest.mark.slow
-def test_other_corpora_are_tested_on_every_task(beeps, tmp_path):
+def test_other_corpora_are_tested_in_every_task(beeps, tmp_path):
     tasks = ('arousal', 'valence')
     result = run(
         'ser_jax.main',
@@ -198,7 +186,7 @@ def test_other_corpora_are_tested_on_every_task(beeps, tmp_path):
 
 
 @pytest.mark.slow
-def test_dimensions_in_classes(finished, demo_records):
+def test_ratings_are_binned_into_classes(demo_records):
     corpus = open_prepared('demo_speech', data_dir=demo_records, representation='waveform')
     corpus.index['arousal'][:7] = [1, 2, 2.01, 3.99, 4, 5, np.nan]
     found = labels_of(corpus, np.arange(7), 'arousal', ('low', 'middle', 'high'))
@@ -208,7 +196,7 @@ def test_dimensions_in_classes(finished, demo_records):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('field', sorted(EMOTIONS_OF))
-def test_dimensions_made_of_emotions(finished, demo_records, field):
+def test_dimensions_derived_from_emotions(demo_records, field):
     corpus = open_prepared('demo_speech', data_dir=demo_records, representation='waveform')
     names = class_names(field, [corpus], ())
     rows = np.arange(len(corpus))

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, run, simulated
-from test_grid_plan import make_grid, write_grid
+from grids import make_grid, write_grid
 
 from ser_jax.config import as_json, compared
 from ser_jax.evaluation import results

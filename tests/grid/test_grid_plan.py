@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from grids import make_grid, write_grid
 
 from ser_jax.grid import __main__ as command
 from ser_jax.grid import plan
@@ -16,18 +17,6 @@ DEMO = 'configs/grids/demo.py'
 @pytest.fixture(autouse=True)
 def _in_the_clone(monkeypatch):
     monkeypatch.chdir(ROOT)
-
-
-def write_grid(path: Path, **content) -> Path:
-    """Writes a grid file of one variant, with further content."""
-    content = {'config': 'configs/mtl_aug.py', 'variants': {'full': {}}, **content}
-    path.write_text(f'def get_grid():\n    return {content!r}\n')
-    return path
-
-
-def make_grid(folder: Path, **content) -> plan.Grid:
-    """The grid of such a file."""
-    return plan.read_grid(str(write_grid(folder / 'plan.py', **content)))
 
 
 def test_a_variant_may_have_seeds_of_its_own(tmp_path):

@@ -12,7 +12,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from conftest import ROOT, load
-from test_grid_plan import make_grid
+from grids import make_grid
 
 from ser_jax.evaluation import summary as evaluation
 from ser_jax.grid import tables

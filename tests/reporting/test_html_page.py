@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, run
-from test_report import lay, predictions
+from runs_on_disk import make_predictions as predictions
+from runs_on_disk import write_run as lay
 
 from ser_jax import report
 from ser_jax.prepare import open_prepared

@@ -9,6 +9,9 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
+from runs_on_disk import LABELS
+from runs_on_disk import make_predictions as predictions
+from runs_on_disk import write_run as lay
 from sklearn.metrics import balanced_accuracy_score
 
 from ser_jax import report
@@ -16,60 +19,12 @@ from ser_jax.evaluation import compare, summary
 from ser_jax.metrics import rates as metrics
 from ser_jax.metrics import significance
 from ser_jax.reporting.text import comparison_table
-from ser_jax.runs import finished, result_card
-from ser_jax.runs.predictions import Predictions, read_predictions, write_predictions
-from ser_jax.runtime import files
+from ser_jax.runs import finished
+from ser_jax.runs.predictions import read_predictions, write_predictions
 from ser_jax.runtime.errors import UserError
 
-LABELS = ['angry', 'happy', 'sad']
 EMODB = [str(ROOT / f'results/emodb/mtl_aug-seed{seed}') for seed in range(3)]
 SINGLE = [str(ROOT / f'results/emodb/mtl_aug-single_task-seed{seed}') for seed in range(3)]
-
-
-def predictions(seed, n_speakers=5, skill=0.3, each=12, labels=LABELS):
-    """Mostly correct predictions, of the same utterances for every seed and skill."""
-    n = n_speakers * each
-    truth = np.arange(n) % len(labels)
-    probabilities = np.random.default_rng(seed).dirichlet(np.ones(len(labels)), n)
-    probabilities[np.arange(n), truth] += skill
-    speaker = [f'c/{row // each:02d}' for row in range(n)]
-    return Predictions(
-        [f'wav/{row:03d}' for row in range(n)],
-        [f'fold_{name[2:]}' for name in speaker],
-        speaker,
-        truth,
-        probabilities / probabilities.sum(1, keepdims=True),
-    )
-
-
-def lay(folder, found, seed=0, labels=LABELS, conditions=('clean',), **changes):
-    """Writes a finished run; returns its folder as text."""
-    rates = summary.summarise(found, labels, n_bootstrap=50)
-    fields = {
-        'system': 'mtl_aug',
-        'config_hash': 'c0ffee',
-        'config': {},
-        'corpus': 'c',
-        'trained_on': ['c'],
-        'corpus_hash': 'beef',
-        'synthetic': False,
-        'labels': labels,
-        'tasks': {'emotion': labels},
-        'protocol': 'leave_one_speaker_out()',
-        'n_folds': (5, 5),
-        'commit': 'a' * 40,
-        'versions': {},
-        'device': '1 × cpu',
-        'seed': seed,
-        'n_params': 10,
-        'conditions': dict.fromkeys(conditions, rates),
-        'leak_check': {'speakers': 0, 'audio': 0, 'ids': 0, 'scripts': 0},
-        'cost': {'train_seconds': 1.0},
-    }
-    files.write_json(folder / 'results.json', result_card.make_card(**fields | changes))
-    for condition in conditions:
-        write_predictions(folder / f'predictions/{condition}.csv', found, labels)
-    return str(folder)
 
 
 @pytest.fixture

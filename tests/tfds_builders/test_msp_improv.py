@@ -159,7 +159,6 @@ def test_any_text_gives_turns_or_a_clear_error(tmp_path_factory, lines):
     ('system', 'conditions'),
     [
         ('mtl_aug.py:msp_improv,smoke', ['clean']),
-        ('adversarial_autoencoder.py:msp_improv,smoke', ['clean']),
         (
             'end_to_end.py:msp_improv,smoke',
             ['clean_arousal', 'clean_dominance', 'clean_valence'],

@@ -1,21 +1,24 @@
-"""The number of devices and processes, and how the step is mapped over them, change nothing."""
+"""The results do not depend on the number of devices and processes, nor on how the step is mapped over them."""
 
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
+import signal
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, metrics, run, simulated
+from conftest import metrics, run
+from processes import rest, start_two, step_of, wait_for
+from runs_on_disk import EVERY
+from runs_on_disk import command as short_command
 
+from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.predictions import read_predictions
 from ser_jax.training.loop import FoldTraining
 
 STEPS = 20
+LONG = '--config.steps=400'  # the first validation comes well before the end
 
 
 def command(beeps, workdir, *more):
@@ -72,7 +75,7 @@ def test_adversarial_training_is_the_same_on_two_devices(beeps, tmp_path, one_de
         result = run(*command(beeps, workdir, *more), devices=devices)
         assert result.returncode == 0, result.stderr
         found.append(losses(workdir, 6))
-    np.testing.assert_allclose(*found, atol=1e-3)  # a sign may turn where the gradient is next to 0
+    np.testing.assert_allclose(*found, atol=1e-3)  # small gradients may change sign
     assert found[0][:, 1].mean() > one_device[:6, 1].mean() + 1e-3  # the emotion is harder
 
 
@@ -80,38 +83,44 @@ def test_adversarial_training_is_the_same_on_two_devices(beeps, tmp_path, one_de
 def test_two_processes_give_the_same_losses_and_predictions(beeps, tmp_path, one_device):
     asked = command(beeps, tmp_path / 'run', "--config.conditions=('fgsm(0.1)', 'gain(-6)')")
     manual = {'SER_JAX_MANUAL_DIR': beeps['manual_dir']}
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
-    processes = []
-    for number in range(2):
-        environment = {
-            'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
-            'JAX_NUM_PROCESSES': '2',
-            'JAX_PROCESS_ID': str(number),
-        }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, '-m', *asked],
-                cwd=ROOT,
-                env={**os.environ, **simulated(1), **environment, **manual},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], '\n'.join(outputs)
+    for process, lines in start_two(*asked, **manual):
+        printed = rest(lines)
+        assert process.wait(timeout=60) == 0, printed
     np.testing.assert_allclose(losses(tmp_path / 'run'), one_device, atol=1e-4)
-    files = sorted((tmp_path / 'run' / 'predictions').iterdir())
+    files = sorted((tmp_path / 'run' / 'predictions').glob('*.csv'))
     assert [file.stem for file in files] == ['clean', 'fgsm_0.1', 'gain_-6']
     two = [read_predictions(file)[0].probabilities for file in files]
     result = run(*asked, '--mode=evaluate', **manual)
     assert result.returncode == 0, result.stderr
     one = [read_predictions(file)[0].probabilities for file in files]
-    np.testing.assert_allclose(
-        two, one, atol=1e-3
-    )  # a sign may turn where the gradient is next to 0
+    np.testing.assert_allclose(two, one, atol=1e-3)  # small gradients may change sign
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_one_step(beeps, tmp_path):
+    """Only one of them gets the signal."""
+    workdir = tmp_path / 'run'
+    (first, lines), (second, others) = start_two(*short_command(beeps, workdir, LONG))
+    wait_for(lines, f'step {EVERY}/')
+    second.send_signal(signal.SIGTERM)
+    assert [process.wait(timeout=120) for process in (first, second)] == [143, 143]
+    step = step_of(rest(lines)[-1])
+    assert step_of(rest(others)[-1]) == step
+    assert Checkpoints(workdir / 'checkpoints' / 'fold_01' / 'latest').step == step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_a_lost_process_ends_the_others(beeps, tmp_path, victim):
+    started = start_two(*short_command(beeps, tmp_path / 'run', LONG))
+    wait_for(started[0][1], f'step {EVERY}/')
+    started[victim][0].kill()
+    other, lines = started[1 - victim]
+    begin = time.monotonic()
+    assert other.wait(timeout=120) not in (0, None)
+    assert time.monotonic() - begin < 60
+    printed = ''.join(rest(lines))
+    assert 'another process of this run is gone' in printed or 'distributed service' in printed
 
 
 def folds_command(beeps, workdir, runs):
@@ -134,7 +143,7 @@ def folds_alone(beeps, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('devices', [1, 2])
-def test_folds_side_by_side_are_as_one_after_the_other(beeps, tmp_path, folds_alone, devices):
+def test_folds_side_by_side_equal_folds_in_turn(beeps, tmp_path, folds_alone, devices):
     """Three folds in two places: the third takes over from the first that ends."""
     result = run(*folds_command(beeps, tmp_path / 'together', 2), devices=devices)
     assert result.returncode == 0, result.stderr
@@ -151,7 +160,7 @@ def test_folds_side_by_side_are_as_one_after_the_other(beeps, tmp_path, folds_al
     assert cards[0]['conditions']['clean']['n'] == cards[1]['conditions']['clean']['n']
 
 
-def test_metrics_stay_with_their_run_when_it_gets_another_place():
+def test_metrics_stay_with_a_run_that_changes_its_place():
     """Between two validations, when the run beside it has ended."""
     place = lambda number: lambda packed: {name: rows[number] for name, rows in packed.items()}
     training = object.__new__(FoldTraining)
@@ -163,13 +172,13 @@ def test_metrics_stay_with_their_run_when_it_gets_another_place():
     assert training._since_validation(place(0)) == [{'loss': 2.0}, {'loss': 7.0}]
 
 
-def test_runs_that_devices_cannot_share_are_refused(beeps, tmp_path):
+def test_a_number_of_runs_that_does_not_fit_the_devices_is_refused(beeps, tmp_path):
     result = run(*folds_command(beeps, tmp_path / 'run', 3), devices=2)
     assert result.returncode == 1
     assert re.fullmatch(r'error: config.parallel_runs is 3, which 2 devices .*\n', result.stderr)
 
 
-def test_batches_that_devices_cannot_share_are_refused(beeps, tmp_path):
+def test_a_batch_size_that_does_not_fit_the_devices_is_refused(beeps, tmp_path):
     result = run(*command(beeps, tmp_path / 'run', '--config.batch_size=9'), devices=2)
     assert result.returncode == 1
     assert re.fullmatch(r'error: config.batch_size is 9, which 2 devices .*\n', result.stderr)

@@ -1,4 +1,4 @@
-"""Killed at any moment and started again, a run ends with the parameters of the uninterrupted one."""
+"""Exact resume: a killed run that is started again ends with the parameters of the uninterrupted one."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""The step on its own: bad gradients, device order, what each process loads."""
+"""The training step: gradients that are not finite, device order, batches of every process, label shares."""
 
 import jax
 import numpy as np
@@ -46,17 +46,17 @@ def test_a_poisoned_batch_changes_no_parameter_and_no_statistic(experiment):
     assert np.isfinite(metrics['gradient_norm'])
 
 
-def test_devices_of_one_process_lie_side_by_side(monkeypatch):
+def test_devices_of_one_process_are_adjacent(monkeypatch):
     class Device:
         def __init__(self, process_index, number):
             self.process_index, self.id = process_index, number
 
-    torn = [Device(p, n) for n, p in enumerate([0, 0, 1, 1, 1, 1, 0, 0])]
-    monkeypatch.setattr(sharding.jax, 'devices', lambda: torn)
-    seen = []
-    monkeypatch.setattr(sharding, 'Mesh', lambda devices, *_, **__: seen.extend(devices))
+    unsorted = [Device(p, n) for n, p in enumerate([0, 0, 1, 1, 1, 1, 0, 0])]
+    monkeypatch.setattr(sharding.jax, 'devices', lambda: unsorted)
+    mesh = []
+    monkeypatch.setattr(sharding, 'Mesh', lambda devices, *_, **__: mesh.extend(devices))
     sharding.make_mesh()
-    assert [device.process_index for device in seen] == [0] * 4 + [1] * 4
+    assert [device.process_index for device in mesh] == [0] * 4 + [1] * 4
 
 
 def test_rows_go_to_devices_in_order():
@@ -68,7 +68,7 @@ def test_rows_go_to_devices_in_order():
 
 
 @pytest.mark.parametrize(('options', 'labels'), [('smoke', 4), ('smoke,single_task', 8)])
-def test_what_keeps_no_label_joins_unlabelled_where_a_task_can_use_it(beeps, options, labels):
+def test_utterances_without_their_label_are_used_where_a_task_needs_none(beeps, options, labels):
     config = get_config(f'csv_corpus/beeps,{options}')
     config.data.data_dir, config.labelled_share = beeps['data_dir'], 0.25
     experiment = build_experiment(config)
