@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, with the targets of every task, from the rows of prepared corpora."""
+"""Batches for training and evaluation, with the targets of every task."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,11 +18,10 @@ class Utterances:
 
     Args:
         parts: (corpus, rows of its index) pairs.
-        targets: class names of each label wanted, by the record field that holds it. Fields are
-            those of `labels_of`.
-        ratings: dimensions ('arousal', …) whose ratings are wanted.
-        hide: fields whose labels and ratings are withheld (unlabelled speech).
-        memory_gb: up to this size the log-mels are read once and kept, by the corpus, for all folds.
+        targets: field of `labels.labels_of` -> class names, of every label.
+        ratings: dimensions ('arousal', …) of the ratings.
+        hide: fields whose labels and ratings are hidden (unlabelled speech).
+        memory_gb: up to this size the utterances are read once and kept in memory, by the corpus, for all folds.
 
     Attributes:
         ids: str [N].
@@ -89,15 +88,15 @@ def _lengths(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
 
 
 def as_float(array: np.ndarray) -> np.ndarray:
-    """An array of the records as networks see it: int16 samples become float32 in [-1, 1), the rest stays."""
+    """Scales int16 samples of the records to float32 in [-1, 1); other arrays stay as they are."""
     return array / np.float32(32768) if array.dtype == np.int16 else array
 
 
 def refuse_not_finite(corpus: Corpus) -> None:
-    """Looks for NaN and infinity in the features of a corpus; the sums in its index tell of them all.
+    """Refuses a corpus whose features are not all finite; the sums in its index show it.
 
     Raises:
-        UserError: there are some.
+        UserError: some are NaN or infinite.
     """
     bad = np.flatnonzero(~np.isfinite(corpus.index['log_mel_squares'].sum(axis=1)))
     if len(bad):
@@ -114,7 +113,7 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
 def normalisation(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarray]:
     """Mean and standard deviation of each mel band over all frames of some utterances, or of all samples.
 
-    Those of log-mels are read from the index and no log-mel is touched; waveforms are read.
+    Those of log-mels follow from the index alone; waveforms are read.
 
     Args:
         parts: (corpus, rows) pairs, training speakers only.

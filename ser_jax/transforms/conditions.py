@@ -4,7 +4,7 @@ Importing this module does not import JAX.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,6 @@ from ser_jax.runtime.call_strings import check_arguments, number_rule, parse_cal
 from ser_jax.runtime.errors import UserError
 from ser_jax.transforms.corruptions import CORRUPTIONS, Corruption, parse_corruption
 
-_NUMBER = r'-?\d[\d.]*(?:e[+-]?\d+)?'  # in names of results
 _EPSILON = {'epsilon': number_rule(0, 100)}
 _STEPS = {'steps': number_rule(1, 10_000, whole=True)}
 _STARTS = {'starts': number_rule(1, 1000, whole=True)}  # default 1
@@ -99,31 +98,6 @@ def parse_conditions(texts: tuple[str, ...]) -> dict[str, Corruption | Attack]:
             raise UserError(f'config.conditions has {text!r} twice')
         conditions[key] = parsed
     return conditions
-
-
-def named_conditions(names: Iterable[str]) -> dict[str, Corruption | Attack]:
-    """Parses names of results back to the calls of `parse_conditions`; other names are left out."""
-    found = {}
-    for name in names:
-        call = name.removeprefix('transfer_')
-        noise = re.fullmatch(rf'noise_(?:babble(\d+)|(\w+))_({_NUMBER})db', call)
-        kinds = [
-            kind
-            for kind in (*ATTACK_RULES, *CORRUPTIONS)
-            if re.fullmatch(rf'{kind}(_{_NUMBER})*', call)
-        ]
-        try:
-            if noise:
-                voices, noise_type, snr = noise.groups()
-                arguments = (int(voices) if voices else noise_type, float(snr))
-                found[name] = Corruption('babble' if voices else 'noise', arguments)
-            elif kinds:
-                numbers = call.removeprefix(kinds[0]).split('_')[1:]
-                condition = Attack if numbers and kinds[0] in ATTACK_RULES else Corruption
-                found[name] = condition(kinds[0], tuple(map(float, numbers)))
-        except ValueError:  # 1.2.3 is no number: not a name of a condition
-            continue
-    return found
 
 
 def attack_checks(

@@ -10,7 +10,7 @@ from conftest import run
 from refusals import refusal
 
 from ser_jax.runtime.errors import UserError
-from ser_jax.transforms.conditions import named_conditions, parse_conditions
+from ser_jax.transforms.conditions import parse_conditions
 
 CONDITIONS = (
     'telephone',
@@ -201,31 +201,3 @@ def test_impossible_conditions_are_refused_before_training(
 def test_a_condition_named_twice_is_refused():
     with pytest.raises(UserError, match='twice'):
         parse_conditions(('gain(3)', 'gain(3.0)'))
-
-
-def test_conditions_are_parsed_from_the_names_of_results():
-    texts = (
-        "noise('rain', -5)",
-        "noise('dog_bark', 2.5)",
-        'babble(3, 0)',
-        'telephone',
-        'mu_law',
-        'gain(-20)',
-        'reverberation(0.3)',
-        'fgsm(0.00001)',
-        'pgd(0.03, 40)',
-        'transfer_bim(0.1, 20)',
-        'random_sign_waveform(0.001)',
-        'pgd_waveform(0.001, 20, 3)',
-    )
-    parsed = parse_conditions(texts)
-    assert named_conditions(parsed) == parsed
-    others = (
-        'clean',
-        'clean_arousal',
-        'cross_emodb',
-        'noise_x_loud',
-        'fgsm_much',
-        'noise_a"<b_5db',
-    )
-    assert named_conditions(others) == {}
