@@ -119,7 +119,7 @@ def refuses(data_dir, workdir, message, *fields, corpus='csv_corpus/beeps'):
         (
             'csv_corpus/beeps',
             ('--config.unlabelled_share=0.99', "--config.unlabelled=('csv_corpus/hums',)"),
-            'makes 8',
+            '8 of 8 utterances',
         ),
         ('csv_corpus/beeps', ('--config.tasks.emotion.weight=0.0',), "'emotion'"),
         ('csv_corpus/beeps', ('--config.model.name=nowhere',), 'nowhere'),

@@ -130,7 +130,7 @@ def others(beeps, tmp_path_factory):
         ((*HUMS, '--config.few_shot=(-1,)'), 'few_shot'),
         ((*HUMS, '--config.few_shot=(4,)'), 'left to test'),
         ((*HUMS, '--config.few_shot=(5,)'), 'have only 4'),
-        ((*HUMS, "--config.few_shot_speakers=('a',)"), 'shares from 0'),
+        ((*HUMS, "--config.few_shot_speakers=('a',)"), 'fractions from 0'),
     ],
 )
 def test_impossible_tests_are_refused_before_training(

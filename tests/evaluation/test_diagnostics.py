@@ -80,7 +80,7 @@ def test_codes_are_the_input_of_the_heads_of_the_autoencoder(beeps):
 def test_decoded_path(beeps, tmp_path):
     experiment, variables, _ = _network(adversarial_autoencoder, '', beeps)
     path = diagnostics.codes(experiment, experiment.dataset.folds[0], variables).path
-    frames, bands = experiment.config.crop_frames, experiment.program.front_end.n_mels
+    frames, bands = experiment.program.crop_frames, experiment.program.front_end.n_mels
     assert path.log_mels.shape == (5, frames, bands)
     assert set(path.emotions) <= set(experiment.dataset.labels)
     assert np.isfinite(path.log_mels).all()
@@ -107,11 +107,12 @@ def test_every_head_of_end_to_end_has_its_own_input(beeps):
 
 def test_attention_examples_are_one_utterance_of_median_length_per_class():
     labels = np.array([1, 1, 0, 1, -1, 2])
-    experiment = SimpleNamespace(
+    dataset = SimpleNamespace(
         reported=[None],
         labels_of=lambda task, rows: labels[rows],
         corpus=SimpleNamespace(index={'duration': np.array([3.0, 1.0, 9.0, 2.0, 5.0, 4.0])}),
     )
+    experiment = SimpleNamespace(dataset=dataset)
     fold = SimpleNamespace(test=np.arange(6))
     assert diagnostics.example_rows(experiment, fold).tolist() == [2, 3, 5]
 

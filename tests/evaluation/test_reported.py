@@ -108,11 +108,11 @@ def test_recordings_are_predicted_in_all_tasks(finished, voices):
     ('more', 'message'),
     [
         ("--config.conditions=('fgsm(0.1)',)", 'fgsm_waveform'),
-        ("--config.augmentations=('mixup(0.2)',)", 'work on log-mels'),
+        ("--config.augmentations=('mixup(0.2)',)", 'need log-mels'),
         ("--config.reported=('emotion',)", "regression 'emotion'"),
         ('--config.reported=()', 'one or more'),
         ('--config.representation=words', 'representation'),
-        ('--config.adversarial_epsilon=0.1', 'attacks the emotion on log-mels'),
+        ('--config.adversarial_epsilon=0.1', 'attacks that task'),
         ('--config.tasks.arousal.target=emotion', "target is 'emotion'"),
     ],
 )

@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT, run, simulated
 from grids import make_grid, write_grid
 
+from ser_jax import train
 from ser_jax.config import as_json, compared
-from ser_jax.evaluation import results
 from ser_jax.grid import __main__ as command
 from ser_jax.grid import plan, runs
 from ser_jax.runtime.errors import UserError
@@ -180,7 +180,7 @@ def test_a_condition_that_was_added_is_still_to_be_tested(tmp_path):
     card = tmp_path / one.folder / 'results.json'
     content = json.loads(card.read_text())
     content['validation'] = {'uar': 0.5, 'folds': [], 'conditions': {'telephone': 0.5}}
-    content['tested_with'] = results.tested_with(one.config)
+    content['tested_with'] = train.tested_with(one.config)
     card.write_text(json.dumps(content))
     assert runs.state(tmp_path, one) == 'finished'
     one.config.reported = ('arousal', 'valence')  # validation conditions are not reported by task
@@ -255,7 +255,7 @@ def test_a_grid_from_beginning_to_end(beeps, tmp_path):
         },
         variants={
             'full': {},
-            'broken': {'changes': {'labels': ('angry', 'hungry')}},
+            'broken': {'changes': {'model.name': 'nothing'}},
             'single_task': {'argument': 'single_task'},
         },
         baseline='single_task',
@@ -282,7 +282,7 @@ def test_a_grid_from_beginning_to_end(beeps, tmp_path):
     assert '[3/3]  fold_01 (1/1)  step 4/4' in result.stderr
     *_, last = result.stderr.splitlines()
     assert last.startswith('failed: beeps/broken/seed0: exit status 1: error: ')
-    assert "'hungry'" in last
+    assert "'nothing'" in last
     assert 'Everything about this run' in (work / 'beeps/single_task/seed0.log').read_text()
     table = (work / 'table.md').read_text()
     assert '2 of 3 runs are finished' in table

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from ser_jax.config import base_config
+from ser_jax.config import as_json, base_config
 from ser_jax.prepare import open_prepared
 from ser_jax.reporting.html import page
 from ser_jax.reporting.text import card_table
@@ -365,7 +365,7 @@ def test_broken_configs_are_used_or_refused(untrusted):
 
 
 @pytest.mark.parametrize(
-    'text', ['', '{', '[]', '{}', '{"steps": "9", "made_with": 9, "beeps": 9}']
+    'text', ['', '{', '[]', '{}', '{"steps": "9", "fingerprint": 9, "beeps": 9}']
 )
 def test_damaged_metadata_is_refused_or_recomputed(tmp_path, text):
     def refused(message, function, *arguments):
@@ -379,8 +379,8 @@ def test_damaged_metadata_is_refused_or_recomputed(tmp_path, text):
         'delete .*fold_01, and the fold is trained anew', workdir.read_summary, tmp_path, 'fold_01'
     )
     refused('choose another --workdir', workdir.refuse_changed, tmp_path, {'beeps': 'x'})
-    refused('choose another --workdir', workdir.check_workdir, tmp_path, base_config())
-    assert not workdir.is_made([], tmp_path / 'clean.json', 'x')
+    refused('choose another --workdir', workdir.check_workdir, tmp_path, as_json(base_config()))
+    assert not workdir.is_up_to_date([], tmp_path / 'clean.json', 'x')
 
 
 def test_no_code_is_made_from_strings():

@@ -166,7 +166,7 @@ def test_metrics_stay_with_a_run_that_changes_its_place():
     training = object.__new__(FoldTraining)
     training.meter = SimpleNamespace(pause=lambda: None)
     training._before, training._recent = [], [{'loss': np.array([1.0, 2.0])}]
-    training.take_out(place(1), {'state': [10, 20]})
+    training.pause(place(1), {'state': [10, 20]})
     assert training.state == {'state': 20}
     training._recent.append({'loss': np.array([7.0, 8.0])})
     assert training._since_validation(place(0)) == [{'loss': 2.0}, {'loss': 7.0}]
