@@ -99,7 +99,7 @@ delete() {
   resources delete --force --quiet
 }
 
-# A preempted TPU is asked for again, and the same command goes on from its last checkpoint.
+# A preempted TPU is asked for again, and the same command resumes from its last checkpoint.
 job() {
   local slice=$1 failures=0 now
   shift

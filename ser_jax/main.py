@@ -34,7 +34,7 @@ python -m tfds_builders.build     prepares a corpus
 from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    signals.handle('the same command goes on from the last checkpoint')
+    signals.handle('the same command resumes from the last checkpoint')
 
 import os
 import shlex

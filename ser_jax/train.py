@@ -153,7 +153,7 @@ def open_data(config: ml_collections.ConfigDict) -> Dataset:
     )
     if not dataset.folds and (config.conditions or not config.test_corpora):
         raise UserError(
-            f'{dataset.protocol} tests nobody: set config.test_corpora, and no config.conditions'
+            f'{dataset.protocol} has no test speakers: set config.test_corpora, and no config.conditions'
         )
     return dataset
 

@@ -118,7 +118,7 @@ def alive(group):
 
 
 def step_of(line):
-    """The step that a stopped run goes on from, from its last line."""
-    found = re.search(r'goes on from step (\d+) of fold_01$', line)
+    """The step that a stopped run resumes from, from its last line."""
+    found = re.search(r'resumes from step (\d+) of fold_01$', line)
     assert found, line
     return int(found[1])

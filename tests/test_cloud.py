@@ -162,14 +162,14 @@ def test_a_job_from_the_request_to_the_deletion_with_a_preemption(fake, monkeypa
     stderr = job.communicate(timeout=600)[1]
     assert job.returncode == 0, stderr
 
-    stopped = re.findall(r'stopped by SIGTERM: .* goes on from step (\d+) of fold_01', stderr)
+    stopped = re.findall(r'stopped by SIGTERM: .* resumes from step (\d+) of fold_01', stderr)
     if stopped:
         assert len(stopped) == 2, stderr
         assert len(set(stopped)) == 1
         assert int(stopped[0]) % 10 == 0
-        assert f'goes on from step {stopped[0]}\n' in stderr
+        assert f'resumes from step {stopped[0]}\n' in stderr
     else:  # ten steps took longer than the deadline
-        assert stderr.count('goes on from the last checkpoint\n') == 2, stderr
+        assert stderr.count('resumes from the last checkpoint\n') == 2, stderr
     assert not (fake / 'state').exists()
     collected = fake.parent / 'runs/rehearsal'
     card = json.loads((collected / 'results.json').read_text())

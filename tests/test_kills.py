@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     result = run(*command(beeps, workdir))
     assert result.returncode == 0, result.stderr
     assert f'warning: checkpoint {folder} is damaged (' in result.stderr
-    step = int(re.search(r'goes on from step (\d+)|$', result.stderr)[1] or 0)
+    step = int(re.search(r'resumes from step (\d+)|$', result.stderr)[1] or 0)
     assert step < 40
     assert_same(workdir, undisturbed)
 
@@ -137,7 +137,7 @@ def test_lost_metrics_are_computed_again(beeps, tmp_path, interrupted, undisturb
     (workdir / 'metrics.jsonl').write_text(lines[0] + lines[1][:30])
     result = run(*command(beeps, workdir))
     assert result.returncode == 0, result.stderr
-    assert f'goes on from step {EVERY}\n' in result.stderr
+    assert f'resumes from step {EVERY}\n' in result.stderr
     assert_same(workdir, undisturbed)
 
 
@@ -153,4 +153,4 @@ def test_a_second_run_in_one_workdir_is_refused(beeps, tmp_path):
         f'error: another run is at work in {workdir} {where}: wait for it, or choose another --workdir\n'
     )
     first.send_signal(signal.SIGCONT)
-    assert 'goes on from' in end(first, lines, signal.SIGTERM)
+    assert 'resumes from' in end(first, lines, signal.SIGTERM)

@@ -16,7 +16,7 @@ grid or flag; 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP, once the current 
 from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    signals.handle('the same command goes on from here', seconds=9.5)
+    signals.handle('the same command resumes from here', seconds=9.5)
 
 import argparse
 import re

@@ -91,7 +91,7 @@ def _check_phases(names: Sequence[str], tasks: tuple[Task, ...], adversary: bool
         raise UserError(f'config.phases is {tuple(names)!r}: {problem}')
     if ('discriminator' in names) != adversary:
         raise UserError(
-            'config.model.adversary says whether there is a discriminator: it must be so where config.phases has '
+            'config.model.adversary adds a discriminator: it must be True where config.phases has '
             "'discriminator', and only there"
         )
     weight = weights.get('reconstruction', 0)

@@ -3,7 +3,7 @@
 The exit status is 128 + the signal's number: 130, 143 or 129. The last line on stderr names the signal and what the next start does.
 
     if __name__ == '__main__':
-        signals.handle('the same command goes on from the last checkpoint')  # before slow imports
+        signals.handle('the same command resumes from the last checkpoint')  # before slow imports
 
 Handlers raise nothing: an unexpected exception crashes C++ libraries that call into Python (JAX while it is imported or traces).
 The process ends where it is, as if it had been killed, which is safe because all writes are atomic. Work that saves something

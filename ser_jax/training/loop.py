@@ -92,7 +92,7 @@ def train_folds(
                     run.after_step(part, state, step_metrics)
                 if devices.any_process(signals.received() is not None, runs[0].step):
                     steps = [run.save(part, state) for run, part in zip(runs, unpack)]
-                    signals.stop(f'the same command goes on from {", ".join(steps)}')
+                    signals.stop(f'the same command resumes from {", ".join(steps)}')
         for run, part in zip(runs, unpack):
             run.pause(part, state)
         yield from [(run.job, run.summary()) for run in runs if run.done]
@@ -139,7 +139,7 @@ class FoldTraining:
         self._progress = Progress(job.title, job.stop, batch_size)
         self._validation = dataset.utterances(fold.validation) if len(fold.validation) else None
         if self.step:
-            self._progress.say(f'goes on from step {self.step}')
+            self._progress.say(f'resumes from step {self.step}')
         self._progress.say('compiling (programs are kept for the next run)')
         self.done = self.step == job.stop or not is_patient(self._history, schedule.patience)
         batches = self._all_batches = dataset.train_batches(fold.train)
@@ -160,10 +160,10 @@ class FoldTraining:
         history = [row for row in rows if row['step'] <= step]
         every = self._schedule.eval_every
         validated = [n for n in range(1, step + 1) if n % every == 0 or n == self.job.stop]
-        beside = len(_rows(self._latest.read_extra(step)))
+        n_extra = len(_rows(self._latest.read_extra(step)))
         return (
             [row['step'] for row in history] == validated
-            and beside == step - max(validated, default=0)
+            and n_extra == step - max(validated, default=0)
             and (not history or best_row(history)['step'] in kept)
         )
 
@@ -225,9 +225,9 @@ class FoldTraining:
     def save(self, unpack: Callable, state: TrainState) -> str:
         """Saves what resuming at this very step needs, and returns the step's name."""
         rows = self._since_validation(unpack)
-        beside = {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
+        extra = {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
         self.meter.save()
-        self._latest.save(self.step, unpack(state), beside)
+        self._latest.save(self.step, unpack(state), extra)
         return f'step {self.step} of {self.job.fold.name}'
 
     def _since_validation(self, unpack: Callable) -> list[dict[str, np.ndarray]]:

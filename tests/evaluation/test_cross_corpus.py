@@ -124,7 +124,7 @@ def others(beeps, tmp_path_factory):
     [
         (("--config.test_corpora=('csv_corpus/moods',)",), 'share 1 of the classes'),
         ((*HUMS, "--config.unlabelled=('csv_corpus/hums',)"), 'leak'),
-        (('--config.seed=0',), 'tests nobody'),
+        (('--config.seed=0',), 'no test speakers'),
         ((*HUMS, '--config.final=False'), 'final model'),
         (("--config.test_corpora=('csv_corpus/beeps',)",), 'labelled corpus already'),
         ((*HUMS, '--config.few_shot=(-1,)'), 'few_shot'),

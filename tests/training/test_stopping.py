@@ -54,7 +54,7 @@ def test_a_signal_between_two_validations_saves_that_step(beeps, tmp_path, undis
 
     result = run(*command(beeps, workdir))
     assert result.returncode == 0, result.stderr
-    assert f'goes on from step {second}\n' in result.stderr
+    assert f'resumes from step {second}\n' in result.stderr
     assert_same(workdir, undisturbed)
 
 
@@ -74,7 +74,7 @@ def test_a_signal_at_any_moment_ends_in_time_and_the_run_resumes(beeps, tmp_path
             wait_for(lines, moment)
         if moment != 'start':
             time.sleep(random.uniform(0, 0.5))
-        assert 'goes on from' in end(process, lines, number)
+        assert 'resumes from' in end(process, lines, number)
         assert not (workdir / 'results.json').exists()
     result = run(*command(beeps, workdir))
     assert result.returncode == 0, result.stderr
@@ -172,7 +172,7 @@ def test_a_grid_ends_with_its_run_and_begins_no_other(beeps, tmp_path, number):
     process.send_signal(number)
     assert process.wait(timeout=60) == 128 + number
     assert time.monotonic() - begin <= SECONDS
-    assert rest(lines)[-1] == f'stopped by {number.name}: the same command goes on from here\n'
+    assert rest(lines)[-1] == f'stopped by {number.name}: the same command resumes from here\n'
     (log,) = workdir.rglob('*.log')
     passed_on = 'SIGINT' if number == signal.SIGINT else 'SIGTERM'
     assert f'stopped by {passed_on}: ' in log.read_text().splitlines()[-1]
