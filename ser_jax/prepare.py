@@ -9,7 +9,7 @@ from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.data.corpora import Corpus, open_corpus
 from ser_jax.data.records import corpus_folder, is_prepared
 from ser_jax.runtime.errors import UserError
-from ser_jax.transforms.conditions import parse_conditions
+from ser_jax.transforms.conditions import needs_waveforms, parse_conditions
 from ser_jax.transforms.corruptions import Corruption
 
 
@@ -90,9 +90,9 @@ def _named(config) -> Iterator[tuple[str, str, str]]:
     if config.noise_corpus:
         yield 'noise_corpus', config.noise_corpus, config.representation
     conditions = parse_conditions(config.conditions)
-    corruptions = [c for c in conditions.values() if isinstance(c, Corruption)]
-    if corruptions or any('_waveform' in name for name in conditions):
+    if needs_waveforms(conditions):
         yield 'corpus', config.corpus, 'waveform'
+    corruptions = [c for c in conditions.values() if isinstance(c, Corruption)]
     for field in dict.fromkeys(c.recordings for c in corruptions if c.recordings):
         if config[field]:
             yield field, config[field], 'waveform'

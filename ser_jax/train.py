@@ -37,9 +37,31 @@ from ser_jax.training.metric_log import MetricLog
 from ser_jax.transforms import augment
 from ser_jax.transforms.conditions import parse_conditions
 
+# Fields that `check_data` reads.
+DATA_FIELDS = (
+    'corpus',
+    'representation',
+    'data',
+    'tasks',
+    'reported',
+    'labels',
+    'protocol',
+    'folds',
+    'validation',
+    'labelled',
+    'unlabelled',
+    'noise_corpus',
+    'noise_types',
+    'augmentations',
+    'conditions',
+    'test_noise_corpus',
+    'babble_corpus',
+    'test_corpora',
+)
 
-class Run(NamedTuple):
-    """A config made ready: nothing below this module sees the whole config."""
+
+class OpenRun(NamedTuple):
+    """A config made ready. No module below this one sees the whole config but `prepare`."""
 
     experiment: Experiment
     robustness: RobustnessTester
@@ -216,7 +238,7 @@ def build_phases(
     )
 
 
-def open_run(config: ml_collections.ConfigDict) -> Run:
+def open_run(config: ml_collections.ConfigDict) -> OpenRun:
     """Makes a config ready: dataset, program and testers, so that a run fails before it trains.
 
     Raises:
@@ -247,7 +269,7 @@ def open_run(config: ml_collections.ConfigDict) -> Run:
         few_shot_speakers=config.few_shot_speakers,
         adaptation=' '.join(f'{name}={config[name]}' for name in fields),
     )
-    return Run(experiment, robustness, cross_corpus)
+    return OpenRun(experiment, robustness, cross_corpus)
 
 
 def _conditions(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -270,7 +292,7 @@ def check_data(config: ml_collections.ConfigDict) -> None:
         dataset.records.open(name, config.representation, 'test_corpora')
 
 
-def _train_all(config: ml_collections.ConfigDict, run: Run, workdir: Path) -> None:
+def _train_all(config: ml_collections.ConfigDict, run: OpenRun, workdir: Path) -> None:
     """Trains the folds and the final model, and predicts the tested utterances of each fold."""
     dataset, log = run.experiment.dataset, MetricLog(workdir)
     count = len(dataset.folds)
@@ -279,17 +301,17 @@ def _train_all(config: ml_collections.ConfigDict, run: Run, workdir: Path) -> No
     for fold in dataset.folds:  # interrupted before, or with new conditions
         _predict(config, run, fold, workdir)
     if config.final and config.report_test:  # development leaves the test speakers alone
-        nobody = np.empty(0, np.int64)
-        everybody = Fold('final', dataset.rows, nobody, nobody, ())
+        no_rows = np.empty(0, np.int64)
+        all_speakers = Fold('final', dataset.rows, no_rows, no_rows, ())
         steps = [workdirs.read_summary(workdir, fold.name)['steps'] for fold in dataset.folds]
         steps = int(np.median(steps or [config.steps]))
-        _train(config, run, [(everybody, 'final model')], steps, workdir, log)
+        _train(config, run, [(all_speakers, 'final model')], steps, workdir, log)
     log.close()
 
 
 def _train(
     config: ml_collections.ConfigDict,
-    run: Run,
+    run: OpenRun,
     folds: list[tuple[Fold, str]],
     stop: int,
     workdir: Path,
@@ -312,14 +334,14 @@ def _train(
 
 
 def _predict(
-    config: ml_collections.ConfigDict, run: Run, fold: Fold, workdir: Path, again: bool = False
+    config: ml_collections.ConfigDict, run: OpenRun, fold: Fold, workdir: Path, again: bool = False
 ) -> None:
     testing.predict_fold(
         run.experiment, run.robustness, fold, workdir, test=config.report_test, again=again
     )
 
 
-def _report(config: ml_collections.ConfigDict, run: Run, workdir: Path) -> dict[str, Any]:
+def _report(config: ml_collections.ConfigDict, run: OpenRun, workdir: Path) -> dict[str, Any]:
     """Pools the folds, and writes predictions, figures and result card."""
     experiment, dataset = run.experiment, run.experiment.dataset
     conditions = run.robustness.conditions

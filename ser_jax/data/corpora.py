@@ -122,8 +122,10 @@ def open_corpus(
     """
     folder = corpus_folder(name, data_dir=data_dir, representation=representation)
     if not is_prepared(folder):
+        where = f' --data_dir={data_dir}' if data_dir else ''
         raise UserError(
-            f'{name} is not prepared in {folder}: run python -m tfds_builders.build {name} --representation={representation}'
+            f'{name} is not prepared in {folder}: run python -m tfds_builders.build {name} '
+            f'--representation={representation}{where}'
         )
     corpus = _load(name, folder, representation)
     _check_front_end(corpus, front_end)

@@ -268,53 +268,55 @@ def open_dataset(
     Raises:
         UserError: a corpus that cannot be opened or lacks what is asked for, a task or protocol that does not exist, a leak.
     """
-    opened = records.open(corpus, representation)
+    main_corpus = records.open(corpus, representation)
     joined = [records.open(name, representation, 'labelled') for name in labelled]
-    without = [records.open(name, representation, 'unlabelled') for name in unlabelled]
+    unlabelled_corpora = [records.open(name, representation, 'unlabelled') for name in unlabelled]
     noise = None
     if noise_corpus:
         noise = _noise(records.open(noise_corpus, representation, 'noise_corpus'), noise_types)
-    emotions = _emotions(opened, labels, required='emotion' in reported)
-    made = make_tasks(
+    emotions = _emotions(main_corpus, labels, required='emotion' in reported)
+    all_tasks = make_tasks(
         tasks,
         {
             record['target']: ('clean', *augmentations)
             if record['target'] == 'augmentation_type'
-            else class_names(record['target'], [opened, *joined, *without], emotions)
+            else class_names(
+                record['target'], [main_corpus, *joined, *unlabelled_corpora], emotions
+            )
             for record in tasks.values()
             if record['kind'] in ('classification', 'regression')
         },
     )
-    tested = tuple(task for task in made if task.name in reported)
-    rows = rows_with_labels(opened, tested)
-    protocol = protocol or opened.metadata['protocol']
+    tested = tuple(task for task in all_tasks if task.name in reported)
+    rows = rows_with_labels(main_corpus, tested)
+    protocol = protocol or main_corpus.metadata['protocol']
     if not protocol:
         raise UserError(f'corpus {corpus} has no default protocol; set config.protocol')
     all_folds = make_folds(
-        opened.index,
+        main_corpus.index,
         protocol,
         rows=rows,
-        folds=opened.metadata.get('folds'),
+        folds=main_corpus.metadata.get('folds'),
         validation=validation,
     )
     chosen = select_folds(all_folds, folds)
-    refuse_splits_without_labels(opened, chosen, tested)
+    refuse_splits_without_labels(main_corpus, chosen, tested)
     parts = [(other, rows_that_join(other, tested, corpus)) for other in joined]
     checked = chosen or [Fold('final', rows, *[np.empty(0, np.int64)] * 2, ())]
-    added = [*joined, *without, *([noise[0]] if noise else [])]
+    added = [*joined, *unlabelled_corpora, *([noise[0]] if noise else [])]
     return Dataset(
         records=records,
-        corpus=opened,
+        corpus=main_corpus,
         labelled=parts,
-        unlabelled=without,
+        unlabelled=unlabelled_corpora,
         noise=noise,
         labels=emotions,
         rows=rows,
         protocol=protocol,
         folds=chosen,
         n_folds=len(all_folds),
-        leak_check=leaks.check_folds(opened.index, checked, [other.index for other in added]),
-        tasks=made,
+        leak_check=leaks.check_folds(main_corpus.index, checked, [other.index for other in added]),
+        tasks=all_tasks,
         reported=tested,
         sampling=sampling,
     )

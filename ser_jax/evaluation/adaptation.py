@@ -81,7 +81,7 @@ class Target:
         return np.array(taken)
 
     def split(self, speakers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(rows of some speakers in random order, rows of the other known speakers: unknown ones might be anybody)."""
+        """(rows of some speakers in random order, rows of the other known speakers: unknown ones might be any speaker)."""
         own = self.corpus.index['speaker'][self.rows]
         adapts = np.isin(own, speakers)
         pool = np.random.default_rng(_DRAW).permutation(self.rows[adapts])

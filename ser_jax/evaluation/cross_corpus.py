@@ -21,7 +21,7 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.training.experiment import Experiment
 from ser_jax.training.inference import predict
 
-_NOBODY = np.empty(0, np.int64)
+_NO_ROWS = np.empty(0, np.int64)
 
 
 class CrossCorpusTester:
@@ -65,7 +65,7 @@ class CrossCorpusTester:
         dataset, representation = experiment.dataset, experiment.program.representation
         if corpora and any(task.kind == 'regression' for task in dataset.reported):
             raise UserError('config.test_corpora are tested on classes, not on regressions')
-        self._conditions = {}  # name -> (target, None, 'target statistics' or Shots)
+        self._conditions = {}  # name -> (target, variant): None, 'target statistics' or Shots
         for name in corpora:
             corpus = dataset.records.open(name, representation, 'test_corpora')
             variants = {'': None}
@@ -76,14 +76,13 @@ class CrossCorpusTester:
             for share in few_shot_speakers:
                 shots = Shots('few_shot_speakers', share, max(few_shot_speakers))
                 variants[f'_speakers_{share:g}'] = shots
+            fields = {'few_shot': few_shot, 'few_shot_speakers': few_shot_speakers}
             stem = 'cross_' + name.replace('/', '_')
             for task in dataset.reported:
                 target = self._target(corpus, task)
-                if few_shot:
-                    _check_adaptation(target, variants[f'_few_shot_{few_shot[0]}'], few_shot)
-                if few_shot_speakers:
-                    shots = variants[f'_speakers_{few_shot_speakers[0]:g}']
-                    _check_adaptation(target, shots, few_shot_speakers)
+                for field, amounts in fields.items():
+                    if amounts:
+                        _check_adaptation(target, field, amounts)
                 for ending, variant in variants.items():
                     self._conditions[result_name(stem + ending, task.name)] = (target, variant)
 
@@ -105,7 +104,7 @@ class CrossCorpusTester:
             )
         leaks.check_folds(
             corpus.index,
-            [Fold(f'test corpus {corpus.name}', _NOBODY, _NOBODY, rows, ())],
+            [Fold(f'test corpus {corpus.name}', _NO_ROWS, _NO_ROWS, rows, ())],
             [trained.index for trained in dataset.corpora()],
         )
         if jax.process_index() == 0:
@@ -125,7 +124,7 @@ class CrossCorpusTester:
         return {'corpus': target.corpus.name, **facts, **own, 'labels': target.labels}
 
     def fingerprint(self, condition: str) -> str:
-        """Identifies what predictions depend on beside the model: where it differs, they are made anew."""
+        """Identifies what predictions depend on beside the model: where it differs, they are computed again."""
         target, variant = self._conditions[condition]
         adapted = [self._adaptation] if isinstance(variant, Shots) else []
         return ' '.join([target.corpus.metadata['corpus_hash'], *adapted])
@@ -162,15 +161,15 @@ class CrossCorpusTester:
         return predictions, target.labels
 
 
-def _check_adaptation(target: Target, shots: Shots, amounts: Sequence[float]) -> None:
+def _check_adaptation(target: Target, field: str, amounts: Sequence[float]) -> None:
     """Refuses an adaptation that leaves a class without a test, or adapts to what it tests."""
-    pool, tested = shots.split(target)
+    pool, tested = Shots(field, 0, max(amounts)).split(target)
     left = set(target.numbers(tested))
     lost = [label for k, label in enumerate(target.labels) if k not in left]
     if lost:
         raise UserError(
-            f'config.{shots.field}={tuple(amounts)} takes so many speakers of {target.corpus.name} that '
+            f'config.{field}={tuple(amounts)} takes so many speakers of {target.corpus.name} that '
             f'none is left to test {lost[0]}'
         )
-    name = f'{shots.field} of {target.corpus.name}'
-    leaks.check_folds(target.corpus.index, [Fold(name, pool, _NOBODY, tested, ())], [])
+    name = f'{field} of {target.corpus.name}'
+    leaks.check_folds(target.corpus.index, [Fold(name, pool, _NO_ROWS, tested, ())], [])

@@ -17,6 +17,7 @@ from ser_jax.runs import result_card
 from ser_jax.runs import workdir as workdirs
 from ser_jax.runs.environment import merge_environments
 from ser_jax.runs.predictions import Predictions, pool, read_predictions
+from ser_jax.runtime.errors import UserError
 from ser_jax.transforms.conditions import attack_checks
 
 
@@ -103,6 +104,9 @@ def make_card(
             ],
             tried,
         )
+        undefined = [name for name, value in validation.items() if value is None]
+        if undefined:  # e.g. the CCC of constant predictions
+            raise UserError(f'{workdir}: the validation {undefined[0]} is not defined')
         recalls = recalls or {'clean': validation['uar'], **tried}
     content = dict(config)
     seed = content.pop('seed')  # runs that differ in nothing else make one row of a table
@@ -128,7 +132,7 @@ def make_card(
         attack_checks=attack_checks(conditions, recalls) or None,
         tested_with=tested_with,
         n_labels=_mean_labels(summaries) if dataset.sampling.labelled_share < 1 else None,
-        calibration=_calibration(dataset, workdir) if pooled else None,
+        calibration=(_calibration(dataset, workdir) or None) if pooled else None,
     )
 
 

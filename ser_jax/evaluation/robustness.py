@@ -17,7 +17,7 @@ from ser_jax.evaluation.recordings import Clips, Waveforms, read_clips
 from ser_jax.runtime.errors import UserError
 from ser_jax.training import inference
 from ser_jax.training.experiment import Experiment
-from ser_jax.transforms.conditions import Attack
+from ser_jax.transforms.conditions import Attack, needs_waveforms
 from ser_jax.transforms.corruptions import SAMPLE_RATE, Corruption, corrupt
 
 
@@ -57,10 +57,21 @@ def open_recordings(
     Raises:
         UserError: a condition that cannot be met.
     """
-    corruptions = [c for c in conditions.values() if isinstance(c, Corruption)]
+    rate = dataset.records.front_end.sample_rate
+    if conditions and rate != SAMPLE_RATE:
+        raise UserError(
+            f'config.conditions are made for {SAMPLE_RATE} Hz, config.data.front_end has {rate}'
+        )
+    if dataset.corpus.representation == 'waveform':
+        for name, condition in conditions.items():
+            if isinstance(condition, Attack) and '_waveform' not in name:
+                raise UserError(
+                    f'condition {name}: the network sees waveforms: attack them, {condition.name}_waveform(…)'
+                )
     waveforms = None
-    if corruptions or any('_waveform' in name for name in conditions):
+    if needs_waveforms(conditions):
         waveforms = Waveforms(dataset.corpus, dataset.records)
+    corruptions = [c for c in conditions.values() if isinstance(c, Corruption)]
     # All levels of a kind of noise take the same recordings, which are read once.
     kinds = {c.condition: (c.name, *c.arguments[:1]) for c in corruptions}
     read = {kinds[c.condition]: c for c in corruptions}
@@ -99,18 +110,7 @@ class RobustnessTester:
         test: bool = True,
     ):
         self._experiment, self.conditions, self._test = experiment, conditions, test
-        dataset, front_end = experiment.dataset, experiment.program.front_end
-        rate = dataset.records.front_end.sample_rate
-        if conditions and rate != SAMPLE_RATE:
-            raise UserError(
-                f'config.conditions are made for {SAMPLE_RATE} Hz, config.data.front_end has {rate}'
-            )
-        for name, condition in conditions.items():
-            if isinstance(condition, Attack) and not front_end and '_waveform' not in name:
-                raise UserError(
-                    f'condition {name}: the network sees waveforms: attack them, {condition.name}_waveform(…)'
-                )
-        recordings = open_recordings(dataset, conditions, corpora, trained_noise)
+        recordings = open_recordings(experiment.dataset, conditions, corpora, trained_noise)
         self._waveforms, self._clips = recordings
         self._source = None
         self._attackers = {}
@@ -118,7 +118,7 @@ class RobustnessTester:
             self._source = SourceRun(experiment, attack_source)
 
     def fingerprint(self, name: str) -> str:
-        """Identifies what predictions depend on beside model and utterances: where it differs, they are made anew."""
+        """Identifies what predictions depend on beside model and utterances: where it differs, they are computed again."""
         if name in self._clips:
             return self._clips[name].corpus_hash
         return self._source.fingerprint if name.startswith('transfer_') else ''

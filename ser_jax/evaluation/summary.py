@@ -8,7 +8,7 @@ from ser_jax.metrics import rates, significance
 from ser_jax.runs.predictions import Predictions
 from ser_jax.runs.result_card import ConditionResult, ValidationResult
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import _plain
+from ser_jax.runtime.files import to_plain
 
 
 def summarise(
@@ -44,7 +44,7 @@ def summarise(
         if predictions.rated:
             fold['ccc'] = rates.ccc(predictions.rating[rows], predictions.predicted_rating[rows])
         folds.append(fold)
-    return _plain(
+    return to_plain(
         _concordance(predictions, n_bootstrap, seed)
         | {
             'n': confusion.sum(),
@@ -97,4 +97,4 @@ def summarise_validation(
     names = [name for name in folds[0] if name.startswith(('uar', 'ccc', 'score'))]
     means = {name: np.mean([fold[name] for fold in folds]) for name in names}
     conditions = {'conditions': conditions} if conditions else {}
-    return _plain(means | {'folds': list(folds)} | conditions)
+    return to_plain(means | {'folds': list(folds)} | conditions)

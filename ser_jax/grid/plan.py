@@ -19,7 +19,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from ser_jax.config import check_config
+from ser_jax.config import as_json, check_config, compared
 from ser_jax.runtime.errors import UserError
 
 _KEYS = ('config', 'variants', 'settings', 'seeds', 'baseline', 'family')
@@ -256,8 +256,6 @@ def _refuse_unknown(config: ml_collections.ConfigDict, field: str) -> None:
 
 def _refuse_duplicates(runs: list[Run]) -> None:
     """Refuses two runs in one folder (also on file systems that ignore case) and two equal runs."""
-    from ser_jax.config import as_json, compared  # imports JAX: not for --help
-
     folders, configs = {}, {}
     for run in runs:
         for seen, key, what in (

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ser_jax.evaluation import compare as paired
+from ser_jax.evaluation.compare import compare_runs
 from ser_jax.grid.plan import Grid, Run
 from ser_jax.metrics import significance
 from ser_jax.runs import finished
@@ -27,7 +27,7 @@ def make_rows(grid: Grid, workdir: Path) -> list[Row]:
         Rows in the grid's order: `setting`, `condition`, `variant`, `system`, `trained_on`, `corpus` (tested), `synthetic`,
         `protocol`, `folds` [tested, all], `n`, `seeds`, `chance`, `uar` (mean), `uar_std`, `uar_low`, `uar_high`, `wa`,
         `train_seconds`, `hardware`, `commits`, `perturbation_snr_db`, `failed_checks` (of attacks), `p_holm`, and the fields of
-        `compare`: `difference`, `difference_low`, `difference_high`, `p`, `smallest_p`, `warnings`, `not_compared`.
+        `difference_to_baseline`: `difference`, `difference_low`, `difference_high`, `p`, `smallest_p`, `warnings`, `not_compared`.
         Rates are fractions; None = undefined.
 
     Raises:
@@ -95,7 +95,7 @@ def _rows_of(condition, tested, baseline, workdir) -> list[Row]:
                 if condition.startswith('validation'):
                     row |= {'not_compared': VALIDATION}
                 else:
-                    row |= compare(folders[variant], folders[baseline], condition)
+                    row |= difference_to_baseline(folders[variant], folders[baseline], condition)
                     # Tables name runs relative to the grid's folder.
                     row['warnings'] = [line.replace(f'{workdir}/', '') for line in row['warnings']]
             rows.append(row)
@@ -170,11 +170,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return None if None in values else statistics.mean(values)
 
 
-def compare(ours: Sequence[Path], baseline: Sequence[Path], condition: str) -> Row:
+def difference_to_baseline(
+    workdirs: Sequence[Path], baseline: Sequence[Path], condition: str
+) -> Row:
     """Compares a variant with the baseline.
 
     Args:
-        ours: run directories of the variant, one per seed.
+        workdirs: run directories of the variant, one per seed.
         baseline: run directories of the baseline.
         condition: test condition of both.
 
@@ -183,7 +185,7 @@ def compare(ours: Sequence[Path], baseline: Sequence[Path], condition: str) -> R
         or `not_compared`, the reason why the two cannot be paired.
     """
     try:
-        result = paired.compare_runs(ours, baseline, condition)
+        result = compare_runs(workdirs, baseline, condition)
     except UserError as error:
         return {'not_compared': str(error)}
     found = result['mean_over_seeds']

@@ -1,6 +1,5 @@
 """Figures as PNG files: confusion matrices, robustness curves, attention weights, codes; without display or global state."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ser_jax.reporting.text import percent
+from ser_jax.runtime.files import replacing
 
 if TYPE_CHECKING:
     from ser_jax.evaluation.diagnostics import Attention, Codes, DecodedPath
@@ -355,11 +355,7 @@ def path_figure(decoded: 'DecodedPath', speech: str, path) -> None:
 
 def save_figure(figure, path) -> None:
     """Writes a matplotlib figure as PNG, atomically; makes its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     # 'tight' includes a title wider than the axes.
-    figure.savefig(
-        scratch, format='png', dpi=160, facecolor='white', bbox_inches='tight', pad_inches=0.1
-    )
-    os.replace(scratch, path)
+    settings = {'dpi': 160, 'facecolor': 'white', 'bbox_inches': 'tight', 'pad_inches': 0.1}
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format='png', **settings)

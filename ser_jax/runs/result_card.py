@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, Unpack
 
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import _plain
+from ser_jax.runtime.files import to_plain
 from ser_jax.runtime.schema import checked, read_json
 
 
@@ -92,7 +92,8 @@ class LeakCheck(TypedDict):
 
 
 class ValidationFold(TypedDict):
-    """Results on the validation speakers of one fold; with several tasks also `uar_<task>`, for ratings `ccc_<task>`.
+    """Results on the validation speakers of one fold; with several tasks also `uar_<task>`, for ratings `ccc`,
+    `ccc_<task>` and `score`, the mean over tasks of UAR or CCC.
 
     Attributes:
         fold: name.
@@ -223,7 +224,7 @@ def make_card(**fields: Unpack[ResultCard]) -> ResultCard:
     if unknown := fields.keys() - names.keys():
         raise TypeError(f'not fields of a result card: {", ".join(sorted(unknown))}')
     card = {name: fields[name] for name in names if fields.get(name) is not None}
-    return checked(_plain(card), ResultCard)
+    return checked(to_plain(card), ResultCard)
 
 
 def read_card(workdir: str | os.PathLike) -> dict[str, Any] | None:

@@ -73,15 +73,16 @@ def write_json(path: str | os.PathLike, content) -> None:
         path: file to write; its folder is created.
         content: dicts, lists, scalars and arrays.
     """
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(to_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(path, text + '\n')
 
 
-def _plain(value):
+def to_plain(value):
+    """Converts NumPy values, tuples and mappings to what JSON holds; values that are not finite become None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not np.isfinite(value) else value
 

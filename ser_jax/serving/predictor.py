@@ -130,14 +130,14 @@ class Predictor:
     def _outputs(self, pieces: list[np.ndarray]) -> list[dict[str, np.ndarray] | None]:
         """The outputs for each piece; None for those shorter than `MIN_SECONDS`."""
         least = int(MIN_SECONDS * self.front_end.sample_rate)
-        usable = [as_float(piece) for piece in pieces if len(piece) >= least]
+        usable = [piece for piece in pieces if len(piece) >= least]
         samples = np.array([len(piece) for piece in usable], np.int32)
         frames = np.array([self.front_end.frames(length) for length in samples], np.int32)
         # The maximum number of samples that gives `longest` frames.
         padded = lambda longest: longest * self.front_end.hop_length - 1
         found = [{} for _ in usable]
         for positions, _, batch in padded_batches(usable, frames, _BATCH, padded=padded):
-            rows = jax.device_get(self.compute(batch, samples[positions]))
+            rows = jax.device_get(self.compute(as_float(batch), samples[positions]))
             for row, position in enumerate(positions):  # a last batch repeats its last piece
                 found[position] = {name: values[row] for name, values in rows.items()}
         found = iter(found)

@@ -100,6 +100,14 @@ def parse_conditions(texts: tuple[str, ...]) -> dict[str, Corruption | Attack]:
     return conditions
 
 
+def needs_waveforms(conditions: Mapping[str, Corruption | Attack]) -> bool:
+    """Whether conditions need the waveforms of the tested corpus: corruptions and attacks on waveforms do."""
+    return any(
+        isinstance(condition, Corruption) or '_waveform' in name
+        for name, condition in conditions.items()
+    )
+
+
 def attack_checks(
     conditions: Mapping[str, Corruption | Attack], rates: Mapping[str, float]
 ) -> list[dict[str, str | bool]]:

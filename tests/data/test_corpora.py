@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from ser_jax.audio.log_mel import FrontEnd, log_mel
+from ser_jax.data.corpora import open_corpus
 from ser_jax.data.records import EMOTIONS, GENDERS, corpus_folder, default_manual_dir
 from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
@@ -110,6 +111,13 @@ def test_missing_corpora(tmp_path, monkeypatch, name, words):
         open_prepared(name, data_dir=tmp_path / 'records')
     assert '\n' not in str(caught.value)
     assert not (tmp_path / 'records').exists()
+
+
+def test_opening_a_corpus_builds_nothing(tmp_path):
+    where = f'--representation=waveform --data_dir={tmp_path}'
+    with pytest.raises(UserError, match=f'demo_speech is not prepared in .* demo_speech {where}'):
+        open_corpus('demo_speech', data_dir=tmp_path, representation='waveform')
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('file', ['index.npz', 'metadata.json'])

@@ -187,15 +187,26 @@ def test_a_condition_that_was_added_is_still_to_be_tested(tmp_path):
     assert runs.state(tmp_path, one) == 'finished'
 
 
-def test_the_grid_leaves_the_accelerator_to_its_runs(tmp_path):
+def test_the_grid_leaves_the_accelerator_to_its_runs(beeps, tmp_path):
     """A TPU belongs to one process at a time."""
+    conditions = ('gain(-6)', 'pgd_waveform(0.001, 2)')
+    changes = {'data.data_dir': beeps['data_dir'], 'conditions': conditions}
+    changes |= {'labelled': ('csv_corpus/hums',)}
+    config = write_grid(
+        tmp_path / 'small.py',
+        settings={'beeps': {'argument': 'csv_corpus/beeps,smoke', 'changes': changes}},
+    )
     script = (
-        'from ser_jax.grid import __main__ as grid\n'
+        'from ser_jax.grid import __main__ as grid, plan, runs\n'
         'from jax._src import xla_bridge\n'
-        f'grid.main(["--config={DEMO}", "--workdir={tmp_path}", "--table"])\n'
+        f'runs.check_data(plan.read_grid("{config}").runs)\n'
+        f'grid.main(["--config={DEMO}", "--workdir={tmp_path / "work"}", "--table"])\n'
         'print(xla_bridge._backends)'
     )
-    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    environment = {**os.environ, 'SER_JAX_MANUAL_DIR': beeps['manual_dir']}
+    done = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
     assert done.stdout.endswith('0 of 4 runs are finished\n{}\n'), done.stderr
 
 
@@ -317,6 +328,7 @@ def test_a_grid_from_beginning_to_end(beeps, tmp_path):
             "config.test_corpora: unknown corpus 'emo-db'",
         ),
         ({'conditions': ("noise('rain', 5)",)}, 'config.test_noise_corpus'),
+        ({'protocol': 'speaker_folds(99)'}, 'k must be 2 to'),
         ({'conditions': ('babble(9, 5)',), 'babble_corpus': 'csv_corpus/hums'}, 'needs 9 voices'),
         (
             {'noise_corpus': 'csv_corpus/hums', 'noise_types': ('rain',)},

@@ -8,39 +8,14 @@ import sys
 import time
 
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+import runs_on_disk
 from conftest import ROOT, metrics, run, simulated
+from runs_on_disk import parameters
 
 
 def command(beeps, workdir):
-    return (
-        'ser_jax.main',
-        '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
-        f'--config.data.data_dir={beeps["data_dir"]}',
-        f'--workdir={workdir}',
-        '--config.steps=60',
-        '--config.eval_every=3',
-        '--config.patience=20',
-        '--config.optimiser.learning_rate=0.02',  # restless on purpose: validation gets worse, too
-    )
-
-
-def parameters(workdir, fold='fold_01'):
-    folder = workdir / 'checkpoints' / fold / 'best'
-    manager = ocp.CheckpointManager(folder.absolute())
-    tree = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
-    flat = {}
-
-    def walk(node, path):
-        for name, value in node.items():
-            if isinstance(value, dict):
-                walk(value, f'{path}/{name}')
-            else:
-                flat[f'{path}/{name}'] = np.asarray(value)
-
-    walk(tree, '')
-    return flat
+    return runs_on_disk.command(beeps, workdir, '--config.eval_every=3')
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,7 @@ import pytest
 from conftest import load
 from jax.sharding import AxisType, Mesh
 
-from ser_jax.runtime import devices as sharding
+from ser_jax.runtime import devices
 from ser_jax.train import build_experiment
 
 
@@ -26,14 +26,14 @@ def test_a_poisoned_batch_changes_no_parameter_and_no_statistic(experiment):
     state = experiment.program.init_state(experiment.dataset.statistics(rows))
     batches = experiment.dataset.train_batches(rows)
     state, _ = experiment.program.train_step(
-        state, sharding.to_devices(batches[0], experiment.program.mesh)
+        state, devices.to_devices(batches[0], experiment.program.mesh)
     )
     before = jax.device_get(state)
     poisoned = dict(batches[1])
     poisoned['log_mel'] = poisoned['log_mel'].copy()
     poisoned['log_mel'][0, :, 5] = np.inf
     state, metrics = experiment.program.train_step(
-        state, sharding.to_devices(poisoned, experiment.program.mesh)
+        state, devices.to_devices(poisoned, experiment.program.mesh)
     )
     after = jax.device_get(state)
     assert not np.isfinite(metrics['gradient_norm'])
@@ -41,7 +41,7 @@ def test_a_poisoned_batch_changes_no_parameter_and_no_statistic(experiment):
     jax.tree.map(np.testing.assert_array_equal, after.model_state, before.model_state)
     assert after.step == before.step + 1
     state, metrics = experiment.program.train_step(
-        state, sharding.to_devices(batches[2], experiment.program.mesh)
+        state, devices.to_devices(batches[2], experiment.program.mesh)
     )
     assert np.isfinite(metrics['gradient_norm'])
 
@@ -52,19 +52,19 @@ def test_devices_of_one_process_are_adjacent(monkeypatch):
             self.process_index, self.id = process_index, number
 
     unsorted = [Device(p, n) for n, p in enumerate([0, 0, 1, 1, 1, 1, 0, 0])]
-    monkeypatch.setattr(sharding.jax, 'devices', lambda: unsorted)
+    monkeypatch.setattr(devices.jax, 'devices', lambda: unsorted)
     mesh = []
-    monkeypatch.setattr(sharding, 'Mesh', lambda devices, *_, **__: mesh.extend(devices))
-    sharding.make_mesh()
+    monkeypatch.setattr(devices, 'Mesh', lambda devices, *_, **__: mesh.extend(devices))
+    devices.make_mesh()
     assert [device.process_index for device in mesh] == [0] * 4 + [1] * 4
 
 
 def test_rows_go_to_devices_in_order():
-    mesh = Mesh(np.array(jax.devices()), (sharding.AXIS,), axis_types=(AxisType.Auto,))
+    mesh = Mesh(np.array(jax.devices()), (devices.AXIS,), axis_types=(AxisType.Auto,))
     rows = np.arange(8 * mesh.size)
-    placed = sharding.to_devices({'row': rows}, mesh)['row']
+    placed = devices.to_devices({'row': rows}, mesh)['row']
     np.testing.assert_array_equal(placed, rows)
-    assert sharding.local_rows(16) == slice(0, 16)
+    assert devices.local_rows(16) == slice(0, 16)
 
 
 @pytest.mark.parametrize(('options', 'labels'), [('smoke', 4), ('smoke,single_task', 8)])
