@@ -18,7 +18,7 @@ import scipy
 from jax import lax
 
 from ser_jax.models.layers import frames_mask
-from ser_jax.transforms.mel_noise import DB, mix_at_snr
+from ser_jax.transforms.mel_noise import DB, add_mel_noise
 
 _FILTER_BANDS = (3, 4, 5)  # possible numbers of bands of a filter
 _STOPPED_DB = (20.0, 60.0)  # attenuation outside a limited band
@@ -196,7 +196,7 @@ def noise(keys: jax.Array, batch: dict, lowest_snr: float, highest_snr: float) -
         sound = sound - slope[:, None, None] * jnp.log(bands.centres / 1000.0)
     snr = lowest_snr + (highest_snr - lowest_snr) * uniform[:, 0]
     clean, length = batch['clean_log_mel'], batch['length']
-    return {'log_mel': mix_at_snr(batch['log_mel'], sound, snr, clean, length, bands)}
+    return {'log_mel': add_mel_noise(batch['log_mel'], sound, snr, clean, length, bands)}
 
 
 def gain(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:

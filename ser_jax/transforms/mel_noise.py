@@ -99,7 +99,7 @@ def active_level(x: jax.Array, length: jax.Array, bands: Bands) -> jax.Array:
     return jnp.log(jnp.sum(frame * active, 1) / jnp.maximum(jnp.sum(active, 1), 1) + 1e-12)
 
 
-def mix_at_snr(
+def add_mel_noise(
     x: jax.Array,
     noise: jax.Array,
     snr: jax.Array,
