@@ -1,0 +1,134 @@
+"""Transformer layers shared by the pretrained encoders: masked self-attention, feed-forward network, LoRA.
+
+Vaswani et al. 2017 (arXiv 1706.03762); pre-norm or post-norm. Everything here keeps parameters and statistics in float32 and
+computes products in `dtype`.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+NORM_EPSILON = 1e-5
+
+
+class Dense(nn.Module):
+    """Linear map of the last axis, computed on two dimensions, with an optional low-rank update.
+
+    With `lora_rank` r the kernel is W + A B, A [D, r] and B [r, features] (Hu et al. 2021, arXiv 2106.09685, with α = r). B
+    starts at 0: the module then computes what it computes without LoRA.
+
+    Attributes:
+        features: width of the output.
+        use_bias: whether a bias is added.
+        dtype: of the products and the output.
+        lora_rank: r, or 0 for no low-rank update.
+    """
+
+    features: int
+    use_bias: bool = True
+    dtype: str = 'float32'
+    lora_rank: int = 0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        # Two dimensions: XLA:CPU multiplies [B, T, D] more slowly.
+        flat = x.astype(self.dtype).reshape(math.prod(x.shape[:-1]), width)
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), (width, self.features))
+        y = flat @ kernel.astype(self.dtype)
+        if self.lora_rank:
+            down = self.param('lora_a', nn.initializers.lecun_normal(), (width, self.lora_rank))
+            up = self.param('lora_b', nn.initializers.zeros, (self.lora_rank, self.features))
+            y = y + flat @ down.astype(self.dtype) @ up.astype(self.dtype)
+        if self.use_bias:
+            y = y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return y.reshape(*x.shape[:-1], self.features)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation, statistics in float32 (Ba et al. 2016).
+
+    Attributes:
+        dtype: of the output.
+    """
+
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+        bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
+        x = x.astype(jnp.float32)
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        y = centred * jax.lax.rsqrt(variance + NORM_EPSILON) * scale + bias
+        return y.astype(self.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over real frames.
+
+    Attributes:
+        heads: H, divides the width D.
+        key_bias: whether keys have a bias (it changes no output).
+        dtype: of the products.
+        lora_rank: see `Dense`, for query and value.
+    """
+
+    heads: int
+    key_bias: bool = True
+    dtype: str = 'float32'
+    lora_rank: int = 0
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, position_bias: jax.Array | None = None
+    ) -> jax.Array:
+        """Applies attention.
+
+        Args:
+            x: [B, T, D].
+            mask: bool [B, T].
+            position_bias: added to the scores, [B, H, T, T], or None.
+
+        Returns:
+            [B, T, D].
+        """
+        batch, frames, width = x.shape
+        size = width // self.heads
+        split = lambda y: y.reshape(batch, frames, self.heads, size)
+        lora = {'dtype': self.dtype, 'lora_rank': self.lora_rank}
+        query = split(Dense(width, name='query', **lora)(x) * size**-0.5)
+        key = split(Dense(width, self.key_bias, self.dtype, name='key')(x))
+        value = split(Dense(width, name='value', **lora)(x))
+        scores = jnp.einsum('bqhd,bkhd->bhqk', query, key).astype(jnp.float32)
+        if position_bias is not None:
+            scores = scores + position_bias
+        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        y = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, frames, width)
+        return Dense(width, dtype=self.dtype, name='out')(y)
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with the exact GELU between them.
+
+    Attributes:
+        hidden: width between the two.
+        dtype: of the products.
+    """
+
+    hidden: int
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = Dense(self.hidden, dtype=self.dtype, name='in')(x)
+        return Dense(x.shape[-1], dtype=self.dtype, name='out')(gelu(y))
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact GELU, x Φ(x)."""
+    return jax.nn.gelu(x, approximate=False)
