@@ -27,7 +27,9 @@ def _windowed_fourier(front_end: FrontEnd) -> tuple[np.ndarray, np.ndarray]:
     n = np.arange(1, window // 2 + 1)  # sample 0 has weight 0
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / window)
     # Only the power is used, so that the window's position in the transform does not matter.
-    angle = 2 * np.pi * np.outer(n - window / 2, np.arange(1 + front_end.n_fft // 2)) / front_end.n_fft
+    angle = (
+        2 * np.pi * np.outer(n - window / 2, np.arange(1 + front_end.n_fft // 2)) / front_end.n_fft
+    )
     cosines, sines = hann[:, None] * np.cos(angle), hann[:, None] * np.sin(angle)
     return cosines.astype(np.float32), sines[: (window - 1) // 2].astype(np.float32)
 

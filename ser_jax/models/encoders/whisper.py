@@ -67,7 +67,9 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, T, C] to [B, ceil(T / stride), features]."""
-        kernel = self.param('kernel', nn.initializers.lecun_normal(), (3, x.shape[-1], self.features))
+        kernel = self.param(
+            'kernel', nn.initializers.lecun_normal(), (3, x.shape[-1], self.features)
+        )
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
         batch, frames, channels = x.shape
         outputs = -(-frames // self.stride)
@@ -171,7 +173,9 @@ class Whisper(nn.Module):
         states = [x]
         layer = nn.remat(Layer) if self.remat else Layer
         for i in range(self.layers):
-            x = layer(self.heads, self.hidden, self.dtype, self.lora_rank, name=f'layer_{i}')(x, mask)
+            x = layer(self.heads, self.hidden, self.dtype, self.lora_rank, name=f'layer_{i}')(
+                x, mask
+            )
             states.append(x)
         states.append(LayerNorm('float32', name='norm')(x))
         return tuple(
