@@ -18,11 +18,12 @@ ORDER = (
     ('config', 'data'),
     ('models', 'runs'),
     ('transforms',),
+    ('encoding',),
     ('serving', 'objectives'),
     ('training',),
     ('evaluation',),
     ('reporting',),
-    ('prepare', 'report', 'predict', 'export'),
+    ('prepare', 'report', 'predict', 'encode', 'export'),
     ('train',),
     ('grid', 'main'),
 )

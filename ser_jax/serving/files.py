@@ -1,11 +1,12 @@
-"""Finds audio files and predicts them, with bounded memory."""
+"""Finds audio files, decodes and predicts them, with bounded memory."""
 
 import concurrent.futures
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def _below(path: Path) -> Iterator[Path | str]:
 def predict_files(
     predictor: Predictor, files: Sequence[Path]
 ) -> Iterator[tuple[Path, Prediction | str]]:
-    """Decodes and predicts files in order; the next chunk is decoded while one is predicted.
+    """Decodes and predicts files in order.
 
     Args:
         predictor: a loaded model.
@@ -64,9 +65,25 @@ def predict_files(
     Yields:
         (file, prediction), or (file, error message) for a file that cannot be read.
     """
-    rate, chunks = predictor.front_end.sample_rate, _chunks(files)
+    return map_files(predictor.predict_batch, files, predictor.front_end.sample_rate)
+
+
+def map_files(
+    function: Callable[[list[np.ndarray]], list], files: Sequence[Path], sample_rate: int
+) -> Iterator[tuple[Path, Any]]:
+    """Decodes files in chunks and applies a function to each chunk; the next one is decoded meanwhile.
+
+    Args:
+        function: N waveforms, int16 [S] -> N results.
+        files: audio files of any sample rate and number of channels.
+        sample_rate: of the waveforms, Hz.
+
+    Yields:
+        (file, result) in order, or (file, error message) for a file that cannot be read.
+    """
+    chunks = _chunks(files)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        submit = lambda chunk: [pool.submit(_decode, path, rate) for path in chunk]
+        submit = lambda chunk: [pool.submit(_decode, path, sample_rate) for path in chunk]
         chunk = next(chunks, [])
         decoding = submit(chunk)
         while chunk:
@@ -74,9 +91,9 @@ def predict_files(
             following = next(chunks, [])
             decoding = submit(following)
             readable = [waveform for waveform in waveforms if not isinstance(waveform, str)]
-            predictions = iter(predictor.predict_batch(readable))
+            results = iter(function(readable))
             for path, waveform in zip(chunk, waveforms):
-                yield path, waveform if isinstance(waveform, str) else next(predictions)
+                yield path, waveform if isinstance(waveform, str) else next(results)
             chunk = following
 
 

@@ -1,0 +1,87 @@
+"""Loads pretrained encoders: family, parameters, fingerprint."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from ser_jax.models.encoders import hub, weights
+from ser_jax.models.encoders.wav2vec2 import Wav2Vec2
+from ser_jax.models.encoders.whisper import Whisper
+from ser_jax.runtime.errors import UserError
+
+SAMPLE_RATE = 16000  # of every encoder's input, Hz
+FAMILIES = {'whisper': Whisper, 'wav2vec2': Wav2Vec2, 'hubert': Wav2Vec2, 'wavlm': Wav2Vec2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """A pretrained encoder.
+
+    Attributes:
+        name: Hugging Face name or folder it was loaded by.
+        revision: commit of the Hugging Face repository; None for a folder.
+        folder: folder of its files.
+        family: 'whisper', 'wav2vec2', 'hubert' or 'wavlm'.
+        fingerprint: SHA-256 of its parameters, see `weights.fingerprint`.
+        module: from waveforms to the frames of every layer.
+        params: parameters, float32.
+    """
+
+    name: str
+    revision: str | None
+    folder: Path
+    family: str
+    fingerprint: str
+    module: nn.Module
+    params: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Number of parameters, without LoRA's."""
+        flat = jax.tree_util.tree_leaves_with_path(self.params)
+        return sum(leaf.size for path, leaf in flat if not path[-1].key.startswith('lora_'))
+
+
+def load_encoder(
+    name: str | Path, *, dtype: str = 'float32', remat: bool = False, lora_rank: int = 0
+) -> Encoder:
+    """Loads an encoder, downloading it if needed.
+
+    Args:
+        name: a folder, or a Hugging Face name (`hub.resolve`).
+        dtype: of the products, 'float32' or 'bfloat16'.
+        remat: recompute layers in the backward pass, to save memory.
+        lora_rank: rank of trainable updates of query and value, or 0.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        UserError: not found, not readable, or not supported; the message names the file.
+    """
+    found = hub.resolve(name)
+    checkpoint = weights.read_checkpoint(found.folder)
+    family = checkpoint.config['model_type']
+    try:
+        module = FAMILIES[family].from_config(
+            checkpoint.config,
+            checkpoint.preprocessor,
+            dtype=dtype,
+            remat=remat,
+            lora_rank=lora_rank,
+        )
+    except UserError as error:
+        raise UserError(f'{found.folder / "config.json"}: {error}') from error
+    params = weights.parameters(module, checkpoint)
+    return Encoder(
+        found.name,
+        found.revision,
+        found.folder,
+        family,
+        weights.fingerprint(params),
+        module,
+        params,
+    )
