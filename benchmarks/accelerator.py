@@ -2,6 +2,8 @@
 
 For machines with an accelerator and little else: needs JAX, Flax, Optax and NumPy only; PyTorch is timed too if it can be imported and
 uses the same device. The setting and the initial variables come from a file that `--save=FILE.npz` wrote on a machine with all of ser_jax.
+`--encoders=whisper_tiny,wav2vec2_base` also times the forward pass and the training step of pretrained encoders, `benchmarks.encoder`,
+on utterances of 3.7 s; that needs safetensors, huggingface_hub and librosa too, and transformers for the comparison with PyTorch.
 One device; batches are synthetic and stay on it. Both libraries must compute the same losses, at the config's batch size, before
 anything is timed, in alternating blocks.
 
@@ -125,10 +127,52 @@ def measure(
     return flops, {name: statistics.median(values) for name, values in times.items()}
 
 
-def _rounded(run: Callable[[int], object], precision: str, has_torch: bool) -> Callable:
-    def rounded(n: int) -> None:
+def measure_encoder(name: str, size: int, precisions: list[str], has_torch: bool, rounds: int):
+    """Times a pretrained encoder with random weights, 3.7 s an utterance.
+
+    Args:
+        name: key of `encoder.CONFIGS`.
+        size: utterances in the batch.
+        precisions: names of precisions.
+        has_torch: whether PyTorch is timed too.
+        rounds: rounds of the timing.
+
+    Returns:
+        ('forward' or 'step', library, precision) -> seconds, median.
+    """
+    from benchmarks import encoder
+
+    config, batch = encoder.CONFIGS[name], encoder.make_batch(size, 3.7)
+    found = {}
+    for precision in precisions:
+        bfloat16 = precision == 'bfloat16'
+        module = encoder.make_module(config, dtype='bfloat16' if bfloat16 else 'float32')
+        samples = np.array([batch.shape[1]])
+        params = jax.jit(module.init)(jax.random.key(0), batch[:1], samples)['params']
+        libraries = {'ser_jax': encoder.our_ways(module, params, batch)}
+        if has_torch:
+            from benchmarks import torch_encoders
+
+            theirs = torch_encoders.make_encoder(config, batch.shape[1])
+            device = 'cuda' if jax.default_backend() == 'gpu' else 'cpu'
+            libraries['PyTorch'] = torch_encoders.make_ways(
+                theirs.to(device), batch, encoder.RATE, False, bfloat16
+            )
+        for what in ('forward', 'step'):
+            runs = {
+                library: _rounded(ways[what], precision, has_torch)
+                for library, ways in libraries.items()
+            }
+            timing.alternate(runs, 2)  # compiles
+            for library, values in timing.alternate(runs, rounds).items():
+                found[what, library, precision] = statistics.median(values)
+    return found
+
+
+def _rounded(run: Callable, precision: str, has_torch: bool) -> Callable:
+    def rounded(*arguments) -> None:
         with _rounding(precision, has_torch):
-            run(n)
+            run(*arguments)
 
     return rounded
 
@@ -141,6 +185,7 @@ def main() -> None:
     which.add_argument('--load', type=pathlib.Path, metavar='FILE.npz')
     parser.add_argument('--config', default='demo_speech', help='corpus whose config is saved')
     parser.add_argument('--batch_sizes', default='32,64,128,256,512,1024')
+    parser.add_argument('--encoders', default='', help='comma-separated; default none')
     parser.add_argument('--precisions', default='float32,bfloat16', help=', '.join(_PRECISIONS))
     parser.add_argument('--peak_tflops', help="the device's, one number a precision")
     parser.add_argument('--block', type=int, default=20, help='steps of a block')
@@ -193,6 +238,19 @@ def main() -> None:
                 f'{size:6} {library} {precision:8} {1000 * value:8.2f} ms a step '
                 f'{size / value:8.0f} utterances/s {row["tflops"]:8.3f} TFLOP/s{share}'
             )
+    for name in filter(None, options.encoders.split(',')):
+        for size in sizes:
+            found = measure_encoder(name, size, precisions, has_torch, options.blocks)
+            for (what, library, precision), value in found.items():
+                row = {'encoder': name, 'what': what, 'batch_size': size, 'library': library}
+                row |= {'precision': precision, 'seconds': value}
+                row['utterances_per_second'] = size / value
+                rows.append(row)
+                print(
+                    f'{name} {what} {size:6} {library} {precision:8} {1000 * value:8.2f} ms '
+                    f'{size / value:8.0f} utterances/s',
+                    flush=True,
+                )
     versions = {}
     if has_torch:
         import torch

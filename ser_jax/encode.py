@@ -4,6 +4,7 @@
 --layers      comma-separated numbers of layers; default all
 --statistics  mean and standard deviation over time [layers, 2 D] instead of frames [layers, T, D]
 --out         .npz file to write, one float32 array a recording
+--export      file to write the encoder itself to, as StableHLO that runs without ser_jax
 --dtype       float32, or bfloat16 on accelerators
 """
 
@@ -13,9 +14,10 @@ if __name__ == '__main__':
     signals.handle('the same command starts over')
 
 import argparse
+import contextlib
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +33,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='python -m ser_jax.encode',
         description=__doc__.partition(':')[0],
-        epilog='The numbers of a layer in the printed table are the mean and the standard deviation over its frames.',
+        epilog='Printed for each layer: mean and standard deviation of all its values. Exit status 1 if a file could not be '
+        'used; the others are encoded all the same.',
+        allow_abbrev=False,
     )
     parser.add_argument('--encoder', required=True, help='a Hugging Face name or a folder')
     parser.add_argument('--layers', type=_numbers, help='comma-separated; default all')
-    parser.add_argument('--statistics', action='store_true', help='mean and deviation over time')
-    parser.add_argument('--out', metavar='FILE.npz', type=local_path, help='file to write')
+    parser.add_argument(
+        '--statistics', action='store_true', help='mean and standard deviation over time'
+    )
+    parser.add_argument('--out', metavar='FILE.npz', type=Path, help='file to write')
+    parser.add_argument(
+        '--export', metavar='FILE', type=Path, help='write the encoder as StableHLO'
+    )
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
-    parser.add_argument('paths', nargs='+', metavar='FILE_OR_FOLDER', help='as in ser_jax.predict')
+    parser.add_argument('paths', nargs='*', metavar='FILE_OR_FOLDER', help='as in ser_jax.predict')
     options = parser.parse_args(arguments)
+    if not options.paths and not options.export:
+        parser.error('recordings, or --export')
+    if options.out and options.out.suffix != '.npz':
+        parser.error(f'--out={options.out}: the name has to end with .npz')
     set_compilation_cache()
     try:
         return _encode(options)
@@ -53,84 +66,90 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _encode(options) -> int:
     # After the flags: JAX is slow to import.
-    from ser_jax.encoding.extraction import Extractor
+    from ser_jax.encoding.extraction import Extractor, export_encoder
     from ser_jax.models.encoders.pretrained import SAMPLE_RATE, load_encoder
+    from ser_jax.runtime import devices
     from ser_jax.serving.files import find_files, map_files
 
+    devices.start_processes()
     encoder = load_encoder(options.encoder, dtype=options.dtype)
-    module = encoder.module
-    print(
-        f'{encoder.name}: {encoder.family}, {encoder.size / 1e6:.1f} M parameters, layers 0 to {module.outputs - 1} of '
-        f'{module.width}, {SAMPLE_RATE / module.stride:g} frames a second, fingerprint {encoder.fingerprint[:16]}'
-        + (f', revision {encoder.revision}' if encoder.revision else '')
-    )
     extractor = Extractor(encoder, layers=options.layers, statistics=options.statistics)
+    if not devices.is_main_process():  # it only computes its share
+        options.out = options.export = sys.stdout = None
+    print(encoder.summary())
+    if options.export:
+        with _writing(options.export) as path:
+            path.write_bytes(export_encoder(encoder, extractor.layers))
     if '-' in options.paths:
         sys.stdin.reconfigure(errors='surrogateescape')
-    found = list(find_files(options.paths))
+    found = list(dict.fromkeys(find_files(options.paths)))
     files = [path for path in found if isinstance(path, Path)]
     problems = [problem for problem in found if isinstance(problem, str)]
+    least = encoder.module.min_samples
     # A recording that is too short must not end the others.
-    encode = lambda waveforms: _encode_usable(extractor, module.min_samples, waveforms)
-    results = map_files(encode, files, SAMPLE_RATE)
+    encode = lambda waveforms: _encode_usable(extractor, least, waveforms)
     disable = True if len(files) < 2 else None  # None: unless standard error is a terminal
-    results = tqdm.tqdm(results, total=len(files), unit='file', disable=disable)
-    if options.out is None:
-        for path, array in results:
-            _report(path, array, extractor.layers, options.statistics, problems)
-    else:
-        _write(options.out, results, extractor.layers, options.statistics, problems)
+    with (
+        _archive(options.out) as add,
+        tqdm.tqdm(total=len(files), unit='file', disable=disable) as bar,
+    ):
+        for path, array in map_files(encode, files, SAMPLE_RATE):
+            if isinstance(array, str):
+                problems.append(array if array.startswith(str(path)) else f'{path}: {array}')
+            else:
+                with tqdm.tqdm.external_write_mode(file=sys.stdout):
+                    print(_line(path, array, extractor.layers, options.statistics))
+                add(str(path), array)
+            bar.update()
+        add('layers', np.array(extractor.layers))
     for problem in problems:
         print(f'error: {problem}', file=sys.stderr)
     return int(bool(problems))
 
 
 def _encode_usable(extractor, least: int, waveforms: list[np.ndarray]) -> list[np.ndarray | str]:
+    """The result for each recording, or why there is none."""
     usable = [waveform for waveform in waveforms if len(waveform) >= least]
     encoded = iter(extractor(usable))
     short = f'too short for the encoder, which takes {least} samples at 16 kHz or more'
     return [next(encoded) if len(waveform) >= least else short for waveform in waveforms]
 
 
-def _report(path, array, layers, statistics, problems) -> bool:
-    """Prints one recording, or notes why it cannot be used; returns whether it can."""
-    if isinstance(array, str):
-        problems.append(array if array.startswith(str(path)) else f'{path}: {array}')
-        return False
-    with tqdm.tqdm.external_write_mode(file=sys.stdout):
-        mean, deviation = (
-            np.split(array, 2, axis=-1)
-            if statistics
-            else (array.mean(axis=1), array.std(axis=1))
-        )
-        numbers = '  '.join(
-            f'{layer}: {a.mean():.5f} {b.mean():.5f}'
-            for layer, a, b in zip(layers, mean, deviation)
-        )
-        frames = '' if statistics else f'  {array.shape[1]} frames'
-        print(f'{path}{frames}  {numbers}')
-    return True
+def _line(path: Path, array: np.ndarray, layers: Sequence[int], statistics: bool) -> str:
+    """What is printed for a recording."""
+    if statistics:
+        mean, deviation = np.split(array, 2, axis=-1)
+        rows = ((f'{layer}:', a.mean(), b.mean()) for layer, a, b in zip(layers, mean, deviation))
+        text = ''
+    else:
+        rows = ((f'{layer}:', a.mean(), a.std()) for layer, a in zip(layers, array))
+        text = f'  {array.shape[1]} frames'
+    return f'{path}{text}' + ''.join(f'  {layer} {a:.5f} {b:.5f}' for layer, a, b in rows)
 
 
-def _write(out: Path, results: Iterator, layers, statistics, problems) -> None:
-    """Writes the arrays to a .npz file, one after the other: they need not fit into memory."""
-    if out.suffix != '.npz':
-        raise UserError(f'--out={out}: the name of the file has to end with .npz')
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[Path]:
+    """`replacing`, with errors of the disk in one line."""
     try:
-        with replacing(out) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
-            names = set()
-            for path, array in results:
-                if not _report(path, array, layers, statistics, problems):
-                    continue
-                if str(path) in names:
-                    continue
-                names.add(str(path))
-                with archive.open(f'{path}.npy', 'w', force_zip64=True) as file:
-                    np.lib.format.write_array(file, array)
-            with archive.open('layers.npy', 'w') as file:
-                np.lib.format.write_array(file, np.array(layers))
+        with replacing(local_path(out)) as temporary:
+            yield temporary
     except OSError as error:
         raise UserError(f'cannot write to {out}: {error.strerror}') from error
+
+
+@contextlib.contextmanager
+def _archive(out: Path | None) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Yields a function that adds a named array to a .npz file: all of them need not fit into memory."""
+    if out is None:
+        yield lambda name, array: None
+        return
+    with _writing(out) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
+
+        def add(name, array):
+            with archive.open(f'{name}.npy', 'w', force_zip64=True) as file:
+                np.lib.format.write_array(file, array)
+
+        yield add
 
 
 if __name__ == '__main__':

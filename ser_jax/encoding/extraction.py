@@ -166,6 +166,39 @@ def _make_step(module: nn.Module, layers: tuple[int, ...], statistics: bool) -> 
     return step
 
 
+def export_encoder(encoder: Encoder, layers: Sequence[int]) -> bytes:
+    """Serialises an encoder by `jax.export`, for CPU, GPU and TPU.
+
+    Args:
+        encoder: a loaded encoder.
+        layers: numbers of the layers to return.
+
+    Returns:
+        What `jax.export.deserialize` reads: a function of (waveform float32 [B, S], samples int32 [B]) that returns (frames
+        float32 [B, layers, T, D], mask bool [B, T]), for any B and any S up to 30 s. It needs jax, flatbuffers and NumPy only.
+    """
+    import jax.export
+
+    module, longest = encoder.module, WINDOW_SECONDS * SAMPLE_RATE
+    batch, length = jax.export.symbolic_shape(
+        'B, S', constraints=[f'S >= {module.min_samples}', f'S <= {longest}']
+    )
+
+    @jax.jit
+    def encode(waveform, samples):
+        states, mask = module.apply({'params': encoder.params}, waveform, samples)
+        return jnp.stack([states[layer] for layer in layers], axis=1), mask
+
+    inputs = (
+        jax.ShapeDtypeStruct((batch, length), jnp.float32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+    )
+    # Full float32 products: by default GPUs and TPUs round the factors.
+    with jax.default_matmul_precision('highest'):
+        exported = jax.export.export(encode, platforms=('cpu', 'cuda', 'tpu'))(*inputs)
+    return bytes(exported.serialize())
+
+
 def _joined_frames(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 

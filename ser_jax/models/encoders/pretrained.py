@@ -44,6 +44,15 @@ class Encoder:
         flat = jax.tree_util.tree_leaves_with_path(self.params)
         return sum(leaf.size for path, leaf in flat if not path[-1].key.startswith('lora_'))
 
+    def summary(self) -> str:
+        """One line: name, family, size, layers, fingerprint."""
+        module = self.module
+        return (
+            f'{self.name}: {self.family}, {self.size / 1e6:.1f} M parameters, layers 0 to {module.outputs - 1} of '
+            f'{module.width}, {SAMPLE_RATE / module.stride:g} frames a second, fingerprint {self.fingerprint[:16]}'
+            + (f', revision {self.revision}' if self.revision else '')
+        )
+
 
 def load_encoder(
     name: str | Path, *, dtype: str = 'float32', remat: bool = False, lora_rank: int = 0

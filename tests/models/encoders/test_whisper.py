@@ -62,7 +62,9 @@ def test_padding_changes_no_output():
     states, mask = module.apply({'params': params}, waveform, samples)
     assert len(states) == module.outputs == 4
     for row, length in enumerate(samples):
-        alone, _ = module.apply({'params': params}, waveform[row : row + 1, :length], samples[[row]])
+        alone, _ = module.apply(
+            {'params': params}, waveform[row : row + 1, :length], samples[[row]]
+        )
         frames = module.frames(length)
         assert mask[row].sum() == frames == -(-length // 320)
         for state, expected in zip(states, alone):
@@ -76,7 +78,9 @@ def test_rematerialisation_computes_the_same_gradient():
     waveform, samples = _batch(4000, 5000, garbage=0.0)
 
     def gradient(module):
-        loss = lambda p: sum(jnp.sum(x**2) for x in module.apply({'params': p}, waveform, samples)[0])
+        loss = lambda p: sum(
+            jnp.sum(x**2) for x in module.apply({'params': p}, waveform, samples)[0]
+        )
         return jax.grad(loss)(params)
 
     plain, recomputed = gradient(Whisper(**SIZES)), gradient(Whisper(**SIZES, remat=True))
