@@ -110,7 +110,7 @@ def small_ctranslate2():
     return ctranslate2(variables | {'encoder/num_heads': np.int16(1)})
 
 
-COUNTS = [pytest.param(200, id='short'), pytest.param(20_000, id='long', marks=pytest.mark.slow)]
+COUNTS = [pytest.param(200, id='short'), pytest.param(2_000, id='long', marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize('count', COUNTS)
