@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from benchmarks import timing
-from ser_jax.models.encoders.pretrained import FAMILIES
+from ser_jax.models.encoders.weights import encoder_class
 
 RATE = 1e-5  # learning rate
 CONFIGS = {
@@ -47,7 +47,8 @@ CONFIGS = {
 
 def make_module(config: Mapping[str, Any], **options) -> nn.Module:
     """Builds our module of a `config.json`; `options` as in `load_encoder`."""
-    return FAMILIES[config['model_type']].from_config(config, {'do_normalize': True}, **options)
+    family = encoder_class(config['model_type'])
+    return family.from_config(config, {'do_normalize': True}, **options)
 
 
 def make_batch(utterances: int, seconds: float) -> np.ndarray:

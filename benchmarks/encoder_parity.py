@@ -18,6 +18,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import librosa
 import numpy as np
 import torch
 import transformers
@@ -25,8 +26,9 @@ from flax import traverse_util
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ser_jax.audio.reading import read_audio
+from ser_jax.encoding.extraction import Extractor, windows
 from ser_jax.models.encoders import weights
-from ser_jax.models.encoders.pretrained import FAMILIES, load_encoder
+from ser_jax.models.encoders.pretrained import load_encoder
 
 DOCS = Path(__file__).resolve().parent.parent / 'docs' / 'encoders.md'
 _LENGTHS = (400, 24001, 8003, 17777)  # samples: the shortest, odd ones, very different ones
@@ -178,10 +180,22 @@ def reference_states(model: torch.nn.Module, waveform: np.ndarray) -> list[torch
 
 
 def whisper_features(model: torch.nn.Module, waveform: np.ndarray) -> np.ndarray:
-    """Log-mel [1, F, T] of an utterance followed by zeros, cut to its own frames, with the floor of these frames."""
-    extractor = transformers.WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
-    features = extractor(waveform, sampling_rate=16000, return_tensors='np').input_features
-    features = features[:, :, : -(-len(waveform) // 160)]
+    """Log-mel [1, F, T] of an utterance followed by zeros, cut to its own frames, with the floor of these frames.
+
+    By transformers' extractor; for a model in float64 by librosa in float64, as the extractor rounds to float32.
+    """
+    bands, frames = model.config.num_mel_bins, -(-len(waveform) // 160)
+    if next(model.parameters()).dtype == torch.float64:
+        mel = librosa.filters.mel(sr=16000, n_fft=400, n_mels=bands, dtype=np.float64)
+        signal = np.pad(waveform.astype(np.float64), (0, 400))
+        spectrum = librosa.stft(signal, n_fft=400, hop_length=160, pad_mode='reflect')
+        log = np.log10(np.maximum(mel @ np.abs(spectrum[:, :frames]) ** 2, 1e-10))
+        features = (log[None] + 4) / 4
+    else:
+        # 31 s: zeros follow an utterance of 30 s too.
+        extractor = transformers.WhisperFeatureExtractor(bands, chunk_length=31)
+        features = extractor(waveform, sampling_rate=16000, return_tensors='np').input_features
+        features = features[:, :, :frames]
     return np.maximum(features, features.max() - 2.0)  # (maximum − 8 + 4) / 4
 
 
@@ -239,7 +253,7 @@ def compare(case: Case) -> Result:
     """Compares our module with transformers, see the head of this file."""
     model = make_reference(case)
     config = model.config.to_dict() | {'model_type': case.family}
-    module = FAMILIES[case.family].from_config(config, {'do_normalize': True})
+    module = weights.encoder_class(case.family).from_config(config, {'do_normalize': True})
     waveforms = random_waveforms(case.lengths)
     batch, samples = padded(waveforms)
     params = our_params(module, model)
@@ -286,16 +300,24 @@ def compare(case: Case) -> Result:
     return Result(hidden, float(difference / largest))
 
 
-def compare_real(folder: str | Path, recordings: Sequence[Path], lengths: Sequence[int]) -> dict:
-    """Compares Whisper's real weights with transformers in float64, on real speech.
+def _in_windows(model: torch.nn.Module, module: nn.Module, waveform: np.ndarray) -> list:
+    """`reference_states` of a recording of any length, cut as `encoding.extraction` does it; arrays [T, D]."""
+    parts = [
+        [x[window.skip :] for x in reference_states(model, waveform[window.start : window.stop])]
+        for window in windows(len(waveform), module)
+    ]
+    return [torch.cat(layer).numpy() for layer in zip(*parts)]
+
+
+def compare_real(folder: str | Path, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Compares Whisper's real weights, for recordings of any length, with transformers in float64.
 
     Args:
         folder: of the weights.
-        recordings: files, one a length; each is repeated up to its length.
-        lengths: samples.
+        waveforms: float32 [S] each.
 
     Returns:
-        'ours' and 'transformers' (float32) -> largest relative difference of each layer's frames to float64, [layers].
+        'ser_jax' and 'transformers', both in float32 -> largest relative difference to float64, [recordings, layers].
     """
     encoder = load_encoder(folder)
     config = weights.read_checkpoint(folder).config
@@ -305,21 +327,14 @@ def compare_real(folder: str | Path, recordings: Sequence[Path], lengths: Sequen
     tensors = weights.read_checkpoint(folder).tensors
     model.load_state_dict({name: torch.tensor(array) for name, array in tensors.items()})
     model.eval()
-    waveforms = []
-    for path, length in zip(recordings, lengths, strict=True):
-        waveform = read_audio(path).astype(np.float32) / 32768
-        waveforms.append(np.resize(waveform, length))
-    batch, samples = padded(waveforms)
-    states, _ = jax.jit(encoder.module.apply)({'params': encoder.params}, batch, samples)
-    found = {'ours': [], 'transformers': []}
+    found = {'ser_jax': [], 'transformers': []}
     with torch.inference_mode():
-        for row, waveform in enumerate(waveforms):
-            single = reference_states(model.float(), waveform)
-            exact = [x.numpy() for x in reference_states(model.double(), waveform)]
-            ours = [state[row, : len(x)] for state, x in zip(states, exact)]
-            found['ours'].append(list(map(largest_difference, ours, exact)))
+        for waveform, frames in zip(waveforms, Extractor(encoder)(waveforms)):
+            single = _in_windows(model.float(), encoder.module, waveform)
+            exact = _in_windows(model.double(), encoder.module, waveform)
+            found['ser_jax'].append(list(map(largest_difference, frames, exact)))
             found['transformers'].append(list(map(largest_difference, single, exact)))
-    return {name: np.max(rows, axis=0) for name, rows in found.items()}
+    return {name: np.array(rows) for name, rows in found.items()}
 
 
 def main() -> None:
@@ -343,7 +358,7 @@ def main() -> None:
         print(lines[-1], flush=True)
     folder, speech = (os.environ.get(name) for name in ('SER_JAX_ENCODER', 'SER_JAX_MANUAL_DIR'))
     if folder and speech and not options.cases:
-        lines += ['', *_real_table(folder, real_recordings(speech))]
+        lines += ['', *_real_table(folder, real_speech(speech))]
         print('\n'.join(lines[-4:]))
     versions = (
         f'transformers {transformers.__version__}, torch {torch.__version__}, jax {jax.__version__}'
@@ -362,30 +377,34 @@ def _size(case: Case) -> str:
     return f'{case.size}, {layers} × {settings.get("d_model", settings.get("hidden_size"))}'
 
 
-def real_recordings(manual_dir: str) -> list[Path]:
-    """Three recordings of EMO-DB (German) and three of RAVDESS (English)."""
-    folder = Path(manual_dir)
-    german = sorted((folder / 'emodb').rglob('*.wav'))[::100][:3]
-    english = sorted((folder / 'ravdess').rglob('*.flac'))[::500][:3]
-    return [*german, *english]
+def real_speech(manual_dir: str) -> list[np.ndarray]:
+    """Recordings of `REAL_LENGTHS`, float32 [S]: utterances of EMO-DB (German) and RAVDESS (English), one after the other."""
+    german = sorted((Path(manual_dir) / 'emodb').rglob('*.wav'))
+    english = sorted((Path(manual_dir) / 'ravdess').rglob('*.flac'))
+    speech = []
+    for number, length in enumerate(REAL_LENGTHS):
+        files = (german if number % 2 else english)[40 * number :]
+        parts, total = [], 0
+        while total < length:
+            parts.append(read_audio(files[len(parts)]).astype(np.float32) / 32768)
+            total += len(parts[-1])
+        speech.append(np.concatenate(parts)[:length])
+    return speech
 
 
-REAL_LENGTHS = (8000, 39999, 61234, 160000, 320001, 480000)  # samples, 0.5 to 30 s
+REAL_LENGTHS = (8000, 39999, 61234, 160000, 480000, 640000)  # samples, 0.5 to 40 s
 
 
-def _real_table(folder: str, recordings: Sequence[Path]) -> list[str]:
-    found = compare_real(folder, recordings, REAL_LENGTHS)
-    layers = range(len(found['ours']))
+def _real_table(folder: str, waveforms: Sequence[np.ndarray]) -> list[str]:
+    found = compare_real(folder, waveforms)
+    layers = range(found['ser_jax'].shape[1])
+    head = 'Whisper tiny.en, real weights and speech, 0.5 to 40 s: largest difference to float64'
     return [
-        '| Whisper tiny.en, real weights and speech, against float64: layer | '
-        + ' | '.join(map(str, layers))
-        + ' |',
+        f'| {head} | ' + ' | '.join(f'layer {layer}' for layer in layers) + ' |',
         '|---' * (len(layers) + 1) + '|',
         *(
-            f'| {"ser_jax" if name == "ours" else name}, float32 | '
-            + ' | '.join(f'{value:.0e}' for value in values)
-            + ' |'
-            for name, values in found.items()
+            f'| {name}, float32 | ' + ' | '.join(f'{v:.0e}' for v in rows.max(axis=0)) + ' |'
+            for name, rows in found.items()
         ),
     ]
 

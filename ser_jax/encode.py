@@ -74,9 +74,11 @@ def _encode(options) -> int:
     devices.start_processes()
     encoder = load_encoder(options.encoder, dtype=options.dtype)
     extractor = Extractor(encoder, layers=options.layers, statistics=options.statistics)
+    show = print
     if not devices.is_main_process():  # it only computes its share
-        options.out = options.export = sys.stdout = None
-    print(encoder.summary())
+        options.out = options.export = None
+        show = lambda line: None
+    show(encoder.summary())
     if options.export:
         with _writing(options.export) as path:
             path.write_bytes(export_encoder(encoder, extractor.layers))
@@ -98,7 +100,7 @@ def _encode(options) -> int:
                 problems.append(array if array.startswith(str(path)) else f'{path}: {array}')
             else:
                 with tqdm.tqdm.external_write_mode(file=sys.stdout):
-                    print(_line(path, array, extractor.layers, options.statistics))
+                    show(_line(path, array, extractor.layers, options.statistics))
                 add(str(path), array)
             bar.update()
         add('layers', np.array(extractor.layers))

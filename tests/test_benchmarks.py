@@ -21,7 +21,9 @@ from benchmarks import (
     build,
     corpus_levels,
     emodb_listeners,
+    encoder,
     end_to_end_step,
+    extraction,
     flops,
     front_end,
     memory,
@@ -35,6 +37,9 @@ from benchmarks import (
 from ser_jax.runtime.errors import UserError
 
 _HAS_TORCH = importlib.util.find_spec('torch') is not None
+_NEEDS_TORCH = pytest.mark.skipif(
+    not (_HAS_TORCH and importlib.util.find_spec('transformers')), reason='needs the extra [parity]'
+)
 
 
 def _run(module, monkeypatch, *arguments):
@@ -55,6 +60,37 @@ def test_end_to_end_step(monkeypatch, tmp_path):
     flags = ['--batch=2', '--seconds=0.06', '--blocks=1', f'--out={out}']
     _run(end_to_end_step, monkeypatch, *flags, '--without=torch')
     assert set(json.loads(out.read_text())['rows']) == {'ser_jax'}
+
+
+@pytest.mark.parametrize('without', ['torch', pytest.param('compile', marks=_NEEDS_TORCH)])
+def test_encoder(monkeypatch, tmp_path, without):
+    out = tmp_path / 'times.json'
+    flags = ['--utterances=1', '--seconds=0.1', '--rounds=1', f'--without={without}']
+    _run(encoder, monkeypatch, *flags, f'--out={out}')
+    rows = json.loads(out.read_text())['rows']
+    libraries = ['ser_jax'] if without == 'torch' else ['ser_jax', 'PyTorch eager']
+    assert [(row['encoder'], row['what'], row['library']) for row in rows] == [
+        (name, what, library)
+        for name in ('whisper_tiny', 'wav2vec2_base')
+        for what in ('forward', 'step')
+        for library in libraries
+    ]
+
+
+def test_extraction_with_an_encoder(monkeypatch, tmp_path, voices):
+    out = tmp_path / 'times.json'
+    _run(extraction, monkeypatch, '--encoder=whisper_tiny', voices, f'--out={out}')
+    result = json.loads(out.read_text())
+    assert result['audio_seconds'] > 8
+    assert result['gigabytes'] > 0.1
+
+
+@_NEEDS_TORCH
+def test_encoder_parity(monkeypatch, capsys):
+    from benchmarks import encoder_parity
+
+    _run(encoder_parity, monkeypatch, '--cases=hubert-group_norm-small')
+    assert '| hubert | group norm, post-norm | small, 2 × 48 |' in capsys.readouterr().out
 
 
 def test_front_end(monkeypatch, tmp_path):
@@ -163,6 +199,20 @@ def test_accelerator_needs_jax_flax_and_optax_only(monkeypatch, tmp_path, absent
     rows = json.loads(out.read_text())['rows']
     assert len(rows) == count * (1 if absent else 2)
     assert all(row['utilisation'] > 0 for row in rows)
+
+
+def test_accelerator_times_encoders(monkeypatch, tmp_path):
+    saved, out = tmp_path / 'saved.npz', tmp_path / 'times.json'
+    monkeypatch.setattr(accelerator, '_has_torch', lambda: False)
+    _run(accelerator, monkeypatch, '--config=demo_speech,smoke', f'--save={saved}')
+    flags = [f'--load={saved}', '--precisions=bfloat16', '--batch_sizes=1', '--block=1']
+    flags += ['--blocks=1', '--encoders=whisper_tiny', f'--out={out}']
+    _run(accelerator, monkeypatch, *flags)
+    rows = [row for row in json.loads(out.read_text())['rows'] if 'encoder' in row]
+    assert [(row['what'], row['precision']) for row in rows] == [
+        ('forward', 'bfloat16'),
+        ('step', 'bfloat16'),
+    ]
 
 
 def test_the_operations_of_loops_and_convolutions_are_counted():

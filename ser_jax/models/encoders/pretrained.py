@@ -8,12 +8,9 @@ import flax.linen as nn
 import jax
 
 from ser_jax.models.encoders import hub, weights
-from ser_jax.models.encoders.wav2vec2 import Wav2Vec2
-from ser_jax.models.encoders.whisper import Whisper
 from ser_jax.runtime.errors import UserError
 
 SAMPLE_RATE = 16000  # of every encoder's input, Hz
-FAMILIES = {'whisper': Whisper, 'wav2vec2': Wav2Vec2, 'hubert': Wav2Vec2, 'wavlm': Wav2Vec2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +72,7 @@ def load_encoder(
     checkpoint = weights.read_checkpoint(found.folder)
     family = checkpoint.config['model_type']
     try:
-        module = FAMILIES[family].from_config(
+        module = weights.encoder_class(family).from_config(
             checkpoint.config,
             checkpoint.preprocessor,
             dtype=dtype,

@@ -150,8 +150,8 @@ class Whisper(nn.Module):
         """Encodes a padded batch.
 
         Args:
-            waveform: float32 [B, S], amplitudes in [-1, 1) at 16 kHz, S at most 30 s; the content of padding is ignored.
-            samples: int [B], lengths of the utterances, at least 400.
+            waveform: float32 [B, S], amplitudes in [-1, 1) at 16 kHz; the content of padding is ignored.
+            samples: int [B], lengths of the utterances, 400 to 480,000 (30 s).
 
         Returns:
             (`outputs` arrays float32 [B, T, D], T = `frames(S)`, 0 in padding; mask bool [B, T]).
@@ -167,8 +167,9 @@ class Whisper(nn.Module):
             'positions', nn.initializers.normal(0.02), (self.positions, self.width)
         )
         # Sinusoids, which the published model does not train.
-        positions = jax.lax.stop_gradient(jnp.take(positions, jnp.arange(x.shape[1]), axis=0))
-        x = x + positions.astype(self.dtype)
+        positions = jax.lax.stop_gradient(positions).astype(self.dtype)
+        # Only padding lies beyond the last position.
+        x = x + jnp.take(positions, jnp.arange(x.shape[1]), axis=0, mode='clip')
         mask = frames_mask(self.frames(samples), x.shape[1])
         states = [x]
         layer = nn.remat(Layer) if self.remat else Layer

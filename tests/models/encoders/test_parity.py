@@ -38,10 +38,11 @@ def test_published_size(name):
     reason='needs SER_JAX_ENCODER (Whisper tiny.en) and SER_JAX_MANUAL_DIR (real speech)',
 )
 def test_real_weights_on_real_speech():
-    """float32 itself differs from float64 by up to 3e-5 in the last layers, in transformers too: values of 40 among others of 1."""
-    recordings = encoder_parity.real_recordings(os.environ['SER_JAX_MANUAL_DIR'])
+    """float32 itself differs from float64 in the last layers, in transformers too: their activations reach 600."""
     found = encoder_parity.compare_real(
-        os.environ['SER_JAX_ENCODER'], recordings, encoder_parity.REAL_LENGTHS
+        os.environ['SER_JAX_ENCODER'], encoder_parity.real_speech(os.environ['SER_JAX_MANUAL_DIR'])
     )
-    assert (found['ours'][:-2] < 2e-5).all()
-    assert (found['ours'] < 4 * np.maximum(found['transformers'], 5e-6)).all()
+    ours, theirs = found['ser_jax'], found['transformers']
+    assert ours[:, :4].max() <= 5e-6
+    assert ours.max() <= 1e-4
+    assert np.median(ours) <= 2 * np.median(theirs)
