@@ -384,8 +384,12 @@ def _shown(value) -> str:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """Opens a binary file; what is wrong with it becomes a UserError."""
+def reading(path: Path) -> Iterator[Any]:
+    """Opens a file of weights for reading.
+
+    Raises:
+        UserError: it cannot be read, is a pointer of Git LFS, or the block finds it damaged (ValueError).
+    """
     try:
         with path.open('rb') as file:
             if file.read(len(_GIT_LFS)) == _GIT_LFS:
@@ -406,7 +410,7 @@ def _safetensors_index(path: Path) -> dict[str, _Stored]:
     The library checks offsets, sizes and overlaps against the file; it takes names that occur twice, and a gigabyte of memory for
     10^6 names, which are checked here.
     """
-    with _reading(path) as file:
+    with reading(path) as file:
         size = int.from_bytes(file.read(8), 'little')
         if size > _LARGEST_JSON:
             raise ValueError(f'its header would have {size} bytes')
@@ -479,7 +483,7 @@ def _read(stored: _Stored, name: str) -> np.ndarray:
     if 0 in stored.shape or len(stored.shape) > 8:
         raise UserError(f'{stored.file}: tensor {name} has shape {_shown(list(stored.shape))}')
     count = math.prod(stored.shape)
-    with _reading(stored.file) as file:
+    with reading(stored.file) as file:
         file.seek(stored.offset)
         array = np.fromfile(file, _FLOATS[stored.dtype], count)
         if array.size != count:
@@ -507,7 +511,7 @@ _CTRANSLATE2_LEAVES = {'weight': 'weight', 'bias': 'bias', 'gamma': 'weight', 'b
 
 def _ctranslate2_index(path: Path) -> dict[str, _Stored]:
     """The variables of a CTranslate2 file: name -> where it is stored."""
-    with _reading(path) as file:
+    with reading(path) as file:
         size = path.stat().st_size
 
         def unpack(form: str) -> tuple[int, ...]:
@@ -640,7 +644,7 @@ def _ctranslate2_config(stored: Mapping[str, _Stored], path: Path) -> dict[str, 
     heads = stored['num_heads']
     if heads.dtype not in ('I8', 'I16', 'I32'):
         raise _damaged(path, f'encoder/num_heads has type {heads.dtype}')
-    with _reading(path) as file:
+    with reading(path) as file:
         file.seek(heads.offset)
         number = int.from_bytes(file.read(_ITEM_BYTES[heads.dtype]), 'little', signed=True)
     layers = [match[1] for name in stored if (match := re.match(r'layer_(\d{1,9})/', name))]
