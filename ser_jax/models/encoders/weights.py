@@ -280,9 +280,8 @@ def parameters(module, checkpoint: Checkpoint) -> dict[str, Any]:
             raise UserError(f'{folder}: tensor {name} holds values that are not finite')
         leaves[path] = leaf
     if any(map(_is_lora, expected)):
-        only_lora = lambda tree: {path: leaf for path, leaf in tree.items() if _is_lora(path)}
         leaves |= jax.device_get(
-            _init(lambda init, *inputs: only_lora(jax.jit(init)(*inputs)), module)
+            _init(lambda init, *inputs: jax.jit(init)(*inputs), module, _is_lora)
         )
     return flax.traverse_util.unflatten_dict(leaves)
 
@@ -315,9 +314,19 @@ def _is_lora(path: tuple[str, ...]) -> bool:
     return path[-1].startswith('lora_')
 
 
-def _init(evaluate, module) -> dict[tuple[str, ...], Any]:
-    """Flat tree of a module's initial parameters, by `jax.eval_shape` or another transformation."""
-    init = lambda *inputs: flax.traverse_util.flatten_dict(module.init(*inputs)['params'])
+def _init(evaluate, module, wanted=lambda path: True) -> dict[tuple[str, ...], Any]:
+    """The wanted ones of a module's initial parameters, path -> leaf; others are not computed.
+
+    Args:
+        evaluate: called with the initialising function and its arguments; `jax.eval_shape` for the shapes only.
+        module: the module.
+        wanted: tells from its path whether a parameter is wanted.
+    """
+
+    def init(*inputs):
+        leaves = flax.traverse_util.flatten_dict(module.init(*inputs)['params'])
+        return {path: leaf for path, leaf in leaves.items() if wanted(path)}
+
     waveform = jnp.zeros((1, module.min_samples), jnp.float32)
     samples = jnp.full(1, module.min_samples, jnp.int32)
     return evaluate(init, jax.random.key(0), waveform, samples)
@@ -591,6 +600,9 @@ def _read_ctranslate2(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
             raise UserError(
                 f'{path} is quantised (encoder/{name} has type {variable.dtype}): use a float16 or float32 copy'
             )
+    values = sum(math.prod(variable.shape) for variable in stored.values())
+    if values * _ITEM_BYTES['F16'] > path.stat().st_size:
+        raise _damaged(path, 'its tensors are larger than the file')  # by aliases
     config = _ctranslate2_config(stored, path)
     tensors = {}
     for name, variable in stored.items():
