@@ -25,6 +25,7 @@ setup(
         'flatbuffers>=24.3',  # jax.export needs it and does not say so
         'flax>=0.12',
         'grain>=0.2.17',
+        'huggingface_hub>=1.0',
         'importlib_resources>=6.1',  # tensorflow-datasets needs it and does not say so
         'jax>=0.10.2',
         'librosa>=0.11',
@@ -34,6 +35,7 @@ setup(
         'optax>=0.2.6',
         'orbax-checkpoint>=0.12',
         'requests>=2.32',
+        'safetensors>=0.5',
         'scipy>=1.15',
         'soundfile>=0.13',
         'soxr>=0.5',
@@ -59,6 +61,7 @@ setup(
             'onnx-ir',
             'onnxruntime',
         ],  # and jax2onnx, without its requirements: see README
+        'parity': ['torch==2.13.0', 'transformers>=5.0'],  # and to convert pickled weights
         'bench': ['torch==2.13.0', 'opensmile', 'scikit-learn>=1.5'],
     },
 )

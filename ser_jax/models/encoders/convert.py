@@ -1,6 +1,6 @@
 """Converts pickled encoder weights to safetensors: python -m ser_jax.models.encoders.convert FOLDER_OR_FILE OUT
 
-FOLDER_OR_FILE  a Hugging Face folder with pytorch_model.bin, or that file; config.json lies beside it
+FOLDER_OR_FILE  a Hugging Face folder with pytorch_model.bin (or its shards), or that file; config.json lies beside it
 OUT             new folder to write: model.safetensors, config.json and preprocessor_config.json
 
 Only the tensors of the encoder are kept, in their type. No code in the file is run: files that need it are refused.
@@ -52,7 +52,7 @@ def convert(source: str | Path, out: str | Path) -> str:
     """Converts `pytorch_model.bin` to a folder that `weights.read_checkpoint` reads.
 
     Args:
-        source: Hugging Face folder, or the file in it.
+        source: Hugging Face folder, with one file or shards; or the file in it.
         out: folder to write, atomically; it must not exist or be empty.
 
     Returns:
@@ -66,17 +66,22 @@ def convert(source: str | Path, out: str | Path) -> str:
 
     source, out = local_path(source), local_path(out).absolute()
     file = source / weights.PICKLE if source.is_dir() else source
-    if not file.is_file():
+    shards = [] if file.exists() else sorted(source.glob('pytorch_model-*-of-*.bin'))
+    files = shards or [file]
+    if not files[0].is_file():
         raise UserError(f'{file} is missing')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f'{out} exists: name a new folder')
     config = weights.read_config(file.with_name(weights.CONFIG))
-    state = _load(file)
+    state = {}
+    for one in files:
+        with weights.reading(one):  # no pointer of Git LFS
+            state |= _load(one)
     names = weights.encoder_tensors(state, config['model_type'], file)
     if not names:
         raise UserError(f'{file} holds no encoder of {config["model_type"]}')
     tensors = {name: state[name] for name in names.values()}
-    _check_tensors(tensors, file)
+    _check_tensors(tensors, file, sum(one.stat().st_size for one in files))
     temporary = out.with_name(f'{out.name}.{os.getpid()}.tmp')
     tidy = functools.partial(shutil.rmtree, temporary, ignore_errors=True)
     try:
@@ -113,7 +118,7 @@ def _load(file: Path) -> dict[str, Any]:
         state = torch.load(file, map_location='cpu', weights_only=True, mmap=archive)
     except Exception as error:  # the file may come from anyone: anything may be wrong
         name = re.search(r'GLOBAL ([\w.]+)', str(error))
-        reason = f'it names {name[1]}' if name else type(error).__name__
+        reason = f'it names {name[1][:60]}' if name else type(error).__name__
         raise UserError(
             f'{file} is damaged, incomplete, or holds more than tensors ({reason}): get it again, or safetensors instead'
         ) from error
@@ -123,8 +128,8 @@ def _load(file: Path) -> dict[str, Any]:
     return state
 
 
-def _check_tensors(tensors: Mapping[str, Any], file: Path) -> None:
-    """Refuses tensors that `_save` could not write, or that are larger than the file (few stored values, repeated)."""
+def _check_tensors(tensors: Mapping[str, Any], file: Path, size: int) -> None:
+    """Refuses tensors that `_save` could not write, or that need more bytes than their files have: repeated values."""
     import torch
 
     total = 0
@@ -132,7 +137,7 @@ def _check_tensors(tensors: Mapping[str, Any], file: Path) -> None:
         if tensor.layout != torch.strided or not tensor.is_floating_point():
             raise UserError(f'{file}: {name} is no dense floating-point tensor, but {tensor.dtype}')
         total += tensor.numel() * tensor.element_size()
-    if total > file.stat().st_size:
+    if total > size:
         raise UserError(f'{file} is damaged: its tensors are larger than the file')
 
 

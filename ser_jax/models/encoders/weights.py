@@ -280,9 +280,8 @@ def parameters(module, checkpoint: Checkpoint) -> dict[str, Any]:
             raise UserError(f'{folder}: tensor {name} holds values that are not finite')
         leaves[path] = leaf
     if any(map(_is_lora, expected)):
-        only_lora = lambda tree: {path: leaf for path, leaf in tree.items() if _is_lora(path)}
         leaves |= jax.device_get(
-            _init(lambda init, *inputs: only_lora(jax.jit(init)(*inputs)), module)
+            _init(lambda init, *inputs: jax.jit(init)(*inputs), module, _is_lora)
         )
     return flax.traverse_util.unflatten_dict(leaves)
 
@@ -315,9 +314,19 @@ def _is_lora(path: tuple[str, ...]) -> bool:
     return path[-1].startswith('lora_')
 
 
-def _init(evaluate, module) -> dict[tuple[str, ...], Any]:
-    """Flat tree of a module's initial parameters, by `jax.eval_shape` or another transformation."""
-    init = lambda *inputs: flax.traverse_util.flatten_dict(module.init(*inputs)['params'])
+def _init(evaluate, module, wanted=lambda path: True) -> dict[tuple[str, ...], Any]:
+    """The wanted ones of a module's initial parameters, path -> leaf; others are not computed.
+
+    Args:
+        evaluate: called with the initialising function and its arguments; `jax.eval_shape` for the shapes only.
+        module: the module.
+        wanted: tells from its path whether a parameter is wanted.
+    """
+
+    def init(*inputs):
+        leaves = flax.traverse_util.flatten_dict(module.init(*inputs)['params'])
+        return {path: leaf for path, leaf in leaves.items() if wanted(path)}
+
     waveform = jnp.zeros((1, module.min_samples), jnp.float32)
     samples = jnp.full(1, module.min_samples, jnp.int32)
     return evaluate(init, jax.random.key(0), waveform, samples)
@@ -384,8 +393,12 @@ def _shown(value) -> str:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """Opens a binary file; what is wrong with it becomes a UserError."""
+def reading(path: Path) -> Iterator[Any]:
+    """Opens a file of weights for reading.
+
+    Raises:
+        UserError: it cannot be read, is a pointer of Git LFS, or the block finds it damaged (ValueError).
+    """
     try:
         with path.open('rb') as file:
             if file.read(len(_GIT_LFS)) == _GIT_LFS:
@@ -406,7 +419,7 @@ def _safetensors_index(path: Path) -> dict[str, _Stored]:
     The library checks offsets, sizes and overlaps against the file; it takes names that occur twice, and a gigabyte of memory for
     10^6 names, which are checked here.
     """
-    with _reading(path) as file:
+    with reading(path) as file:
         size = int.from_bytes(file.read(8), 'little')
         if size > _LARGEST_JSON:
             raise ValueError(f'its header would have {size} bytes')
@@ -479,7 +492,7 @@ def _read(stored: _Stored, name: str) -> np.ndarray:
     if 0 in stored.shape or len(stored.shape) > 8:
         raise UserError(f'{stored.file}: tensor {name} has shape {_shown(list(stored.shape))}')
     count = math.prod(stored.shape)
-    with _reading(stored.file) as file:
+    with reading(stored.file) as file:
         file.seek(stored.offset)
         array = np.fromfile(file, _FLOATS[stored.dtype], count)
         if array.size != count:
@@ -507,7 +520,7 @@ _CTRANSLATE2_LEAVES = {'weight': 'weight', 'bias': 'bias', 'gamma': 'weight', 'b
 
 def _ctranslate2_index(path: Path) -> dict[str, _Stored]:
     """The variables of a CTranslate2 file: name -> where it is stored."""
-    with _reading(path) as file:
+    with reading(path) as file:
         size = path.stat().st_size
 
         def unpack(form: str) -> tuple[int, ...]:
@@ -587,6 +600,9 @@ def _read_ctranslate2(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
             raise UserError(
                 f'{path} is quantised (encoder/{name} has type {variable.dtype}): use a float16 or float32 copy'
             )
+    values = sum(math.prod(variable.shape) for variable in stored.values())
+    if values * _ITEM_BYTES['F16'] > path.stat().st_size:
+        raise _damaged(path, 'its tensors are larger than the file')  # by aliases
     config = _ctranslate2_config(stored, path)
     tensors = {}
     for name, variable in stored.items():
@@ -640,7 +656,7 @@ def _ctranslate2_config(stored: Mapping[str, _Stored], path: Path) -> dict[str, 
     heads = stored['num_heads']
     if heads.dtype not in ('I8', 'I16', 'I32'):
         raise _damaged(path, f'encoder/num_heads has type {heads.dtype}')
-    with _reading(path) as file:
+    with reading(path) as file:
         file.seek(heads.offset)
         number = int.from_bytes(file.read(_ITEM_BYTES[heads.dtype]), 'little', signed=True)
     layers = [match[1] for name in stored if (match := re.match(r'layer_(\d{1,9})/', name))]

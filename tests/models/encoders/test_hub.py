@@ -207,7 +207,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         """Model info, tree, or a file."""
         url = urllib.parse.urlsplit(self.path)
-        parts = urllib.parse.unquote(url.path).strip('/').split('/')
+        parts = [urllib.parse.unquote(part) for part in url.path.strip('/').split('/')]
         self.server.requests.append((self.command, url.path))
         api = parts[:2] == ['api', 'models']
         parts = parts[2:] if api else parts
@@ -224,7 +224,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(401, X_Error_Code='RepoNotFound', X_Error_Message='not found')
         folder = self.server.repositories[name]
         revision = parts[1] if len(parts) > 1 else 'main'
-        if revision not in ('main', 'v1', COMMIT):
+        if revision not in ('main', 'refs/pr/1', COMMIT):
             return self.answer(404, X_Error_Code='RevisionNotFound', X_Error_Message='no revision')
         if api:
             return self.list(name, folder, tree=parts[:1] == ['tree'])
@@ -337,7 +337,7 @@ def test_a_download(hub, tmp_path):
 def test_other_formats(hub, tmp_path):
     repository(hub, tmp_path, 'owner/sharded', write_sharded, *OTHERS, 'model.bin')
     repository(hub, tmp_path, 'owner/ctranslate2', write_ctranslate2, 'README.md', 'vocabulary.txt')
-    names = ('owner/sharded@v1', 'owner/ctranslate2')
+    names = ('owner/sharded@refs/pr/1', 'owner/ctranslate2')
     found = resolve_all(tmp_path / 'hub', *names, HF_ENDPOINT=hub.url)
     assert [line[1:] for line in found] == [[name, COMMIT, len(content())] for name in names]
     assert fetched(hub) == [

@@ -4,12 +4,14 @@ import copy
 import hashlib
 import json
 import os
+import re
 import tracemalloc
 
 import flax
 import jax
 import numpy as np
 import pytest
+from conftest import ROOT
 from encoder_folders import (
     CONFIG,
     ctranslate2,
@@ -191,6 +193,16 @@ def test_real_weights_of_whisper_tiny_en(tmp_path):
         pytest.skip('SER_JAX_ENCODER is not Whisper tiny.en')
     params = parameters(module(checkpoint.config), checkpoint)
     assert fingerprint(params) == TINY_EN
+
+
+def test_the_example_in_the_docs(tmp_path, monkeypatch, capsys):
+    page = (ROOT / 'docs' / 'encoders.md').read_text(encoding='utf-8')
+    monkeypatch.setenv('SER_JAX_ENCODER', str(write_single(tmp_path, tensors())))
+    names = {'waveform': np.ones((2, 800), np.float32), 'samples': np.array([800, 500])}
+    exec(re.search(r'```python\n(.*?)```', page, re.DOTALL)[1], names)
+    assert len(names['frames']) == 4
+    assert capsys.readouterr().out.split() == [fingerprint(names['params'])]
+    assert TINY_EN in page
 
 
 # What is refused.

@@ -225,3 +225,11 @@ def test_as_many_variables_as_a_file_can_claim(tmp_path):
     ):
         (tmp_path / 'model.bin').write_bytes(content)
         assert not survives(tmp_path)
+
+
+def test_many_aliases_of_one_variable(tmp_path):
+    """256 layers of a million values each, from a file with one such matrix."""
+    variables = ctranslate2_variables(tensors()) | {'decoder/x': np.ones((1024, 1024), np.float16)}
+    aliases = [(f'encoder/layer_{i}/ffn/linear_0/weight', 'decoder/x') for i in range(2, 256)]
+    (tmp_path / 'model.bin').write_bytes(ctranslate2(variables, aliases))
+    assert not survives(tmp_path)
