@@ -138,6 +138,18 @@ ENCODER_FIELDS = {
     'model.map_dropout': Field(0.1, 'dropout rate of whole feature maps', FRACTION),
 }
 
+# Fields of systems that see the outputs of a frozen pretrained encoder.
+PRETRAINED_FIELDS = {
+    'encoder.weights': Field(
+        'openai/whisper-tiny.en', 'Hugging Face name or folder of the pretrained encoder, see docs/encoders.md',
+        Bounds(bool, "a name, e.g. 'openai/whisper-tiny.en'")),
+    'encoder.layers': Field(
+        (), 'numbers of the layers whose statistics are the input; () = all',
+        Bounds(
+            lambda x: all(type(k) is int and k >= 0 for k in x) and len(set(x)) == len(x),
+            'different whole numbers from 0')),
+}
+
 _FRONT_END = {
     'sample_rate': Field(
         FrontEnd.sample_rate, 'samples per second of the input',
@@ -158,7 +170,7 @@ GROUPS = {
     'The run': {
         'system': Field('', 'name of the config file; part of the default workdir and of the result card'),
         'representation': Field(
-            'log_mel', 'input of the network; each needs corpora prepared for it', _one_of('log_mel', 'waveform')),
+            'log_mel', "input of the network; 'encoded': statistics of config.encoder", _one_of('log_mel', 'waveform', 'encoded')),
         'options': Field((), 'options named after the colon of --config; not to be set as a flag'),
         'settings_of': Field('', 'corpus named after the colon of --config; not to be set as a flag'),
         'seed': Field(
@@ -232,7 +244,7 @@ GROUPS = {
         'batch_size': Field(16, 'utterances per training step, a multiple of the number of devices', SIZE),
         'crop_frames': Field(
             200, 'frames (10 ms) of a training input; longer utterances are cropped at random',
-            Bounds(lambda x: 16 <= x <= _LARGEST_SIZE, f'from 16 to {_LARGEST_SIZE}')),
+            SIZE),
         'steps': Field(1200, "largest number of steps per fold; the final model takes the folds' median", COUNT),
         'eval_every': Field(100, 'steps between validations (and checkpoints)', COUNT),
         'patience': Field(6, 'validations without improvement before training stops', COUNT),
@@ -483,8 +495,19 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
             "config.adversarial_epsilon needs config.representation 'log_mel' and the task emotion: it attacks that task"
         )
     reconstructs = any(task.kind == 'reconstruction' for task in config.tasks.values())
-    if config.representation == 'waveform' and (config.augmentations or reconstructs):
-        yield "augmentations and reconstruction need log-mels, but config.representation is 'waveform'"
+    if config.representation != 'log_mel' and (config.augmentations or reconstructs):
+        yield f'augmentations and reconstruction need log-mels, but config.representation is {config.representation!r}'
+    encoded = config.representation == 'encoded'
+    if encoded != ('encoder' in config):
+        yield (
+            f"config.representation is {config.representation!r}; 'encoded' belongs to systems with a config.encoder"
+        )
+    if encoded and config.crop_frames != 1:
+        yield f"config.crop_frames is {config.crop_frames}; with config.representation 'encoded' it must be 1"
+    if not encoded and config.crop_frames < 16:
+        yield f'config.crop_frames is {config.crop_frames}; it must be at least 16'
+    if encoded and config.noise_corpus:
+        yield "config.noise_corpus needs log-mels, but config.representation is 'encoded'"
     if not config.reported or len(set(config.reported)) < len(config.reported):
         yield f'config.reported is {config.reported!r}; it must be one or more different tasks'
     for name in config.reported:

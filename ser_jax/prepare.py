@@ -8,6 +8,8 @@ import ml_collections
 from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.data.corpora import Corpus, open_corpus
 from ser_jax.data.records import corpus_folder, is_prepared
+from ser_jax.encoding.cache import encode_corpus
+from ser_jax.models.encoders.pretrained import Encoder
 from ser_jax.runtime.errors import UserError
 from ser_jax.transforms.conditions import needs_waveforms, parse_conditions
 from ser_jax.transforms.corruptions import Corruption
@@ -60,21 +62,28 @@ def open_prepared(name: str, **where) -> Corpus:
     return open_corpus(name, **{'data_dir': None} | where)
 
 
-def prepare_corpora(config: ml_collections.ConfigDict) -> None:
+def prepare_corpora(config: ml_collections.ConfigDict, encoder: Encoder | None = None) -> None:
     """Prepares every corpus that a config names, in the representation that it is needed in.
+
+    Args:
+        config: the config.
+        encoder: encodes those that are needed 'encoded'.
 
     Raises:
         UserError: one that is missing and cannot be prepared; names the field of the config.
     """
     for field, name, representation in _named(config):
         try:
-            prepare_corpus(
-                name,
-                data_dir=config.data.data_dir,
-                manual_dir=config.data.manual_dir or None if name == config.corpus else None,
-                representation=representation,
-                front_end=FrontEnd(**config.data.front_end),
-            )
+            where = {
+                'data_dir': config.data.data_dir,
+                'manual_dir': config.data.manual_dir or None if name == config.corpus else None,
+                'front_end': FrontEnd(**config.data.front_end),
+            }
+            if representation != 'encoded':
+                prepare_corpus(name, representation=representation, **where)
+            else:
+                waveforms = open_prepared(name, representation='waveform', **where)
+                encode_corpus(waveforms, encoder, config.data.data_dir)
         except UserError as error:
             if name == config.corpus:  # named behind the colon
                 raise

@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.config import TESTED_WITH, as_json, check_config, compared
 from ser_jax.data.dataset import Dataset, Records, Sampling, open_dataset
+from ser_jax.data.encoded import Encoding
 from ser_jax.data.folds import Fold
 from ser_jax.data.records import prepared_hash
 from ser_jax.data.tasks import Task
@@ -20,6 +21,7 @@ from ser_jax.evaluation.adaptation import Adapter
 from ser_jax.evaluation.cross_corpus import CrossCorpusTester
 from ser_jax.evaluation.robustness import RobustnessTester, open_recordings
 from ser_jax.models.build import make_model
+from ser_jax.models.encoders.pretrained import EncoderInput, load_encoder
 from ser_jax.objectives.build import make_phases
 from ser_jax.objectives.multitask import Phase
 from ser_jax.objectives.optimiser import make_optimiser
@@ -41,6 +43,7 @@ from ser_jax.transforms.conditions import parse_conditions
 DATA_FIELDS = (
     'corpus',
     'representation',
+    'encoder',
     'data',
     'tasks',
     'reported',
@@ -133,22 +136,30 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
         return _report(config, run, workdir)
 
 
-def open_data(config: ml_collections.ConfigDict) -> Dataset:
-    """Checks a config, and prepares and opens its corpora; touches no device.
+def open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None = None) -> Dataset:
+    """Checks a config, and prepares and opens its corpora; touches no device unless there is something to encode.
+
+    Args:
+        config: the config.
+        encoder: of `open_encoder`.
 
     Raises:
         UserError: an invalid config, a corpus that cannot be prepared or opened, a protocol that does not fit it, a leak.
     """
     check_config(config)
-    prepare_corpora(config)
+    prepare_corpora(config, encoder.encoder if encoder else None)
     front_end = FrontEnd(**config.data.front_end)
     length = config.crop_frames * front_end.hop_length
     if config.representation == 'log_mel':
         operations = augment.parse_operations(config.augmentations)
         length = augment.input_frames(operations, config.crop_frames)
+    encoding = None
+    if encoder:
+        length = config.crop_frames
+        encoding = Encoding(encoder.encoder.name, encoder.encoder.fingerprint, encoder.layers)
     manual_dirs = {config.corpus: config.data.manual_dir} if config.data.manual_dir else {}
     dataset = open_dataset(
-        Records(config.data.data_dir, front_end, manual_dirs),
+        Records(config.data.data_dir, front_end, manual_dirs, encoding),
         config.corpus,
         representation=config.representation,
         tasks=config.tasks,
@@ -180,6 +191,23 @@ def open_data(config: ml_collections.ConfigDict) -> Dataset:
     return dataset
 
 
+def open_encoder(config: ml_collections.ConfigDict) -> EncoderInput | None:
+    """Loads the pretrained encoder of a config; None without one.
+
+    Raises:
+        UserError: it cannot be loaded, or lacks a layer.
+    """
+    if 'encoder' not in config:
+        return None
+    encoder = load_encoder(config.encoder.weights)
+    layers = tuple(config.encoder.layers or range(encoder.module.outputs))
+    if max(layers) >= encoder.module.outputs:
+        raise UserError(
+            f'config.encoder.layers is {layers}; {encoder.name} has layers 0 to {encoder.module.outputs - 1}'
+        )
+    return EncoderInput(encoder, layers)
+
+
 def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     """Prepares and opens the corpora of a config, and builds its network and steps; nothing is compiled yet.
 
@@ -187,7 +215,9 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         UserError: anything in the config that cannot be run.
     """
     devices.start_processes()
-    dataset = open_data(config)
+    check_config(config)
+    encoder = open_encoder(config)
+    dataset = open_data(config, encoder)
     front_end = dataset.records.front_end
     model = make_model(
         config.model.to_dict(),
@@ -206,6 +236,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         operations=augment.parse_operations(config.augmentations),
         clean_share=config.clean_share,
         crop_frames=config.crop_frames,
+        encoder=encoder,
         eval_batch_size=config.eval_batch_size,
         parallelism=config.parallelism,
         placement=devices.make_placement(config.parallelism, config.parallel_runs, sizes),
@@ -286,7 +317,8 @@ def check_data(config: ml_collections.ConfigDict) -> None:
     Raises:
         UserError: something that cannot be prepared or opened.
     """
-    dataset = open_data(config)
+    check_config(config)
+    dataset = open_data(config, open_encoder(config))
     open_recordings(dataset, **_conditions(config))
     for name in config.test_corpora:
         dataset.records.open(name, config.representation, 'test_corpora')
@@ -359,6 +391,7 @@ def _report(config: ml_collections.ConfigDict, run: OpenRun, workdir: Path) -> d
         conditions=conditions,
         report_test=config.report_test,
         tested_with=tested_with(config),
+        encoder=experiment.program.encoder,
     )
     folder, shown = workdir / 'report', {}
     if pooled:
@@ -418,9 +451,8 @@ def _hashes(
     config: ml_collections.ConfigDict, representations: dict[str, str | None]
 ) -> dict[str, str | None]:
     """Corpus -> hash as it is prepared now; a representation of None is the config's."""
+    own = 'waveform' if config.representation == 'encoded' else config.representation
     return {
-        name: prepared_hash(
-            name, data_dir=config.data.data_dir, representation=kind or config.representation
-        )
+        name: prepared_hash(name, data_dir=config.data.data_dir, representation=kind or own)
         for name, kind in representations.items()
     }

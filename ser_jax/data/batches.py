@@ -28,7 +28,7 @@ class Utterances:
         labels: field -> int32 [N] class numbers, −1 where missing.
         classes: field -> number of classes.
         ratings: dimension -> float32 [N], NaN where missing.
-        representation: of the corpora, 'log_mel' or 'waveform'.
+        representation: of the corpora, 'log_mel', 'waveform' or 'encoded'.
         lengths: int32 [N], frames or samples.
     """
 
@@ -60,9 +60,7 @@ class Utterances:
         for field in set(hide) & set(ratings):
             self.ratings[field] = np.full_like(self.ratings[field], np.nan)
         self._kept = None
-        waves = self.representation == 'waveform'
-        step = 2 if waves else 4 * parts[0][0].metadata['front_end']['n_mels']  # bytes
-        if step * self.lengths.sum() < memory_gb * 2**30:
+        if _frame_bytes(parts[0][0]) * self.lengths.sum() < memory_gb * 2**30:
             for corpus, rows in parts:
                 for row in map(int, rows):
                     if row not in corpus.kept:
@@ -80,9 +78,19 @@ class Utterances:
         return as_float(source[row])
 
 
+def _frame_bytes(corpus: Corpus) -> int:
+    if corpus.representation == 'waveform':
+        return 2
+    if corpus.representation == 'encoded':
+        return corpus.source()[0].nbytes
+    return 4 * corpus.metadata['front_end']['n_mels']
+
+
 def _lengths(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
     if corpus.representation == 'log_mel':
         return corpus.index['frames'][rows]
+    if corpus.representation == 'encoded':
+        return np.ones(len(rows))
     # Stored as float32 seconds, which round to the right sample up to minutes.
     return np.round(corpus.index['duration'][rows] * corpus.metadata['front_end']['sample_rate'])
 
@@ -113,7 +121,7 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
 def normalisation(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarray]:
     """Mean and standard deviation of each mel band over all frames of some utterances, or of all samples.
 
-    Those of log-mels follow from the index alone; waveforms are read.
+    Those of log-mels follow from the index alone; waveforms and outputs of encoders are read.
 
     Args:
         parts: (corpus, rows) pairs, training speakers only.
@@ -121,6 +129,9 @@ def normalisation(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarra
     Returns:
         {'mean', 'std'}: float32 [F], or [] for waveforms.
     """
+    if parts[0][0].representation == 'encoded':
+        x = np.concatenate([corpus.source()[row] for corpus, rows in parts for row in rows])
+        return {'mean': x.mean(axis=0), 'std': np.maximum(x.std(axis=0), 1e-4)}
     if parts[0][0].representation == 'waveform':
         return _normalisation_of_samples(parts)
     frames = sum(corpus.index['frames'][rows].sum() for corpus, rows in parts)
@@ -246,6 +257,8 @@ def pad(array: np.ndarray, frames: int) -> np.ndarray:
 
 def bucket_length(frames: int) -> int:
     """The padded length of a whole utterance: about a factor 2^(1/4) apart, so that few shapes are compiled."""
+    if frames <= 1:  # statistics over time
+        return 1
     steps = max(0, int(np.ceil(4 * np.log2(max(frames, 1) / 100))))
     return int(np.ceil(100 * 2 ** (steps / 4) / BUCKET_STEP)) * BUCKET_STEP
 

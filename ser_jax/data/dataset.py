@@ -11,6 +11,7 @@ import numpy as np
 from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.data import batches, leaks
 from ser_jax.data.corpora import Corpus, open_corpus
+from ser_jax.data.encoded import Encoding, open_encoded
 from ser_jax.data.folds import Fold, make_folds, select_folds
 from ser_jax.data.labels import (
     class_names,
@@ -35,18 +36,20 @@ class Records(NamedTuple):
         data_dir: root of the prepared corpora.
         front_end: log-mel parameters.
         manual_dirs: corpus -> folder that it was prepared from, where that is not the default one.
+        encoding: the encoder of encoded corpora, or None.
     """
 
     data_dir: str | os.PathLike | None = None
     front_end: FrontEnd = DEFAULT_FRONT_END
     manual_dirs: Mapping[str, str] = {}
+    encoding: Encoding | None = None
 
     def open(self, name: str, representation: str, field: str = '') -> Corpus:
         """Opens a prepared corpus.
 
         Args:
             name: of the corpus.
-            representation: 'log_mel' or 'waveform'.
+            representation: 'log_mel', 'waveform' or 'encoded'.
             field: of the config that names the corpus, for messages.
 
         Raises:
@@ -57,10 +60,12 @@ class Records(NamedTuple):
                 name,
                 data_dir=self.data_dir,
                 manual_dir=self.manual_dirs.get(name),
-                representation=representation,
+                representation='waveform' if representation == 'encoded' else representation,
                 front_end=self.front_end,
             )
             batches.refuse_not_finite(corpus)
+            if representation == 'encoded':
+                corpus = open_encoded(corpus, self.encoding, self.data_dir)
         except UserError as error:
             raise UserError(f'config.{field}: {error}' if field else str(error)) from error
         return corpus
@@ -251,7 +256,7 @@ def open_dataset(
     Args:
         records: where the corpora lie.
         corpus: name of the corpus whose folds are trained and tested.
-        representation: 'log_mel' or 'waveform'.
+        representation: 'log_mel', 'waveform' or 'encoded'.
         tasks: name -> kind, target, weight (`tasks.make_tasks`).
         reported: tasks that are validated and tested.
         sampling: how training batches are drawn.

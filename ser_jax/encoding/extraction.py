@@ -14,6 +14,7 @@ import numpy as np
 
 from ser_jax.data.batches import as_float
 from ser_jax.models.encoders.pretrained import SAMPLE_RATE, Encoder
+from ser_jax.models.layers import mean_and_squares
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
 
@@ -156,10 +157,7 @@ def _make_step(module: nn.Module, layers: tuple[int, ...], statistics: bool) -> 
         x = jnp.stack([states[layer] for layer in layers], axis=1)
         if statistics:
             mask &= jnp.arange(mask.shape[1]) >= batch['skip'][:, None]
-            weight = mask[:, None, :, None].astype(x.dtype)
-            count = jnp.sum(weight, axis=2)
-            mean = jnp.sum(x * weight, axis=2) / count
-            squares = jnp.sum(jnp.square(x - mean[:, :, None]) * weight, axis=2)
+            mean, squares, count = mean_and_squares(x, mask)
             x = {'count': count, 'mean': mean, 'squares': squares}
         return jax.lax.all_gather(x, devices.AXIS, tiled=True)
 

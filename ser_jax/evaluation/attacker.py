@@ -17,6 +17,7 @@ from ser_jax.data.folds import Fold
 from ser_jax.data.tasks import Task
 from ser_jax.evaluation.recordings import Waveforms
 from ser_jax.models.build import stored_model
+from ser_jax.models.encoders.pretrained import EncoderInput
 from ser_jax.models.forward import forward, make_predict_step, normalise, standardised
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.finished import CONFIG
@@ -148,7 +149,9 @@ class Attacker:
         arrays, padded = utterances, lambda longest: longest
         if waveforms is not None:
             arrays = _Rows(waveforms, rows)
-            if program.front_end:  # as many samples as `longest` frames may stand for
+            if program.encoder:
+                lengths = np.array([len(arrays[k]) for k in range(len(rows))], np.int32)
+            elif program.front_end:  # as many samples as `longest` frames may stand for
                 padded = lambda longest: longest * program.front_end.hop_length - 1
         constants = jax.device_get(variables['constants'])
         local = devices.local_rows(size)
@@ -225,7 +228,10 @@ def _local(array: jax.Array) -> np.ndarray:
 
 
 def make_attack_step(
-    model: nn.Module, tasks: tuple[Task, ...], kind: str, front_end: FrontEnd | None
+    model: nn.Module,
+    tasks: tuple[Task, ...],
+    kind: str,
+    front_end: FrontEnd | EncoderInput | None,
 ) -> Callable:
     """Builds `attack_step(variables, batch) -> {'x', 'loss'}`: one step uphill for each row.
 

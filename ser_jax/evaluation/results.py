@@ -13,6 +13,7 @@ from ser_jax.evaluation import summary
 from ser_jax.evaluation.calibration import calibrate
 from ser_jax.evaluation.cross_corpus import CrossCorpusTester
 from ser_jax.metrics import rates
+from ser_jax.models.encoders.pretrained import EncoderInput
 from ser_jax.runs import result_card
 from ser_jax.runs import workdir as workdirs
 from ser_jax.runs.environment import merge_environments
@@ -57,6 +58,7 @@ def make_card(
     conditions: Mapping[str, Any],
     report_test: bool,
     tested_with: Mapping[str, Any] | None,
+    encoder: EncoderInput | None = None,
 ) -> dict[str, Any]:
     """Makes the result card.
 
@@ -70,6 +72,7 @@ def make_card(
         conditions: name -> parsed call.
         report_test: whether test speakers may be read.
         tested_with: what the conditions depend on, or None.
+        encoder: the pretrained encoder, or None.
 
     Returns:
         The card.
@@ -132,6 +135,7 @@ def make_card(
         attack_checks=attack_checks(conditions, recalls) or None,
         tested_with=tested_with,
         n_labels=_mean_labels(summaries) if dataset.sampling.labelled_share < 1 else None,
+        encoder=encoder and encoder.facts(),
         calibration=(_calibration(dataset, workdir) or None) if pooled else None,
     )
 

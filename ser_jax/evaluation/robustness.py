@@ -12,6 +12,7 @@ import numpy as np
 from ser_jax.audio.log_mel import log_mel_of_signal
 from ser_jax.data.dataset import Dataset
 from ser_jax.data.folds import Fold
+from ser_jax.encoding.extraction import Extractor
 from ser_jax.evaluation.attacker import Attacker, SourceRun
 from ser_jax.evaluation.recordings import Clips, Waveforms, read_clips
 from ser_jax.runtime.errors import UserError
@@ -25,7 +26,7 @@ class Corrupted(NamedTuple):
     """Corrupted utterances in memory, as `inference.predict` takes them.
 
     Attributes:
-        arrays: log-mels, float32 [T, F] each, or waveforms, float32 [S].
+        arrays: log-mels or outputs of an encoder, float32 [T, F] each, or waveforms, float32 [S].
         lengths: int32 [N].
     """
 
@@ -62,11 +63,11 @@ def open_recordings(
         raise UserError(
             f'config.conditions are made for {SAMPLE_RATE} Hz, config.data.front_end has {rate}'
         )
-    if dataset.corpus.representation == 'waveform':
+    if dataset.corpus.representation != 'log_mel':
         for name, condition in conditions.items():
             if isinstance(condition, Attack) and '_waveform' not in name:
                 raise UserError(
-                    f'condition {name}: the network sees waveforms: attack them, {condition.name}_waveform(…)'
+                    f'condition {name}: the attack has to be one on the waveform, {condition.name}_waveform(…)'
                 )
     waveforms = None
     if needs_waveforms(conditions):
@@ -114,6 +115,11 @@ class RobustnessTester:
         self._waveforms, self._clips = recordings
         self._source = None
         self._attackers = {}
+        encoder = experiment.program.encoder
+        if self._clips and encoder:
+            extractor = Extractor(encoder.encoder, layers=encoder.layers, statistics=True)
+            # One frame an utterance, as `data.encoded` stores it.
+            self._encode = lambda signals: [x.reshape(1, -1) for x in extractor(signals)]
         if any(name.startswith('transfer_') for name in conditions):
             self._source = SourceRun(experiment, attack_source)
 
@@ -143,6 +149,7 @@ class RobustnessTester:
             utterances = experiment.dataset.utterances(rows)
             return inference.predict(experiment, variables, utterances), {}
         condition = self.conditions[name]
+        variables = experiment.with_encoder(variables)
         if isinstance(condition, Corruption):
             return inference.predict(experiment, variables, self._corrupted(condition, rows)), {}
         kind = 'waveform' if '_waveform' in name else 'standardised'
@@ -157,22 +164,21 @@ class RobustnessTester:
         )
 
     def _corrupted(self, corruption: Corruption, rows: np.ndarray) -> Corrupted:
-        """Corrupted waveforms, or their log-mels.
+        """Corrupted waveforms, or what the network sees of them.
 
         Randomness is a function of the utterance and the kind of corruption, so that systems, seeds and levels
         are compared on the same noise.
         """
-        ids, front_end = (
-            self._experiment.dataset.corpus.index['id'],
-            self._experiment.program.front_end,
-        )
+        program, ids = self._experiment.program, self._experiment.dataset.corpus.index['id']
         clips = self._clips[corruption.condition].waveforms
         arrays = []
         for row in rows:
             names = (str(ids[row]), corruption.name)
             rng = np.random.default_rng([zlib.crc32(name.encode()) for name in names])
             signal = corrupt(corruption, self._waveforms[row], rng, clips)
-            if front_end:
-                signal = log_mel_of_signal(signal, front_end)
+            if program.representation == 'log_mel':
+                signal = log_mel_of_signal(signal, program.front_end)
             arrays.append(signal)
+        if program.encoder:
+            arrays = self._encode(arrays)
         return Corrupted(arrays, np.array([len(array) for array in arrays], np.int32))

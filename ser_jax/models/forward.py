@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.audio.log_mel_jax import batch_log_mel
 from ser_jax.data.tasks import Task
+from ser_jax.models.encoders.pretrained import EncoderInput
 
 
 def normalise(x: jax.Array | np.ndarray, constants: Mapping[str, Any]) -> jax.Array | np.ndarray:
@@ -23,21 +25,32 @@ def standardised(ratings: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def network_input(
-    x: jax.Array, constants: Mapping[str, Any], kind: str, front_end: FrontEnd | None
-) -> jax.Array:
+    variables: Mapping[str, Any],
+    x: jax.Array,
+    length: jax.Array,
+    kind: str,
+    front_end: FrontEnd | EncoderInput | None,
+) -> tuple[jax.Array, jax.Array]:
     """Computes the input of the network.
 
     Args:
+        variables: 'constants' ('mean' and 'std'), and 'encoder', its parameters, for an `EncoderInput`.
         x: [B, ...].
-        constants: 'mean' and 'std'.
-        kind: 'log_mel' or 'waveform', or 'standardised' where x is the network's input already.
-        front_end: log-mel parameters of a network that sees log-mels; None for one that sees waveforms.
+        length: int [B], see `forward`.
+        kind: 'log_mel', 'waveform' or 'encoded', or 'standardised' where x is the network's input already.
+        front_end: log-mel parameters of a network that sees log-mels; encoder of one that sees its outputs; None for one that
+            sees waveforms.
+
+    Returns:
+        (the input [B, ...]; its lengths int [B]).
     """
     if kind == 'standardised':
-        return x
-    if kind == 'waveform' and front_end:
+        return x, length
+    if kind == 'waveform' and isinstance(front_end, EncoderInput):
+        x, length = front_end(x, length, variables['encoder']), jnp.ones_like(length)
+    elif kind == 'waveform' and front_end:
         x = batch_log_mel(x, front_end)
-    return normalise(x, constants)
+    return normalise(x, variables['constants']), length
 
 
 def forward(
@@ -46,23 +59,20 @@ def forward(
     x: jax.Array,
     length: jax.Array,
     kind: str,
-    front_end: FrontEnd | None,
+    front_end: FrontEnd | EncoderInput | None,
 ) -> dict:
     """Computes the outputs of a network in evaluation mode.
 
     Args:
         model: the network.
-        variables: 'params', 'batch_stats' and 'constants'.
+        variables: 'params', 'batch_stats', 'constants' and perhaps 'encoder', see `network_input`.
         x: input of some kind [B, ...].
-        length: frames or samples of the network's input, int [B].
+        length: int [B], frames or samples of the network's input; of an `EncoderInput` from waveforms, samples.
         kind, front_end: see `network_input`.
     """
-    return model.apply(
-        {'params': variables['params'], 'batch_stats': variables['batch_stats']},
-        network_input(x, variables['constants'], kind, front_end),
-        length,
-        train=False,
-    )
+    x, length = network_input(variables, x, length, kind, front_end)
+    own = {'params': variables['params'], 'batch_stats': variables['batch_stats']}
+    return model.apply(own, x, length, train=False)
 
 
 def to_predictions(
@@ -80,7 +90,11 @@ def to_predictions(
 
 
 def make_predict_step(
-    model: nn.Module, tasks: tuple[Task, ...], axis_name: str, kind: str, front_end: FrontEnd | None
+    model: nn.Module,
+    tasks: tuple[Task, ...],
+    axis_name: str,
+    kind: str,
+    front_end: FrontEnd | EncoderInput | None,
 ) -> Callable:
     """Builds `predict_step(variables, batch) -> {task: probabilities [B, K] or ratings [B, 1]}`.
 

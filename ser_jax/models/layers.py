@@ -28,6 +28,22 @@ def frames_mask(length: jax.Array, frames: int) -> jax.Array:
     return jnp.arange(frames)[None, :] < length[:, None]
 
 
+def mean_and_squares(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean over real frames, and sum of squared deviations from it.
+
+    Args:
+        x: [B, L, T, D].
+        mask: bool [B, T], at least one True in every row.
+
+    Returns:
+        (mean [B, L, D]; sum of squares [B, L, D]; number of real frames [B, 1, 1]).
+    """
+    weight = mask[:, None, :, None].astype(x.dtype)
+    count = jnp.sum(weight, axis=2)
+    mean = jnp.sum(x * weight, axis=2) / count
+    return mean, jnp.sum(jnp.square(x - mean[:, :, None]) * weight, axis=2), count
+
+
 def example_keys(rng: jax.Array, batch: int, axis_name: str | None) -> jax.Array:
     """One key for each example, a function of its row in the *global* batch: the same on any number of devices.
 

@@ -154,6 +154,22 @@ class LabelCounts(TypedDict):
     validation: float
 
 
+class EncoderFacts(TypedDict):
+    """A pretrained encoder.
+
+    Attributes:
+        name: folder or Hugging Face name.
+        revision: commit of the Hugging Face repository.
+        fingerprint: of its parameters.
+        layers: numbers of the layers that are used.
+    """
+
+    name: str
+    revision: NotRequired[str]
+    fingerprint: str
+    layers: list[int]
+
+
 class ResultCard(TypedDict):
     """The content of `results.json`, in the order in which it is written.
 
@@ -181,6 +197,7 @@ class ResultCard(TypedDict):
         calibration: condition of clean speech -> calibration, for classification tasks.
         config: the config without its seed, dotted field -> value.
         n_labels: labels used, if only a share of them.
+        encoder: the pretrained encoder, if any.
         tested_with: inputs of the conditions, if any but `clean`: config field -> value, `corpus_hashes`, `attack_models`.
     """
 
@@ -207,6 +224,7 @@ class ResultCard(TypedDict):
     calibration: NotRequired[dict[str, Calibration]]
     config: NotRequired[dict[str, object]]
     n_labels: NotRequired[LabelCounts]
+    encoder: NotRequired[EncoderFacts]
     tested_with: NotRequired[dict[str, object]]
 
 

@@ -1,6 +1,7 @@
 """Applies the final model of a run to recordings."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from ser_jax.config import check_front_end
 from ser_jax.data.batches import as_float, padded_batches
 from ser_jax.data.tasks import Task
 from ser_jax.models.build import stored_model
+from ser_jax.models.encoders.pretrained import EncoderInput, load_encoder
 from ser_jax.models.forward import forward, to_predictions
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.finished import CONFIG
@@ -203,14 +205,31 @@ def load(workdir: str | Path) -> Predictor:
     front_end = FrontEnd(**{field.name: stored[field.name] for field in fields(FrontEnd)})
     check_front_end(front_end, f'{workdir / "config.json"}: ')
     model = stored_model(config, {task.name: task.outputs for task in tasks})
-    problem = _mismatch(model, config['representation'], front_end, variables)
+    encoder = _encoder(config, card, workdir)
+    problem = _mismatch(model, config['representation'], front_end, encoder, variables)
     if problem:
         raise UserError(f'{workdir}: config.json does not match checkpoints/final: {problem}')
     temperatures = _temperatures(card, tasks)
-    compute = _program(model, tasks, config, front_end, variables, temperatures)
+    compute = _program(model, tasks, config, front_end, encoder, variables, temperatures)
     return Predictor(
         tasks, card['synthetic'], _uncalibrated(card, tasks, temperatures), front_end, compute
     )
+
+
+def _encoder(config: dict, card: dict, workdir: Path) -> EncoderInput | None:
+    """The frozen encoder of a run, which must be the one that it was trained on."""
+    settings = config.get('encoder', {})
+    if not settings.get('weights'):
+        return None
+    encoder = load_encoder(settings['weights'])
+    expected = card.get('encoder', {}).get('fingerprint')
+    if encoder.fingerprint != expected:
+        raise UserError(
+            f'{workdir} was trained on the encoder {settings["weights"]} with the fingerprint {expected}; that of '
+            f'{encoder.folder} is {encoder.fingerprint}'
+        )
+    layers = tuple(settings['layers']) or tuple(range(encoder.module.outputs))
+    return EncoderInput(encoder, layers)
 
 
 def _temperatures(card: dict, tasks: Sequence[Task]) -> dict[str, float]:
@@ -226,11 +245,13 @@ def _temperatures(card: dict, tasks: Sequence[Task]) -> dict[str, float]:
     return found
 
 
-def _mismatch(model, representation, front_end, variables) -> str:
+def _mismatch(model, representation, front_end, encoder, variables) -> str:
     """Why the network cannot have these parameters; '' if it can."""
     samples = int(screening.SHORTEST_SECONDS * front_end.sample_rate)
     log_mel = (1, front_end.frames(samples), front_end.n_mels)
     shape = log_mel if representation == 'log_mel' else (1, samples)
+    if encoder:
+        shape = (1, 1, encoder.features)
     inputs = jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct((1,), np.int32)
     try:
         own = {name: variables[name] for name in ('params', 'batch_stats')}
@@ -240,18 +261,24 @@ def _mismatch(model, representation, front_end, variables) -> str:
     return ''
 
 
-def _program(model, tasks, config, front_end, variables, temperatures) -> Callable:
+def _program(model, tasks, config, front_end, encoder, variables, temperatures) -> Callable:
     """Builds `Predictor.compute`."""
-    log_mel = front_end if config['representation'] == 'log_mel' else None
+    seen = encoder
+    if config['representation'] == 'log_mel':
+        seen = front_end
+    if encoder:
+        variables = variables | {'encoder': encoder.encoder.params}
 
     @jax.jit
-    def compute(waveform, samples):
-        length = 1 + samples // log_mel.hop_length if log_mel else samples
-        outputs = forward(model, variables, waveform, length, 'waveform', log_mel)
+    def compute(variables, waveform, samples):
+        length = samples
+        if isinstance(seen, FrontEnd):
+            length = 1 + samples // seen.hop_length
+        outputs = forward(model, variables, waveform, length, 'waveform', seen)
         outputs |= {name: outputs[name] / value for name, value in temperatures.items()}
         return to_predictions(outputs, tasks, variables['constants'])
 
-    return compute
+    return functools.partial(compute, variables)
 
 
 def _uncalibrated(card, tasks, temperatures) -> str:

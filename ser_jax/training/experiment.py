@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.data.dataset import Dataset
 from ser_jax.data.tasks import Task
+from ser_jax.models.encoders.pretrained import EncoderInput
 from ser_jax.models.forward import make_predict_step
 from ser_jax.objectives.multitask import Phase
 from ser_jax.runs.checkpoints import Checkpoints
@@ -27,7 +28,7 @@ class Program:
 
     Attributes:
         representation: input of the network on disk, 'log_mel' or 'waveform'.
-        front_end: log-mel parameters of a network that sees log-mels; None for one that sees waveforms.
+        front_end: see `forward.network_input`.
         crop_frames: frames of a training input.
         input_length: frames or samples of a training input.
         eval_batch_size: rows of a global evaluation batch.
@@ -41,7 +42,7 @@ class Program:
     """
 
     representation: str
-    front_end: FrontEnd | None
+    front_end: FrontEnd | EncoderInput | None
     crop_frames: int
     input_length: int
     eval_batch_size: int
@@ -52,6 +53,11 @@ class Program:
     init_state: Callable
     train_step: Callable
     predict_step: Callable
+
+    @property
+    def encoder(self) -> EncoderInput | None:
+        """The pretrained encoder whose outputs the network sees, or None."""
+        return self.front_end if isinstance(self.front_end, EncoderInput) else None
 
     def on_all_devices(self) -> devices.DataParallel:
         """The placement of one computation over all devices of `mesh`."""
@@ -77,6 +83,11 @@ class Experiment(NamedTuple):
         template = self.program.init_state(self.dataset.statistics(self.dataset.rows[:1]))
         return Checkpoints(folder / 'best').restore(steps.inference_variables(template))
 
+    def with_encoder(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Adds the parameters of the frozen encoder, if there is one, which inputs of waveforms need."""
+        encoder = self.program.encoder
+        return variables | {'encoder': encoder.encoder.params} if encoder else variables
+
 
 def build_program(
     *,
@@ -88,6 +99,7 @@ def build_program(
     operations: Sequence[augment.Operation],
     clean_share: float,
     crop_frames: int,
+    encoder: EncoderInput | None = None,
     eval_batch_size: int,
     parallelism: str,
     placement: devices.DataParallel | devices.ParallelRuns,
@@ -98,11 +110,12 @@ def build_program(
         model: the network, for batches spread over `devices.AXIS`.
         phases: of the objective.
         reported: tasks to predict.
-        representation: 'log_mel' or 'waveform'.
+        representation: 'log_mel', 'waveform' or 'encoded'.
         front_end: log-mel parameters of the records.
         operations: augmentations.
         clean_share: probability that an utterance is left clean.
         crop_frames: frames of a training input.
+        encoder: of a network that sees its outputs.
         eval_batch_size: rows of a global evaluation batch.
         parallelism: 'jit' or 'pmap'.
         placement: how training is spread over the devices.
@@ -118,8 +131,10 @@ def build_program(
             front_end=front_end,
         )
     else:
-        seen, input_shape = None, (crop_frames * front_end.hop_length,)
-        augment_batch = augment.unchanged
+        seen, augment_batch = encoder, augment.unchanged
+        input_shape = (crop_frames * front_end.hop_length,)
+        if encoder:
+            input_shape = crop_frames, encoder.features
     init_state = jax.jit(
         functools.partial(steps.init_state, model=model, phases=phases, input_shape=input_shape)
     )

@@ -6,8 +6,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ser_jax.models.encoders import hub, weights
+from ser_jax.models.layers import mean_and_squares
 from ser_jax.runtime.errors import UserError
 
 SAMPLE_RATE = 16000  # of every encoder's input, Hz
@@ -49,6 +51,48 @@ class Encoder:
             f'{module.width}, {SAMPLE_RATE / module.stride:g} frames a second, fingerprint {self.fingerprint[:16]}'
             + (f', revision {self.revision}' if self.revision else '')
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderInput:
+    """The input of a network that sees the statistics of a frozen encoder, computed from waveforms.
+
+    Attributes:
+        encoder: the encoder.
+        layers: numbers of the layers, in the order in which they are concatenated.
+    """
+
+    encoder: Encoder
+    layers: tuple[int, ...]
+
+    @property
+    def features(self) -> int:
+        """Width F of the input."""
+        return len(self.layers) * 2 * self.encoder.module.width
+
+    def facts(self) -> dict[str, Any]:
+        """What a result card says of the encoder."""
+        encoder = self.encoder
+        facts = {'name': encoder.name, 'fingerprint': encoder.fingerprint, 'layers': self.layers}
+        return facts | ({'revision': encoder.revision} if encoder.revision else {})
+
+    def __call__(self, waveform: jax.Array, samples: jax.Array, params: dict) -> jax.Array:
+        """Mean and standard deviation over time of the layers, as `data.encoded` stores them.
+
+        Args:
+            waveform: float32 [B, S], up to 30 s.
+            samples: int [B], lengths.
+            params: parameters of the encoder.
+
+        Returns:
+            One frame an utterance, [B, 1, F].
+        """
+        states, mask = self.encoder.module.apply({'params': params}, waveform, samples)
+        x = jnp.stack([states[layer] for layer in self.layers], axis=1)
+        mean, squares, count = mean_and_squares(x, mask)
+        # The gradient of the root is infinite at 0, which a single frame has.
+        deviation = jnp.sqrt(jnp.maximum(squares / count, 1e-12))
+        return jnp.concatenate([mean, deviation], axis=-1).reshape(x.shape[0], 1, self.features)
 
 
 def load_encoder(

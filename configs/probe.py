@@ -1,0 +1,45 @@
+"""Linear probe: logistic regression on the frames of a frozen pretrained encoder, averaged over time.
+
+python -m ser_jax.main --config=configs/probe.py                       (synthetic speech)
+python -m ser_jax.main --config=configs/probe.py:ravdess               (RAVDESS, six folds)
+python -m ser_jax.main --config=configs/probe.py:emodb --config.encoder.weights=facebook/hubert-base-ls960
+
+The encoder is Whisper tiny.en, 8 M parameters, unless another is named; see docs/encoders.md.
+"""
+
+import ml_collections
+
+from ser_jax.config import (
+    FRACTION,
+    NO_VALIDATION,
+    PRETRAINED_FIELDS,
+    Field,
+    apply_options,
+    base_config,
+    smoke,
+    task_fields,
+)
+
+FIELDS = {
+    'model.name': Field('probe', 'module in ser_jax/models/'),
+    'model.dropout': Field(0.0, 'dropout rate of the input', FRACTION),
+    **PRETRAINED_FIELDS,
+    **task_fields('emotion', 1.0),
+}
+
+OPTIONS = {
+    'no_validation': NO_VALIDATION,
+    'smoke': smoke({}),
+}
+
+CORPORA = {'demo_speech': {'folds': (1,)}}
+
+
+def get_config(argument: str = '') -> ml_collections.ConfigDict:
+    """The config for an argument: '', 'CORPUS' or 'CORPUS,OPTION…'."""
+    config = base_config('probe', FIELDS)
+    config.representation = 'encoded'
+    config.crop_frames = 1
+    config.batch_size = config.eval_batch_size = 64
+    config.label_smoothing = 0.0
+    return apply_options(config, argument, OPTIONS, CORPORA)

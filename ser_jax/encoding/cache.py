@@ -1,0 +1,88 @@
+"""Encodes the utterances of a corpus by a frozen encoder, once, and keeps the result on disk (`data.encoded`)."""
+
+import os
+import shutil
+import sys
+
+import jax
+import numpy as np
+import tqdm
+
+from ser_jax.data.corpora import Corpus
+from ser_jax.data.encoded import STATISTICS_FILE, Encoding, is_encoded
+from ser_jax.data.records import METADATA_FILE
+from ser_jax.encoding.extraction import Extractor
+from ser_jax.models.encoders.pretrained import Encoder
+from ser_jax.runtime.devices import is_main_process
+from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.files import replacing, write_checksums, write_json
+
+_CHUNK = 256  # utterances that are encoded before a part is written; an interrupted extraction resumes behind it
+_RESERVE = 5 << 30  # bytes of the disk that are left free
+
+
+def encode_corpus(corpus: Corpus, encoder: Encoder, data_dir: str | os.PathLike | None) -> None:
+    """Writes mean and standard deviation over time of every layer, unless they are there already.
+
+    An interrupted extraction resumes; a folder is complete once its metadata are there.
+
+    Args:
+        corpus: waveform records.
+        encoder: a loaded encoder.
+        data_dir: root of the prepared corpora.
+
+    Raises:
+        UserError: no room on the disk, or an utterance too short for the encoder.
+    """
+    folder = Encoding(encoder.name, encoder.fingerprint, ()).folder(corpus.name, data_dir)
+    if is_encoded(folder):
+        return
+    module = encoder.module
+    size = 4 * len(corpus) * module.outputs * 2 * module.width
+    hours = corpus.index['duration'].sum() / 3600
+    main = is_main_process()
+    if main:
+        folder.mkdir(parents=True, exist_ok=True)
+        print(
+            f'encoding {corpus.name} by {encoder.name}: {hours:.2f} h of speech, {size / 1e6:.0f} MB in {folder}',
+            file=sys.stderr,
+        )
+        free = shutil.disk_usage(folder).free
+        if size > free - _RESERVE:
+            raise UserError(
+                f'{folder} needs {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free, of which 5 are left: set '
+                'config.data.data_dir to another disk'
+            )
+    extractor, source = Extractor(encoder, statistics=True), corpus.source()
+    parts = []
+    progress = tqdm.tqdm(total=len(corpus), unit='utterance', disable=None if main else True)
+    for start in range(0, len(corpus), _CHUNK):
+        rows = range(start, min(start + _CHUNK, len(corpus)))
+        part = folder / f'part_{start:08d}.npy'
+        parts.append(part)
+        if not part.exists():
+            values = np.stack(extractor([source[row] for row in rows]))
+            if main:
+                with replacing(part) as temporary, temporary.open('wb') as file:
+                    np.save(file, values)
+        progress.update(len(rows))
+    progress.close()
+    if main:
+        with replacing(folder / STATISTICS_FILE) as temporary, temporary.open('wb') as file:
+            np.save(file, np.concatenate([np.load(part) for part in parts]))
+        for part in parts:
+            part.unlink()
+        write_json(
+            folder / METADATA_FILE,
+            {
+                'corpus': corpus.name,
+                'corpus_hash': corpus.metadata['corpus_hash'],
+                'encoder': encoder.name,
+                'revision': encoder.revision,
+                'fingerprint': encoder.fingerprint,
+                'layers': module.outputs,
+                'width': module.width,
+            },
+        )
+        write_checksums(folder)
+    jax.effects_barrier()
