@@ -269,13 +269,12 @@ def test_models_saved_by_transformers(name, sizes, encoder, max_shard_size, tmp_
     assert len(flax.traverse_util.flatten_dict(params)) == len(saved)
 
 
-def test_the_example_in_the_docs(tmp_path, monkeypatch, capsys):
+def test_the_example_in_the_docs(tmp_path, monkeypatch):
     page = (ROOT / 'docs' / 'encoders.md').read_text(encoding='utf-8')
     monkeypatch.setenv('SER_JAX_ENCODER', str(write_single(tmp_path, tensors())))
-    names = {'waveform': np.ones((2, 800), np.float32), 'samples': np.array([800, 500])}
+    names = {'waveform': np.ones(800, np.float32)}
     exec(re.search(r'```python\n(.*?)```', page, re.DOTALL)[1], names)
-    assert len(names['frames']) == 4
-    assert capsys.readouterr().out.split() == [fingerprint(names['params'])]
+    assert np.shape(names['frames'][0]) == (2, 3, CONFIG['d_model'])  # layers, frames, width
     assert TINY_EN in page
 
 
