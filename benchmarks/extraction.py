@@ -35,9 +35,7 @@ def write_random_weights(name: str, folder: pathlib.Path) -> None:
         name: key of `CONFIGS`.
         folder: existing folder.
     """
-    convolutions = {'conv_dim': [512] * 7, 'conv_kernel': [10, 3, 3, 3, 3, 2, 2]}
-    convolutions |= {'conv_stride': [5, 2, 2, 2, 2, 2, 2], 'num_conv_pos_embeddings': 128}
-    config = convolutions | {'num_conv_pos_embedding_groups': 16} | CONFIGS[name]
+    config = CONFIGS[name]
     module = make_module(config)
     inputs = jnp.zeros((1, 800)), jnp.array([800])
     params = jax.jit(module.init)(jax.random.key(0), *inputs)['params']

@@ -57,7 +57,7 @@ def windows(samples: int, module: nn.Module) -> list[Window]:
         begin = first
         if first and frames - first < least:
             begin = frames - size
-        stop = min((first + size) * stride + overlap, samples)
+        stop = min((begin + size) * stride + overlap, samples)
         cut.append(Window(begin * stride, stop, first - begin))
     return cut
 
