@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SYSTEMS = ('mtl_aug', 'end_to_end', 'adversarial_autoencoder')
+SYSTEMS = ('mtl_aug', 'end_to_end', 'adversarial_autoencoder', 'probe')
 MARK = '<!-- tables -->\n'  # in the README; the tables follow it
 KINDS = {bool: 'True or False', str: 'text', int: 'whole number', float: 'number', tuple: 'tuple'}
 

@@ -154,6 +154,15 @@ def beeps(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope='session')
+def tiny_encoder(tmp_path_factory) -> Path:
+    """A folder with the weights of a tiny random encoder, for the environment variable SER_JAX_ENCODER."""
+    import encoder_folders
+
+    folder = tmp_path_factory.mktemp('encoder')
+    return encoder_folders.write_single(folder, encoder_folders.tensors())
+
+
+@pytest.fixture(scope='session')
 def demo_records(tmp_path_factory) -> Path:
     """A data_dir for demo_speech, which the first run prepares."""
     return tmp_path_factory.mktemp('demo') / 'records'

@@ -53,8 +53,9 @@ def takes_long(field, value):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('system', ['mtl_aug', 'end_to_end', 'adversarial_autoencoder'])
-def test_a_value_is_used_or_refused(system, beeps, monkeypatch):
+@pytest.mark.parametrize('system', ['mtl_aug', 'end_to_end', 'adversarial_autoencoder', 'probe'])
+def test_a_value_is_used_or_refused(system, beeps, tiny_encoder, monkeypatch):
+    monkeypatch.setenv('SER_JAX_ENCODER', str(tiny_encoder))
     monkeypatch.setenv(
         'SER_JAX_MANUAL_DIR', beeps['manual_dir']
     )  # waveforms are prepared on demand

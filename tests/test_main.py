@@ -166,13 +166,14 @@ def test_invalid_values_are_refused(field, value):
         check_config(config)
 
 
-def smoke(beeps, workdir, *more, config=CONFIG, option='smoke'):
+def smoke(beeps, workdir, *more, config=CONFIG, option='smoke', **environment):
     return run(
         'ser_jax.main',
         f'{config}:csv_corpus/beeps,{option},smoke',
         f'--workdir={workdir}',
         f'--config.data.data_dir={beeps["data_dir"]}',
         *more,
+        **environment,
     )
 
 
@@ -325,12 +326,13 @@ def test_options_that_share_a_run_exist():
         for options in in_runs(load(config).OPTIONS)
     ],
 )
-def test_every_config_runs_with_every_option(beeps, tmp_path, config, options):
-    workdir = tmp_path / 'run'
+def test_every_config_runs_with_every_option(beeps, tiny_encoder, tmp_path, config, options):
+    workdir, environment = tmp_path / 'run', {'SER_JAX_ENCODER': str(tiny_encoder)}
     more = [f'--config.data.manual_dir={beeps["manual_dir"]}/beeps']
     if 'auxiliary' in options:  # its corpora are not available everywhere
         more.append("--config.unlabelled=('csv_corpus/hums',)")
-    result = smoke(beeps, workdir, *more, config=f'--config={config}', option=options)
+    arguments = {'config': f'--config={config}', 'option': options}
+    result = smoke(beeps, workdir, *more, **arguments, **environment)
     assert result.returncode == 0, result.stderr
     card = json.loads((workdir / 'results.json').read_text())
     assert next(iter(card['conditions'].values()))['n'] == 8

@@ -34,7 +34,7 @@ def test_the_reference_is_current(make_reference, capsys):
     assert make_reference.main(['--check']) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize('system', ['mtl_aug', 'end_to_end', 'adversarial_autoencoder'])
+@pytest.mark.parametrize('system', ['mtl_aug', 'end_to_end', 'adversarial_autoencoder', 'probe'])
 def test_every_field_and_option_is_described(system):
     config = importlib.import_module(f'configs.{system}')
     shared = {k: v for part in README.split('\n## ')[1:] for k, v in rows(part).items()}

@@ -1,6 +1,7 @@
 """Batches for training and evaluation, with the targets of every task."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import grain
@@ -228,6 +229,9 @@ class TrainBatches:
         return example
 
 
+@functools.lru_cache(
+    maxsize=64
+)  # it is asked for every row, and making it takes longer than reading it
 def shuffled(size: int, seed: int) -> Sequence[int]:
     """An endless order of `size` items: each epoch is a new permutation, each item a function of (seed, position)."""
     return grain.MapDataset.range(size).seed(seed).shuffle().repeat()

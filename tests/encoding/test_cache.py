@@ -1,0 +1,109 @@
+"""Encoded corpora on disk: written once, resumed, checked when opened."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ser_jax.data.corpora import open_corpus
+from ser_jax.data.encoded import Encoding, is_encoded, open_encoded
+from ser_jax.encoding import cache
+from ser_jax.encoding.extraction import Extractor
+from ser_jax.models.encoders.pretrained import load_encoder
+from ser_jax.prepare import prepare_corpus
+from ser_jax.runtime.errors import UserError
+
+
+@pytest.fixture(scope='module')
+def corpus(beeps, tmp_path_factory):
+    """(waveform records, data_dir)."""
+    data_dir = tmp_path_factory.mktemp('encoded')
+    where = {'data_dir': data_dir, 'representation': 'waveform'}
+    manual_dir = f'{beeps["manual_dir"]}/beeps'
+    prepare_corpus('csv_corpus/beeps', manual_dir=manual_dir, **where)
+    return open_corpus('csv_corpus/beeps', **where), data_dir
+
+
+@pytest.fixture(scope='module')
+def encoder(tiny_encoder):
+    return load_encoder(tiny_encoder)
+
+
+@pytest.fixture
+def encoded(corpus, encoder, tmp_path):
+    """(waveform records, data_dir of a copy that may be changed, the encoding, its folder)."""
+    records, data_dir = corpus
+    cache.encode_corpus(records, encoder, data_dir)
+    encoding = Encoding('tiny', encoder.fingerprint, (1, 3))
+    copy = encoding.folder(records.name, tmp_path)
+    shutil.copytree(encoding.folder(records.name, data_dir), copy)
+    return records, tmp_path, encoding, copy
+
+
+def test_holds_the_statistics_of_every_utterance(encoded, encoder):
+    records, data_dir, encoding, _ = encoded
+    opened = open_encoded(records, encoding, data_dir)
+    assert opened.representation == 'encoded'
+    assert len(opened.source()) == len(records)
+    extractor = Extractor(encoder, layers=(1, 3), statistics=True)
+    for row in (0, 17, len(records) - 1):
+        (expected,) = extractor([records.source()[row]])
+        np.testing.assert_allclose(opened.source()[row], expected.reshape(1, -1), atol=1e-5)
+
+
+def test_an_interrupted_extraction_resumes(corpus, encoder, tmp_path, monkeypatch):
+    records, _ = corpus
+    monkeypatch.setattr(cache, '_CHUNK', 16)
+    folder = Encoding('tiny', encoder.fingerprint, ()).folder(records.name, tmp_path)
+    calls = []
+
+    class Interrupted(Extractor):
+        def __call__(self, waveforms):
+            calls.append(len(waveforms))
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return super().__call__(waveforms)
+
+    monkeypatch.setattr(cache, 'Extractor', Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.encode_corpus(records, encoder, tmp_path)
+    assert not is_encoded(folder)
+    cache.encode_corpus(records, encoder, tmp_path)
+    assert sum(calls) == len(records) + 16  # the interrupted chunk alone is encoded twice
+    cache.encode_corpus(records, encoder, tmp_path)
+    assert sum(calls) == len(records) + 16
+    assert sorted(path.name for path in folder.iterdir()) == [
+        'checksums.json',
+        'metadata.json',
+        'statistics.npy',
+    ]
+
+
+def test_no_room_on_the_disk(corpus, encoder, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=5 << 30)
+    monkeypatch.setattr(cache.shutil, 'disk_usage', lambda _: usage)
+    with pytest.raises(UserError, match='but 5.4 GB are free, of which 5 are left'):
+        cache.encode_corpus(corpus[0], encoder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        (lambda folder: (folder / 'metadata.json').unlink(), 'is not encoded by tiny'),
+        (lambda folder: (folder / 'statistics.npy').write_bytes(b'x'), 'is damaged'),
+        (lambda folder: _rewrite(folder, corpus_hash='0'), 'from an earlier state of'),
+        (lambda folder: _rewrite(folder, fingerprint='0'), 'by other weights than tiny'),
+    ],
+)
+def test_what_does_not_fit_is_refused(encoded, spoil, message):
+    records, data_dir, encoding, folder = encoded
+    spoil(folder)
+    with pytest.raises(UserError, match=message):
+        open_encoded(records, encoding, data_dir)
+
+
+def _rewrite(folder, **changes):
+    content = json.loads((folder / 'metadata.json').read_text()) | changes
+    (folder / 'metadata.json').write_text(json.dumps(content))
+    (folder / 'checksums.json').unlink()

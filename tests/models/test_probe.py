@@ -1,0 +1,148 @@
+"""The linear probe: its data, training, evaluation and prediction, on a tiny random encoder."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import run, write_beeps
+
+from configs.probe import get_config
+from ser_jax.data.labels import labels_of
+from ser_jax.evaluation.calibration import tempered
+from ser_jax.metrics import rates
+from ser_jax.runtime.errors import UserError
+from ser_jax.serving.predictor import load
+from ser_jax.train import open_data, open_encoder, train_and_evaluate
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """manual_dir and data_dir of a corpus that is not trivial."""
+    root = tmp_path_factory.mktemp('probe')
+    write_beeps(root / 'manual' / 'beeps', speakers=6, takes=6, seed=3)
+    return {'manual_dir': str(root / 'manual' / 'beeps'), 'data_dir': str(root / 'records')}
+
+
+@pytest.fixture
+def config(data, tiny_encoder, monkeypatch):
+    monkeypatch.setenv('SER_JAX_ENCODER', str(tiny_encoder))
+    config = get_config('csv_corpus/beeps')
+    config.data.update(data)
+    config.protocol = 'speaker_folds(2)'
+    config.update(validation=False, eval_every=config.steps)
+    return config
+
+
+@pytest.fixture(scope='module')
+def finished(data, tiny_encoder, tmp_path_factory):
+    """A finished run, with a corruption and an attack on the waveform."""
+    workdir = tmp_path_factory.mktemp('probe_run') / 'run'
+    done = run(
+        'ser_jax.main',
+        '--config=configs/probe.py:csv_corpus/beeps',
+        f'--workdir={workdir}',
+        f'--config.data.data_dir={data["data_dir"]}',
+        f'--config.data.manual_dir={data["manual_dir"]}',
+        '--config.steps=60',
+        '--config.eval_every=30',
+        '--config.folds=(1,)',
+        """--config.conditions=("noise('pink', 5)", 'fgsm_waveform(0.01)')""",
+        SER_JAX_ENCODER=str(tiny_encoder),
+    )
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+@pytest.mark.slow
+def test_equals_logistic_regression_of_scikit_learn(config, tmp_path):
+    from sklearn.linear_model import LogisticRegression
+
+    config.final = False
+    config.optimiser.update(weight_decay=0.0, learning_rate=2e-3)
+    config.steps = config.eval_every = 600
+    card = train_and_evaluate(config, tmp_path / 'run')
+    dataset = open_data(config, open_encoder(config))
+    (task,) = dataset.reported
+    rows = np.arange(len(dataset.corpus))
+    x = np.concatenate([dataset.corpus.source()[row] for row in rows])
+    labels = labels_of(dataset.corpus, rows, task.target, task.classes)
+    predicted = np.zeros_like(labels)
+    for fold in dataset.folds:
+        mean, std = x[fold.train].mean(0), x[fold.train].std(0)
+        model = LogisticRegression(C=1e4, class_weight='balanced', max_iter=5000)
+        model.fit((x[fold.train] - mean) / std, labels[fold.train])
+        predicted[fold.test] = model.predict((x[fold.test] - mean) / std)
+    expected = float(rates.uar(rates.confusion_matrix(labels, predicted, len(task.classes))))
+    assert 0.3 < expected < 0.999  # neither chance nor trivial
+    assert card['conditions']['clean']['uar'] == pytest.approx(expected, abs=0.03)
+
+
+def test_conditions_reach_the_network_through_the_encoder(finished):
+    card = json.loads((finished / 'results.json').read_text())
+    uar = {name: result['uar'] for name, result in card['conditions'].items()}
+    assert uar['fgsm_waveform_0.01'] < uar['clean']
+    assert set(uar) == {'clean', 'noise_pink_5db', 'fgsm_waveform_0.01'}
+    assert card['encoder']['layers'] == [0, 1, 2, 3]
+    assert len(card['encoder']['fingerprint']) == 64
+
+
+def test_predicts_recordings(finished, data, tiny_encoder, monkeypatch):
+    """From the waveform as from the stored statistics."""
+    monkeypatch.setenv('SER_JAX_ENCODER', str(tiny_encoder))
+    config = get_config('csv_corpus/beeps')
+    config.data.update(data)
+    dataset = open_data(config, open_encoder(config))
+    predictor = load(finished)
+    row, name = 5, str(dataset.corpus.index['id'][5])
+    waveform, rate = soundfile.read(f'{data["manual_dir"]}/{name.rpartition("/")[2]}.wav')
+    found = predictor.predict(waveform, rate).outputs['emotion']
+    from ser_jax.runs.checkpoints import Checkpoints
+
+    stored = Checkpoints(finished / 'checkpoints' / 'final' / 'best', read_only=True).restore()
+    x = dataset.corpus.source()[row][0]
+    x = (x - stored['constants']['mean']) / stored['constants']['std']
+    head = stored['params']['emotion_head']
+    card = json.loads((finished / 'results.json').read_text())
+    temperature = card['calibration']['clean'].get('temperature', 1.0)
+    logits = x @ head['kernel'] + head['bias']
+    np.testing.assert_allclose(found, tempered(_softmax(logits)[None], temperature)[0], atol=1e-3)
+
+
+def _softmax(logits):
+    odds = np.exp(logits - logits.max())
+    return odds / odds.sum()
+
+
+def test_another_encoder_is_refused(finished, tmp_path, monkeypatch):
+    import encoder_folders
+
+    other = encoder_folders.write_single(tmp_path / 'other', encoder_folders.tensors(seed=1))
+    monkeypatch.setenv('SER_JAX_ENCODER', str(other))
+    with pytest.raises(UserError, match='was trained on the encoder openai/whisper-tiny.en with'):
+        load(finished)
+
+
+def test_exports(finished, tiny_encoder, tmp_path):
+    out = tmp_path / 'out'
+    arguments = [f'--workdir={finished}', f'--out={out}']
+    done = run('ser_jax.export', *arguments, SER_JAX_ENCODER=str(tiny_encoder))
+    assert done.returncode == 0, done.stderr
+    assert run('ser_jax.export', f'--check={out}').returncode == 0
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'representation': 'log_mel'}, "'encoded' belongs to systems with a config.encoder"),
+        ({'encoder.layers': (0, 9)}, 'config.encoder.layers is (0, 9); openai/whisper-tiny.en has layers 0 to 3'),
+        ({'crop_frames': 16}, 'config.crop_frames is 16'),
+        ({'augmentations': ('mixup(0.2)',)}, 'augmentations and reconstruction need log-mels'),
+        ({'conditions': ('fgsm(0.1)',)}, 'condition fgsm_0.1'),
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_refused(config, tmp_path, changes, message):
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError) as error:
+        train_and_evaluate(config, tmp_path / 'run')
+    assert message in str(error.value)
