@@ -142,7 +142,8 @@ def measure_encoder(name: str, size: int, precisions: list[str], has_torch: bool
     """
     from benchmarks import encoder
 
-    config, batch = encoder.CONFIGS[name], encoder.make_batch(size, 3.7)
+    batch = encoder.make_batch(size, 3.7)
+    config = encoder.CONFIGS[name] | {'max_source_positions': -(-batch.shape[1] // 320)}
     found = {}
     for precision in precisions:
         bfloat16 = precision == 'bfloat16'

@@ -8,6 +8,7 @@ import torch
 import transformers
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from benchmarks.encoder import make_factors
 from ser_jax.audio.log_mel import FrontEnd, mel_matrix
 
 
@@ -62,8 +63,8 @@ def make_encoder(config: Mapping[str, Any], samples: int) -> torch.nn.Module:
     torch.manual_seed(0)
     settings = {name: value for name, value in config.items() if name != 'model_type'}
     if config['model_type'] == 'whisper':
-        settings['max_source_positions'] = -(-samples // 320)
         return TorchWhisper(WhisperEncoder(transformers.WhisperConfig(**settings)), samples).eval()
+    settings.pop('max_source_positions', None)
     return TorchWav2Vec2(transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**settings))).eval()
 
 
@@ -87,6 +88,10 @@ def make_ways(
     wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
     rounded = lambda: torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
+    with torch.inference_mode():
+        factors = make_factors(tuple(module(waveform[:1]).shape))
+    factors = torch.from_numpy(np.repeat(factors, len(batch), axis=0)).to(device)
+
     def forward():
         with torch.inference_mode(), rounded():
             frames = run(waveform)
@@ -96,7 +101,7 @@ def make_ways(
     def train():
         optimiser.zero_grad()
         with rounded():
-            loss = run(waveform).square().mean()
+            loss = (run(waveform) * factors).mean()
         loss.backward()
         optimiser.step()
         wait()
