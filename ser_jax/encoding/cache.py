@@ -4,9 +4,9 @@ import os
 import shutil
 import sys
 
-import jax
 import numpy as np
 import tqdm
+from jax.experimental import multihost_utils
 
 from ser_jax.data.corpora import Corpus
 from ser_jax.data.encoded import STATISTICS_FILE, Encoding, is_encoded
@@ -24,7 +24,8 @@ _RESERVE = 5 << 30  # bytes of the disk that are left free
 def encode_corpus(corpus: Corpus, encoder: Encoder, data_dir: str | os.PathLike | None) -> None:
     """Writes mean and standard deviation over time of every layer, unless they are there already.
 
-    An interrupted extraction resumes; a folder is complete once its metadata are there.
+    An interrupted extraction resumes; a folder is complete once its metadata are there. Several processes share the work and
+    the folder.
 
     Args:
         corpus: waveform records.
@@ -60,7 +61,7 @@ def encode_corpus(corpus: Corpus, encoder: Encoder, data_dir: str | os.PathLike 
         rows = range(start, min(start + _CHUNK, len(corpus)))
         part = folder / f'part_{start:08d}.npy'
         parts.append(part)
-        if not part.exists():
+        if not multihost_utils.broadcast_one_to_all(np.array(part.exists())):
             values = np.stack(extractor([source[row] for row in rows]))
             if main:
                 with replacing(part) as temporary, temporary.open('wb') as file:
@@ -85,4 +86,4 @@ def encode_corpus(corpus: Corpus, encoder: Encoder, data_dir: str | os.PathLike 
             },
         )
         write_checksums(folder)
-    jax.effects_barrier()
+    multihost_utils.sync_global_devices(f'encoded {corpus.name}')

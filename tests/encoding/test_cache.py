@@ -83,7 +83,7 @@ def test_an_interrupted_extraction_resumes(corpus, encoder, tmp_path, monkeypatc
 def test_no_room_on_the_disk(corpus, encoder, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=5 << 30)
     monkeypatch.setattr(cache.shutil, 'disk_usage', lambda _: usage)
-    with pytest.raises(UserError, match='but 5.4 GB are free, of which 5 are left'):
+    with pytest.raises(UserError, match=r'but 5\.4 GB are free, of which 5 are left'):
         cache.encode_corpus(corpus[0], encoder, tmp_path)
 
 
