@@ -39,7 +39,7 @@ from ser_jax.training.metric_log import MetricLog
 from ser_jax.transforms import augment
 from ser_jax.transforms.conditions import parse_conditions
 
-# Fields that `check_data` reads.
+# Fields that `check_data` reads, where a config has them.
 DATA_FIELDS = (
     'corpus',
     'representation',

@@ -52,7 +52,7 @@ def check_data(runs: Sequence[Run]) -> None:
     seen = set()
     for run in runs:
         stored = as_json(run.config)
-        key = json.dumps([stored[field] for field in train.DATA_FIELDS])
+        key = json.dumps([stored.get(field) for field in train.DATA_FIELDS])
         if key not in seen:
             try:
                 train.check_data(run.config)
