@@ -389,7 +389,7 @@ class PositionBias(nn.Module):
         distance = jnp.where(offset < frames, offset, 2 * frames - offset)
         table = jnp.asarray(distance_buckets(self.buckets, self.max_distance))
         bucket = table[jnp.minimum(distance, self.max_distance)] + later * (self.buckets // 2)
-        row = embedding[bucket].T
+        row = jnp.take(embedding, bucket, axis=0).T
         rows = jnp.broadcast_to(row[:, None], (self.heads, frames, 2 * frames))
         rolled = rows.reshape(self.heads, frames * (2 * frames))[:, : frames * (2 * frames - 1)]
         return rolled.reshape(self.heads, frames, 2 * frames - 1)[:, :, :frames]
