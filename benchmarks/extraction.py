@@ -72,8 +72,9 @@ def main() -> None:
             env=environment,
         )
         seconds = time.perf_counter() - start
-    gigabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    audio = sum(map(file_seconds, find_files([options.folder])))
+    gigabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+    files = [path for path in find_files([options.folder]) if isinstance(path, pathlib.Path)]
+    audio = sum(map(file_seconds, files))
     print(
         f'{options.encoder}: {audio / 60:.1f} minutes of audio in {seconds:.1f} s, {audio / seconds:.0f} × real time, '
         f'{gigabytes:.2f} GB resident at most'

@@ -1,8 +1,8 @@
-"""Linear probe: logistic regression on the frames of a frozen pretrained encoder, averaged over time.
+"""Linear probe: logistic regression on mean and standard deviation over time of the frames of a frozen pretrained encoder.
 
 python -m ser_jax.main --config=configs/probe.py                       (synthetic speech)
 python -m ser_jax.main --config=configs/probe.py:ravdess               (RAVDESS, six folds)
-python -m ser_jax.main --config=configs/probe.py:emodb --config.encoder.weights=facebook/hubert-base-ls960
+python -m ser_jax.main --config=configs/probe.py:emodb --config.encoder.weights=FOLDER --config.encoder.layers="()"
 
 The encoder is Whisper tiny.en, 8 M parameters, unless another is named; see docs/encoders.md.
 """

@@ -502,6 +502,10 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
         yield (
             f"config.representation is {config.representation!r}; 'encoded' belongs to systems with a config.encoder"
         )
+    if encoded and config.data.front_end.sample_rate != 16000:
+        yield (
+            f'config.data.front_end.sample_rate is {config.data.front_end.sample_rate}; encoders need 16000'
+        )
     if encoded and config.crop_frames != 1:
         yield f"config.crop_frames is {config.crop_frames}; with config.representation 'encoded' it must be 1"
     if not encoded and config.crop_frames < 16:

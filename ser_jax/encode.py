@@ -61,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(',')))
+    try:
+        return tuple(map(int, text.split(',')))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError('whole numbers separated by commas') from error
 
 
 def _encode(options) -> int:
@@ -104,7 +107,7 @@ def _encode(options) -> int:
                 add(str(path), array)
             bar.update()
         add('layers', np.array(extractor.layers))
-    for problem in problems:
+    for problem in problems if devices.is_main_process() else ():
         print(f'error: {problem}', file=sys.stderr)
     return int(bool(problems))
 

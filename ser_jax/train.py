@@ -156,7 +156,7 @@ def open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None = 
     encoding = None
     if encoder:
         length = config.crop_frames
-        encoding = Encoding(encoder.encoder.name, encoder.encoder.fingerprint, encoder.layers)
+        encoding = Encoding(encoder.encoder.name, encoder.encoder.identity, encoder.layers)
     manual_dirs = {config.corpus: config.data.manual_dir} if config.data.manual_dir else {}
     dataset = open_dataset(
         Records(config.data.data_dir, front_end, manual_dirs, encoding),
@@ -318,7 +318,11 @@ def check_data(config: ml_collections.ConfigDict) -> None:
         UserError: something that cannot be prepared or opened.
     """
     check_config(config)
-    dataset = open_data(config, open_encoder(config))
+    if 'encoder' in config:  # encoding needs a device: the waveforms are checked
+        config = ml_collections.ConfigDict(config.to_dict())
+        del config['encoder']
+        config.update(representation='waveform', crop_frames=16)
+    dataset = open_data(config)
     open_recordings(dataset, **_conditions(config))
     for name in config.test_corpora:
         dataset.records.open(name, config.representation, 'test_corpora')

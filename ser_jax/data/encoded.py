@@ -1,6 +1,6 @@
 """Outputs of a frozen encoder for the utterances of a corpus, as `encoding.cache` writes them; never computes any.
 
-`<data_dir>/<corpus>/encoded/<fingerprint>/` holds statistics.npy, float32 [N, layers, 2 D], mean and standard deviation over time
+`<data_dir>/<corpus>/encoded/<identity>/` holds statistics.npy, float32 [N, layers, 2 D], mean and standard deviation over time
 of every layer for the rows of the corpus' waveform records, and metadata.json.
 """
 
@@ -18,7 +18,7 @@ from ser_jax.runtime.files import damaged_file, local_path
 from ser_jax.runtime.schema import read_json
 
 STATISTICS_FILE = 'statistics.npy'
-_SCHEMA = {'corpus_hash': str, 'fingerprint': str, 'encoder': str}
+_SCHEMA = {'corpus_hash': str, 'identity': str, 'encoder': str}
 
 
 class Encoding(NamedTuple):
@@ -26,18 +26,18 @@ class Encoding(NamedTuple):
 
     Attributes:
         encoder: its name, for messages.
-        fingerprint: of its parameters.
+        identity: of its parameters and settings (`Encoder.identity`).
         layers: numbers of the layers, in the order in which they are concatenated.
     """
 
     encoder: str
-    fingerprint: str
+    identity: str
     layers: tuple[int, ...]
 
     def folder(self, corpus: str, data_dir: str | os.PathLike | None) -> Path:
         """The folder of the outputs for a corpus, existing or not."""
         root = local_path(data_dir or DEFAULT_DATA_DIR)
-        return root / corpus / 'encoded' / self.fingerprint[:16]
+        return root / corpus / 'encoded' / self.identity[:16]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +101,7 @@ def open_encoded(
         raise UserError(f'{folder} is damaged ({error}): {again}') from error
     if metadata['corpus_hash'] != corpus.metadata['corpus_hash']:
         raise UserError(f'{folder} was encoded from an earlier state of {corpus.name}: {again}')
-    if metadata['fingerprint'] != encoding.fingerprint:
+    if metadata['identity'] != encoding.identity:
         raise UserError(f'{folder} was encoded by other weights than {encoding.encoder}: {again}')
     fields = {field.name: getattr(corpus, field.name) for field in dataclasses.fields(corpus)}
     fields |= {'representation': 'encoded', 'kept': {}}

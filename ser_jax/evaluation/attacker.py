@@ -72,6 +72,11 @@ class SourceRun:
         tasks = stored['tasks']
         kinds = {name: tasks[name]['kind'] for name in stored['reported'] if name in tasks}
         source = (card['corpus_hash'], card['labels'], card['protocol'], kinds, card.get('tasks'))
+        encoder = self._encoder(experiment)
+        if card.get('encoder', {}).get('identity') != encoder:
+            raise UserError(
+                f'config.attack_source: the run in {self._workdir} sees another encoder, or none'
+            )
         if source != own:
             raise UserError(
                 f'config.attack_source: the run in {self._workdir} has another corpus, protocol, set of classes or tasks'
@@ -81,10 +86,17 @@ class SourceRun:
         for fold in dataset.folds:  # before anything is trained
             self._parameters(fold, dataset.statistics(fold.train))
 
+    @staticmethod
+    def _encoder(experiment: Experiment) -> str | None:
+        encoder = experiment.program.encoder
+        return encoder.encoder.identity if encoder else None
+
     def variables(self, fold: Fold, attacked: dict) -> dict:
         """Its parameters of a fold, with the normalisation of the attacked model, whose input is attacked."""
         constants = jax.device_get(attacked['constants'])
         stored = self._parameters(fold, constants) | {'constants': constants}
+        if 'encoder' in attacked:
+            stored['encoder'] = attacked['encoder']
         return devices.replicate(stored, self._mesh)
 
     def _parameters(self, fold: Fold, constants: dict) -> dict:

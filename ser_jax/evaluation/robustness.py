@@ -12,7 +12,7 @@ import numpy as np
 from ser_jax.audio.log_mel import log_mel_of_signal
 from ser_jax.data.dataset import Dataset
 from ser_jax.data.folds import Fold
-from ser_jax.encoding.extraction import Extractor
+from ser_jax.encoding.extraction import WINDOW_SECONDS, Extractor
 from ser_jax.evaluation.attacker import Attacker, SourceRun
 from ser_jax.evaluation.recordings import Clips, Waveforms, read_clips
 from ser_jax.runtime.errors import UserError
@@ -69,6 +69,13 @@ def open_recordings(
                 raise UserError(
                     f'condition {name}: the attack has to be one on the waveform, {condition.name}_waveform(…)'
                 )
+    longest = dataset.corpus.index['duration'][dataset.rows].max(initial=0)
+    attacks = [name for name, condition in conditions.items() if isinstance(condition, Attack)]
+    if dataset.corpus.representation == 'encoded' and attacks and longest > WINDOW_SECONDS:
+        raise UserError(
+            f'condition {attacks[0]}: an utterance of {dataset.corpus.name} lasts {longest:.0f} s; through an encoder at '
+            f'most {WINDOW_SECONDS} s can be attacked'
+        )
     waveforms = None
     if needs_waveforms(conditions):
         waveforms = Waveforms(dataset.corpus, dataset.records)
@@ -149,9 +156,9 @@ class RobustnessTester:
             utterances = experiment.dataset.utterances(rows)
             return inference.predict(experiment, variables, utterances), {}
         condition = self.conditions[name]
-        variables = experiment.with_encoder(variables)
         if isinstance(condition, Corruption):
             return inference.predict(experiment, variables, self._corrupted(condition, rows)), {}
+        variables = experiment.with_encoder(variables)
         kind = 'waveform' if '_waveform' in name else 'standardised'
         transfer = name.startswith('transfer_')
         if (kind, transfer) not in self._attackers:

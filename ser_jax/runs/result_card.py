@@ -161,12 +161,14 @@ class EncoderFacts(TypedDict):
         name: folder or Hugging Face name.
         revision: commit of the Hugging Face repository.
         fingerprint: of its parameters.
+        identity: of its parameters and settings.
         layers: numbers of the layers that are used.
     """
 
     name: str
     revision: NotRequired[str]
     fingerprint: str
+    identity: str
     layers: list[int]
 
 

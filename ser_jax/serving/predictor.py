@@ -222,11 +222,11 @@ def _encoder(config: dict, card: dict, workdir: Path) -> EncoderInput | None:
     if not settings.get('weights'):
         return None
     encoder = load_encoder(settings['weights'])
-    expected = card.get('encoder', {}).get('fingerprint')
-    if encoder.fingerprint != expected:
+    expected = card.get('encoder', {}).get('identity')
+    if encoder.identity != expected:
         raise UserError(
-            f'{workdir} was trained on the encoder {settings["weights"]} with the fingerprint {expected}; that of '
-            f'{encoder.folder} is {encoder.fingerprint}'
+            f'{workdir} was trained on the encoder {settings["weights"]} of the identity {expected} (parameters and '
+            f'settings); that of {encoder.folder} is {encoder.identity}'
         )
     layers = tuple(settings['layers']) or tuple(range(encoder.module.outputs))
     return EncoderInput(encoder, layers)
@@ -278,7 +278,7 @@ def _program(model, tasks, config, front_end, encoder, variables, temperatures) 
         outputs |= {name: outputs[name] / value for name, value in temperatures.items()}
         return to_predictions(outputs, tasks, variables['constants'])
 
-    return functools.partial(compute, variables)
+    return functools.partial(compute, jax.device_put(variables))
 
 
 def _uncalibrated(card, tasks, temperatures) -> str:

@@ -35,7 +35,7 @@ def encoded(corpus, encoder, tmp_path):
     """(waveform records, data_dir of a copy that may be changed, the encoding, its folder)."""
     records, data_dir = corpus
     cache.encode_corpus(records, encoder, data_dir)
-    encoding = Encoding('tiny', encoder.fingerprint, (1, 3))
+    encoding = Encoding('tiny', encoder.identity, (1, 3))
     copy = encoding.folder(records.name, tmp_path)
     shutil.copytree(encoding.folder(records.name, data_dir), copy)
     return records, tmp_path, encoding, copy
@@ -55,7 +55,7 @@ def test_holds_the_statistics_of_every_utterance(encoded, encoder):
 def test_an_interrupted_extraction_resumes(corpus, encoder, tmp_path, monkeypatch):
     records, _ = corpus
     monkeypatch.setattr(cache, '_CHUNK', 16)
-    folder = Encoding('tiny', encoder.fingerprint, ()).folder(records.name, tmp_path)
+    folder = Encoding('tiny', encoder.identity, ()).folder(records.name, tmp_path)
     calls = []
 
     class Interrupted(Extractor):
@@ -74,6 +74,7 @@ def test_an_interrupted_extraction_resumes(corpus, encoder, tmp_path, monkeypatc
     cache.encode_corpus(records, encoder, tmp_path)
     assert sum(calls) == len(records) + 16
     assert sorted(path.name for path in folder.iterdir()) == [
+        '.lock',
         'checksums.json',
         'metadata.json',
         'statistics.npy',
@@ -93,7 +94,7 @@ def test_no_room_on_the_disk(corpus, encoder, tmp_path, monkeypatch):
         (lambda folder: (folder / 'metadata.json').unlink(), 'is not encoded by tiny'),
         (lambda folder: (folder / 'statistics.npy').write_bytes(b'x'), 'is damaged'),
         (lambda folder: _rewrite(folder, corpus_hash='0'), 'from an earlier state of'),
-        (lambda folder: _rewrite(folder, fingerprint='0'), 'by other weights than tiny'),
+        (lambda folder: _rewrite(folder, identity='0'), 'by other weights than tiny'),
     ],
 )
 def test_what_does_not_fit_is_refused(encoded, spoil, message):

@@ -13,14 +13,14 @@ from ser_jax.evaluation.calibration import tempered
 from ser_jax.metrics import rates
 from ser_jax.runtime.errors import UserError
 from ser_jax.serving.predictor import load
-from ser_jax.train import open_data, open_encoder, train_and_evaluate
+from ser_jax.train import check_data, open_data, open_encoder, train_and_evaluate
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     """manual_dir and data_dir of a corpus that is not trivial."""
     root = tmp_path_factory.mktemp('probe')
-    write_beeps(root / 'manual' / 'beeps', speakers=6, takes=6, seed=3)
+    write_beeps(root / 'manual' / 'beeps', speakers=6, takes=12, seed=3)
     return {'manual_dir': str(root / 'manual' / 'beeps'), 'data_dir': str(root / 'records')}
 
 
@@ -59,8 +59,11 @@ def test_equals_logistic_regression_of_scikit_learn(config, tmp_path):
     from sklearn.linear_model import LogisticRegression
 
     config.final = False
-    config.optimiser.update(weight_decay=0.0, learning_rate=2e-3)
-    config.steps = config.eval_every = 600
+    config.encoder.layers = (
+        3,
+    )  # 16 features, by which the classes cannot be separated: there is an optimum
+    config.optimiser.update(weight_decay=0.0, learning_rate=0.02)
+    config.steps = config.eval_every = 800
     card = train_and_evaluate(config, tmp_path / 'run')
     dataset = open_data(config, open_encoder(config))
     (task,) = dataset.reported
@@ -70,12 +73,12 @@ def test_equals_logistic_regression_of_scikit_learn(config, tmp_path):
     predicted = np.zeros_like(labels)
     for fold in dataset.folds:
         mean, std = x[fold.train].mean(0), x[fold.train].std(0)
-        model = LogisticRegression(C=1e4, class_weight='balanced', max_iter=5000)
+        model = LogisticRegression(C=1e6, class_weight='balanced', max_iter=5000)
         model.fit((x[fold.train] - mean) / std, labels[fold.train])
         predicted[fold.test] = model.predict((x[fold.test] - mean) / std)
     expected = float(rates.uar(rates.confusion_matrix(labels, predicted, len(task.classes))))
     assert 0.3 < expected < 0.999  # neither chance nor trivial
-    assert card['conditions']['clean']['uar'] == pytest.approx(expected, abs=0.03)
+    assert card['conditions']['clean']['uar'] == pytest.approx(expected, abs=0.0101)
 
 
 def test_conditions_reach_the_network_through_the_encoder(finished):
@@ -137,6 +140,7 @@ def test_exports(finished, tiny_encoder, tmp_path):
         ({'representation': 'log_mel'}, "'encoded' belongs to systems with a config.encoder"),
         ({'encoder.layers': (0, 9)}, 'config.encoder.layers is (0, 9); openai/whisper-tiny.en has layers 0 to 3'),
         ({'crop_frames': 16}, 'config.crop_frames is 16'),
+        ({'data.front_end.sample_rate': 8000, 'data.front_end.fmax': 4000.0}, 'encoders need 16000'),
         ({'augmentations': ('mixup(0.2)',)}, 'augmentations and reconstruction need log-mels'),
         ({'conditions': ('fgsm(0.1)',)}, 'condition fgsm_0.1'),
     ],
@@ -146,3 +150,11 @@ def test_impossible_settings_are_refused(config, tmp_path, changes, message):
     with pytest.raises(UserError) as error:
         train_and_evaluate(config, tmp_path / 'run')
     assert message in str(error.value)
+
+
+def test_data_of_a_grid_are_checked_without_encoding(config, tmp_path, monkeypatch):
+    monkeypatch.setattr('ser_jax.train.open_encoder', None)
+    config.data.data_dir = str(tmp_path)
+    check_data(config)
+    assert (tmp_path / 'csv_corpus/beeps/waveform').exists()
+    assert not (tmp_path / 'csv_corpus/beeps/encoded').exists()

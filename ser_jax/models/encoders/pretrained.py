@@ -1,6 +1,7 @@
 """Loads pretrained encoders: family, parameters, fingerprint."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class Encoder:
 
     Attributes:
         name: Hugging Face name or folder it was loaded by.
-        revision: commit of the Hugging Face repository; None for a folder.
+        revision: commit of the Hugging Face repository; '' for a folder.
         folder: folder of its files.
         family: 'whisper', 'wav2vec2', 'hubert' or 'wavlm'.
         fingerprint: SHA-256 of its parameters, see `weights.fingerprint`.
@@ -30,7 +31,7 @@ class Encoder:
     """
 
     name: str
-    revision: str | None
+    revision: str
     folder: Path
     family: str
     fingerprint: str
@@ -42,6 +43,14 @@ class Encoder:
         """Number of parameters, without LoRA's."""
         flat = jax.tree_util.tree_leaves_with_path(self.params)
         return sum(leaf.size for path, leaf in flat if not path[-1].key.startswith('lora_'))
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the parameters and of all settings that change the frames, such as `do_normalize`."""
+        fields = {field.name for field in dataclasses.fields(self.module)}
+        fields -= {'parent', 'name', 'dtype', 'remat', 'lora_rank'}
+        settings = [(name, getattr(self.module, name)) for name in sorted(fields)]
+        return hashlib.sha256(f'{self.fingerprint} {settings}'.encode()).hexdigest()
 
     def summary(self) -> str:
         """One line: name, family, size, layers, fingerprint."""
@@ -73,7 +82,8 @@ class EncoderInput:
     def facts(self) -> dict[str, Any]:
         """What a result card says of the encoder."""
         encoder = self.encoder
-        facts = {'name': encoder.name, 'fingerprint': encoder.fingerprint, 'layers': self.layers}
+        facts = {'name': encoder.name, 'fingerprint': encoder.fingerprint}
+        facts |= {'identity': encoder.identity, 'layers': self.layers}
         return facts | ({'revision': encoder.revision} if encoder.revision else {})
 
     def __call__(self, waveform: jax.Array, samples: jax.Array, params: dict) -> jax.Array:
@@ -87,7 +97,9 @@ class EncoderInput:
         Returns:
             One frame an utterance, [B, 1, F].
         """
-        states, mask = self.encoder.module.apply({'params': params}, waveform, samples)
+        # Full float32 products, as for the stored statistics: by default GPUs and TPUs round the factors.
+        with jax.default_matmul_precision('highest'):
+            states, mask = self.encoder.module.apply({'params': params}, waveform, samples)
         x = jnp.stack([states[layer] for layer in self.layers], axis=1)
         mean, squares, count = mean_and_squares(x, mask)
         # The gradient of the root is infinite at 0, which a single frame has.
