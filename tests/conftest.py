@@ -246,11 +246,11 @@ def simulated(devices: int) -> dict[str, str]:
     }
 
 
-def same_on_devices(script: str) -> None:
-    """Runs a Python script on four simulated devices and asserts that it ends by printing `same`."""
+def same_on_devices(script: str, devices: int = 4) -> None:
+    """Runs a Python script on simulated devices and asserts that it ends by printing `same`."""
     environment = {
         **os.environ,
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
         'JAX_PLATFORMS': 'cpu',
         'PYTHONPATH': os.pathsep.join(sys.path),
     }

@@ -176,13 +176,14 @@ def test_devices_agree(variant):
         apply = lambda p, b: module.apply({{'params': p}}, b['x'], b['samples'])[0]
         expected = jax.jit(apply)(params, batch)
         scale = max(float(abs(e).max()) for e in expected)
-        for count in (1, 2, 4):
+        for count in (1, 2, 4, 8):
             mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ('data',))
             step = devices.DataParallel(mesh).compile(apply, returns_rows=True)
             ours = step(devices.replicate(params, mesh), devices.to_devices(batch, mesh))
             assert all(abs(np.asarray(o) - np.asarray(e)).max() < 1e-5 * scale for o, e in zip(ours, expected))
         print('same')
-        """
+        """,
+        devices=8,
     )
 
 
