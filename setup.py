@@ -23,7 +23,7 @@ setup(
         'absl-py>=2.1',
         'array_record>=0.8',
         'flatbuffers>=24.3',  # jax.export needs it and does not say so
-        'flax>=0.12',
+        'flax>=0.12.2',
         'grain>=0.2.17',
         'huggingface_hub>=1.0',
         'importlib_resources>=6.1',  # tensorflow-datasets needs it and does not say so
