@@ -21,7 +21,7 @@ from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.models.layers import example_keys, frames_mask
 from ser_jax.runtime.call_strings import parse_call
 from ser_jax.runtime.errors import UserError
-from ser_jax.transforms import augmentations
+from ser_jax.transforms import augmentations, waveform_augmentations
 from ser_jax.transforms.mel_noise import add_background, mel_bands, noise_texture
 
 
@@ -41,12 +41,19 @@ class Operation(NamedTuple):
 _ORDER = {'speed': 0, 'mixup': 1}
 
 
-def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
+# On frames of an encoder: changes of the waveform, computed beforehand (`encoding.views`), then these.
+FRAME_OPERATIONS = ('mixup', 'spec_mask')
+
+
+def parse_operations(
+    texts: Sequence[str], representation: str = 'log_mel'
+) -> tuple[Operation, ...]:
     """Parses `config.augmentations`.
 
     Args:
         texts: call strings such as 'speed(0.9, 1.1)'; 'speed(0.9, 1.1) + spec_mask(2, 0.1, 0.1)' is one type that
             applies both.
+        representation: of the network's input, 'log_mel' or 'encoded'.
 
     Returns:
         One `Operation` a string.
@@ -54,16 +61,19 @@ def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
     Raises:
         UserError: unknown augmentation, wrong arguments, an order that would undo an operation, or a repeated type.
     """
+    known = augmentations.OPERATIONS
+    if representation == 'encoded':
+        known = waveform_augmentations.OPERATIONS | {name: known[name] for name in FRAME_OPERATIONS}
     operations = []
     for text in texts:
         calls = tuple(parse_call(part, 'augmentation') for part in text.split('+'))
         for name, arguments in calls:
-            if name not in augmentations.OPERATIONS:
+            if name not in known:
                 raise UserError(
                     f'augmentation {name!r} in {text!r} does not exist; there are '
-                    f'{", ".join(augmentations.OPERATIONS)}'
+                    f'{", ".join(known)}'
                 )
-            is_valid, requirement = augmentations.OPERATIONS[name]
+            is_valid, requirement = known[name]
             names = list(inspect.signature(is_valid).parameters)
             if len(arguments) != len(names):
                 raise UserError(
@@ -73,10 +83,16 @@ def parse_operations(texts: Sequence[str]) -> tuple[Operation, ...]:
             numbers = all(type(argument) in (int, float) for argument in arguments)
             if not numbers or not is_valid(*arguments):
                 raise UserError(f'augmentation {name!r} in {text!r}: {requirement}')
-        order = [_ORDER.get(name, 2) for name, _ in calls]
+        last = FRAME_OPERATIONS if representation == 'encoded' else ()
+        order = [_ORDER.get(name, 2) + 3 * (name in last) for name, _ in calls]
         if order != sorted(order) or len({name for name, _ in calls}) < len(calls):
             raise UserError(
-                f'augmentation {text!r}: each operation once, speed first, then mixup, then the others'
+                f'augmentation {text!r}: each operation once, speed first, then '
+                + (
+                    'other changes of the waveform, mixup, spec_mask'
+                    if last
+                    else 'mixup, then the others'
+                )
             )
         if calls in [operation.calls for operation in operations]:
             raise UserError(f'augmentation {text!r} occurs twice: types must differ')
@@ -179,6 +195,61 @@ def augment(
         'augmentation_type': kind,
     }
     return {**{k: v for k, v in batch.items() if k != 'noise'}, **fields}
+
+
+def augment_frames(
+    rng: jax.Array,
+    batch: dict,
+    operations: Sequence[Operation],
+    *,
+    axis_name: str | None = None,
+) -> dict:
+    """Applies mixup and masks to frames of an encoder, where an utterance's augmentation type has them.
+
+    The type was drawn when the batch was made, with the view of the waveform that it stands for.
+
+    Args:
+        rng: key, the same on every device.
+        batch: 'encoded' [B, T, F]; 'clean_log_mel' [B, T, bands], if there is one; 'length' int32 [B]; 'emotion' float32 [B, K],
+            zeros where missing; 'emotion_mask' bool [B]; 'augmentation_type' int32 [B] (0 = clean); other fields are passed
+            through.
+        operations: parsed augmentations.
+        axis_name: mapped axis the batch is spread over, or None.
+
+    Returns:
+        The batch with these fields changed; frames are 0 in padding.
+    """
+    fields = [name for name in ('encoded', 'clean_log_mel') if name in batch]
+    sizes = np.cumsum([batch[name].shape[-1] for name in fields])
+    x = jnp.concatenate([batch[name] for name in fields], axis=-1)
+    keys = jax.vmap(lambda key: jax.random.split(key, max(len(operations), 1)))(
+        example_keys(rng, len(x), axis_name)
+    )
+    # One number for the whole global batch: row i mixes with row i + shift.
+    shift = jax.random.randint(jax.random.fold_in(rng, 2**31 - 1), (), 1, 2**16)
+    work = {name: batch[name] for name in ('length', 'emotion', 'emotion_mask')}
+    work |= {'clean_log_mel': x, 'partner_shift': shift, 'axis_name': axis_name}
+    result = {'x': x, 'emotion': batch['emotion'], 'emotion_mask': batch['emotion_mask']}
+    for i, operation in enumerate(operations):
+        changed = dict(result, x=x)
+        for name, arguments in operation.calls:
+            if name == 'mixup':
+                mixed = augmentations.mixup(keys[:, i], work, *arguments)
+                changed = {'x': mixed.pop('clean_log_mel'), **mixed}
+            elif name == 'spec_mask':
+                masked = augmentations.mask_features(
+                    keys[:, i], changed['x'][..., : sizes[0]], batch['length'], *arguments
+                )
+                changed['x'] = jnp.concatenate([masked, changed['x'][..., sizes[0] :]], axis=-1)
+        if any(name in FRAME_OPERATIONS for name, _ in operation.calls):
+            for name in result:
+                chosen = (batch['augmentation_type'] == i + 1).reshape(
+                    -1, *[1] * (result[name].ndim - 1)
+                )
+                result[name] = jnp.where(chosen, changed[name], result[name])
+    mask = frames_mask(batch['length'], x.shape[1])[..., None]
+    parts = jnp.split(jnp.where(mask, result.pop('x'), 0.0), sizes[:-1], axis=-1)
+    return {**batch, **dict(zip(fields, parts)), **result}
 
 
 def unchanged(rng: jax.Array, batch: dict) -> dict:

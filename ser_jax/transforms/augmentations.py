@@ -21,7 +21,7 @@ from ser_jax.models.layers import frames_mask
 from ser_jax.transforms.mel_noise import DB, add_mel_noise
 
 _FILTER_BANDS = (3, 4, 5)  # possible numbers of bands of a filter
-_STOPPED_DB = (20.0, 60.0)  # attenuation outside a limited band
+STOPPED_DB = (20.0, 60.0)  # attenuation outside a limited band
 
 # Operation -> (test of its arguments, the requirement as text).
 OPERATIONS = {
@@ -146,10 +146,41 @@ def spec_mask(
     Returns:
         New 'log_mel'.
     """
-    x = batch['log_mel']
+    x, frames = batch['log_mel'], batch['log_mel'].shape[1]
+    cells = _masked_cells(keys, x, batch['length'], masks, time_share, band_share)
+    mean = _mean_frame(x, batch['length'])
+    # Another part of the texture than the background's; above floor and background like everything else.
+    fill = jnp.maximum(mean + jnp.roll(batch['texture'], frames // 2, axis=1), batch['floor'])
+    return {'log_mel': jnp.where(cells, jnp.logaddexp(fill, batch['background']), x)}
+
+
+def mask_features(
+    keys: jax.Array,
+    x: jax.Array,
+    length: jax.Array,
+    masks: int,
+    time_share: float,
+    feature_share: float,
+) -> jax.Array:
+    """`spec_mask` on frames of an encoder: masked cells hold the utterance's mean of the feature.
+
+    Args:
+        keys: [B].
+        x: [B, T, F].
+        length: int32 [B], real frames.
+        masks: number of time masks and of masks of neighbouring features.
+        time_share: longest time mask as a share of the utterance's length.
+        feature_share: widest mask of features as a share of F.
+    """
+    cells = _masked_cells(keys, x, length, masks, time_share, feature_share)
+    return jnp.where(cells, _mean_frame(x, length), x)
+
+
+def _masked_cells(keys, x, length, masks, time_share, band_share) -> jax.Array:
+    """Draws masks in time and frequency, bool [B, T, F]."""
     frames, n_bands = x.shape[1:]
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (4, masks)))(keys)
-    length = batch['length'][:, None].astype(jnp.float32)
+    length = length[:, None].astype(jnp.float32)
 
     def masked(
         size, axis_length, position
@@ -161,12 +192,13 @@ def spec_mask(
 
     in_time = masked(uniform[:, 0] * time_share * length, length, uniform[:, 1])
     in_bands = masked(uniform[:, 2] * band_share * n_bands, float(n_bands), uniform[:, 3])
-    cells = in_time[:, :, None] | in_bands[:, None, :]
-    real = frames_mask(batch['length'], frames)[..., None]
-    mean = jnp.sum(x * real, 1, keepdims=True) / batch['length'][:, None, None]
-    # Another part of the texture than the background's; above floor and background like everything else.
-    fill = jnp.maximum(mean + jnp.roll(batch['texture'], frames // 2, axis=1), batch['floor'])
-    return {'log_mel': jnp.where(cells, jnp.logaddexp(fill, batch['background']), x)}
+    return in_time[:, :, None] | in_bands[:, None, :]
+
+
+def _mean_frame(x: jax.Array, length: jax.Array) -> jax.Array:
+    """Mean over real frames, [B, 1, F]."""
+    real = frames_mask(length, x.shape[1])[..., None]
+    return jnp.sum(x * real, 1, keepdims=True) / length[:, None, None]
 
 
 def noise(keys: jax.Array, batch: dict, lowest_snr: float, highest_snr: float) -> dict:
@@ -229,25 +261,37 @@ def filter_augment(keys: jax.Array, batch: dict, largest: float) -> dict:
     Returns:
         New 'log_mel' and 'background'.
     """
-    last = batch['log_mel'].shape[-1] - 1.0
-    mel_band = jnp.arange(last + 1)
-    narrowest = min(6.0, last / _FILTER_BANDS[-1])
-
-    def curve(key):
-        which, position_key, gain_key = jax.random.split(key, 3)
-        positions = jax.random.uniform(position_key, (_FILTER_BANDS[-1] - 1,))
-        gains = jax.random.uniform(
-            gain_key, (_FILTER_BANDS[-1] + 1,), minval=-largest, maxval=largest
-        )
-        curves = []
-        for bands in _FILTER_BANDS:
-            spare = last - bands * narrowest
-            inner = jnp.sort(positions[: bands - 1]) * spare + narrowest * np.arange(1, bands)
-            edges = jnp.concatenate([jnp.zeros(1), inner, jnp.full(1, last)])
-            curves.append(jnp.interp(mel_band, edges, gains[: bands + 1]))
-        return jnp.stack(curves)[jax.random.randint(which, (), 0, len(curves))]
-
+    mel_bands = np.arange(batch['log_mel'].shape[-1], dtype=np.float64)
+    narrowest = min(6.0, mel_bands[-1] / _FILTER_BANDS[-1])
+    curve = lambda key: random_curve(key, mel_bands, narrowest, largest)
     return _apply_gain(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
+
+
+def random_curve(
+    key: jax.Array, mels: jax.Array | np.ndarray, narrowest: float | jax.Array, largest: float
+) -> jax.Array:
+    """A random gain over frequency: piecewise linear over three to five random bands.
+
+    Args:
+        key: random key.
+        mels: [F], ascending positions on the mel scale, from 0.
+        narrowest: width of the narrowest band, at most a fifth of the scale.
+        largest: bound of the uniform gains at the edges of the bands, ± dB.
+
+    Returns:
+        Gains [F], dB.
+    """
+    last = mels[-1]
+    which, position_key, gain_key = jax.random.split(key, 3)
+    positions = jax.random.uniform(position_key, (_FILTER_BANDS[-1] - 1,))
+    gains = jax.random.uniform(gain_key, (_FILTER_BANDS[-1] + 1,), minval=-largest, maxval=largest)
+    curves = []
+    for bands in _FILTER_BANDS:
+        spare = last - bands * narrowest
+        inner = jnp.sort(positions[: bands - 1]) * spare + narrowest * np.arange(1, bands)
+        edges = jnp.concatenate([jnp.zeros(1), inner, jnp.full(1, last)])
+        curves.append(jnp.interp(mels, edges, gains[: bands + 1]))
+    return jnp.stack(curves)[jax.random.randint(which, (), 0, len(curves))]
 
 
 def band_limit(keys: jax.Array, batch: dict, low: float, high: float) -> dict:
@@ -273,7 +317,7 @@ def band_limit(keys: jax.Array, batch: dict, low: float, high: float) -> dict:
         lower, upper, depth = jax.random.uniform(key, (3,))
         lower, upper = lower * highest_lower, lowest_upper + upper * (band[-1] - lowest_upper)
         outside = jnp.maximum(lower - band, band - upper)
-        attenuation = _STOPPED_DB[0] + depth * (_STOPPED_DB[1] - _STOPPED_DB[0])
+        attenuation = STOPPED_DB[0] + depth * (STOPPED_DB[1] - STOPPED_DB[0])
         return -attenuation * jnp.clip(outside, 0, 1)
 
     return _apply_gain(batch, jax.vmap(curve)(keys)[:, None, :], 'log_mel', 'background')
