@@ -17,11 +17,14 @@ from ser_jax.config import (
     FRACTION,
     NO_VALIDATION,
     NOT_NEGATIVE,
+    PRETRAINED_FIELDS,
     SIZE,
+    WHISPER_TINY,
     Field,
     Option,
     apply_options,
     base_config,
+    one_of,
     optimiser_fields,
     smoke,
     task_fields,
@@ -38,7 +41,8 @@ FIELDS = {
     'model.name': Field('adversarial_autoencoder', 'module in ser_jax/models/'),
     'model.input': Field(
         'log_mel',
-        "input of the encoder; 'functionals': mean and standard deviation of the log-mel",
+        "input of the encoder; 'functionals': mean and standard deviation of the log-mel; 'frames' of a pretrained encoder",
+        one_of('log_mel', 'functionals', 'frames'),
     ),
     'model.adversary': Field(
         True, 'whether there is a discriminator; must agree with config.phases'
@@ -53,6 +57,7 @@ FIELDS = {
     'model.discriminator_features': Field(
         128, "features of the discriminator's hidden layers", SIZE
     ),
+    **PRETRAINED_FIELDS,
     **task_fields('emotion', 1.0),
     **task_fields('speaker', 0.02),
     **task_fields('gender', 0.02),
@@ -80,6 +85,10 @@ FIELDS = {
 }
 
 OPTIONS = {
+    'whisper_tiny': Option(
+        'frames of frozen Whisper tiny.en instead of log-mels',
+        WHISPER_TINY,
+    ),
     'no_autoencoder': Option(
         'without decoder and reconstruction', {'tasks.reconstruction.weight': 0.0}
     ),

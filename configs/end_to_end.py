@@ -11,11 +11,14 @@ import ml_collections
 from ser_jax.config import (
     FRACTION,
     NO_VALIDATION,
+    PRETRAINED_FIELDS,
     SIZE,
+    WHISPER_TINY,
     Field,
     Option,
     apply_options,
     base_config,
+    one_of,
     smoke,
     task_fields,
 )
@@ -25,6 +28,11 @@ _TASKS = (*_DIMENSIONS, 'emotion')
 
 FIELDS = {
     'model.name': Field('end_to_end', 'module in ser_jax/models/'),
+    'model.input': Field(
+        'waveform',
+        "input of the network: 'waveform', or 'frames' of a pretrained encoder",
+        one_of('waveform', 'frames'),
+    ),
     'model.attention': Field(True, 'attention over time; False: the last state'),
     'model.filters': Field(40, 'filters of each of the two shared convolutions', SIZE),
     'model.width': Field(
@@ -36,6 +44,7 @@ FIELDS = {
     'model.gru_features': Field(128, 'cells of a recurrent layer', SIZE),
     'model.gru_layers': Field(2, 'recurrent layers of each task', SIZE),
     'model.dropout': Field(0.1, 'dropout rate of the frame vectors', FRACTION),
+    **PRETRAINED_FIELDS,
     **task_fields('arousal', 1.0),
     **task_fields('valence', 1.0),
     **task_fields('dominance', 1.0),
@@ -43,6 +52,10 @@ FIELDS = {
 }
 
 OPTIONS = {
+    'whisper_tiny': Option(
+        'frames of frozen Whisper tiny.en instead of waveforms',
+        WHISPER_TINY | {'batch_size': 32, 'steps': 400, 'eval_every': 50},
+    ),
     **dict.fromkeys(
         _TASKS,
         Option('this task (several may be given); by default the dimensions of the corpus'),

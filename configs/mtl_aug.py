@@ -3,6 +3,7 @@
 python -m ser_jax.main --config=configs/mtl_aug.py                      (synthetic speech, two minutes)
 python -m ser_jax.main --config=configs/mtl_aug.py:emodb                (EMO-DB, leave one speaker out)
 python -m ser_jax.main --config=configs/mtl_aug.py:ravdess,single_task  (without augmentation and auxiliary tasks)
+python -m ser_jax.main --config=configs/mtl_aug.py:emodb,whisper_tiny   (on frames of a frozen pretrained encoder)
 """
 
 import ml_collections
@@ -11,27 +12,49 @@ from ser_jax.config import (
     ENCODER_FIELDS,
     FRACTION,
     NO_VALIDATION,
+    PRETRAINED_FIELDS,
     SIZE,
+    VIEWS,
+    WHISPER_TINY,
     Field,
     Option,
     apply_options,
     base_config,
+    one_of,
     smoke,
     task_fields,
 )
 
 FIELDS = {
     'model.name': Field('mtl_aug', 'module in ser_jax/models/'),
+    'model.input': Field(
+        'log_mel',
+        "input of the network: 'log_mel', or 'frames' of a pretrained encoder",
+        one_of('log_mel', 'frames'),
+    ),
     **ENCODER_FIELDS,
     'model.embedding_features': Field(64, 'features of the embedding of an utterance', SIZE),
     'model.decoder_channels': Field(16, 'channels of the convolution that reconstructs', SIZE),
     'model.dropout': Field(0.3, 'dropout rate of steps, pooled vector and embedding', FRACTION),
+    **PRETRAINED_FIELDS,
     **task_fields('emotion', 1.0),
     **task_fields('augmentation_type', 0.2),
     **task_fields('reconstruction', 0.1, kind='reconstruction', target='log_mel'),
 }
 
 OPTIONS = {
+    'whisper_tiny': Option(
+        'frames of frozen Whisper tiny.en instead of log-mels',
+        WHISPER_TINY
+        | {
+            'augmentations': VIEWS,
+            'clean_share': 0.25,
+            'batch_size': 32,
+            'steps': 600,
+            'eval_every': 100,
+            'optimiser.weight_decay': 1.0,
+        },
+    ),
     'single_task': Option(
         "emotion only: no augmentation, no auxiliary task; with the dropout chosen on EMO-DB's validation speakers "
         '(RAVDESS: 0.3)',

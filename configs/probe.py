@@ -2,6 +2,7 @@
 
 python -m ser_jax.main --config=configs/probe.py                       (synthetic speech)
 python -m ser_jax.main --config=configs/probe.py:ravdess               (RAVDESS, six folds)
+python -m ser_jax.main --config=configs/probe.py:ravdess,views         (and on augmented views)
 python -m ser_jax.main --config=configs/probe.py:emodb --config.encoder.weights=FOLDER --config.encoder.layers="()"
 
 The encoder is Whisper tiny.en, 8 M parameters, unless another is named; see docs/encoders.md.
@@ -13,7 +14,9 @@ from ser_jax.config import (
     FRACTION,
     NO_VALIDATION,
     PRETRAINED_FIELDS,
+    VIEWS,
     Field,
+    Option,
     apply_options,
     base_config,
     smoke,
@@ -28,6 +31,10 @@ FIELDS = {
 }
 
 OPTIONS = {
+    'views': Option(
+        'trains on augmented views of the recordings, too: robust to noise, telephones, rooms, speed and level',
+        {'augmentations': VIEWS, 'clean_share': 0.125, 'steps': 600, 'eval_every': 100},
+    ),
     'no_validation': NO_VALIDATION,
     'smoke': smoke({}),
 }

@@ -78,7 +78,8 @@ FRACTION = Bounds(lambda x: 0 <= x < 1, 'from 0 to below 1')
 _TEXTS = Bounds(lambda x: all(isinstance(v, str) and v for v in x), "texts, e.g. ('name',)")
 
 
-def _one_of(*values: str) -> Bounds:
+def one_of(*values: str) -> Bounds:
+    """Bounds of a field that has one of some values."""
     return Bounds(lambda x: x in values, ' or '.join(map(repr, values)))
 
 
@@ -134,21 +135,46 @@ ENCODER_FIELDS = {
     'model.channels': Field(
         (24, 32, 64), 'channels of the convolutional blocks; each block halves the mel bands', SIZES),
     'model.frame_features': Field(128, 'features of a 40 ms step, the input of the BLSTM', SIZE),
-    'model.blstm_features': Field(64, 'cells of the BLSTM, per direction', SIZE),
+    'model.blstm_features': Field(
+        64, 'cells of the BLSTM, per direction; 0 = none, only on frames of a pretrained encoder',
+        Bounds(lambda x: x == 0 or _is_size(x), f'a whole number from 0 to {_LARGEST_SIZE}')),
     'model.map_dropout': Field(0.1, 'dropout rate of whole feature maps', FRACTION),
 }
 
-# Fields of systems that see the outputs of a frozen pretrained encoder.
+# Fields of systems that may see the outputs of a frozen pretrained encoder (config.representation 'encoded').
 PRETRAINED_FIELDS = {
     'encoder.weights': Field(
         'openai/whisper-tiny.en', 'Hugging Face name or folder of the pretrained encoder, see docs/encoders.md',
         Bounds(bool, "a name, e.g. 'openai/whisper-tiny.en'")),
+    'encoder.output': Field(
+        'statistics', "input of the network: 'statistics', mean and standard deviation over time of every layer; or 'frames', the "
+        'mean of the layers, 25 frames a second', one_of('statistics', 'frames')),
     'encoder.layers': Field(
-        (), 'numbers of the layers whose statistics are the input; () = all',
+        (), 'numbers of the layers to use; () = all',
         Bounds(
             lambda x: all(type(k) is int and k >= 0 for k in x) and len(set(x)) == len(x),
             'different whole numbers from 0')),
 }
+
+# Changes for networks that read frames of Whisper tiny.en; the layers were chosen on validation speakers.
+WHISPER_TINY = {
+    'representation': 'encoded',
+    'encoder.output': 'frames',
+    'encoder.layers': (1, 2, 3, 4),
+    'model.input': 'frames',
+    'crop_frames': 64,
+}
+
+# Changes of the waveform, by which a frozen encoder's outputs become robust (`config.augmentations`).
+VIEWS = (
+    'speed(0.8, 0.95)',
+    'speed(1.05, 1.25)',
+    'noise(0, 25)',
+    'gain(-25, 10) + filter_augment(12)',
+    'band_limit(500, 3000)',
+    'room(0.2, 0.8)',
+    'speed(0.8, 1.25) + filter_augment(12) + gain(-25, 10) + noise(5, 25)',
+)
 
 _FRONT_END = {
     'sample_rate': Field(
@@ -170,7 +196,7 @@ GROUPS = {
     'The run': {
         'system': Field('', 'name of the config file; part of the default workdir and of the result card'),
         'representation': Field(
-            'log_mel', "input of the network; 'encoded': statistics of config.encoder", _one_of('log_mel', 'waveform', 'encoded')),
+            'log_mel', "input of the network; 'encoded': outputs of config.encoder", one_of('log_mel', 'waveform', 'encoded')),
         'options': Field((), 'options named after the colon of --config; not to be set as a flag'),
         'settings_of': Field('', 'corpus named after the colon of --config; not to be set as a flag'),
         'seed': Field(
@@ -229,8 +255,8 @@ GROUPS = {
     },
     'Augmentation': {
         'augmentations': Field(
-            (), "call strings, e.g. 'speed(0.9, 1.1)', 'mixup(0.2)', for log-mels only; each utterance stays clean or undergoes "
-            'one of them, its augmentation type', _TEXTS),
+            (), "call strings, e.g. 'speed(0.9, 1.1)', 'mixup(0.2)'; each utterance stays clean or undergoes one of them, its "
+            'augmentation type. Not for waveforms. With config.encoder, changes of the waveform are computed once', _TEXTS),
         'clean_share': Field(
             0.4, 'probability that an utterance stays clean; the augmentations share the rest',
             Bounds(lambda x: 0 <= x <= 1, 'from 0 to 1')),
@@ -238,12 +264,12 @@ GROUPS = {
         'noise_types': Field((), "types of noise to use, e.g. ('sea_waves', 'clock_tick'); () = all", _TEXTS),
         'reconstruction_target': Field(
             'clean', 'target of reconstruction: the clean utterance, or the augmented input itself',
-            _one_of('clean', 'augmented')),
+            one_of('clean', 'augmented')),
     },
     'Training': {
         'batch_size': Field(16, 'utterances per training step, a multiple of the number of devices', SIZE),
         'crop_frames': Field(
-            200, 'frames (10 ms) of a training input; longer utterances are cropped at random',
+            200, 'frames of a training input, of 10 ms or, of an encoder, 40 ms; longer utterances are cropped at random',
             SIZE),
         'steps': Field(1200, "largest number of steps per fold; the final model takes the folds' median", COUNT),
         'eval_every': Field(100, 'steps between validations (and checkpoints)', COUNT),
@@ -258,10 +284,10 @@ GROUPS = {
             0.0, 'size of the adversarial perturbation of training inputs (standardised log-mel); 0 = none',
             Bounds(lambda x: 0 <= x <= 10, 'from 0 to 10')),
         'parallelism': Field(
-            'jit', 'how a step is distributed over devices; both compute the same', _one_of('jit', 'pmap')),
+            'jit', 'how a step is distributed over devices; both compute the same', one_of('jit', 'pmap')),
         'parallel_runs': Field(
             1, 'folds trained together in one program, each on one device (or CPU core)', COUNT, identity=False),
-        'objective': Field('multitask', 'objective, set by the config file', _one_of('multitask', 'adversarial')),
+        'objective': Field('multitask', 'objective, set by the config file', one_of('multitask', 'adversarial')),
     },
     'Optimiser (AdamW); of the phase `supervised` if there are several': optimiser_fields('optimiser'),
     'Data folders and front end': {
@@ -353,6 +379,8 @@ def apply_options(
         raise UserError(
             f'unknown option {unknown[0]!r} after the corpus; there are: {", ".join(sorted(options))}'
         )
+    # What is seen decides what the other options change.
+    chosen.sort(key=lambda name: name != 'whisper_tiny')
     config.corpus = config.settings_of = corpus or config.corpus
     config.options = tuple(chosen)
     for changes in (corpora.get(config.corpus, {}), *(options[name].sets for name in chosen)):
@@ -495,20 +523,35 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
             "config.adversarial_epsilon needs config.representation 'log_mel' and the task emotion: it attacks that task"
         )
     reconstructs = any(task.kind == 'reconstruction' for task in config.tasks.values())
-    if config.representation != 'log_mel' and (config.augmentations or reconstructs):
-        yield f'augmentations and reconstruction need log-mels, but config.representation is {config.representation!r}'
+    if config.representation == 'waveform' and (config.augmentations or reconstructs):
+        yield "augmentations and reconstruction need log-mels or an encoder, but config.representation is 'waveform'"
     encoded = config.representation == 'encoded'
-    if encoded != ('encoder' in config):
+    if encoded and 'encoder' not in config:
+        yield "config.representation 'encoded' belongs to systems with a config.encoder"
+    statistics = encoded and config.encoder.output == 'statistics'
+    if statistics and reconstructs:
+        yield "reconstruction needs config.encoder.output 'frames': statistics have no time axis"
+    if statistics and 'spec_mask(' in ' '.join(config.augmentations):
+        yield "config.augmentations: spec_mask needs config.encoder.output 'frames'"
+    if encoded and reconstructs and config.reconstruction_target != 'clean':
+        yield "config.reconstruction_target must be 'clean' where config.representation is 'encoded'"
+    frames = encoded and not statistics
+    if 'input' in config.model and (config.model.input == 'frames') != frames:
         yield (
-            f"config.representation is {config.representation!r}; 'encoded' belongs to systems with a config.encoder"
+            f"config.model.input is {config.model.input!r}; it must be 'frames' where config.representation is 'encoded', and "
+            'only there: see the option whisper_tiny'
+        )
+    if frames and 640 % config.data.front_end.hop_length:
+        yield (
+            f'config.data.front_end.hop_length is {config.data.front_end.hop_length}; frames of an encoder need a divisor of 640'
         )
     if encoded and config.data.front_end.sample_rate != 16000:
         yield (
             f'config.data.front_end.sample_rate is {config.data.front_end.sample_rate}; encoders need 16000'
         )
-    if encoded and config.crop_frames != 1:
-        yield f"config.crop_frames is {config.crop_frames}; with config.representation 'encoded' it must be 1"
-    if not encoded and config.crop_frames < 16:
+    if statistics and config.crop_frames != 1:
+        yield f"config.crop_frames is {config.crop_frames}; with config.encoder.output 'statistics' it must be 1"
+    if not statistics and config.crop_frames < 16:
         yield f'config.crop_frames is {config.crop_frames}; it must be at least 16'
     if encoded and config.noise_corpus:
         yield "config.noise_corpus needs log-mels, but config.representation is 'encoded'"

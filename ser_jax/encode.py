@@ -76,7 +76,8 @@ def _encode(options) -> int:
 
     devices.start_processes()
     encoder = load_encoder(options.encoder, dtype=options.dtype)
-    extractor = Extractor(encoder, layers=options.layers, statistics=options.statistics)
+    output = 'statistics' if options.statistics else 'frames'
+    extractor = Extractor(encoder, layers=options.layers, output=output)
     show = print
     if not devices.is_main_process():  # it only computes its share
         options.out = options.export = None

@@ -9,8 +9,10 @@ from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.data.corpora import Corpus, open_corpus
 from ser_jax.data.records import corpus_folder, is_prepared
 from ser_jax.encoding.cache import encode_corpus
-from ser_jax.models.encoders.pretrained import Encoder
+from ser_jax.encoding.views import views_of
+from ser_jax.models.encoders.pretrained import EncoderInput
 from ser_jax.runtime.errors import UserError
+from ser_jax.transforms.augment import parse_operations
 from ser_jax.transforms.conditions import needs_waveforms, parse_conditions
 from ser_jax.transforms.corruptions import Corruption
 
@@ -62,7 +64,7 @@ def open_prepared(name: str, **where) -> Corpus:
     return open_corpus(name, **{'data_dir': None} | where)
 
 
-def prepare_corpora(config: ml_collections.ConfigDict, encoder: Encoder | None = None) -> None:
+def prepare_corpora(config: ml_collections.ConfigDict, encoder: EncoderInput | None = None) -> None:
     """Prepares every corpus that a config names, in the representation that it is needed in.
 
     Args:
@@ -72,6 +74,8 @@ def prepare_corpora(config: ml_collections.ConfigDict, encoder: Encoder | None =
     Raises:
         UserError: one that is missing and cannot be prepared; names the field of the config.
     """
+    if encoder:
+        views, _ = views_of(parse_operations(config.augmentations, 'encoded'))
     for field, name, representation in _named(config):
         try:
             where = {
@@ -83,7 +87,15 @@ def prepare_corpora(config: ml_collections.ConfigDict, encoder: Encoder | None =
                 prepare_corpus(name, representation=representation, **where)
             else:
                 waveforms = open_prepared(name, representation='waveform', **where)
-                encode_corpus(waveforms, encoder, config.data.data_dir)
+                augmented = field in ('corpus', 'labelled', 'unlabelled')
+                encode_corpus(
+                    waveforms,
+                    encoder.encoder,
+                    config.data.data_dir,
+                    layers=encoder.layers,
+                    output=encoder.output,
+                    views=views if augmented else views[:1],
+                )
         except UserError as error:
             if name == config.corpus:  # named behind the colon
                 raise

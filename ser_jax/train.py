@@ -12,10 +12,11 @@ from jax.experimental import multihost_utils
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.config import TESTED_WITH, as_json, check_config, compared
 from ser_jax.data.dataset import Dataset, Records, Sampling, open_dataset
-from ser_jax.data.encoded import Encoding
 from ser_jax.data.folds import Fold
 from ser_jax.data.records import prepared_hash
 from ser_jax.data.tasks import Task
+from ser_jax.encoding.cache import make_encoding
+from ser_jax.encoding.views import views_of
 from ser_jax.evaluation import diagnostics, results, testing
 from ser_jax.evaluation.adaptation import Adapter
 from ser_jax.evaluation.cross_corpus import CrossCorpusTester
@@ -147,16 +148,21 @@ def open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None = 
         UserError: an invalid config, a corpus that cannot be prepared or opened, a protocol that does not fit it, a leak.
     """
     check_config(config)
-    prepare_corpora(config, encoder.encoder if encoder else None)
+    return _open_data(config, encoder)
+
+
+def _open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None) -> Dataset:
+    prepare_corpora(config, encoder)
     front_end = FrontEnd(**config.data.front_end)
     length = config.crop_frames * front_end.hop_length
     if config.representation == 'log_mel':
         operations = augment.parse_operations(config.augmentations)
         length = augment.input_frames(operations, config.crop_frames)
-    encoding = None
+    encoding, types = None, (0,)
     if encoder:
         length = config.crop_frames
-        encoding = Encoding(encoder.encoder.name, encoder.encoder.identity, encoder.layers)
+        views, types = views_of(augment.parse_operations(config.augmentations, 'encoded'))
+        encoding = make_encoding(encoder.encoder, encoder.layers, encoder.output, views)
     manual_dirs = {config.corpus: config.data.manual_dir} if config.data.manual_dir else {}
     dataset = open_dataset(
         Records(config.data.data_dir, front_end, manual_dirs, encoding),
@@ -173,6 +179,8 @@ def open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None = 
             class_weights=config.class_weights,
             label_free='generator' in config.get('phases', ()),
             memory_gb=config.data.memory_gb,
+            views=types,
+            clean_share=config.clean_share,
         ),
         labels=config.labels,
         protocol=config.protocol,
@@ -197,7 +205,7 @@ def open_encoder(config: ml_collections.ConfigDict) -> EncoderInput | None:
     Raises:
         UserError: it cannot be loaded, or lacks a layer.
     """
-    if 'encoder' not in config:
+    if config.representation != 'encoded':
         return None
     encoder = load_encoder(config.encoder.weights)
     layers = tuple(config.encoder.layers or range(encoder.module.outputs))
@@ -205,7 +213,7 @@ def open_encoder(config: ml_collections.ConfigDict) -> EncoderInput | None:
         raise UserError(
             f'config.encoder.layers is {layers}; {encoder.name} has layers 0 to {encoder.module.outputs - 1}'
         )
-    return EncoderInput(encoder, layers)
+    return EncoderInput(encoder, layers, config.encoder.output)
 
 
 def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
@@ -233,7 +241,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         reported=dataset.reported,
         representation=config.representation,
         front_end=front_end,
-        operations=augment.parse_operations(config.augmentations),
+        operations=augment.parse_operations(config.augmentations, config.representation),
         clean_share=config.clean_share,
         crop_frames=config.crop_frames,
         encoder=encoder,
@@ -318,11 +326,10 @@ def check_data(config: ml_collections.ConfigDict) -> None:
         UserError: something that cannot be prepared or opened.
     """
     check_config(config)
-    if 'encoder' in config:  # encoding needs a device: the waveforms are checked
+    if config.representation == 'encoded':  # encoding needs a device: the waveforms are checked
         config = ml_collections.ConfigDict(config.to_dict())
-        del config['encoder']
         config.update(representation='waveform', crop_frames=16)
-    dataset = open_data(config)
+    dataset = _open_data(config, None)
     open_recordings(dataset, **_conditions(config))
     for name in config.test_corpora:
         dataset.records.open(name, config.representation, 'test_corpora')

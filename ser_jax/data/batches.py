@@ -61,6 +61,8 @@ class Utterances:
         for field in set(hide) & set(ratings):
             self.ratings[field] = np.full_like(self.ratings[field], np.nan)
         self._kept = None
+        if self.representation == 'encoded':
+            return  # memory-mapped
         if _frame_bytes(parts[0][0]) * self.lengths.sum() < memory_gb * 2**30:
             for corpus, rows in parts:
                 for row in map(int, rows):
@@ -78,12 +80,15 @@ class Utterances:
         source, row = self._where[position]
         return as_float(source[row])
 
+    def with_log_mel(self, position: int, view: int) -> tuple[np.ndarray, np.ndarray]:
+        """One encoded utterance, see `EncodedSource.with_log_mel`."""
+        source, row = self._where[position]
+        return source.with_log_mel(row, view)
+
 
 def _frame_bytes(corpus: Corpus) -> int:
     if corpus.representation == 'waveform':
         return 2
-    if corpus.representation == 'encoded':
-        return corpus.source()[0].nbytes
     return 4 * corpus.metadata['front_end']['n_mels']
 
 
@@ -91,7 +96,7 @@ def _lengths(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
     if corpus.representation == 'log_mel':
         return corpus.index['frames'][rows]
     if corpus.representation == 'encoded':
-        return np.ones(len(rows))
+        return corpus.source().lengths(rows)
     # Stored as float32 seconds, which round to the right sample up to minutes.
     return np.round(corpus.index['duration'][rows] * corpus.metadata['front_end']['sample_rate'])
 
@@ -128,13 +133,32 @@ def normalisation(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarra
         parts: (corpus, rows) pairs, training speakers only.
 
     Returns:
-        {'mean', 'std'}: float32 [F], or [] for waveforms.
+        {'mean', 'std'}: float32 [F], or [] for waveforms; with frames of an encoder also {'log_mel': {'mean', 'std'}}.
     """
     if parts[0][0].representation == 'encoded':
-        x = np.concatenate([corpus.source()[row] for corpus, rows in parts for row in rows])
-        return {'mean': x.mean(axis=0), 'std': np.maximum(x.std(axis=0), 1e-4)}
+        found = _normalisation_of_encoded(parts)
+        if parts[0][0].source().bands:
+            found['log_mel'] = _normalisation_of_log_mels(parts)
+        return found
     if parts[0][0].representation == 'waveform':
         return _normalisation_of_samples(parts)
+    return _normalisation_of_log_mels(parts)
+
+
+def _normalisation_of_encoded(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarray]:
+    count, total, squares = 0, 0.0, 0.0
+    for corpus, rows in parts:
+        source = corpus.source()
+        for row in rows:
+            x = source[row].astype(np.float64)
+            count, total = count + len(x), total + x.sum(axis=0)
+            squares = squares + np.square(x).sum(axis=0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-8))
+    return {'mean': mean.astype(np.float32), 'std': std.astype(np.float32)}
+
+
+def _normalisation_of_log_mels(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarray]:
     frames = sum(corpus.index['frames'][rows].sum() for corpus, rows in parts)
     total = sum(corpus.index['log_mel_sum'][rows].sum(axis=0) for corpus, rows in parts)
     squares = sum(corpus.index['log_mel_squares'][rows].sum(axis=0) for corpus, rows in parts)
@@ -169,6 +193,8 @@ class TrainBatches:
         length: frames or samples to crop or pad to.
         seed: seed of the order and the crops.
         rows: rows of the global batch to load (those of this process).
+        views: of encoded utterances, number of the view of each augmentation type; the first type is 'clean'.
+        clean_share: of encoded utterances, probability of the type 'clean'; the others share the rest.
     """
 
     labelled: Utterances
@@ -179,6 +205,8 @@ class TrainBatches:
     length: int
     seed: int
     rows: slice
+    views: tuple[int, ...] = (0,)
+    clean_share: float = 1.0
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Loads the batch of one step.
@@ -187,9 +215,10 @@ class TrainBatches:
             step: number of the step.
 
         Returns:
-            'log_mel' [B, T, F] or 'waveform' [B, S]; 'length' int32 [B]; 'emotion' float32 [B, K], one-hot, zeros where
+            'log_mel' or 'encoded' [B, T, F] or 'waveform' [B, S]; 'length' int32 [B]; 'emotion' float32 [B, K], one-hot, zeros where
             missing; 'emotion_mask' bool [B]; every other label int32 [B], −1 where missing; `<dimension>_rating`
-            float32 [B], NaN where missing; with noise recordings 'noise' [B, T, F].
+            float32 [B], NaN where missing; with noise recordings 'noise' [B, T, F]; of encoded utterances 'augmentation_type'
+            int32 [B], and with frames 'clean_log_mel' [B, T, bands].
         """
         examples = [self._example(step, row) for row in range(*self.rows.indices(self.batch_size))]
         batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
@@ -216,8 +245,11 @@ class TrainBatches:
 
     def _example(self, step: int, row: int) -> dict[str, np.ndarray]:
         utterances, chosen, rng = self._chosen(step, row)
-        array, length = crop_or_pad(utterances[chosen], self.length, rng)
-        example = {utterances.representation: array, 'length': np.int32(length)}
+        if utterances.representation == 'encoded':
+            example = self._encoded(utterances, chosen, rng)
+        else:
+            array, length = crop_or_pad(utterances[chosen], self.length, rng)
+            example = {utterances.representation: array, 'length': np.int32(length)}
         example |= {field: labels[chosen] for field, labels in utterances.labels.items()}
         example |= {
             f'{field}_rating': ratings[chosen] for field, ratings in utterances.ratings.items()
@@ -227,6 +259,18 @@ class TrainBatches:
             repeats = -(-self.length // len(noise))  # short noises loop
             example['noise'], _ = crop_or_pad(np.tile(noise, (repeats, 1)), self.length, rng)
         return example
+
+    def _encoded(self, utterances: Utterances, chosen: int, rng) -> dict[str, np.ndarray]:
+        """Draws an augmentation type, and loads the view that it stands for."""
+        kind = 0
+        if len(self.views) > 1 and rng.random() >= self.clean_share:
+            kind = rng.integers(1, len(self.views))
+        x, log_mel = utterances.with_log_mel(chosen, self.views[kind])
+        joined, length = crop_or_pad(np.concatenate([x, log_mel], axis=1), self.length, rng)
+        example = {'encoded': joined[:, : x.shape[1]], 'length': np.int32(length)}
+        if log_mel.shape[1]:
+            example['clean_log_mel'] = joined[:, x.shape[1] :]
+        return example | {'augmentation_type': np.int32(kind)}
 
 
 @functools.lru_cache(

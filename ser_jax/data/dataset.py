@@ -65,7 +65,10 @@ class Records(NamedTuple):
             )
             batches.refuse_not_finite(corpus)
             if representation == 'encoded':
-                corpus = open_encoded(corpus, self.encoding, self.data_dir)
+                encoding = self.encoding
+                if field == 'test_corpora':  # only the clean view is tested
+                    encoding = encoding._replace(views=encoding.views[:1])
+                corpus = open_encoded(corpus, encoding, self.data_dir)
         except UserError as error:
             raise UserError(f'config.{field}: {error}' if field else str(error)) from error
         return corpus
@@ -83,6 +86,7 @@ class Sampling(NamedTuple):
         class_weights: whether every class of a reported task counts the same.
         label_free: whether the objective learns from utterances without any label.
         memory_gb: size up to which utterances are kept in memory.
+        views, clean_share: of encoded utterances, see `batches.TrainBatches`.
     """
 
     batch_size: int
@@ -93,6 +97,8 @@ class Sampling(NamedTuple):
     class_weights: bool = True
     label_free: bool = False
     memory_gb: float = 4.0
+    views: tuple[int, ...] = (0,)
+    clean_share: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -183,6 +189,8 @@ class Dataset:
             length=self.sampling.length,
             seed=self.sampling.seed,
             rows=local_rows(size),
+            views=self.sampling.views,
+            clean_share=self.sampling.clean_share,
         )
 
     def _split_labelled(self, rows: np.ndarray) -> tuple[list[Part], list[Part]]:

@@ -4,17 +4,19 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
+from ser_jax.audio.log_mel import FrontEnd, log_mel_of_signal
 from ser_jax.data.corpora import Corpus
-from ser_jax.data.encoded import STATISTICS_FILE, Encoding, is_encoded
+from ser_jax.data.encoded import FRAME_RATE, LENGTHS_FILE, VALUES_FILE, Encoding, is_encoded
 from ser_jax.data.records import METADATA_FILE
-from ser_jax.encoding.extraction import Extractor
+from ser_jax.encoding.extraction import Extractor, average_frames
+from ser_jax.encoding.views import View, augment_waveforms
 from ser_jax.models.encoders.pretrained import Encoder
 from ser_jax.runtime.devices import is_main_process
 from ser_jax.runtime.errors import UserError
@@ -24,8 +26,24 @@ _CHUNK = 256  # utterances that are encoded before a part is written; an interru
 _RESERVE = 5 << 30  # bytes of the disk that are left free
 
 
-def encode_corpus(corpus: Corpus, encoder: Encoder, data_dir: str | os.PathLike | None) -> None:
-    """Writes mean and standard deviation over time of every layer, unless they are there already.
+def make_encoding(
+    encoder: Encoder, layers: Sequence[int], output: str, views: Sequence[View] = (View(),)
+) -> Encoding:
+    """Names an encoder, its output and the views, as `data.encoded` finds them on disk."""
+    names = tuple(view.name for view in views)
+    return Encoding(encoder.name, encoder.identity, tuple(layers), output, names)
+
+
+def encode_corpus(
+    corpus: Corpus,
+    encoder: Encoder,
+    data_dir: str | os.PathLike | None,
+    *,
+    layers: Sequence[int] = (),
+    output: str = 'statistics',
+    views: Sequence[View] = (View(),),
+) -> None:
+    """Writes the outputs of an encoder for a corpus, unless they are there already.
 
     An interrupted extraction resumes; a folder is complete once its metadata are there. Several processes share the work and
     the folder.
@@ -34,25 +52,41 @@ def encode_corpus(corpus: Corpus, encoder: Encoder, data_dir: str | os.PathLike 
         corpus: waveform records.
         encoder: a loaded encoder.
         data_dir: root of the prepared corpora.
+        layers: those averaged in frames; of statistics all layers are written.
+        output: 'statistics' or 'frames'.
+        views: views of the utterances.
 
     Raises:
         UserError: no room on the disk, or an utterance too short for the encoder.
     """
-    folder = Encoding(encoder.name, encoder.identity, ()).folder(corpus.name, data_dir)
-    if is_encoded(folder):
+    encoding = make_encoding(encoder, layers, output, views)
+    folders = {view: encoding.folder(corpus.name, data_dir, view.name) for view in views}
+    missing = {view: folder for view, folder in folders.items() if not is_encoded(folder)}
+    if not missing:
         return
-    if not is_main_process():
-        _encode(corpus, encoder, folder)
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        if not is_encoded(folder):  # another run may just have written it
-            _encode(corpus, encoder, folder)
+    if is_main_process():
+        _announce(corpus, encoder, output, missing)
+    progress = tqdm.tqdm(
+        total=len(missing) * len(corpus),
+        unit='utterance',
+        disable=None if is_main_process() else True,
+    )
+    average = output == 'frames'
+    extractor = Extractor(
+        encoder, layers=layers if average else None, output='average' if average else output
+    )
+    with progress:
+        for view, folder in missing.items():
+            with _locked(folder) if is_main_process() else contextlib.nullcontext():
+                # Another run may just have written it.
+                if not multihost_utils.broadcast_one_to_all(np.array(is_encoded(folder))):
+                    _encode(corpus, encoder, extractor, output, view, folder, progress)
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Waits until no other run encodes the corpus."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:  # Windows
@@ -67,55 +101,107 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _encode(corpus: Corpus, encoder: Encoder, folder: Path) -> None:
-    module = encoder.module
+def _announce(corpus: Corpus, encoder: Encoder, output: str, missing: dict[View, Path]) -> None:
+    """Says what will be computed and its size; refuses what does not fit on the disk."""
+    seconds, module = float(corpus.index['duration'].sum()), encoder.module
     size = 4 * len(corpus) * module.outputs * 2 * module.width
-    hours = corpus.index['duration'].sum() / 3600
-    main = is_main_process()
-    if main:
-        print(
-            f'encoding {corpus.name} by {encoder.name}: {hours:.2f} h of speech, {size / 1e6:.0f} MB in {folder}',
-            file=sys.stderr,
+    if output == 'frames':
+        bands = corpus.metadata['front_end']['n_mels']
+        size = 2 * (module.width + bands) * int(FRAME_RATE * seconds + len(corpus))
+    total = size * len(missing)
+    folder = next(iter(missing.values())).parent
+    print(
+        f'encoding {corpus.name} by {encoder.name}, {output}: {len(missing)} × {seconds / 3600:.2f} h of speech '
+        f'({", ".join(view.text for view in missing)}), {total / 1e6:.0f} MB in {folder}',
+        file=sys.stderr,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if total + size > free - _RESERVE:  # the last view is written twice, in parts and as a whole
+        raise UserError(
+            f'{folder} needs {total / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free, of which 5 are left: set '
+            'config.data.data_dir to another disk'
         )
-        free = shutil.disk_usage(folder).free
-        if size > free - _RESERVE:
-            raise UserError(
-                f'{folder} needs {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free, of which 5 are left: set '
-                'config.data.data_dir to another disk'
-            )
-    extractor, source = Extractor(encoder, statistics=True), corpus.source()
+
+
+def _encode(
+    corpus: Corpus,
+    encoder: Encoder,
+    extractor: Extractor,
+    output: str,
+    view: View,
+    folder: Path,
+    progress: tqdm.tqdm,
+) -> None:
+    """Encodes a view of a corpus."""
+    main, source = is_main_process(), corpus.source()
+    front_end = FrontEnd(**corpus.metadata['front_end'])
     parts = []
-    progress = tqdm.tqdm(total=len(corpus), unit='utterance', disable=None if main else True)
     for start in range(0, len(corpus), _CHUNK):
         rows = range(start, min(start + _CHUNK, len(corpus)))
         # Named after the corpus: parts of an earlier state of it are of no use.
-        part = folder / f'part_{corpus.metadata["corpus_hash"][:16]}_{start:08d}.npy'
+        part = folder / f'part_{corpus.metadata["corpus_hash"][:16]}_{start:08d}.npz'
         parts.append(part)
         if not multihost_utils.broadcast_one_to_all(np.array(part.exists())):
-            values = np.stack(extractor([source[row] for row in rows]))
+            ids = corpus.index['id'][rows.start : rows.stop]
+            signals = augment_waveforms(view, [source[row] for row in rows], ids)
+            arrays = extractor(signals.waveforms)
+            if output == 'frames':
+                arrays = [
+                    _with_log_mel(average_frames(array), signal, front_end)
+                    for array, signal in zip(arrays, signals.clean)
+                ]
+                lengths = [len(array) for array in arrays]
+                values = np.concatenate(arrays)
+            else:
+                values, lengths = np.stack(arrays), np.ones(len(rows))
             if main:
                 with replacing(part) as temporary, temporary.open('wb') as file:
-                    np.save(file, values)
+                    np.savez(file, values=values, lengths=np.array(lengths, np.int32))
         progress.update(len(rows))
-    progress.close()
     if main:
-        with replacing(folder / STATISTICS_FILE) as temporary, temporary.open('wb') as file:
-            np.save(file, np.concatenate([np.load(part) for part in parts]))
-        for part in folder.glob('part_*.npy'):
-            part.unlink()
-        (folder / METADATA_FILE).unlink(missing_ok=True)
-        write_checksums(folder)
-        write_json(
-            folder / METADATA_FILE,
-            {
-                'corpus': corpus.name,
-                'corpus_hash': corpus.metadata['corpus_hash'],
-                'encoder': encoder.name,
-                'revision': encoder.revision,
-                'fingerprint': encoder.fingerprint,
-                'identity': encoder.identity,
-                'layers': module.outputs,
-                'width': module.width,
-            },
-        )
-    multihost_utils.sync_global_devices(f'encoded {corpus.name}')
+        _finish(folder, parts, with_lengths=output == 'frames')
+        metadata = {
+            'corpus': corpus.name,
+            'corpus_hash': corpus.metadata['corpus_hash'],
+            'encoder': encoder.name,
+            'revision': encoder.revision,
+            'fingerprint': encoder.fingerprint,
+            'identity': encoder.identity,
+            'view': view.text,
+            'layers': extractor.layers,
+            'width': encoder.module.width,
+        }
+        write_json(folder / METADATA_FILE, metadata)
+    multihost_utils.sync_global_devices(f'encoded {corpus.name} {view.name}')
+
+
+def _with_log_mel(frames: np.ndarray, clean: np.ndarray, front_end: FrontEnd) -> np.ndarray:
+    """Frames [T, D] with the log-mel of the same time behind them, float16 [T, D + n_mels]."""
+    log_mel = log_mel_of_signal(clean, front_end)
+    hops = front_end.sample_rate // (FRAME_RATE * front_end.hop_length)
+    log_mel = np.pad(log_mel, ((0, max(0, hops * len(frames) - len(log_mel))), (0, 0)), mode='edge')
+    log_mel = log_mel[: hops * len(frames)].reshape(len(frames), hops, -1).mean(axis=1)
+    return np.concatenate([frames, log_mel], axis=1).astype(np.float16)
+
+
+def _finish(folder: Path, parts: list[Path], *, with_lengths: bool) -> None:
+    """Joins the parts, one in memory at a time, and removes them."""
+    lengths = np.concatenate([np.load(part)['lengths'] for part in parts])
+    with replacing(folder / VALUES_FILE) as temporary:
+        done = 0
+        for part in parts:
+            values = np.load(part)['values']
+            if not done:
+                shape = (int(lengths.sum()), *values.shape[1:])
+                joined = np.lib.format.open_memmap(temporary, 'w+', values.dtype, shape)
+            joined[done : done + len(values)] = values
+            done += len(values)
+        joined.flush()
+    if with_lengths:
+        with replacing(folder / LENGTHS_FILE) as temporary, temporary.open('wb') as file:
+            np.save(file, lengths)
+    for part in folder.glob('part_*.np*'):
+        part.unlink()
+    (folder / METADATA_FILE).unlink(missing_ok=True)
+    write_checksums(folder)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ser_jax.data.batches import as_float
-from ser_jax.models.encoders.pretrained import SAMPLE_RATE, Encoder
+from ser_jax.models.encoders.pretrained import SAMPLE_RATE, Encoder, EncoderInput
 from ser_jax.models.layers import mean_and_squares
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
@@ -68,14 +68,14 @@ class Extractor:
     Args:
         encoder: a loaded encoder.
         layers: numbers of the layers to return; None for all (`encoder.module.outputs`).
-        statistics: return the mean and standard deviation over time instead of frames.
+        output: 'frames'; 'average', the mean of the layers' frames; or 'statistics', mean and standard deviation over time.
 
     Raises:
         UserError: no such layer.
     """
 
     def __init__(
-        self, encoder: Encoder, *, layers: Sequence[int] | None = None, statistics: bool = False
+        self, encoder: Encoder, *, layers: Sequence[int] | None = None, output: str = 'frames'
     ):
         module = encoder.module
         self.layers = tuple(range(module.outputs) if layers is None else layers)
@@ -84,10 +84,10 @@ class Extractor:
                 raise UserError(
                     f'{encoder.name} has layers 0 to {module.outputs - 1}, not layer {layer}'
                 )
-        self._module, self._statistics = module, statistics
+        self._module, self._output = module, output
         self._placement = devices.DataParallel(devices.make_mesh())
         self._params = devices.replicate(encoder.params, self._placement.mesh)
-        self._step = self._placement.compile(_make_step(module, self.layers, statistics))
+        self._step = self._placement.compile(_make_step(module, self.layers, output))
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Encodes recordings.
@@ -96,8 +96,7 @@ class Extractor:
             waveforms: N arrays [S] at 16 kHz, int16 or float32 in [-1, 1).
 
         Returns:
-            N arrays float32: frames [layers, T, D], T = `module.frames(S)`, or mean and standard deviation over time
-            [layers, 2 D].
+            N arrays float32: frames [layers, T, D], T = `module.frames(S)`, their average [T, D], or statistics [layers, 2 D].
 
         Raises:
             UserError: a recording shorter than the encoder takes (25 ms).
@@ -111,7 +110,7 @@ class Extractor:
         cut = [windows(len(waveform), self._module) for waveform in waveforms]
         jobs = [(number, window) for number, parts in enumerate(cut) for window in parts]
         results = dict(self._encode(waveforms, jobs))
-        join = _joined_statistics if self._statistics else _joined_frames
+        join = _joined_statistics if self._output == 'statistics' else _joined_frames
         return [
             join([results[number, window] for window in parts]) for number, parts in enumerate(cut)
         ]
@@ -138,9 +137,24 @@ class Extractor:
             for row, job in enumerate(batch):
                 frames = self._module.frames(int(samples[row]))
                 result = jax.tree.map(lambda a, row=row: a[row], found)
-                if not self._statistics:
-                    result = result[:, skip[row] : frames].copy()
+                if self._output != 'statistics':
+                    result = result[..., skip[row] : frames, :].copy()
                 yield job, result
+
+
+def input_extractor(seen: EncoderInput) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Builds a function that computes a network's inputs [T, F] of N waveforms [S], as `data.encoded` stores them."""
+    average = seen.output == 'frames'
+    output = 'average' if average else 'statistics'
+    extractor = Extractor(seen.encoder, layers=seen.layers, output=output)
+    finish = average_frames if average else (lambda x: x.reshape(1, -1))
+    return lambda waveforms: [finish(array) for array in extractor(waveforms)]
+
+
+def average_frames(frames: np.ndarray) -> np.ndarray:
+    """Averages every two frames in time, as `pretrained.EncoderInput` does: [T, D] -> [ceil(T / 2), D]."""
+    pairs = np.add.reduceat(frames, np.arange(0, len(frames), 2), axis=0)
+    return pairs / np.minimum(2, len(frames) - np.arange(0, len(frames), 2))[:, None]
 
 
 def _padded_length(samples: int) -> int:
@@ -149,7 +163,7 @@ def _padded_length(samples: int) -> int:
     return -(-samples // step) * step
 
 
-def _make_step(module: nn.Module, layers: tuple[int, ...], statistics: bool) -> Callable:
+def _make_step(module: nn.Module, layers: tuple[int, ...], output: str) -> Callable:
     """Builds the per-device step: (params, batch) -> rows of all devices."""
 
     def step(params, batch):
@@ -157,7 +171,9 @@ def _make_step(module: nn.Module, layers: tuple[int, ...], statistics: bool) -> 
         with jax.default_matmul_precision('highest'):
             states, mask = module.apply({'params': params}, batch['waveform'], batch['samples'])
         x = jnp.stack([states[layer] for layer in layers], axis=1)
-        if statistics:
+        if output == 'average':
+            x = jnp.mean(x, axis=1)
+        elif output == 'statistics':
             mask &= jnp.arange(mask.shape[1]) >= batch['skip'][:, None]
             mean, squares, count = mean_and_squares(x, mask)
             x = {'count': count, 'mean': mean, 'squares': squares}
@@ -200,7 +216,7 @@ def export_encoder(encoder: Encoder, layers: Sequence[int]) -> bytes:
 
 
 def _joined_frames(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-2)
 
 
 def _joined_statistics(parts: list[dict[str, np.ndarray]]) -> np.ndarray:

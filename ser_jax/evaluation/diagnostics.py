@@ -189,7 +189,8 @@ def _decoded_path(experiment, variables, rows, vectors) -> DecodedPath | None:
     path = (1 - shares) * means[first] + shares * means[last]
     frames, constants = experiment.program.crop_frames, variables['constants']
     decoded = model.apply({'params': variables['params']}, path, frames, method='decode')
-    return DecodedPath((first, last), np.asarray(decoded) * constants['std'] + constants['mean'])
+    scale = constants.get('log_mel', constants)
+    return DecodedPath((first, last), np.asarray(decoded) * scale['std'] + scale['mean'])
 
 
 def farthest(means: dict[str, np.ndarray]) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 from ser_jax.audio.log_mel import log_mel_of_signal
 from ser_jax.data.dataset import Dataset
 from ser_jax.data.folds import Fold
-from ser_jax.encoding.extraction import WINDOW_SECONDS, Extractor
+from ser_jax.encoding.extraction import WINDOW_SECONDS, input_extractor
 from ser_jax.evaluation.attacker import Attacker, SourceRun
 from ser_jax.evaluation.recordings import Clips, Waveforms, read_clips
 from ser_jax.runtime.errors import UserError
@@ -124,9 +124,7 @@ class RobustnessTester:
         self._attackers = {}
         encoder = experiment.program.encoder
         if self._clips and encoder:
-            extractor = Extractor(encoder.encoder, layers=encoder.layers, statistics=True)
-            # One frame an utterance, as `data.encoded` stores it.
-            self._encode = lambda signals: [x.reshape(1, -1) for x in extractor(signals)]
+            self._encode = input_extractor(encoder)
         if any(name.startswith('transfer_') for name in conditions):
             self._source = SourceRun(experiment, attack_source)
 

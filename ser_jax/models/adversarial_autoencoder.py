@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.models import layers
+from ser_jax.models.encoders.frames import FramesEncoder
 from ser_jax.models.encoders.log_mel import LogMelEncoder
-from ser_jax.runtime.errors import UserError
 
 _PERIODS = (4, 8, 16, 32, 64, 128, 256, 512)  # of the decoder's time encoding, in frames
 
@@ -54,18 +54,20 @@ class Encoder(nn.Module):
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, log_mel: jax.Array, length: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, length: jax.Array, *, train: bool) -> jax.Array:
         drop = lambda x: layers.Dropout(self.dropout, axis_name=self.axis_name)(x, train=train)
         if self.input == 'functionals':
-            x = functionals(log_mel, length)
+            x = functionals(x, length)
             for layer in range(2):
                 x = drop(nn.relu(nn.Dense(self.embedding_features, name=f'hidden_{layer}')(x)))
         else:
-            widths = self.channels, self.frame_features, self.blstm_features
-            drops = self.dropout, self.map_dropout, self.axis_name
-            states, mask = LogMelEncoder(*widths, *drops, name='log_mel')(
-                log_mel, length, train=train
-            )
+            widths = self.frame_features, self.blstm_features
+            if self.input == 'frames':
+                encoder = FramesEncoder(*widths, self.dropout, self.axis_name, name='frames')
+            else:
+                drops = self.dropout, self.map_dropout, self.axis_name
+                encoder = LogMelEncoder(self.channels, *widths, *drops, name='log_mel')
+            states, mask = encoder(x, length, train=train)
             pooled, _ = layers.AttentionPooling(name='attention')(states, mask)
             x = drop(nn.relu(nn.Dense(self.embedding_features, name='embedding')(drop(pooled))))
         return nn.Dense(self.code_features, name='code')(x)
@@ -151,6 +153,8 @@ class Head(nn.Module):
 class Model(nn.Module):
     """Log-mel → code → one head per task, a decoder, and a discriminator between codes and draws from the prior.
 
+    Or frames of a frozen pretrained encoder → code → the same.
+
     The subtrees of the parameters are `encoder`, `decoder`, `discriminator` and `<task>_head`.
 
     Attributes:
@@ -158,11 +162,11 @@ class Model(nn.Module):
         reconstruction: whether there is a decoder.
         adversary: whether there is a discriminator.
         conditions: width of the discriminator's condition: the emotions with a mixture prior, else 0.
-        input: 'log_mel', or 'functionals' of it, which are cheaper to learn from.
+        input: 'log_mel', 'functionals' of it, which are cheaper to learn from, or 'frames' of a pretrained encoder.
         code_features: D.
         embedding_features: width of the hidden layers before the code and in the heads.
         decoder_features, discriminator_features: widths of their hidden layers.
-        channels, frame_features, blstm_features, map_dropout: see `LogMelEncoder`.
+        channels, frame_features, blstm_features, map_dropout: see `LogMelEncoder`; frames use the two in the middle.
         dropout: dropout rate in the encoder.
         axis_name: mapped axis the batch is spread over, or None.
         bands: F of the decoded log-mel.
@@ -190,11 +194,8 @@ class Model(nn.Module):
     @staticmethod
     def validate(settings: Mapping, front_end: FrontEnd) -> None:
         """Checks the attributes against the front end; raises UserError."""
-        if settings['input'] not in ('log_mel', 'functionals'):
-            raise UserError(
-                f"config.model.input is {settings['input']!r}; it must be 'log_mel' or 'functionals'"
-            )
-        LogMelEncoder.validate(settings, front_end)
+        if settings['input'] != 'frames':
+            LogMelEncoder.validate(settings, front_end)
 
     def setup(self):
         widths = self.channels, self.frame_features, self.blstm_features
@@ -209,29 +210,29 @@ class Model(nn.Module):
             for task, count in self.heads.items()
         ]
 
-    def __call__(self, log_mel: jax.Array, length: jax.Array, *, train: bool) -> dict:
+    def __call__(self, x: jax.Array, length: jax.Array, *, train: bool) -> dict:
         """Runs the whole network.
 
         Args:
-            log_mel: [B, T, F], standardised by training statistics.
+            x: log-mel or frames [B, T, F], standardised by training statistics.
             length: int32 [B], real frames.
             train: whether to use batch statistics and dropout (rng stream 'dropout').
 
         Returns:
             Outputs [B, K] for every head; 'code' [B, D].
         """
-        code = self.encode(log_mel, length, train=train)
+        code = self.encode(x, length, train=train)
         if self.is_initializing():  # declare the parameters that the heads do not use
             if self.reconstruction:
-                self.decode(code, log_mel.shape[1])
+                self.decode(code, x.shape[1])
             if self.adversary:
                 self.discriminate(code, jnp.zeros((len(code), self.conditions)))
         heads = {task: head(code) for task, head in zip(self.heads, self.task_heads)}
         return {**heads, 'code': code}
 
-    def encode(self, log_mel: jax.Array, length: jax.Array, *, train: bool) -> jax.Array:
+    def encode(self, x: jax.Array, length: jax.Array, *, train: bool) -> jax.Array:
         """Utterances → codes [B, D]."""
-        return self.encoder(log_mel, length, train=train)
+        return self.encoder(x, length, train=train)
 
     def decode(self, code: jax.Array, frames: int) -> jax.Array:
         """Codes → standardised log-mel [B, T, F], or functionals [B, 4F]."""

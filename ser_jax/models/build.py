@@ -50,10 +50,10 @@ def make_model(
         raise UserError(
             f'config.objective is {objective!r}, but the network {name} is trained by {own!r}'
         )
-    if objective == 'adversarial':
+    if 'bands' in {field.name for field in dataclasses.fields(model_class)}:
         settings['bands'] = front_end.n_mels
-        if prior == 'mixture':
-            settings['conditions'] = sum(len(t.classes) for t in tasks if t.name == 'emotion')
+    if objective == 'adversarial' and prior == 'mixture':
+        settings['conditions'] = sum(len(t.classes) for t in tasks if t.name == 'emotion')
     return model_class(
         heads={task.name: task.outputs for task in tasks if task.kind != 'reconstruction'},
         reconstruction=any(task.kind == 'reconstruction' for task in tasks),

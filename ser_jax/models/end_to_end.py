@@ -182,12 +182,15 @@ class GRUParameters(nn.Module):
 class Model(nn.Module):
     """Waveform → shared frame encoder → GRUs, attention and dense layer of every task.
 
+    Or frames of a frozen pretrained encoder → the same without the frame encoder.
+
     A task's parameters are the subtrees `<task>_gru_<layer>`, `<task>_score` and `<task>_head`, so that a network of fewer
     tasks has a subset of the parameters of a larger one.
 
     Attributes:
         heads: number of outputs of every task: its classes, or 1 for a regression.
         reconstruction: must be False, there is no decoder.
+        input: 'waveform' or 'frames'.
         attention: whether states are averaged with learned weights; otherwise the last real state is taken.
         filters, width, pool_channels, frame_samples, hop_samples: see `FrameEncoder`.
         gru_features: cells of a layer.
@@ -198,6 +201,7 @@ class Model(nn.Module):
 
     heads: Mapping[str, int]
     reconstruction: bool = False
+    input: str = 'waveform'
     attention: bool = True
     filters: int = 40
     width: int = 40
@@ -213,6 +217,8 @@ class Model(nn.Module):
     def validate(settings: Mapping, front_end: FrontEnd) -> None:
         """Checks the attributes against the front end; raises UserError."""
         del front_end
+        if settings['input'] == 'frames':
+            return
         edges, frame = 2 * settings['width'], settings['frame_samples']
         if settings['width'] < 3 or frame <= 2 * edges or frame % 2 or settings['hop_samples'] % 2:
             raise UserError(
@@ -225,29 +231,33 @@ class Model(nn.Module):
             )
 
     @nn.compact
-    def __call__(self, waveform: jax.Array, length: jax.Array, *, train: bool) -> dict:
+    def __call__(self, x: jax.Array, length: jax.Array, *, train: bool) -> dict:
         """Runs the network.
 
         Args:
-            waveform: [B, S], standardised by training statistics.
-            length: int32 [B], real samples.
+            x: waveform [B, S] or frames [B, T, F], standardised by training statistics.
+            length: int32 [B], real samples or frames.
             train: whether to use dropout (rng stream 'dropout').
 
         Returns:
             Outputs [B, K] for every head; 'attention': head -> weights [B, T] of the frames, each row summing to 1, 0 in
-            padding, T = 1 + (max(S, frame) - frame) // hop.
+            padding; of waveforms T = 1 + (max(S, frame) - frame) // hop.
 
         Raises:
             ValueError: reconstruction is True, or the frames do not match the encoder.
         """
         if self.reconstruction:
             raise ValueError('end_to_end has no decoder: reconstruction must be False')
-        samples, frame, hop = waveform.shape[1], self.frame_samples, self.hop_samples
-        frames = count_frames(samples, frame, hop)
-        x = jnp.where(layers.frames_mask(length, samples), waveform, 0.0)
-        x = jnp.pad(x, ((0, 0), (0, max(0, frame - samples))))[:, : (frames - 1) * hop + frame]
-        widths = self.filters, self.width, self.pool_channels
-        x = FrameEncoder(*widths, frame, hop, name='encoder')(x)  # [B, T, D]
+        if self.input == 'frames':
+            frames, real = x.shape[1], length
+            x = jnp.where(layers.frames_mask(length, frames)[..., None], x, 0.0)
+        else:
+            samples, frame, hop = x.shape[1], self.frame_samples, self.hop_samples
+            frames, real = count_frames(samples, frame, hop), count_frames(length, frame, hop)
+            x = jnp.where(layers.frames_mask(length, samples), x, 0.0)
+            x = jnp.pad(x, ((0, 0), (0, max(0, frame - samples))))[:, : (frames - 1) * hop + frame]
+            widths = self.filters, self.width, self.pool_channels
+            x = FrameEncoder(*widths, frame, hop, name='encoder')(x)  # [B, T, D]
         x = layers.Dropout(self.dropout, axis_name=self.axis_name)(x, train=train)
 
         for layer in range(self.gru_layers):
@@ -261,7 +271,6 @@ class Model(nn.Module):
             # No mask: padding comes after the real frames and cannot reach them in a forward loop.
             x = gru(jnp.einsum(equation, x, kernel_in) + bias_in[:, None], kernel, bias)
 
-        real = count_frames(length, frame, hop)
         outputs, attention = {}, {}
         for task, states in zip(self.heads, x.transpose(1, 2, 0, 3)):  # [B, T, H]
             if self.attention:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -17,6 +16,11 @@ from ser_jax.models.encoders.pretrained import EncoderInput
 def normalise(x: jax.Array | np.ndarray, constants: Mapping[str, Any]) -> jax.Array | np.ndarray:
     """Z-scores each band, [B, T, F], or the samples, [B, S], by the statistics of the training speakers."""
     return (x - constants['mean']) / constants['std']
+
+
+def normalise_log_mel(x: jax.Array, constants: Mapping[str, Any]) -> jax.Array:
+    """Z-scores a log-mel that is reconstructed [B, T, F], also where the network's input is another."""
+    return normalise(x, constants.get('log_mel', constants))
 
 
 def standardised(ratings: jax.Array, scale: jax.Array) -> jax.Array:
@@ -47,7 +51,7 @@ def network_input(
     if kind == 'standardised':
         return x, length
     if kind == 'waveform' and isinstance(front_end, EncoderInput):
-        x, length = front_end(x, length, variables['encoder']), jnp.ones_like(length)
+        x, length = front_end(x, length, variables['encoder'])
     elif kind == 'waveform' and front_end:
         x = batch_log_mel(x, front_end)
     return normalise(x, variables['constants']), length

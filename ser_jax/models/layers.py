@@ -44,6 +44,14 @@ def mean_and_squares(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Arra
     return mean, jnp.sum(jnp.square(x - mean[:, :, None]) * weight, axis=2), count
 
 
+def mean_and_deviation(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean and standard deviation over real frames, [B, T, D] -> [B, 2 D]; see `mean_and_squares`."""
+    mean, squares, count = mean_and_squares(x[:, None], mask)
+    # The gradient of the root is infinite at 0, which a single frame has.
+    deviation = jnp.sqrt(jnp.maximum(squares / count, 1e-12))
+    return jnp.concatenate([mean, deviation], axis=-1)[:, 0]
+
+
 def example_keys(rng: jax.Array, batch: int, axis_name: str | None) -> jax.Array:
     """One key for each example, a function of its row in the *global* batch: the same on any number of devices.
 

@@ -7,29 +7,37 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.models import layers
 from ser_jax.models.convolution import convolution, depth_to_space
+from ser_jax.models.encoders.frames import FramesEncoder
 from ser_jax.models.encoders.log_mel import LogMelEncoder
 
 
 class Model(nn.Module):
     """Log-mel → convolutional blocks → BLSTM (`LogMelEncoder`) → attention pooling → heads; decoder.
 
+    Or frames of a frozen pretrained encoder → `FramesEncoder` → the same.
+
     Attributes:
-        heads: number of outputs of every head. 'emotion' reads the utterance embedding; every other head pools the BLSTM's
+        heads: number of outputs of every head. 'emotion' reads the utterance embedding, with frames also their mean
+            and standard deviation over time; every other head pools the BLSTM's
             states with its own attention, so that the embedding need not hold information that emotion should ignore.
         reconstruction: whether there is a decoder.
-        channels, frame_features, blstm_features, map_dropout: see `LogMelEncoder`.
+        input: 'log_mel' or 'frames'.
+        channels, frame_features, blstm_features, map_dropout: see `LogMelEncoder`; frames use the two in the middle.
         embedding_features: width of the utterance embedding.
         decoder_channels: channels of the decoder's convolution.
         dropout: dropout rate of step features, pooled vector and embedding.
         axis_name: mapped axis the batch is spread over, or None.
+        bands: F of the decoded log-mel.
     """
 
     heads: Mapping[str, int]
     reconstruction: bool = True
+    input: str = 'log_mel'
     channels: tuple[int, ...] = (24, 32, 64)
     frame_features: int = 128
     blstm_features: int = 64
@@ -38,30 +46,35 @@ class Model(nn.Module):
     dropout: float = 0.3
     map_dropout: float = 0.1
     axis_name: str | None = None
+    bands: int = 80
 
     @staticmethod
     def validate(settings: Mapping, front_end: FrontEnd) -> None:
         """Checks the attributes against the front end; raises UserError."""
-        LogMelEncoder.validate(settings, front_end)
+        if settings['input'] != 'frames':
+            LogMelEncoder.validate(settings, front_end)
 
     @nn.compact
-    def __call__(self, log_mel: jax.Array, length: jax.Array, *, train: bool) -> dict:
+    def __call__(self, x: jax.Array, length: jax.Array, *, train: bool) -> dict:
         """Runs the network.
 
         Args:
-            log_mel: [B, T, F], standardised by training statistics.
+            x: log-mel or frames [B, T, F], standardised by training statistics.
             length: int32 [B], real frames.
             train: whether to use batch statistics and dropout (rng stream 'dropout').
 
         Returns:
-            Logits [B, K] for every head; 'reconstruction' [B, T, F] if there is a decoder; 'embedding' [B, D];
-            'attention' [B, ceil(T / 4)], 0 in padding.
+            Logits [B, K] for every head; 'reconstruction' [B, T, bands] if there is a decoder; 'embedding' [B, D];
+            'attention' [B, ceil(T / 4)], of frames [B, T], 0 in padding.
         """
-        frames, bands = log_mel.shape[1:]
-        widths = self.channels, self.frame_features, self.blstm_features
-        encoder = LogMelEncoder(*widths, self.dropout, self.map_dropout, self.axis_name)
+        widths = self.frame_features, self.blstm_features
+        if self.input == 'frames':
+            encoder = FramesEncoder(*widths, self.dropout, self.axis_name)
+        else:
+            drops = self.dropout, self.map_dropout
+            encoder = LogMelEncoder(self.channels, *widths, *drops, self.axis_name)
         nn.share_scope(self, encoder)  # its parameters are top-level subtrees of this model
-        encoded, mask = encoder(log_mel, length, train=train)  # [B, T / 4, 2H]
+        encoded, mask = encoder(x, length, train=train)  # [B, T / 4, 2H]
 
         pooled, attention = layers.AttentionPooling(name='attention')(encoded, mask)
         embedding = nn.relu(
@@ -71,21 +84,30 @@ class Model(nn.Module):
         for name, classes in self.heads.items():
             if name == 'emotion':
                 features = self._drop(embedding, train)
+                if self.input == 'frames':  # as the linear probe does
+                    shared = self._drop(layers.mean_and_deviation(x, mask), train)
+                    features = jnp.concatenate([features, shared], axis=-1)
             else:
                 own, _ = layers.AttentionPooling(name=f'{name}_attention')(encoded, mask)
                 features = nn.relu(nn.Dense(self.embedding_features, name=f'{name}_hidden')(own))
             outputs[name] = nn.Dense(classes, name=f'{name}_head')(features)
         if self.reconstruction:
-            outputs['reconstruction'] = self._decode(encoded, bands)[:, :frames]
+            decode = self._decode_frames if self.input == 'frames' else self._decode
+            outputs['reconstruction'] = decode(encoded)[:, : x.shape[1]]
         return outputs
 
     def _drop(self, x: jax.Array, train: bool) -> jax.Array:
         return layers.Dropout(self.dropout, axis_name=self.axis_name)(x, train=train)
 
-    def _decode(self, encoded: jax.Array, bands: int) -> jax.Array:
-        """Sub-pixel decoder, [B, T / 4, 2H] → [B, T, F]; its convolution runs at a sixteenth of the resolution."""
+    def _decode_frames(self, encoded: jax.Array) -> jax.Array:
+        """One log-mel frame for every state, [B, T, D] → [B, T, bands]."""
+        x = nn.relu(nn.Dense(self.bands * self.decoder_channels // 4, name='decoder_in')(encoded))
+        return nn.Dense(self.bands, name='decoder_out')(x)
+
+    def _decode(self, encoded: jax.Array) -> jax.Array:
+        """Sub-pixel decoder, [B, T / 4, 2H] → [B, T, bands]; its convolution runs at a sixteenth of the resolution."""
         width = self.decoder_channels
-        x = nn.relu(nn.Dense(bands // 4 * width, name='decoder_in')(encoded))
-        x = x.reshape(*x.shape[:2], bands // 4, width)
+        x = nn.relu(nn.Dense(self.bands // 4 * width, name='decoder_in')(encoded))
+        x = x.reshape(*x.shape[:2], self.bands // 4, width)
         kernel = self.param('decoder_kernel', nn.initializers.lecun_normal(), (3, 3, width, 16))
         return depth_to_space(convolution(x, kernel), 4, 4)[..., 0]

@@ -11,7 +11,7 @@ from flax import linen as nn
 from ser_jax.data.tasks import Task
 from ser_jax.models import layers
 from ser_jax.models.adversarial_autoencoder import functionals
-from ser_jax.models.forward import normalise
+from ser_jax.models.forward import normalise, normalise_log_mel
 from ser_jax.objectives import losses
 from ser_jax.objectives.multitask import Phase, task_losses, weighted_loss
 
@@ -29,6 +29,7 @@ def adversarial(
     label_smoothing: float,
     clean_target: bool,
     axis_name: str,
+    representation: str = 'log_mel',
 ) -> tuple[Phase, ...]:
     """Phases of a step, each of which updates some subtrees of the parameters.
 
@@ -51,14 +52,19 @@ def adversarial(
         label_smoothing: label smoothing of the reported tasks.
         clean_target: whether the reconstruction target is the input before noise and masks.
         axis_name: mapped axis of the devices.
+        representation: batch field of the network's input, 'log_mel' or 'encoded'.
 
     Returns:
         One phase for each optimiser.
     """
-    adversary = Adversary(model, prior, separation, gradient_penalty, axis_name)
+    adversary = Adversary(model, prior, separation, gradient_penalty, axis_name, representation)
     phase_losses = {
         'reconstruction': functools.partial(
-            _reconstruction, model=model, clean_target=clean_target, axis_name=axis_name
+            _reconstruction,
+            model=model,
+            clean_target=clean_target,
+            axis_name=axis_name,
+            representation=representation,
         ),
         'discriminator': adversary.discriminator,
         'generator': adversary.generator,
@@ -68,6 +74,7 @@ def adversarial(
             tasks=tuple(task for task in tasks if task.kind != 'reconstruction'),
             label_smoothing=label_smoothing,
             axis_name=axis_name,
+            representation=representation,
         ),
     }
     heads = tuple(f'{task.name}_head' for task in tasks if task.kind != 'reconstruction')
@@ -95,17 +102,19 @@ def _apply(model, params, model_state, rngs, *arguments, method=None):
     return outputs, {**model_state, 'batch_stats': updated.get('batch_stats', {})}
 
 
-def _encode(model, params, model_state, batch, rngs):
-    x = normalise(batch['log_mel'], model_state['constants'])
+def _encode(model, params, model_state, batch, rngs, representation):
+    x = normalise(batch[representation], model_state['constants'])
     return _apply(model, params, model_state, rngs, x, batch['length'], method='encode')[0]
 
 
-def _reconstruction(params, model_state, batch, rngs, *, model, clean_target, axis_name):
-    code = _encode(model, params, model_state, batch, rngs)
-    frames = batch['log_mel'].shape[1]
+def _reconstruction(
+    params, model_state, batch, rngs, *, model, clean_target, axis_name, representation
+):
+    code = _encode(model, params, model_state, batch, rngs, representation)
+    frames = batch[representation].shape[1]
     output = model.apply({'params': params}, code, frames, method='decode')
     target = batch['clean_log_mel'] if clean_target else batch['log_mel']
-    target = normalise(target, model_state['constants'])
+    target = normalise_log_mel(target, model_state['constants'])
     if output.ndim == 2:
         values = losses.squared_error(output, functionals(target, batch['length'])).mean(-1)
         weights = jnp.ones_like(values)
@@ -116,9 +125,11 @@ def _reconstruction(params, model_state, batch, rngs, *, model, clean_target, ax
     return loss, ({'loss_reconstruction': jax.lax.psum(loss, axis_name)}, model_state)
 
 
-def _supervised(params, model_state, batch, rngs, *, model, tasks, label_smoothing, axis_name):
+def _supervised(
+    params, model_state, batch, rngs, *, model, tasks, label_smoothing, axis_name, representation
+):
     constants = model_state['constants']
-    x = normalise(batch['log_mel'], constants)
+    x = normalise(batch[representation], constants)
     outputs, new_state = _apply(model, params, model_state, rngs, x, batch['length'])
     shares = task_losses(
         outputs, batch, tasks, constants, label_smoothing=label_smoothing, axis_name=axis_name
@@ -130,7 +141,8 @@ def _supervised(params, model_state, batch, rngs, *, model, tasks, label_smoothi
 class Adversary:
     """Prior and losses of discriminator and generator. Arguments: see `adversarial`."""
 
-    def __init__(self, model, prior, separation, gradient_penalty, axis_name):
+    def __init__(self, model, prior, separation, gradient_penalty, axis_name, representation):
+        self._representation = representation
         self._model, self._mixture, self._separation = model, prior == 'mixture', separation
         self._penalty, self._axis = gradient_penalty, axis_name
 
@@ -170,7 +182,7 @@ class Adversary:
 
     def discriminator(self, params, model_state, batch, rngs):
         """Loss of the discriminator; log 2 at chance."""
-        code = _encode(self._model, params, model_state, batch, rngs)
+        code = _encode(self._model, params, model_state, batch, rngs, self._representation)
         draws = self.sample_prior(rngs['sample'], batch, code.shape[-1])
         condition = self.condition(batch)
         logits = lambda z: self._logits(params, z, condition)
@@ -195,7 +207,7 @@ class Adversary:
 
     def generator(self, params, model_state, batch, rngs):
         """Loss of the encoder against the discriminator."""
-        code = _encode(self._model, params, model_state, batch, rngs)
+        code = _encode(self._model, params, model_state, batch, rngs, self._representation)
         condition = self.condition(batch)
         loss = self._mean(jax.nn.softplus(-self._logits(params, code, condition)))
         return loss, ({'loss_generator': jax.lax.psum(loss, self._axis)}, model_state)

@@ -50,6 +50,7 @@ def make_phases(
         'label_smoothing': label_smoothing,
         'clean_target': clean_target,
         'axis_name': devices.AXIS,
+        'representation': representation,
     }
     supervised = make_optimiser(optimiser, steps)
     if objective == 'multitask':
@@ -58,7 +59,6 @@ def make_phases(
             tasks,
             supervised,
             adversarial_epsilon=adversarial_epsilon,
-            representation=representation,
             **common,
         )
     _check_phases(phases, tasks, model.adversary)

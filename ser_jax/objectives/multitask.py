@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from ser_jax.data.tasks import Task
 from ser_jax.models import layers
-from ser_jax.models.forward import normalise, standardised
+from ser_jax.models.forward import normalise, normalise_log_mel, standardised
 from ser_jax.objectives import losses
 from ser_jax.transforms import attacks
 
@@ -57,7 +57,7 @@ def multitask(
         clean_target: whether the reconstruction target is the input before noise and masks, not the network's input.
         axis_name: mapped axis of the devices.
         adversarial_epsilon: radius of adversarial training on the standardised log-mel (`_attacked`); 0 = none.
-        representation: batch field of the network's input, 'log_mel' or 'waveform'.
+        representation: batch field of the network's input, 'log_mel', 'waveform' or 'encoded'.
 
     Returns:
         One phase.
@@ -154,7 +154,9 @@ def task_losses(
             continue
         if task.kind == 'reconstruction':
             target = batch['clean_log_mel'] if clean_target else batch['log_mel']
-            values = losses.squared_error(output, normalise(target, constants)).mean(axis=-1)
+            values = losses.squared_error(output, normalise_log_mel(target, constants)).mean(
+                axis=-1
+            )
             weights = layers.frames_mask(batch['length'], values.shape[1])
         elif task.target == 'emotion':
             values = losses.cross_entropy(output, batch['emotion'], label_smoothing)

@@ -218,9 +218,9 @@ def load(workdir: str | Path) -> Predictor:
 
 def _encoder(config: dict, card: dict, workdir: Path) -> EncoderInput | None:
     """The frozen encoder of a run, which must be the one that it was trained on."""
-    settings = config.get('encoder', {})
-    if not settings.get('weights'):
+    if config['representation'] != 'encoded':
         return None
+    settings = config['encoder']
     encoder = load_encoder(settings['weights'])
     expected = card.get('encoder', {}).get('identity')
     if encoder.identity != expected:
@@ -229,7 +229,7 @@ def _encoder(config: dict, card: dict, workdir: Path) -> EncoderInput | None:
             f'settings); that of {encoder.folder} is {encoder.identity}'
         )
     layers = tuple(settings['layers']) or tuple(range(encoder.module.outputs))
-    return EncoderInput(encoder, layers)
+    return EncoderInput(encoder, layers, settings['output'])
 
 
 def _temperatures(card: dict, tasks: Sequence[Task]) -> dict[str, float]:
@@ -251,7 +251,7 @@ def _mismatch(model, representation, front_end, encoder, variables) -> str:
     log_mel = (1, front_end.frames(samples), front_end.n_mels)
     shape = log_mel if representation == 'log_mel' else (1, samples)
     if encoder:
-        shape = (1, 1, encoder.features)
+        shape = (1, 1 if encoder.output == 'statistics' else 8, encoder.features)
     inputs = jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct((1,), np.int32)
     try:
         own = {name: variables[name] for name in ('params', 'batch_stats')}

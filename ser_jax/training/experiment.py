@@ -27,7 +27,7 @@ class Program:
     """What is compiled for a run; all folds share it.
 
     Attributes:
-        representation: input of the network on disk, 'log_mel' or 'waveform'.
+        representation: input of the network on disk, 'log_mel', 'waveform' or 'encoded'.
         front_end: see `forward.network_input`.
         crop_frames: frames of a training input.
         input_length: frames or samples of a training input.
@@ -130,11 +130,14 @@ def build_program(
             axis_name=devices.AXIS,
             front_end=front_end,
         )
+    elif encoder:
+        seen, input_shape = encoder, (crop_frames, encoder.features)
+        augment_batch = functools.partial(
+            augment.augment_frames, operations=operations, axis_name=devices.AXIS
+        )
     else:
-        seen, augment_batch = encoder, augment.unchanged
+        seen, augment_batch = None, augment.unchanged
         input_shape = (crop_frames * front_end.hop_length,)
-        if encoder:
-            input_shape = crop_frames, encoder.features
     init_state = jax.jit(
         functools.partial(steps.init_state, model=model, phases=phases, input_shape=input_shape)
     )

@@ -71,7 +71,7 @@ def test_statistics_are_those_of_the_frames(encoder):
     waveforms = [_noise(seconds, seed) for seed, seconds in enumerate([1.3, 61.4])]
     frames = Extractor(encoder, layers=[0, 2])(waveforms)
     for array, statistics in zip(
-        frames, Extractor(encoder, layers=[0, 2], statistics=True)(waveforms)
+        frames, Extractor(encoder, layers=[0, 2], output='statistics')(waveforms)
     ):
         expected = np.concatenate([array.mean(axis=1), array.std(axis=1)], axis=-1)
         np.testing.assert_allclose(statistics, expected, rtol=1e-4, atol=1e-5)

@@ -137,11 +137,11 @@ def test_exports(finished, tiny_encoder, tmp_path):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'representation': 'log_mel'}, "'encoded' belongs to systems with a config.encoder"),
+        ({'augmentations': ('spec_mask(1, 0.1, 0.1)',)}, "spec_mask needs config.encoder.output 'frames'"),
         ({'encoder.layers': (0, 9)}, 'config.encoder.layers is (0, 9); openai/whisper-tiny.en has layers 0 to 3'),
         ({'crop_frames': 16}, 'config.crop_frames is 16'),
         ({'data.front_end.sample_rate': 8000, 'data.front_end.fmax': 4000.0}, 'encoders need 16000'),
-        ({'augmentations': ('mixup(0.2)',)}, 'augmentations and reconstruction need log-mels'),
+        ({'augmentations': ('echo(0.2)',)}, "augmentation 'echo'"),
         ({'conditions': ('fgsm(0.1)',)}, 'condition fgsm_0.1'),
     ],
 )  # fmt: skip

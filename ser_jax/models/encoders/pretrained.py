@@ -64,20 +64,23 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderInput:
-    """The input of a network that sees the statistics of a frozen encoder, computed from waveforms.
+    """The input of a network that sees the outputs of a frozen encoder, computed from waveforms.
 
     Attributes:
         encoder: the encoder.
-        layers: numbers of the layers, in the order in which they are concatenated.
+        layers: numbers of the layers: statistics are concatenated in this order, frames averaged.
+        output: 'statistics', mean and standard deviation over time, or 'frames', at half the encoder's rate.
     """
 
     encoder: Encoder
     layers: tuple[int, ...]
+    output: str = 'statistics'
 
     @property
     def features(self) -> int:
         """Width F of the input."""
-        return len(self.layers) * 2 * self.encoder.module.width
+        width = self.encoder.module.width
+        return width if self.output == 'frames' else len(self.layers) * 2 * width
 
     def facts(self) -> dict[str, Any]:
         """What a result card says of the encoder."""
@@ -86,8 +89,10 @@ class EncoderInput:
         facts |= {'identity': encoder.identity, 'layers': self.layers}
         return facts | ({'revision': encoder.revision} if encoder.revision else {})
 
-    def __call__(self, waveform: jax.Array, samples: jax.Array, params: dict) -> jax.Array:
-        """Mean and standard deviation over time of the layers, as `data.encoded` stores them.
+    def __call__(
+        self, waveform: jax.Array, samples: jax.Array, params: dict
+    ) -> tuple[jax.Array, jax.Array]:
+        """Computes the input as `data.encoded` stores it.
 
         Args:
             waveform: float32 [B, S], up to 30 s.
@@ -95,16 +100,28 @@ class EncoderInput:
             params: parameters of the encoder.
 
         Returns:
-            One frame an utterance, [B, 1, F].
+            (input [B, T, F], T = 1 for statistics; lengths int32 [B] in frames).
         """
-        # Full float32 products, as for the stored statistics: by default GPUs and TPUs round the factors.
+        # Full float32 products, as for the stored outputs: by default GPUs and TPUs round the factors.
         with jax.default_matmul_precision('highest'):
             states, mask = self.encoder.module.apply({'params': params}, waveform, samples)
         x = jnp.stack([states[layer] for layer in self.layers], axis=1)
+        if self.output == 'frames':
+            pair = lambda x: _sum_pairs(x * mask[..., None].astype(x.dtype))
+            count = pair(jnp.ones((*mask.shape, 1), x.dtype))
+            length = (jnp.sum(mask, axis=1, dtype=jnp.int32) + 1) // 2
+            return pair(jnp.mean(x, axis=1)) / jnp.maximum(count, 1.0), length
         mean, squares, count = mean_and_squares(x, mask)
         # The gradient of the root is infinite at 0, which a single frame has.
         deviation = jnp.sqrt(jnp.maximum(squares / count, 1e-12))
-        return jnp.concatenate([mean, deviation], axis=-1).reshape(x.shape[0], 1, self.features)
+        x = jnp.concatenate([mean, deviation], axis=-1).reshape(x.shape[0], 1, self.features)
+        return x, jnp.ones(x.shape[0], jnp.int32)
+
+
+def _sum_pairs(x: jax.Array) -> jax.Array:
+    """Sums every two frames, [B, T, D] -> [B, ceil(T / 2), D]."""
+    pair = (1, 2, 1)
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, pair, pair, ((0, 0), (0, 1), (0, 0)))
 
 
 def load_encoder(
