@@ -53,7 +53,8 @@ def test_nemo(tmp_path):
     ('old', 'new', 'words'),
     [
         ('surprised\t', 'astonished\t', ('astonished', 'WR0_surprised_70')),
-        ('emotion\t', 'feeling\t', ("'emotion'", 'data.tsv')),
+        ('emotion\t', 'feeling\t', ('column emotion', 'data.tsv')),
+        ('\tA\t', '\t"A\t', ('line 2', 'quote')),
         ('', '', ('no data.tsv',)),
     ],
 )
@@ -131,7 +132,11 @@ def test_crema_d(tmp_path):
     assert any('1003_IEO_JOY_HI' in note for note in corpus.metadata['notes'])
     table = folder / 'VideoDemographics.csv'
     table.write_text('Actor,Sex\n1001,Male\n')
-    failed(call(tmp_path, build, 'crema_d', f'--manual_dir={folder}'), "'ActorID'")
+    failed(call(tmp_path, build, 'crema_d', f'--manual_dir={folder}'), 'ActorID')
+    table.write_text('ActorID,Age,Sex\n1001,51,Male\n"1002,21,Female\n')
+    failed(call(tmp_path, build, 'crema_d', f'--manual_dir={folder}'), 'line 3', 'quote')
+    table.write_text('ActorID,Age,Sex\n1001,51, or so,Male\n')
+    failed(call(tmp_path, build, 'crema_d', f'--manual_dir={folder}'), 'line 2 has 4 cells')
 
 
 def test_demand(tmp_path):

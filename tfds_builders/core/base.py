@@ -24,7 +24,7 @@ from ser_jax.data.records import (
     SPLIT,
 )
 from ser_jax.runtime.errors import UserError
-from tfds_builders.core import pool, shards, utterance
+from tfds_builders.core import pool, shards, tables, utterance
 from tfds_builders.core.shards import TEXTS, Shard, record_fields
 from tfds_builders.core.utterance import Problem, Utterance
 
@@ -126,7 +126,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         """SHA-256 of the code that determines the records: the corpus' modules, this one, records, front end."""
         folder = pathlib.Path(inspect.getfile(cls)).parent
         files = [*sorted(folder.glob('*.py')), pathlib.Path(__file__)]
-        files += [pathlib.Path(m.__file__) for m in (shards, utterance, log_mel, reading)]
+        files += [pathlib.Path(m.__file__) for m in (shards, tables, utterance, log_mel, reading)]
         digest = hashlib.sha256()
         for file in files:
             digest.update(file.read_bytes())
