@@ -78,6 +78,7 @@ def report_lines(found: 'Examination', everything: bool) -> list[str]:
     if found.missing_names:
         lines.append(f'missing: {_names(found.missing_names, everything)}')
     lines += [f'unusable: {problem["file"]}: {problem["reason"]}' for problem in found.unusable]
+    lines += [f'warning: {warning}' for warning in found.warnings]
     return lines + [f'note: {note}' for note in found.notes]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from ser_jax.data.folds import Fold, make_folds, select_folds, validation_speakers
 from ser_jax.data.leaks import check_folds, check_leaks
+from ser_jax.data.records import similar_names
 from ser_jax.runtime.errors import UserError
 
 FEMALE, MALE, UNKNOWN = 0, 1, -1
@@ -381,3 +382,21 @@ def test_same_id_in_another_corpus_leaks_only_with_the_same_duration():
     other['duration'][fold.test[0]] = index['duration'][fold.test[0]] + 0.01
     with pytest.raises(UserError, match="utterance '0000' of an added corpus"):
         check_leaks(index, fold, [other])
+
+
+def test_speakers_whose_names_differ_in_spelling_only_are_a_warning(recwarn):
+    alike = corpus(dict.fromkeys(('c/03', 'c/3', 'c/a', 'c/b', 'd/3'), UNKNOWN))
+    with pytest.warns(UserWarning, match="speakers 'c/03' and 'c/3' differ in spelling") as found:
+        check_folds(alike, split(alike, 'leave_one_speaker_out()'))
+    assert len(found) == 1
+    added = corpus({'c/A': UNKNOWN}, prefix='added')
+    few = {name: values[(alike['speaker'] != 'c/3')] for name, values in alike.items()}
+    with pytest.warns(UserWarning, match="speakers 'c/A' and 'c/a'"):
+        check_folds(few, split(few, 'leave_one_speaker_out()'), [added])
+    check_folds(few, split(few, 'leave_one_speaker_out()'))
+    assert not recwarn.list
+
+
+def test_names_of_published_corpora_do_not_resemble_each_other():
+    names = [*EMODB, *RAVDESS, 'iemocap/1F', 'iemocap/1M', 'urdu/M1', 'urdu/F1', 'urdu/M11']
+    assert similar_names([*names, *(f'librispeech/{n}' for n in range(1000))]) == []

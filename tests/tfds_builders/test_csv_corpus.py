@@ -118,3 +118,50 @@ def test_csv_absent_files(tmp_path):
     status, out, _ = call(tmp_path, doctor, *flags)
     assert status == 1
     assert 'unusable 1' in out
+
+
+def test_blank_like_speakers_are_unknown(tmp_path):
+    missing = ('nan', 'NA', 'None', '?', 'n/a', '')
+    rows = [f'{n}.wav,happy,{name},{name},' for n, name in enumerate((*missing, 'Nan Li'))]
+    text = '\n'.join(['file,emotion,speaker,session,gender', *rows]) + '\n'
+    folder = write_csv(tmp_path / 'mine', text, [f'{n}.wav' for n in range(len(rows))])
+    status, out, _ = call(tmp_path, build, 'csv_corpus/mine', f'--manual_dir={folder}')
+    assert status == 0
+    assert 'note: 6 utterances have no speaker' in out
+    assert "note: the speaker '?' or 'NA' or 'None' or 'n/a' or 'nan' counts as unknown" in out
+    corpus = open_prepared('csv_corpus/mine', data_dir=tmp_path / 'records')
+    assert corpus.index['speaker'].tolist() == [''] * 6 + ['csv_corpus/mine/Nan Li']
+    assert corpus.index['session'].tolist() == [''] * 6 + ['Nan Li']
+
+
+def test_a_label_that_looks_missing_is_named(tmp_path):
+    text = 'file,emotion,speaker\na.wav,joy,x\nb.wav,nan,y\n'
+    folder = write_csv(tmp_path / 'mine', text, ['a.wav', 'b.wav'])
+    flags = ('csv_corpus/mine', f'--manual_dir={folder}', '--own_labels')
+    assert "the label 'nan' is a class" in call(tmp_path, build, *flags)[1]
+
+
+@pytest.mark.parametrize(
+    ('one', 'other'),
+    [
+        ('03', '3'),
+        ('3.0', '3'),
+        ('Anna', 'anna'),
+        ('Jos\u00e9', 'Jose\u0301'),
+        ("'03'", '03'),
+        ('s_01', 'S1'),
+        ('Anna B', 'anna_b'),
+    ],
+)
+def test_one_speaker_under_two_names_is_a_warning(tmp_path, one, other):
+    rows = [f'{n}.wav,happy,{name}' for n, name in enumerate((one, other, 'ben', 'cara'))]
+    text = '\n'.join(['file,emotion,speaker', *rows]) + '\n'
+    folder = write_csv(tmp_path / 'mine', text, [f'{n}.wav' for n in range(4)])
+    flags = ('csv_corpus/mine', f'--manual_dir={folder}')
+    names = sorted(f'csv_corpus/mine/{name}' for name in (one, other))
+    expected = f'warning: speakers {names[0]!r} and {names[1]!r} differ in spelling only'
+    for module in (doctor, build):
+        status, out, _ = call(tmp_path, module, *flags)
+        assert status == 0
+        assert out.count('warning: ') == 1
+        assert expected in out

@@ -22,6 +22,7 @@ from ser_jax.data.records import (
     METADATA_FILE,
     RECORD_VERSION,
     SPLIT,
+    similar_speakers,
 )
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core import pool, shards, tables, utterance
@@ -270,6 +271,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             'published': listing.total,
             'missing': listing.n_missing,
             'skipped': [dataclasses.asdict(problem) for problem in self.skipped],
+            'warnings': similar_speakers(index['speaker'].tolist()),
             'notes': [*listing.notes, *shards.duplicate_notes(index)],
             'options': self.options,
             **self.extra,

@@ -212,6 +212,7 @@ def summary(name: str, metadata: dict, folder: pathlib.Path) -> Iterator[str]:
     if skipped:
         yield f'warning: skipped {len(skipped)} unusable files:'
         yield from (f'  {problem["id"]}: {problem["reason"]}' for problem in skipped)
+    yield from (f'warning: {warning}' for warning in metadata['warnings'])
     yield from (f'note: {note}' for note in metadata['notes'][:_MAX_NOTES])
     if len(metadata['notes']) > _MAX_NOTES:
         yield f'note: … and {len(metadata["notes"]) - _MAX_NOTES} more notes in metadata.json'

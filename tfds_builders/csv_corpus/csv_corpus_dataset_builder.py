@@ -6,13 +6,14 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from ser_jax.data.records import DIMENSIONS, EMOTIONS, GENDERS
+from ser_jax.data.records import DIMENSIONS, EMOTIONS, GENDERS, known_name
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
 from tfds_builders.core.utterance import Utterance
 from tfds_builders.csv_corpus.tables import NEEDED, TABLE, read_folder
 
-_COLUMNS = (*NEEDED, 'gender', 'session', 'script', 'language', *DIMENSIONS)
+_NAMES = ('speaker', 'gender', 'session', 'script', 'language')
+_COLUMNS = (*NEEDED, *_NAMES[1:], *DIMENSIONS)
 # With more speakers, leaving one out at a time takes too many folds.
 _MAX_FOLDS = 12
 _GENDERS = {'f': 'female', 'w': 'female', 'm': 'male', '': '', **{name: name for name in GENDERS}}
@@ -74,6 +75,16 @@ class Builder(CorpusBuilder):
         speakers = sum(not item.speaker for item in utterances)
         if speakers:
             notes.append(f'{speakers} utterances have no speaker: they cannot be split by speaker')
+        named = {row['speaker'] for _, row in rows} - {''}
+        missing = [repr(text) for text in sorted(named) if not known_name(text)]
+        if missing:
+            notes.append(f'the speaker {" or ".join(missing)} counts as unknown')
+        if own_labels:
+            notes += [
+                f'the label {label!r} is a class of its own; --map {label}= drops it'
+                for label in sorted({item.emotion for item in utterances} - {''})
+                if not known_name(label)
+            ]
         return Listing(utterances, notes=tuple(notes), label_files=files)
 
     @staticmethod
@@ -97,7 +108,8 @@ class Builder(CorpusBuilder):
             raise UserError(f'{where}: file {row["file"]!r} holds control characters')
         if os.path.isabs(file) or file.split(os.sep)[0] == '..':
             raise UserError(f'{where}: {row["file"]!r} lies outside {folder}; name files inside it')
-        gender = row.get('gender', '').lower()
+        named = {name: known_name(row.get(name, '')) for name in _NAMES}
+        gender = named['gender'].lower()
         if gender not in _GENDERS:
             raise UserError(f'{where}: gender {row["gender"]!r} is not female or male')
         dimensions = {}
@@ -113,10 +125,10 @@ class Builder(CorpusBuilder):
         return Utterance(
             id=pathlib.PurePath(file).with_suffix('').as_posix(),
             path=str(folder / file),
-            speaker=f'{name}/{row["speaker"]}' if row['speaker'] else '',
-            session=row.get('session', ''),
-            script=row.get('script', ''),
-            language=row.get('language', ''),
+            speaker=f'{name}/{named["speaker"]}' if named['speaker'] else '',
+            session=named['session'],
+            script=named['script'],
+            language=named['language'],
             gender=_GENDERS[gender],
             **dimensions,
         )
