@@ -16,19 +16,12 @@ CLIPPED_SHARE = 1e-3
 
 _BLOCK = 1 << 20  # frames decoded at once
 
-# Formats of libsndfile; of several files with the same name, the first ending counts.
+# Endings of the formats of libsndfile, preferred ones first.
 AUDIO_ENDINGS = (
-    '.wav',
-    '.flac',
-    '.ogg',
-    '.mp3',
-    '.oga',
-    '.opus',
-    '.aif',
-    '.aiff',
-    '.au',
-    '.caf',
-    '.w64',
+    *('.wav', '.flac', '.ogg', '.mp3', '.oga', '.opus', '.aif', '.aiff', '.au', '.caf', '.w64'),
+    *('.wave', '.bwf', '.rf64', '.amb', '.aifc', '.snd', '.mp1', '.mp2', '.mpga'),
+    *('.sph', '.nist', '.voc', '.svx', '.8svx', '.sf', '.ircam', '.paf', '.fap', '.pvf'),
+    *('.avr', '.htk', '.sds', '.wve'),
 )
 # Plausible sample rates, Hz; a damaged header may hold any number.
 _RATES = 1000, 768_000

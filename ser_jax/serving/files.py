@@ -4,12 +4,14 @@ import concurrent.futures
 import glob
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ser_jax.audio.finding import find_audio, passed_over
 from ser_jax.audio.reading import AUDIO_ENDINGS, AudioError, file_seconds, read_audio
 from ser_jax.serving.predictor import Prediction, Predictor
 
@@ -21,7 +23,7 @@ def find_files(arguments: Iterable[str | Path]) -> Iterator[Path | str]:
     """Expands arguments of a command line to audio files.
 
     Args:
-        arguments: files, which are not checked; folders, searched recursively for audio files; patterns such as
+        arguments: files, which are not checked; folders, searched for audio files at any depth, linked ones too; patterns such as
             `**/*.wav`; `-` for a list of files and folders on standard input.
 
     Yields:
@@ -40,17 +42,18 @@ def find_files(arguments: Iterable[str | Path]) -> Iterator[Path | str]:
 
 
 def _below(path: Path) -> Iterator[Path | str]:
-    """The audio files below a folder, or the file itself."""
+    """The audio files below a folder, or the file itself; warns of the files that are passed over."""
     if not os.path.isdir(path):
         yield path
         return
-    # macOS leaves files ._NAME behind.
-    found = sorted(
-        file
-        for file in path.rglob('*')
-        if file.suffix.lower() in AUDIO_ENDINGS and not (file.name.startswith('.') or file.is_dir())
-    )
-    yield from found or [f'{path} holds no {", ".join(AUDIO_ENDINGS)}']
+    found = find_audio(path)
+    rest = passed_over(found)
+    if found.audio:
+        yield from found.audio
+        if rest:
+            warnings.warn(f'{path}: {rest}', stacklevel=2)
+    else:
+        yield f'{path} holds no {", ".join(AUDIO_ENDINGS)}' + (f'; {rest}' if rest else '')
 
 
 def predict_files(

@@ -210,6 +210,26 @@ def test_patterns_and_lists(finished, beeps, tmp_path, capsys, monkeypatch):
     ]
 
 
+def test_folders_name_what_they_pass_over(tmp_path):
+    folder = tmp_path / 'mine'
+    folder.mkdir()
+    for name in ('a.m4a', 'b.wav'):
+        (folder / name).touch()
+    (tmp_path / 'linked').mkdir()
+    (folder / 'more').symlink_to(tmp_path / 'linked', target_is_directory=True)
+    (tmp_path / 'linked' / 'c.wav').touch()
+    with pytest.warns(
+        UserWarning, match=r'passed over 1 files that are not read: .m4a 1 \(a.m4a\)'
+    ):
+        found = list(serving_files.find_files([folder]))
+    assert found == [folder / 'b.wav', folder / 'more/c.wav']
+    (folder / 'b.wav').unlink()
+    (folder / 'more').unlink()
+    (message,) = serving_files.find_files([folder])
+    assert 'holds no .wav' in message
+    assert '.m4a 1 (a.m4a)' in message
+
+
 def test_portions_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(serving_files, '_CHUNK_SECONDS', 1)
     monkeypatch.setattr(serving_files, '_CHUNK', 3)
