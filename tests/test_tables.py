@@ -97,6 +97,14 @@ def test_an_emobox_manifest(tmp_path, downloads):
     assert np.isnan(corpus.index['arousal']).all()
 
 
+def test_names_of_labels_that_are_added_later_are_noticed(tmp_path):
+    folder = write(tmp_path / 'x', ('a.wav',), a_jsonl='{"wav": "a.wav", "emo": "happy"}\n')
+    opened(folder, tmp_path)
+    (folder / 'label_map.json').write_text('{"happy": "sad"}')
+    with pytest.warns(UserWarning, match='label_map.json is new since'):
+        open_prepared('csv_corpus/x', data_dir=tmp_path / 'records')
+
+
 @pytest.mark.parametrize(
     ('texts', 'words'),
     [

@@ -1,8 +1,8 @@
 """Prepared records: vocabulary, layout on disk, and paths.
 
 A prepared corpus is one folder, `<data_dir>/<name>/<representation>/<version>/`: ArrayRecord shards with TFDS' metadata,
-`index.npz` (all record fields but the arrays, row r = record r), `metadata.json`, and `checksums.json` of all of them. It
-is renamed into place when complete.
+`index.npz` (all record fields but the arrays, row r = record r), `metadata.json`, `sources.json` (the recordings that it
+was prepared from, with size and time), and `checksums.json` of all of them. It is renamed into place when complete.
 """
 
 import json
@@ -53,6 +53,7 @@ INDEX_FILE = 'index.npz'
 # Texts that tables write for a missing value, in any case.
 _MISSING = ('nan', 'na', 'n/a', '#n/a', '<na>', 'none', 'null', 'nil', '?', '-', '--', 'unknown')
 METADATA_FILE = 'metadata.json'
+SOURCES_FILE = 'sources.json'
 
 
 def corpus_folder(

@@ -42,7 +42,8 @@ class Listing:
         utterances: those found, in the order of the records.
         published: those that the owner published, in the owner's order, as far as their names are known; without paths.
         notes: remarks for the user, one sentence each.
-        label_files: files with labels, relative to the folder; edits are noticed when the corpus is opened.
+        label_files: files with labels, relative to the folder, also those that it may hold and does not; edits are noticed
+            when the corpus is opened.
         n_published: number of published utterances where more exist than are known by name; 0 = unknown.
     """
 
@@ -97,6 +98,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
     # (utterance, sample rate) -> int16 [S]; importable by name, since it runs in other processes.
     LOAD: Callable[[Utterance, int], np.ndarray] = staticmethod(utterance.load_file)
     NEEDS_FOLDER = True
+    # Whether a table names the recordings; other ones in the folder do not count.
+    NAMED_BY_TABLE = False
     # Address of a public zip or tar, and whether it holds a single folder with all the rest.
     DOWNLOAD: str | None = None
     PACKED_IN_FOLDER = False
@@ -127,7 +130,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         """SHA-256 of the code that determines the records: the corpus' modules, this one, records, front end."""
         folder = pathlib.Path(inspect.getfile(cls)).parent
         files = [*sorted(folder.glob('*.py')), pathlib.Path(__file__)]
-        files += [pathlib.Path(m.__file__) for m in (shards, tables, utterance, finding, log_mel, reading)]
+        files += [
+            pathlib.Path(m.__file__) for m in (shards, tables, utterance, finding, log_mel, reading)
+        ]
         digest = hashlib.sha256()
         for file in files:
             digest.update(file.read_bytes())

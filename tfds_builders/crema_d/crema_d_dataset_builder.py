@@ -58,11 +58,10 @@ class Builder(CorpusBuilder):
         else:
             notes.append(f'no {_TABLE}: genders are unknown')
         utterances = [_utterance(match, files[name], genders) for name, match in names.items()]
-        label_files = (_TABLE,) if genders else ()
         return Listing(
             utterances,
             notes=tuple(notes),
-            label_files=label_files,
+            label_files=(_TABLE,),
             n_published=cls.PUBLISHED,
         )
 

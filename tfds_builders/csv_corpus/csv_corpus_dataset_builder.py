@@ -33,6 +33,7 @@ def _unused_columns(row: dict[str, str]) -> list[str]:
 class Builder(CorpusBuilder):
     """Builder of csv corpora; emotion and speaker may be blank (noise, speech without labels)."""
 
+    NAMED_BY_TABLE = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = f'it needs a folder with the recordings and {TABLE}'
 
     @classmethod

@@ -18,7 +18,7 @@ def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
         folder: folder of the recordings.
 
     Returns:
-        (rows in their order; names of the files that were read).
+        (rows in their order; names of the files that count, also those that might be there).
 
     Raises:
         UserError: no table, or one that cannot be read.
@@ -31,8 +31,7 @@ def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
         return _read_audformat(audformat), tuple(path.name for path in audformat)
     if len(manifests) == 1:
         labels = folder / 'label_map.json'
-        names = (manifests[0].name, *([labels.name] if labels.is_file() else []))
-        return _read_manifest(manifests[0], labels), names
+        return _read_manifest(manifests[0], labels), (manifests[0].name, labels.name)
     if manifests:
         raise UserError(
             f'{folder} holds {len(manifests)} jsonl manifests: leave one, or write {TABLE}'

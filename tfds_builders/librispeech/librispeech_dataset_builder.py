@@ -57,9 +57,8 @@ class Builder(CorpusBuilder):
             notes.append(f'no {_SPEAKERS}: genders are unknown')
         utterances = [_utterance(name, path, genders) for name, path in files.items()]
         expected = sum(_PARTS[part] for part in parts)
-        label_files = (_SPEAKERS,) if genders else ()
         return Listing(
-            utterances, notes=tuple(notes), label_files=label_files, n_published=expected
+            utterances, notes=tuple(notes), label_files=(_SPEAKERS,), n_published=expected
         )
 
 
