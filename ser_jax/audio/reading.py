@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ser_jax.audio.containers import WithSize, find_samples, is_cut_off, other_content
 from ser_jax.runtime.errors import UserError
 
 # A shorter recording, or one with a lower peak, holds no speech that could be labelled.
@@ -27,6 +28,9 @@ AUDIO_ENDINGS = (
 _RATES = 1000, 768_000
 
 
+_TRUNCATED = 'truncated (shorter than its header says)'
+
+
 class AudioError(UserError):
     """A file that cannot be used as audio.
 
@@ -43,22 +47,6 @@ class AudioError(UserError):
     def __reduce__(self):
         # Exceptions pickle by their message only; this one is sent between processes.
         return AudioError, (str(self.path), self.reason)
-
-
-def _truncated(path: pathlib.Path) -> bool:
-    """Whether a RIFF header gives more bytes than the file has, as after an interrupted copy.
-
-    libsndfile reads such files without an error. Programs that stream write sizes of 0 or near 2^31 or 2^32.
-    """
-    with path.open('rb') as file:
-        head = file.read(12)
-    if len(head) < 12 or head[:4] != b'RIFF' or head[8:12] != b'WAVE':
-        return False
-    size = int.from_bytes(head[4:8], 'little')
-    if size == 0 or size >= 0x7FFFF000:
-        return False
-    # A byte of padding is often counted but not written.
-    return size + 8 > path.stat().st_size + 1
 
 
 def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
@@ -85,19 +73,19 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
             raise AudioError(path, 'no such file')
         if path.stat().st_size == 0:
             raise AudioError(path, 'empty file')
-        if _truncated(path):
-            raise AudioError(path, 'truncated (shorter than its header says)')
-        with soundfile.SoundFile(_system_name(path)) as file:
+        with _open(path) as file:
             if not _RATES[0] <= file.samplerate <= _RATES[1]:
                 raise AudioError(path, f'implausible sample rate of {file.samplerate} Hz')
             pieces = [np.empty(0, np.int16), *_resampled(file, path, sample_rate)]
     except soundfile.LibsndfileError as error:
         reason = ' '.join(str(error.error_string).split()).rstrip('.')
-        raise AudioError(path, f'cannot be decoded ({reason})') from error
+        reason = other_content(path) or f'cannot be decoded ({reason})'
+        raise AudioError(path, reason) from error
     except OSError as error:
         raise AudioError(path, f'cannot be read ({error.strerror})') from error
     except TypeError as error:  # raised by soundfile for files without a header
-        raise AudioError(path, 'cannot be decoded (no header)') from error
+        reason = other_content(path) or 'cannot be decoded (no header)'
+        raise AudioError(path, reason) from error
     samples = np.concatenate(pieces)
     if not len(samples):
         raise AudioError(path, 'no samples')
@@ -107,6 +95,24 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
 def _system_name(path: str | os.PathLike) -> str | bytes:
     """A path for libsndfile: file names need not be valid text, except on Windows."""
     return str(path) if os.name == 'nt' else os.fsencode(path)
+
+
+def _open(path: pathlib.Path):
+    """Opens a file with libsndfile, up to its end where its header leaves that open.
+
+    Raises:
+        AudioError: the file is cut off.
+    """
+    import soundfile
+
+    length = path.stat().st_size
+    with path.open('rb') as file:
+        samples = find_samples(file, length)
+    if is_cut_off(samples, length):
+        raise AudioError(path, _TRUNCATED)
+    if samples and samples.size is None and samples.field:
+        return soundfile.SoundFile(WithSize(path, samples))
+    return soundfile.SoundFile(_system_name(path))
 
 
 def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarray]:
@@ -119,6 +125,7 @@ def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarra
     other_rate = file.samplerate != sample_rate
     if other_rate:
         stream = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype='float32', quality='HQ')
+    count = 0
     while True:
         block = file.read(_BLOCK, dtype='float32', always_2d=True)
         if not np.isfinite(block).all():
@@ -127,8 +134,11 @@ def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarra
         if other_rate:
             mono = stream.resample_chunk(mono, last=not len(block))
         yield _as_int16(mono)
+        count += len(block)
         if not len(block):
-            return
+            break
+    if file.format == 'FLAC' and count < file.frames:
+        raise AudioError(path, _TRUNCATED)
 
 
 def to_mono(waveform: np.ndarray, sample_rate: int, target_rate: int = 16000) -> np.ndarray:
