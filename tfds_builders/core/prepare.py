@@ -28,6 +28,7 @@ from tfds_builders.core.catalogue import builder_class, find_folder, list_corpus
 
 # Notes to print; the others are counted.
 _MAX_NOTES = 10
+_REPLACED = 'replaced'  # the previous records, in the scratch folder
 
 
 def prepare(
@@ -80,9 +81,13 @@ def prepare(
     target = corpus_folder(name, data_dir=root, representation=representation)
     builder_type = builder_class(name)
     absent = folder is None and builder_type.NEEDS_FOLDER
-    if absent and not builder_type.DOWNLOAD and not is_prepared(target):
-        raise _missing(name, representation, root)  # before anything is written
     scratch = root / '.building' / f'{name.replace("/", "-")}-{representation}'
+    if (
+        absent
+        and not builder_type.DOWNLOAD
+        and not (is_prepared(target) or is_prepared(scratch / _REPLACED))
+    ):
+        raise _missing(name, representation, root)  # before anything is written
     settings = {
         'front_end': front_end,
         'options': options or {},
@@ -93,9 +98,9 @@ def prepare(
     }
     try:
         with _lock(scratch.with_name(f'{scratch.name}.lock'), name, log):
+            tidy = functools.partial(_tidy, scratch, target)
+            tidy()  # after a killed build
             if rebuild or not is_prepared(target):
-                shutil.rmtree(scratch, ignore_errors=True)  # left by a killed build
-                tidy = functools.partial(shutil.rmtree, scratch, ignore_errors=True)
                 try:
                     with signals.on_stop(tidy):
                         if absent:
@@ -204,10 +209,19 @@ def _build(
     target.parent.mkdir(parents=True, exist_ok=True)
     with signals.postponed():  # otherwise neither folder might be left
         if target.exists():
-            os.rename(target, scratch / 'replaced')
+            os.rename(target, scratch / _REPLACED)
         os.rename(built, target)
     for line in summary(name, _metadata(target), target):
         log(line)
+
+
+def _tidy(scratch: pathlib.Path, target: pathlib.Path) -> None:
+    """Removes the scratch folder; if a build ended between its two renames, restores the corpus that it replaces."""
+    replaced = scratch / _REPLACED
+    if replaced.exists() and not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(replaced, target)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _shards(folder: pathlib.Path) -> int:
