@@ -151,6 +151,18 @@ def test_validation_speakers_without_genders():
     check_partition(mixed, split(mixed, 'leave_one_speaker_out()'), np.arange(44))
 
 
+def test_two_speakers_suffice_without_validation():
+    index = corpus({'a': FEMALE, 'b': MALE})
+    folds = split(index, 'leave_one_speaker_out()', validation=False)
+    assert [fold.test_speakers for fold in folds] == [('a',), ('b',)]
+    assert [speakers(index, fold.train) for fold in folds] == [['b'], ['a']]
+    assert not any(fold.validation.size for fold in folds)
+    with pytest.raises(UserError, match='needs 3 known speakers'):
+        split(index, 'leave_one_speaker_out()')
+    with pytest.raises(UserError, match=r'needs 2 known speakers \(test, training\)'):
+        split(corpus({'a': FEMALE}), 'leave_one_speaker_out()', validation=False)
+
+
 def test_validation_speakers_can_join_training():
     index = corpus(EMODB)
     with_validation = split(index, 'speaker_folds(5)')
