@@ -32,8 +32,9 @@ def find_files(arguments: Iterable[str | Path]) -> Iterator[Path | str]:
     for argument in map(str, arguments):
         if argument == '-':
             for line in sys.stdin:
+                line = line.removeprefix('\ufeff').rstrip('\r\n')  # lists written on Windows
                 if line.strip():
-                    yield from _below(Path(line.rstrip('\n')))
+                    yield from _below(Path(line))
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             found = sorted(glob.glob(argument, recursive=True))
             yield from map(Path, found) if found else [f'nothing matches {argument}']

@@ -210,6 +210,11 @@ def test_patterns_and_lists(finished, beeps, tmp_path, capsys, monkeypatch):
     ]
 
 
+def test_lists_written_on_windows(monkeypatch):
+    monkeypatch.setattr(sys, 'stdin', io.StringIO('\ufeffa b.wav\r\n\r\nc.wav\r\n', newline=''))
+    assert list(serving_files.find_files(['-'])) == [Path('a b.wav'), Path('c.wav')]
+
+
 def test_folders_name_what_they_pass_over(tmp_path):
     folder = tmp_path / 'mine'
     folder.mkdir()
