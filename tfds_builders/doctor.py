@@ -26,13 +26,15 @@ from ser_jax.data.records import REPRESENTATIONS, corpus_folder
 from ser_jax.runtime.errors import UserError, report_errors
 from ser_jax.runtime.files import CHECKSUMS_FILE, damaged_file
 from tfds_builders.core.catalogue import corpus_names
+from tfds_builders.core.utterance import grouped
 
 if TYPE_CHECKING:
     from tfds_builders.core.examination import Examination
 
-# Missing names and speakers to list without --all.
+# Missing names, speakers and unusable files to list without --all.
 _MAX_NAMES = 5
 _MAX_SPEAKERS = 12
+_MAX_PROBLEMS = 20  # of one kind
 
 
 def _names(names: Sequence[str], everything: bool) -> str:
@@ -56,7 +58,7 @@ def report_lines(found: 'Examination', everything: bool) -> list[str]:
 
     Args:
         found: the examination.
-        everything: whether to list all missing names and all speakers.
+        everything: whether to list all missing names, speakers and unusable files.
     """
     total = found.found + found.missing if found.published is None else found.published
     unit = 'rows' if found.published is None else 'published utterances'
@@ -77,7 +79,9 @@ def report_lines(found: 'Examination', everything: bool) -> list[str]:
     lines.append(f'audio: {found.seconds / 60:.1f} min; {rates or "none"}')
     if found.missing_names:
         lines.append(f'missing: {_names(found.missing_names, everything)}')
-    lines += [f'unusable: {problem["file"]}: {problem["reason"]}' for problem in found.unusable]
+    problems = [(problem['file'], problem['reason']) for problem in found.unusable]
+    most = None if everything else _MAX_PROBLEMS
+    lines += [f'unusable: {line}' for line in grouped(problems, most)]
     lines += [f'warning: {warning}' for warning in found.warnings]
     return lines + [f'note: {note}' for note in found.notes]
 
@@ -99,7 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='folder with the corpus as distributed by its owner; default $SER_JAX_MANUAL_DIR/<corpus>',
     )
     parser.add_argument(
-        '--all', action='store_true', help='list all missing names and all speakers'
+        '--all',
+        action='store_true',
+        help='list all missing names, all speakers and all unusable files',
     )
     parser.add_argument('--json', action='store_true', help='one JSON object instead of lines')
     parser.add_argument('--workers', type=int, help='processes; default: one a core')

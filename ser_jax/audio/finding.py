@@ -2,6 +2,7 @@
 
 import collections
 import os
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -111,3 +112,46 @@ def _state(path: str) -> list[int] | None:
     except (OSError, ValueError):
         return None
     return [stat.st_size, stat.st_mtime_ns]
+
+
+class SimilarNames:
+    """Finds the files that are meant by names with another spelling: case, Unicode form, ending, or folder.
+
+    Args:
+        names: paths of files as text, with '/'.
+    """
+
+    def __init__(self, names: Iterable[str]):
+        self._names = collections.defaultdict(list)
+        for name in sorted(names):
+            self._names[_key(name)[-1]].append(name)
+
+    def find(self, wanted: str) -> tuple[str, str]:
+        """The file with the most similar name.
+
+        Args:
+            wanted: path of a file as text.
+
+        Returns:
+            (name, difference such as 'in another folder'); ('', '') where no name is similar.
+        """
+        parts = _key(wanted)
+        same = lambda name: [one == other for one, other in zip(_key(name)[::-1], parts[::-1])]
+        name = max(self._names.get(parts[-1], ['']), key=same)
+        return name, _difference(wanted, name) if name else ''
+
+
+def _key(name: str) -> list[str]:
+    """The parts of a path, without differences of case, Unicode form and ending."""
+    parts = unicodedata.normalize('NFKC', name.replace('\\', '/')).casefold().split('/')
+    stem, ending = os.path.splitext(parts[-1])
+    return [*parts[:-1], stem if ending in AUDIO_ENDINGS else parts[-1]]
+
+
+def _difference(one: str, other: str) -> str:
+    plain = lambda name: unicodedata.normalize('NFC', name)
+    if plain(one) == plain(other):
+        return 'in another Unicode form'
+    if plain(one).casefold() == plain(other).casefold():
+        return 'in another case'
+    return 'with another ending' if _key(one) == _key(other) else 'in another folder'

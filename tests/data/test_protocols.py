@@ -275,6 +275,17 @@ def test_fixed_lists(tmp_path):
     assert split(index, fixed(tmp_path, [lists]), validation=False)[0].validation.size == 0
 
 
+def test_fixed_lists_of_windows(tmp_path):
+    index, path = corpus(EMODB), tmp_path / 'lists.json'
+    lists = {'train': index['id'][:4].tolist(), 'test': index['id'][4:8].tolist()}
+    path.write_bytes(b'\xef\xbb\xbf' + json.dumps(lists, indent=1).replace('\n', '\r\n').encode())
+    (fold,) = split(index, f'fixed_lists({str(path)!r})', validation=False)
+    assert len(fold.train) == len(fold.test) == 4
+    path.write_text(json.dumps({**lists, 'test': ['wav/0004.wav']}))
+    with pytest.raises(UserError, match=r"e.g. 'wav/0004.wav'; it has '0004'"):
+        split(index, f'fixed_lists({str(path)!r})')
+
+
 def test_fixed_lists_may_use_unknown_speakers(tmp_path):
     index = corpus({'': UNKNOWN, 'a': FEMALE})
     names = index['id'].tolist()

@@ -165,3 +165,54 @@ def test_one_speaker_under_two_names_is_a_warning(tmp_path, one, other):
         assert status == 0
         assert out.count('warning: ') == 1
         assert expected in out
+
+
+NAMES = [
+    ('Jos\u00e9.wav', 'Jose\u0301.wav', 'in another Unicode form'),
+    ('ANNA.WAV', 'anna.wav', 'in another case'),
+    ('anna', 'anna.wav', 'with another ending'),
+    ('anna.wav', 'anna.flac', 'with another ending'),
+    ('corpus/audio/anna.wav', 'audio/anna.wav', 'in another folder'),
+    ('anna.wav', 'deep/anna.wav', 'in another folder'),
+]
+
+
+@pytest.mark.parametrize(('named', 'there', 'difference'), NAMES)
+def test_the_file_that_a_wrong_name_means_is_named(tmp_path, named, there, difference):
+    text = f'file,emotion,speaker\n{named},happy,x\n'
+    folder = write_csv(tmp_path / 'mine', text, [there, 'other/ben.wav'])
+    flags = ('csv_corpus/mine', f'--manual_dir={folder}')
+    words = f'no such file ({difference}: there is {there!r})'
+    failed(call(tmp_path, build, *flags), words, tmp_path=tmp_path)
+    failed(call(tmp_path, build, *flags, '--strict'), words, tmp_path=tmp_path)
+    assert words in call(tmp_path, doctor, *flags)[1]
+
+
+@pytest.mark.parametrize('named', ['C:\\data\\Anna.wav', '/home/me/anna.wav', '..\\anna.wav'])
+def test_a_name_outside_names_the_file_inside(tmp_path, named):
+    text = f'file,emotion,speaker\n{named},happy,x\n'
+    folder = write_csv(tmp_path / 'mine', text, ['audio/anna.wav'])
+    status = call(tmp_path, build, 'csv_corpus/mine', f'--manual_dir={folder}')
+    failed(status, 'line 2', 'outside', "name files inside it: 'audio/anna.wav'")
+
+
+def test_thousands_of_equal_problems_are_summarised(tmp_path):
+    rows = [f'old/{n}.wav,happy,x' for n in range(3000)]
+    rows += [f'gone{n}.wav,happy,x' for n in range(3)]
+    text = '\n'.join(['file,emotion,speaker', 'a.wav,happy,y', *rows])
+    folder = write_csv(tmp_path / 'mine', text, ['a.wav'])
+    for n in range(3000):
+        (folder / f'{n}.wav').touch()
+    flags = ('csv_corpus/mine', f'--manual_dir={folder}')
+    for module in (build, doctor):
+        _, out, _ = call(tmp_path, module, *flags, '--workers=1')
+        assert len(out.splitlines()) < 40
+        assert (
+            "old/0.wav: no such file (in another folder: there is '0.wav')".replace(
+                '.wav:', '.wav:' if module is doctor else ':'
+            )
+            in out
+        )
+        assert '… and 2980 more: no such file (in another folder)\n' in out
+        assert 'gone2' in out
+    assert call(tmp_path, doctor, *flags, '--workers=1', '--all')[1].count('no such file') == 3003

@@ -44,6 +44,7 @@ class Listing:
         notes: remarks for the user, one sentence each.
         label_files: files with labels, relative to the folder, also those that it may hold and does not; edits are noticed
             when the corpus is opened.
+        remarks: id of an utterance without a file -> the file that may be meant.
         n_published: number of published utterances where more exist than are known by name; 0 = unknown.
     """
 
@@ -51,7 +52,13 @@ class Listing:
     published: Sequence[Utterance] = ()
     notes: tuple[str, ...] = ()
     label_files: tuple[str, ...] = ()
+    remarks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     n_published: int = 0
+
+    def explained(self, problem: Problem) -> Problem:
+        """A problem with its remark."""
+        remark = self.remarks.get(problem.id)
+        return Problem(problem.id, f'{problem.reason} ({remark})') if remark else problem
 
     @property
     def n_missing(self) -> int:
@@ -229,11 +236,12 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         for _ in range(size):
             item, recording = next(pairs)
             if isinstance(recording, Problem):
+                problem = self.listing.explained(recording)
                 if self.strict:
                     raise UserError(
-                        f'{item.path or item.id}: {recording.reason} (--strict stops here)'
+                        f'{item.path or item.id}: {problem.reason} (--strict stops here)'
                     )
-                self.skipped.append(recording)
+                self.skipped.append(problem)
                 continue
             fields, row = record_fields(item, recording, self.names, self.front_end.sample_rate)
             yield item.id, {**fields, self.representation: getattr(recording, self.representation)}
@@ -246,7 +254,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         folder = pathlib.Path(self.data_dir)
         if self._on_beam:
             count = len(self.info.splits[SPLIT].shard_lengths)
-            index, self.skipped = shards.collect_rows(folder, count)
+            index, skipped = shards.collect_rows(folder, count)
+            self.skipped = [self.listing.explained(problem) for problem in skipped]
             for path in folder.glob('*.shard_infos.json'):  # left by TFDS, on Beam only
                 path.unlink()
         else:

@@ -101,7 +101,9 @@ def examine(
         )
     )
     pairs = list(zip(listing.utterances, results))
-    bad = [(item, result) for item, result in pairs if isinstance(result, Problem)]
+    bad = [
+        (item, listing.explained(result)) for item, result in pairs if isinstance(result, Problem)
+    ]
     good = [item for item, result in pairs if isinstance(result, Measurement)]
     audio = [result for result in results if isinstance(result, Measurement)]
     emotions = _emotions(builder, listing, good)

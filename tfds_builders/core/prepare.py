@@ -25,9 +25,11 @@ from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import file_sha256, local_path, write_checksums
 from tfds_builders.core.catalogue import builder_class, find_folder, list_corpus, not_preparable
+from tfds_builders.core.utterance import grouped
 
 # Notes to print; the others are counted.
 _MAX_NOTES = 10
+_MAX_PROBLEMS = 20  # of one kind
 _REPLACED = 'replaced'  # the previous records, in the scratch folder
 
 
@@ -239,7 +241,8 @@ def summary(name: str, metadata: dict, folder: pathlib.Path) -> Iterator[str]:
     skipped = metadata['skipped']
     if skipped:
         yield f'warning: skipped {len(skipped)} unusable files:'
-        yield from (f'  {problem["id"]}: {problem["reason"]}' for problem in skipped)
+        pairs = [(problem['id'], problem['reason']) for problem in skipped]
+        yield from (f'  {line}' for line in grouped(pairs, _MAX_PROBLEMS))
     yield from (f'warning: {warning}' for warning in metadata['warnings'])
     yield from (f'note: {note}' for note in metadata['notes'][:_MAX_NOTES])
     if len(metadata['notes']) > _MAX_NOTES:

@@ -4,8 +4,10 @@ import difflib
 import math
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
+from ser_jax.audio.finding import SimilarNames, find_audio
 from ser_jax.data.records import DIMENSIONS, EMOTIONS, GENDERS, known_name
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
@@ -28,6 +30,21 @@ def _unused_columns(row: dict[str, str]) -> list[str]:
             f'column {name!r} is not used' + ''.join(f'; did you mean {n!r}?' for n in near)
         )
     return sorted(notes)
+
+
+def _similar_names(folder: pathlib.Path) -> SimilarNames:
+    return SimilarNames(path.relative_to(folder).as_posix() for path in find_audio(folder).audio)
+
+
+def _remarks(folder: pathlib.Path, utterances: Sequence[Utterance]) -> dict[str, str]:
+    """For each utterance whose file is not there, the file that its name may mean."""
+    absent = [item for item in utterances if not os.path.exists(item.path)]
+    remarks, names = {}, _similar_names(folder) if absent else None
+    for item in absent:
+        near, difference = names.find(os.path.relpath(item.path, folder))
+        if near:
+            remarks[item.id] = f'{difference}: there is {near!r}'
+    return remarks
 
 
 class Builder(CorpusBuilder):
@@ -86,7 +103,8 @@ class Builder(CorpusBuilder):
                 for label in sorted({item.emotion for item in utterances} - {''})
                 if not known_name(label)
             ]
-        return Listing(utterances, notes=tuple(notes), label_files=files)
+        remarks = _remarks(folder, utterances)
+        return Listing(utterances, notes=tuple(notes), label_files=files, remarks=remarks)
 
     @staticmethod
     def _unknown_labels(path: pathlib.Path, unknown: dict[str, str], name: str) -> UserError:
@@ -107,8 +125,12 @@ class Builder(CorpusBuilder):
             raise UserError(f'{where}: no file named')
         if any(ord(character) < ord(' ') for character in file):
             raise UserError(f'{where}: file {row["file"]!r} holds control characters')
-        if os.path.isabs(file) or file.split(os.sep)[0] == '..':
-            raise UserError(f'{where}: {row["file"]!r} lies outside {folder}; name files inside it')
+        if os.path.isabs(file) or re.match('[A-Za-z]:/', file) or file.split(os.sep)[0] == '..':
+            near = _similar_names(folder).find(file)[0]
+            raise UserError(
+                f'{where}: {row["file"]!r} lies outside {folder}; name files inside it'
+                + (f': {near!r}' if near else '')
+            )
         named = {name: known_name(row.get(name, '')) for name in _NAMES}
         gender = named['gender'].lower()
         if gender not in _GENDERS:
