@@ -205,7 +205,14 @@ def test_other_front_end_names_both(tmp_path, mine):
             "unknown corpus 'emo-db': one of crema_d, csv_corpus/<name>, demand, demo_speech, emodb, esc10, folder/<name>",
         ),
         ('csv_corpus/none', 'csv_corpus/none is not prepared and not here: it needs a folder'),
-        ('csv_corpus/', 'unknown corpus'),
+        (
+            'csv_corpus/',
+            "'csv_corpus/': the name after csv_corpus/ begins .* such as csv_corpus/mine",
+        ),
+        ('csv_corpus', "'csv_corpus': the name after csv_corpus/"),
+        ('csv_corpus/méin korpus', r'only A-Z a-z 0-9 _ \. -, such as csv_corpus/mein_korpus'),
+        ('folder/../x', 'begins with a letter or digit .* such as folder/x'),
+        ('folder/a/b', 'such as folder/a_b'),
     ],
 )
 def test_missing_corpora(tmp_path, monkeypatch, name, words):
