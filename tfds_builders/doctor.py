@@ -46,9 +46,9 @@ def _of(have: int, wanted: int | None) -> str:
     return str(have) if wanted is None else f'{have} of {wanted}'
 
 
-def _by(counts: Mapping, everything: bool) -> str:
+def _by(counts: Mapping[str, int], corpus: str, everything: bool) -> str:
     """'10: 03 35, 08 41, …'."""
-    named = {str(name).rpartition('/')[2] or 'unknown': count for name, count in counts.items()}
+    named = {name.removeprefix(f'{corpus}/') or 'unknown': n for name, n in counts.items()}
     text = ', '.join(f'{name} {count}' for name, count in named.items())
     return f'{len(set(counts) - {""})}' + f': {text}' * (everything or len(named) <= _MAX_SPEAKERS)
 
@@ -70,9 +70,9 @@ def report_lines(found: 'Examination', everything: bool) -> list[str]:
     ]
     if found.task:
         lines.append(f'default task ({", ".join(found.task_labels)}): {_of(*found.task)}')
-    lines.append(f'speakers: {_by(found.speakers, everything)}')
+    lines.append(f'speakers: {_by(found.speakers, found.corpus, everything)}')
     if found.sessions:
-        lines.append(f'sessions: {_by(found.sessions, everything)}')
+        lines.append(f'sessions: {_by(found.sessions, found.corpus, everything)}')
     if any(found.rated.values()):
         lines.append(f'rated: {", ".join(f"{name} {n}" for name, n in found.rated.items())}')
     rates = ', '.join(f'{rate} Hz {count}' for rate, count in found.sample_rates.items())

@@ -142,8 +142,13 @@ def _plain_spelling(name: str) -> str:
 
 def similar_speakers(names: Iterable[str]) -> list[str]:
     """A warning for each group of speakers that might be one person; see `similar_names`."""
-    return [
-        f'speakers {" and ".join(map(repr, group))} differ in spelling only: if they are one person, who would be trained on '
-        'and tested, give that person one name in the metadata'
-        for group in similar_names(names)
-    ]
+    warnings = []
+    for group in similar_names(names):
+        corpora = {name.rpartition('/')[0] for name in group}
+        corpus = corpora.pop() if len(corpora) == 1 else ''
+        shown = ' and '.join(repr(name.removeprefix(f'{corpus}/')) for name in group)
+        warnings.append(
+            f'speakers {shown}{f" of {corpus}" * bool(corpus)} differ in spelling only: if they are one person, who would be '
+            'trained on and tested, give that person one name in the metadata'
+        )
+    return warnings
