@@ -182,6 +182,7 @@ def test_a_folder_of_linked_folders_and_several_formats(tmp_path):
     shutil.copy(folder / 'z.wav', folder / 'z.flac')  # the same audio in two formats
     (folder / 'old.m4a').touch()
     (folder / 'linked').symlink_to(tmp_path / 'disk', target_is_directory=True)
+    (folder / 'gone.wav').symlink_to(tmp_path / 'nowhere.wav')
     (folder / 'linked' / 'loop').symlink_to(folder, target_is_directory=True)
     corpus = _open('folder/mine', folder, tmp_path)
     assert corpus.index['id'].tolist() == [

@@ -44,16 +44,16 @@ class Listing:
         notes: remarks for the user, one sentence each.
         label_files: files with labels, relative to the folder, also those that it may hold and does not; edits are noticed
             when the corpus is opened.
-        remarks: id of an utterance without a file -> the file that may be meant.
         n_published: number of published utterances where more exist than are known by name; 0 = unknown.
+        remarks: id of an utterance without a file -> the file that may be meant.
     """
 
     utterances: list[Utterance]
     published: Sequence[Utterance] = ()
     notes: tuple[str, ...] = ()
     label_files: tuple[str, ...] = ()
-    remarks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     n_published: int = 0
+    remarks: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def explained(self, problem: Problem) -> Problem:
         """A problem with its remark."""

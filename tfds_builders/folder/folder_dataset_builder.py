@@ -31,12 +31,15 @@ class Builder(CorpusBuilder):
         """
         found = find_audio(folder)
         rest = passed_over(found)
-        if not found.audio:
+        dangling = [path for path in found.audio if not path.is_file()]
+        if dangling:
+            rest += '; ' * bool(rest) + f'{len(dangling)} links lead nowhere: {dangling[0]}, …'
+        if len(dangling) == len(found.audio):
             raise UserError(
                 f'no recording below {folder}: one of {", ".join(AUDIO_ENDINGS)}'
                 + (f'; {rest}' if rest else '')
             )
-        files, copies = _by_id(folder, found.audio)
+        files, copies = _by_id(folder, [path for path in found.audio if path.is_file()])
         parent = lambda name: pathlib.PurePosixPath(name).parent.name
         utterances = [
             Utterance(id=name, path=str(path), script=parent(name)) for name, path in files.items()
