@@ -78,7 +78,7 @@ def find_samples(file: BinaryIO, length: int) -> Samples | None:
             return _nist(file)
         if head[:4] == b'OggS':
             return _last_ogg_page(file, length)
-        return _mp3(file)
+        return None
     except struct.error:  # the file ends within its header
         return None
 
@@ -172,28 +172,6 @@ def _last_ogg_page(file: BinaryIO, length: int) -> Samples | None:
     size = 27 + len(segments) + sum(segments)
     is_whole = len(segments) == count and size <= len(page)
     return Samples(begin + at, size if is_whole else size + len(page) + _SLACK)
-
-
-def _mp3(file: BinaryIO) -> Samples | None:
-    """The bytes that the first frame of an mp3 file states (headers of Xing, LAME and Fraunhofer)."""
-    at = 0
-    file.seek(at)
-    while (tag := file.read(10))[:3] == b'ID3' and len(tag) == 10:
-        at += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0)))
-        file.seek(at)
-    file.seek(at)
-    frame = file.read(64)
-    if len(frame) < 64 or frame[0] != 0xFF or frame[1] & 0xE0 != 0xE0:
-        return None
-    found = re.search(rb'(?:Xing|Info)...[\x02\x03\x06\x07\x0a\x0b\x0e\x0f]', frame, re.DOTALL)
-    if found:
-        position = found.end() + (4 if frame[found.end() - 1] & 1 else 0)
-    elif frame[36:40] == b'VBRI':
-        position = 46
-    else:
-        return None
-    (size,) = struct.unpack('>I', frame[position : position + 4])
-    return Samples(at, size * 99 // 100)  # encoders count tags differently
 
 
 def other_content(path: Path) -> str:

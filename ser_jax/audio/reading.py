@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from ser_jax.audio.containers import WithSize, find_samples, is_cut_off, other_content
+from ser_jax.audio.mp3 import WithFrameCount, find_frames
 from ser_jax.runtime.errors import UserError
 
 # A shorter recording, or one with a lower peak, holds no speech that could be labelled.
@@ -114,8 +115,11 @@ def _open(path: pathlib.Path):
     length = path.stat().st_size
     with path.open('rb') as file:
         samples = find_samples(file, length)
-    if is_cut_off(samples, length):
+    frames = find_frames(path)
+    if is_cut_off(samples, length) or (frames and frames.is_cut_off):
         raise AudioError(path, _TRUNCATED)
+    if frames and frames.is_misread:
+        return soundfile.SoundFile(WithFrameCount(path, frames))
     if samples and samples.size is None and samples.field:
         return soundfile.SoundFile(WithSize(path, samples))
     return soundfile.SoundFile(_system_name(path))

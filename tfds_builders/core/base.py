@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ser_jax.audio import containers, finding, log_mel, reading
+from ser_jax.audio import containers, finding, log_mel, mp3, reading
 from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd, mel_matrix
 from ser_jax.data.records import (
     DIMENSIONS,
@@ -139,7 +139,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         files = [*sorted(folder.glob('*.py')), pathlib.Path(__file__)]
         files += [
             pathlib.Path(m.__file__)
-            for m in (shards, tables, utterance, containers, finding, log_mel, reading)
+            for m in (shards, tables, utterance, containers, finding, log_mel, mp3, reading)
         ]
         digest = hashlib.sha256()
         for file in files:
