@@ -19,6 +19,7 @@ CLIPPED_SHARE = 1e-3
 # A channel that is weaker than the loudest by this factor (power) is empty: an unplugged microphone. Channels whose mean
 # is weaker by that one cancel each other; the mean of 16 independent channels is weaker by 1/16.
 _EMPTY_CHANNEL, _CANCELLED = 1e-4, 1e-2
+_UNKNOWN_FRAMES = 1 << 62
 _BLOCK = 1 << 20  # frames decoded at once
 
 # Endings of the formats of libsndfile, preferred ones first.
@@ -122,7 +123,13 @@ def _open(path: pathlib.Path):
         return soundfile.SoundFile(WithFrameCount(path, frames))
     if samples and samples.size is None and samples.field:
         return soundfile.SoundFile(WithSize(path, samples))
-    return soundfile.SoundFile(_system_name(path))
+    file = soundfile.SoundFile(_system_name(path))
+    if file.frames < _UNKNOWN_FRAMES:
+        return file
+    file.close()
+    # FLAC from a pipe. soundfile would move to the end, which libsndfile cannot without the number of frames.
+    stream = type('Stream', (soundfile.SoundFile,), {'seekable': lambda _: False})
+    return stream(_system_name(path))
 
 
 def _blocks(file, path: pathlib.Path) -> Iterator[np.ndarray]:
@@ -133,7 +140,7 @@ def _blocks(file, path: pathlib.Path) -> Iterator[np.ndarray]:
             raise AudioError(path, 'samples that are not finite')
         count += len(block)
         yield block
-    if file.format == 'FLAC' and count < file.frames:
+    if file.format == 'FLAC' and count < file.frames < _UNKNOWN_FRAMES:
         raise AudioError(path, _TRUNCATED)
 
 

@@ -91,6 +91,19 @@ def test_streams_of_open_size_are_read_to_their_end(
     np.testing.assert_array_equal(read_audio(path), SAMPLES)
 
 
+def test_flac_of_open_size_is_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr('ser_jax.audio.reading._BLOCK', 1 << 14)
+    path = tmp_path / 'a.flac'
+    data = written(path, 'FLAC')
+    data[21] &= 0xF0  # the last 36 bits of these 8 bytes are the number of samples
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_audio(path), SAMPLES)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(AudioError, match='lost sync'):
+        read_audio(path)
+
+
 def test_a_header_without_samples_is_empty(tmp_path):
     path = tmp_path / 'a.wav'
     data = written(path, samples=SAMPLES[:0])
