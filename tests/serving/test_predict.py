@@ -215,6 +215,30 @@ def test_lists_written_on_windows(monkeypatch):
     assert list(serving_files.find_files(['-'])) == [Path('a b.wav'), Path('c.wav')]
 
 
+def test_patterns_find_a_file_once(tmp_path):
+    (tmp_path / 'deep').mkdir()
+    (tmp_path / 'deep/a.wav').touch()
+    (tmp_path / 'deep/loop').symlink_to(tmp_path, target_is_directory=True)
+    assert list(serving_files.find_files([f'{tmp_path}/**/*.wav'])) == [tmp_path / 'deep/a.wav']
+
+
+@pytest.mark.parametrize(
+    ('named', 'there', 'difference'),
+    [
+        ('ANNA.WAV', 'anna.wav', 'in another case'),
+        ('anna', 'anna.flac', 'with another ending'),
+        ('Jos\u00e9.wav', 'Jose\u0301.wav', 'in another Unicode form'),
+    ],
+)
+def test_the_file_that_a_wrong_name_means(tmp_path, named, there, difference):
+    (tmp_path / there).touch()
+    (message,) = serving_files.find_files([tmp_path / named])
+    assert (
+        message == f'{tmp_path / named}: no such file ({difference}: there is {tmp_path / there})'
+    )
+    assert list(serving_files.find_files([tmp_path / 'ben.wav'])) == [tmp_path / 'ben.wav']
+
+
 def test_folders_name_what_they_pass_over(tmp_path):
     folder = tmp_path / 'mine'
     folder.mkdir()
