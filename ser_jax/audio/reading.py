@@ -256,9 +256,14 @@ def unusable_reason(samples: np.ndarray, sample_rate: int = 16000) -> str | None
     """Why int16 samples [S] cannot be an utterance: 'too short (0.02 s)', 'silent'; None where they are usable."""
     if len(samples) < MIN_SECONDS * sample_rate:
         return f'too short ({len(samples) / sample_rate:.2f} s)'
-    return 'silent' if is_silent(samples) else None
+    return 'silent' if is_silent(samples, sample_rate) else None
 
 
-def is_silent(samples: np.ndarray) -> bool:
-    """Whether int16 samples [S] are silent or constant: no sample is `SILENCE_PEAK` away from their middle."""
-    return int(samples.max()) - int(samples.min()) < 2 * SILENCE_PEAK
+def is_silent(samples: np.ndarray, sample_rate: int = 16000) -> bool:
+    """Whether int16 samples [S] are silent or constant: none is `SILENCE_PEAK` away from their middle.
+
+    10 ms at both ends do not count: a constant that was resampled oscillates there.
+    """
+    margin = sample_rate // 100
+    inner = samples[margin:-margin] if len(samples) > 4 * margin else samples
+    return int(inner.max()) - int(inner.min()) < 2 * SILENCE_PEAK

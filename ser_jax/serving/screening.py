@@ -37,7 +37,7 @@ def screen(samples: np.ndarray, sample_rate: int = 16000) -> tuple[str, ...]:
     """
     if len(samples) < SHORTEST_SECONDS * sample_rate:
         return ('too_short',)
-    if is_silent(samples):
+    if is_silent(samples, sample_rate):
         return ('silent',)
     voiced, tonality = _voicing(samples, sample_rate)
     if len(voiced) < _FEWEST:

@@ -130,6 +130,15 @@ def test_unusable_reason():
     assert screen(np.full(16000, 12000, np.int16)) == ('silent',)
 
 
+@pytest.mark.parametrize('rate', [8000, 16000, 22050, 48000])
+@pytest.mark.parametrize('level', [0.01, 0.4, -0.99])
+def test_constant_recordings_are_silent_for_build_and_predict(tmp_path, rate, level):
+    soundfile.write(tmp_path / 'a.wav', np.full(rate, level), rate)
+    samples = read_audio(tmp_path / 'a.wav')
+    assert unusable_reason(samples) == 'silent'
+    assert screen(samples) == ('silent',)
+
+
 def test_reading_in_blocks(tmp_path, monkeypatch):
     import soxr
 
