@@ -106,6 +106,8 @@ def _chunks(
     wave64 = name == 16  # sizes include the header of the chunk and are padded to 8 bytes
     in_ds64 = None
     for _ in range(_MOST_CHUNKS):
+        if at >= length:
+            return None
         file.seek(at)
         chunk = file.read(name)
         (size,) = struct.unpack(form, file.read(number))

@@ -66,29 +66,36 @@ def find_frames(path: Path) -> Frames | None:
     Args:
         path: path of a file that is not empty.
     """
-    with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = 0
-        while data[at : at + 3] == b'ID3' and len(data) > at + 10:
-            sizes = zip(data[at + 6 : at + 10], (21, 14, 7, 0))
-            at += 10 + sum((byte & 0x7F) << shift for byte, shift in sizes)
-        first = _frame(data, at)
-        if first is None:
+    with path.open('rb') as file:
+        head = file.read(3)
+        if head[:1] != b'\xff' and head != b'ID3':
             return None
-        head, count, rates = data[at : at + first.size], 0, set()
-        stated, start = _stated(head, first), at
-        if stated is not None:
-            at = start = at + first.size
-        while at < len(data):
-            frame = _frame(data, at)
-            # Behind a tag or damage, two frames in a row are needed: any byte might look like one.
-            if frame is None or frame.kind != first.kind:
-                at = _next_frame(data, at + 1, first)
-                continue
-            if at + frame.size <= len(data):
-                count += 1
-                rates.add(frame.bit_rate)
-            at += frame.size
-        return Frames(start, head, count, stated, len(rates) > 1, first.side)
+        try:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError:  # some network file systems
+            data = head + file.read()
+    at = 0
+    while data[at : at + 3] == b'ID3' and len(data) > at + 10:
+        sizes = zip(data[at + 6 : at + 10], (21, 14, 7, 0))
+        at += 10 + sum((byte & 0x7F) << shift for byte, shift in sizes)
+    first = _frame(data, at)
+    if first is None:
+        return None
+    head, count, rates = data[at : at + first.size], 0, set()
+    stated, start = _stated(head, first), at
+    if stated is not None:
+        at = start = at + first.size
+    while at < len(data):
+        frame = _frame(data, at)
+        # Behind a tag or damage, two frames in a row are needed: any byte might look like one.
+        if frame is None or frame.kind != first.kind:
+            at = _next_frame(data, at + 1, first)
+            continue
+        if at + frame.size <= len(data):
+            count += 1
+            rates.add(frame.bit_rate)
+        at += frame.size
+    return Frames(start, head, count, stated, len(rates) > 1, first.side)
 
 
 def _frame(data, at: int) -> _Frame | None:
@@ -121,7 +128,7 @@ def _next_frame(data, at: int, first: _Frame) -> int:
 
 def _stated(head: bytes, first: _Frame) -> int | None:
     """The number of frames that the first one states; 0 if it is a header without that number."""
-    side = first.side
+    side, head = first.side, head.ljust(64, b'\0')  # it may be cut off
     if head[side : side + 4] in (b'Xing', b'Info'):
         flags, count = struct.unpack('>II', head[side + 4 : side + 12])
         return count if flags & 1 else 0

@@ -1,5 +1,6 @@
 """Files that are cut off, streams whose size is left open, and files that are no recordings."""
 
+import contextlib
 import struct
 
 import numpy as np
@@ -148,3 +149,21 @@ def test_files_that_are_no_recordings_are_named(tmp_path, content, words, name):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(AudioError, match=f'cannot be decoded: .*{words}'):
         read_audio(tmp_path / name)
+
+
+@pytest.mark.parametrize('form', ['WAV', 'RF64', 'W64', 'AIFF', 'AU', 'CAF', 'OGG', 'NIST'])
+def test_headers_cut_off_anywhere_and_changed(tmp_path, form):
+    path = tmp_path / 'a.wav'
+    whole = written(path, form, 'VORBIS' if form == 'OGG' else 'PCM_16', samples=SAMPLES[:4000])
+    rng = np.random.default_rng(0)
+    for size in range(1, 120):
+        path.write_bytes(whole[:size])
+        with pytest.raises(AudioError):
+            read_audio(path)
+    for _ in range(200):
+        changed = bytearray(whole)
+        for place in rng.integers(0, 100, 4):
+            changed[place] = rng.integers(256)
+        path.write_bytes(changed)
+        with contextlib.suppress(AudioError):
+            read_audio(path)

@@ -1,5 +1,7 @@
 """mp3 files whose header states no, or another, number of frames."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import soundfile
@@ -73,3 +75,19 @@ def test_constant_bit_rate_without_a_header(tmp_path):
     (tmp_path / 'a.mp3').write_bytes(content[frames.start :])
     assert not find_frames(tmp_path / 'a.mp3').is_misread
     assert abs(len(read_audio(tmp_path / 'a.mp3')) - len(SOUND)) < 3000
+
+
+def test_headers_cut_off_anywhere_and_changed(encoded):
+    path, rate, content = encoded
+    rng = np.random.default_rng(0)
+    for size in range(1, 120):
+        path.write_bytes(content[:size])
+        with pytest.raises(AudioError):
+            read_audio(path, rate)
+    for _ in range(100):
+        changed = bytearray(content[:4000])
+        for place in rng.integers(0, 300, 5):
+            changed[place] = rng.integers(256)
+        path.write_bytes(changed)
+        with contextlib.suppress(AudioError):
+            read_audio(path, rate)

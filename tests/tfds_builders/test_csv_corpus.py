@@ -34,6 +34,7 @@ def test_csv_corpus(tmp_path):
     assert index['gender'].tolist() == [0, 1, -1, 1]
     np.testing.assert_equal(index['arousal'], np.array([3.5, np.nan, np.nan, 1], np.float32))
     metadata = corpus.metadata
+    assert any('1 utterances have no emotion' in note for note in metadata['notes'])
     assert metadata['labels'] == ['neutral', 'happy', 'angry']
     assert metadata['protocol'] == 'leave_one_speaker_out()'
     assert metadata['published'] is None

@@ -90,6 +90,9 @@ class Builder(CorpusBuilder):
         if unknown:
             raise cls._unknown_labels(folder / files[0], unknown, name)
         notes = _unused_columns(rows[0].cells)
+        unlabelled = sum(not item.emotion for item in utterances)
+        if 0 < unlabelled < len(utterances):
+            notes.append(f'{unlabelled} utterances have no emotion: they have no label to train on')
         speakers = sum(not item.speaker for item in utterances)
         if speakers:
             notes.append(f'{speakers} utterances have no speaker: they cannot be split by speaker')
