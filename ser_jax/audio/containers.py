@@ -73,7 +73,7 @@ def find_samples(file: BinaryIO, length: int) -> Samples | None:
         if head[:4] in (b'.snd', b'dns.'):
             form = '>I' if head[:4] == b'.snd' else '<I'
             start, size = struct.unpack(form[0] + '2I', head[4:12])
-            return Samples(start, _stated(size, form), 8, form)
+            return Samples(start, _stated(size, form, length - start), 8, form)
         if head[:7] == b'NIST_1A':
             return _nist(file)
         if head[:4] == b'OggS':
@@ -83,11 +83,17 @@ def find_samples(file: BinaryIO, length: int) -> Samples | None:
         return None
 
 
-def _stated(size: int, form: str) -> int | None:
-    """A size as stated; None for the 0 and the largest numbers that streaming writers put."""
-    if size in (0, 0xFFFFFFFF) or size >= (0x7F000000 if form[1] == 'I' else 1 << 62):
-        return None
-    return size
+def _stated(size: int, form: str, room: int) -> int | None:
+    """A size as stated; None for the 0 and the largest numbers that streaming writers put.
+
+    Args:
+        size: number in the header.
+        form: its struct format.
+        room: bytes that follow: a large number that fits is meant.
+    """
+    largest = 0x7F000000 if form[1] == 'I' else 1 << 62
+    is_open = size == 0 or (size > room and (size == 0xFFFFFFFF or size >= largest))
+    return None if is_open else size
 
 
 def _chunks(
@@ -117,13 +123,13 @@ def _chunks(
             start = at if wave64 else at + extra
             if in_ds64 and size == 0xFFFFFFFF:
                 return in_ds64._replace(start=start)
-            stated = _stated(size, form)
+            stated = _stated(size, form, length - at)
             if size == 0 and _holds_chunks(file, at, length, form, name):
                 stated = extra
             return Samples(start, stated and max(0, stated - extra), field, form, extra)
         if chunk == b'ds64' and form == '<I':
             (stated,) = struct.unpack('<8xQ', file.read(16))
-            in_ds64 = Samples(0, _stated(stated, '<Q'), at + 8, '<Q')
+            in_ds64 = Samples(0, _stated(stated, '<Q', length), at + 8, '<Q')
         if wave64:
             at += max(size - 24, 0) + -size % 8
         else:
