@@ -40,13 +40,12 @@ import os
 import shlex
 import sys
 import traceback
-import warnings
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ser_jax.runtime.errors import UserError, printable, report_errors
+from ser_jax.runtime.errors import UserError, report_errors
 from ser_jax.runtime.files import local_path, set_compilation_cache
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
@@ -58,7 +57,6 @@ _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'see above')
 def main(_: list[str]) -> None:
     """Trains or evaluates the run that the flags describe, and prints its results."""
     logging.set_verbosity(logging.ERROR)  # JAX and Orbax log much that does not help users
-    warnings.formatwarning = lambda message, *_: f'warning: {printable(str(message))}\n'
     config = _CONFIG.value
     set_compilation_cache(config.data.data_dir)
     if config.parallel_runs > 1 and 'device_count' not in os.environ.get('XLA_FLAGS', ''):

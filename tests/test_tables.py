@@ -97,6 +97,14 @@ def test_an_emobox_manifest(tmp_path, downloads):
     assert np.isnan(corpus.index['arousal']).all()
 
 
+def test_names_of_labels_that_are_added_later_are_noticed(tmp_path):
+    folder = write(tmp_path / 'x', ('a.wav',), a_jsonl='{"wav": "a.wav", "emo": "happy"}\n')
+    opened(folder, tmp_path)
+    (folder / 'label_map.json').write_text('{"happy": "sad"}')
+    with pytest.warns(UserWarning, match='label_map.json is new since'):
+        open_prepared('csv_corpus/x', data_dir=tmp_path / 'records')
+
+
 @pytest.mark.parametrize(
     ('texts', 'words'),
     [
@@ -142,6 +150,106 @@ def test_tables_in_other_encodings(tmp_path):
         folder = write_csv(tmp_path / encoding, '', ['a.wav'])
         (folder / 'metadata.csv').write_bytes(text.encode(encoding))
         failed(call(tmp_path, build, 'csv_corpus/x', f'--manual_dir={folder}'), 'UTF-8')
+
+
+ROWS = [f'{n}.wav,happy,{{}},s{n % 6}' for n in range(24)]
+
+
+def table(texts, separator=','):
+    """24 rows of six speakers; number -> text of the third cell."""
+    rows = [row.replace(',', separator).format(texts.get(n, 'hello')) for n, row in enumerate(ROWS)]
+    return '\n'.join(['file,emotion,script,speaker'.replace(',', separator), *rows]) + '\n'
+
+
+@pytest.mark.parametrize('separator', [',', ';', '\t'])
+@pytest.mark.parametrize(
+    ('texts', 'words'),
+    [
+        ({3: '"hello you', 11: '"hello you'}, ('line 5', 'quote')),
+        ({1: '"'}, ('line 3', 'quote')),
+        ({23: '"hello'}, ('line 25', 'quote')),
+        ({3: '"hello" you'}, ('line 5', 'quote')),
+        ({3: '"hello you', 4: 'hello you"'}, ('line 5', "'4.wav", 'looks like a row')),
+        ({3: '"hello you', 11: 'hello you"'}, ('line 5', "'4.wav", 'looks like a row')),
+    ],
+)
+def test_a_stray_quote_swallows_no_rows(tmp_path, texts, words, separator):
+    (tmp_path / 'metadata.csv').write_text(table(texts, separator))
+    with pytest.raises(UserError) as error:
+        Builder.list_utterances(tmp_path)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize('separator', [',', ';', '\t'])
+def test_legal_quotes_are_read(tmp_path, separator):
+    texts = {
+        0: '"well, fine; so\tit is"',
+        1: '"she said ""ok"""',
+        2: '"one line,\nanother line, and a ""third"", too"',
+        3: 'he said "ok" to me',
+        4: ' "quoted" ',
+        5: '""',
+        6: "'",
+    }
+    (tmp_path / 'metadata.csv').write_text('\ufeff' + table(texts, separator), encoding='utf-8')
+    utterances = Builder.list_utterances(tmp_path).utterances
+    assert [item.id for item in utterances] == [str(n) for n in range(24)]
+    assert [item.script for item in utterances[:7]] == [
+        'well, fine; so\tit is',
+        'she said "ok"',
+        'one line,\nanother line, and a "third", too',
+        'he said "ok" to me',
+        'quoted',
+        '',
+        "'",
+    ]
+    assert {item.speaker for item in utterances} == {f'csv_corpus/s{n}' for n in range(6)}
+
+
+def test_the_line_of_a_quote_after_a_cell_over_several_lines(tmp_path):
+    text = 'file,emotion,speaker,script\na.wav,happy,x,"one\ntwo"\nb.wav,sad,y,"one\n'
+    (tmp_path / 'metadata.csv').write_text(text)
+    with pytest.raises(UserError, match=r'line 4: a quote opens the cell .* does not end it'):
+        Builder.list_utterances(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('row', 'words'),
+    [
+        ('x.wav,happy,well, fine,03', ('line 2 has 5 cells, the table has 4 columns', 'quote')),
+        ('x.wav,happy,,03,', None),
+        ('x.wav,happy,,03,,,', None),
+        ('x.wav,,,', None),
+        ('x.wav,happy,fine', ('line 2 has 3 cells, the table has 4 columns: speaker missing',)),
+        ('x.wav', ('line 2 has 1 cell', 'emotion and speaker missing')),
+    ],
+)
+def test_rows_with_more_or_fewer_cells_than_columns(tmp_path, row, words):
+    (tmp_path / 'metadata.csv').write_text(f'file,emotion,script,speaker\n{row}\n\n')
+    if words is None:
+        (item,) = Builder.list_utterances(tmp_path).utterances
+        assert item.speaker in ('', 'csv_corpus/03')
+        return
+    with pytest.raises(UserError) as error:
+        Builder.list_utterances(tmp_path)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_optional_columns_may_be_left_out_at_the_end_of_a_row(tmp_path):
+    text = 'file,emotion,speaker,gender,arousal\na.wav,happy,x\nb.wav,sad,y,male\n'
+    (tmp_path / 'metadata.csv').write_text(text)
+    assert [item.gender for item in Builder.list_utterances(tmp_path).utterances] == ['', 'male']
+
+
+def test_a_file_twice_in_one_table_of_an_audformat_database(tmp_path):
+    folder = write(tmp_path / 'x', db_x_csv='file,emotion\na.wav,happy\na.wav,sad\n')
+    with pytest.raises(UserError, match=r"line 3: 'a.wav' is in this table already"):
+        Builder.list_utterances(folder)
+
+
+def test_the_quoted_head_of_an_audformat_table(tmp_path):
+    folder = write(tmp_path / 'x', db_x_csv='"file","emotion"\n"a.wav","happy"\n')
+    assert len(Builder.list_utterances(folder).utterances) == 1
 
 
 CELL = st.text(st.characters(exclude_categories=('Cs',)), max_size=12)

@@ -26,13 +26,15 @@ from ser_jax.data.records import REPRESENTATIONS, corpus_folder
 from ser_jax.runtime.errors import UserError, report_errors
 from ser_jax.runtime.files import CHECKSUMS_FILE, damaged_file
 from tfds_builders.core.catalogue import corpus_names
+from tfds_builders.core.utterance import grouped
 
 if TYPE_CHECKING:
     from tfds_builders.core.examination import Examination
 
-# Missing names and speakers to list without --all.
+# Missing names, speakers and unusable files to list without --all.
 _MAX_NAMES = 5
 _MAX_SPEAKERS = 12
+_MAX_PROBLEMS = 20  # of one kind
 
 
 def _names(names: Sequence[str], everything: bool) -> str:
@@ -44,9 +46,9 @@ def _of(have: int, wanted: int | None) -> str:
     return str(have) if wanted is None else f'{have} of {wanted}'
 
 
-def _by(counts: Mapping, everything: bool) -> str:
+def _by(counts: Mapping[str, int], corpus: str, everything: bool) -> str:
     """'10: 03 35, 08 41, …'."""
-    named = {str(name).rpartition('/')[2] or 'unknown': count for name, count in counts.items()}
+    named = {name.removeprefix(f'{corpus}/') or 'unknown': n for name, n in counts.items()}
     text = ', '.join(f'{name} {count}' for name, count in named.items())
     return f'{len(set(counts) - {""})}' + f': {text}' * (everything or len(named) <= _MAX_SPEAKERS)
 
@@ -56,7 +58,7 @@ def report_lines(found: 'Examination', everything: bool) -> list[str]:
 
     Args:
         found: the examination.
-        everything: whether to list all missing names and all speakers.
+        everything: whether to list all missing names, speakers and unusable files.
     """
     total = found.found + found.missing if found.published is None else found.published
     unit = 'rows' if found.published is None else 'published utterances'
@@ -68,16 +70,19 @@ def report_lines(found: 'Examination', everything: bool) -> list[str]:
     ]
     if found.task:
         lines.append(f'default task ({", ".join(found.task_labels)}): {_of(*found.task)}')
-    lines.append(f'speakers: {_by(found.speakers, everything)}')
+    lines.append(f'speakers: {_by(found.speakers, found.corpus, everything)}')
     if found.sessions:
-        lines.append(f'sessions: {_by(found.sessions, everything)}')
+        lines.append(f'sessions: {_by(found.sessions, found.corpus, everything)}')
     if any(found.rated.values()):
         lines.append(f'rated: {", ".join(f"{name} {n}" for name, n in found.rated.items())}')
     rates = ', '.join(f'{rate} Hz {count}' for rate, count in found.sample_rates.items())
     lines.append(f'audio: {found.seconds / 60:.1f} min; {rates or "none"}')
     if found.missing_names:
         lines.append(f'missing: {_names(found.missing_names, everything)}')
-    lines += [f'unusable: {problem["file"]}: {problem["reason"]}' for problem in found.unusable]
+    problems = [(problem['file'], problem['reason']) for problem in found.unusable]
+    most = None if everything else _MAX_PROBLEMS
+    lines += [f'unusable: {line}' for line in grouped(problems, most)]
+    lines += [f'warning: {warning}' for warning in found.warnings]
     return lines + [f'note: {note}' for note in found.notes]
 
 
@@ -98,7 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='folder with the corpus as distributed by its owner; default $SER_JAX_MANUAL_DIR/<corpus>',
     )
     parser.add_argument(
-        '--all', action='store_true', help='list all missing names and all speakers'
+        '--all',
+        action='store_true',
+        help='list all missing names, all speakers and all unusable files',
     )
     parser.add_argument('--json', action='store_true', help='one JSON object instead of lines')
     parser.add_argument('--workers', type=int, help='processes; default: one a core')

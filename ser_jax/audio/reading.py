@@ -2,36 +2,38 @@
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from ser_jax.audio.containers import WithSize, find_samples, is_cut_off, other_content
+from ser_jax.audio.mp3 import WithFrameCount, find_frames
 from ser_jax.runtime.errors import UserError
 
 # A shorter recording, or one with a lower peak, holds no speech that could be labelled.
 MIN_SECONDS = 0.1
-SILENCE_PEAK = 16  # -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech
+SILENCE_PEAK = 16  # around the mean; -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech
 # Share of clipped samples from which a recording gets a note.
 CLIPPED_SHARE = 1e-3
 
+# A channel that is weaker than the loudest by this factor (power) is empty: an unplugged microphone. Channels whose mean
+# is weaker by that one cancel each other; the mean of 16 independent channels is weaker by 1/16.
+_EMPTY_CHANNEL, _CANCELLED = 1e-4, 1e-2
+_UNKNOWN_FRAMES = 1 << 62
 _BLOCK = 1 << 20  # frames decoded at once
 
-# Formats of libsndfile; of several files with the same name, the first ending counts.
+# Endings of the formats of libsndfile, preferred ones first.
 AUDIO_ENDINGS = (
-    '.wav',
-    '.flac',
-    '.ogg',
-    '.mp3',
-    '.oga',
-    '.opus',
-    '.aif',
-    '.aiff',
-    '.au',
-    '.caf',
-    '.w64',
+    *('.wav', '.flac', '.ogg', '.mp3', '.oga', '.opus', '.aif', '.aiff', '.au', '.caf', '.w64'),
+    *('.wave', '.bwf', '.rf64', '.amb', '.aifc', '.snd', '.mp1', '.mp2', '.mpga'),
+    *('.sph', '.nist', '.voc', '.svx', '.8svx', '.sf', '.ircam', '.paf', '.fap', '.pvf'),
+    *('.avr', '.htk', '.sds', '.wve'),
 )
 # Plausible sample rates, Hz; a damaged header may hold any number.
 _RATES = 1000, 768_000
+
+
+_TRUNCATED = 'truncated (shorter than its header says)'
 
 
 class AudioError(UserError):
@@ -52,27 +54,12 @@ class AudioError(UserError):
         return AudioError, (str(self.path), self.reason)
 
 
-def _truncated(path: pathlib.Path) -> bool:
-    """Whether a RIFF header gives more bytes than the file has, as after an interrupted copy.
-
-    libsndfile reads such files without an error. Programs that stream write sizes of 0 or near 2^31 or 2^32.
-    """
-    with path.open('rb') as file:
-        head = file.read(12)
-    if len(head) < 12 or head[:4] != b'RIFF' or head[8:12] != b'WAVE':
-        return False
-    size = int.from_bytes(head[4:8], 'little')
-    if size == 0 or size >= 0x7FFFF000:
-        return False
-    # A byte of padding is often counted but not written.
-    return size + 8 > path.stat().st_size + 1
-
-
 def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     """Reads wav, flac, ogg or mp3 of any rate, width and number of channels.
 
     Channels are averaged, then resampled (soxr, 'HQ'), then rounded to 16 bits; 16-bit mono files at
-    `sample_rate` are returned bit for bit.
+    `sample_rate` are returned bit for bit. The loudest channel is taken alone where the others are empty, or where the
+    channels cancel each other (opposite polarity).
 
     Args:
         path: path of the file.
@@ -92,19 +79,21 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
             raise AudioError(path, 'no such file')
         if path.stat().st_size == 0:
             raise AudioError(path, 'empty file')
-        if _truncated(path):
-            raise AudioError(path, 'truncated (shorter than its header says)')
-        with soundfile.SoundFile(_system_name(path)) as file:
+        with _open(path) as file:
+            channels = _channels(_blocks(file, path)) if file.channels > 1 else [0]
+        with _open(path) as file:
             if not _RATES[0] <= file.samplerate <= _RATES[1]:
                 raise AudioError(path, f'implausible sample rate of {file.samplerate} Hz')
-            pieces = [np.empty(0, np.int16), *_resampled(file, path, sample_rate)]
+            pieces = [np.empty(0, np.int16), *_resampled(file, path, sample_rate, channels)]
     except soundfile.LibsndfileError as error:
         reason = ' '.join(str(error.error_string).split()).rstrip('.')
-        raise AudioError(path, f'cannot be decoded ({reason})') from error
+        reason = other_content(path) or f'cannot be decoded ({reason})'
+        raise AudioError(path, reason) from error
     except OSError as error:
         raise AudioError(path, f'cannot be read ({error.strerror})') from error
     except TypeError as error:  # raised by soundfile for files without a header
-        raise AudioError(path, 'cannot be decoded (no header)') from error
+        reason = other_content(path) or 'cannot be decoded (no header)'
+        raise AudioError(path, reason) from error
     samples = np.concatenate(pieces)
     if not len(samples):
         raise AudioError(path, 'no samples')
@@ -116,8 +105,71 @@ def _system_name(path: str | os.PathLike) -> str | bytes:
     return str(path) if os.name == 'nt' else os.fsencode(path)
 
 
-def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarray]:
-    """Yields the int16 samples of an open file in blocks: an hour of 48 kHz stereo would take 1.4 GB.
+def _open(path: pathlib.Path):
+    """Opens a file with libsndfile, up to its end where its header leaves that open.
+
+    Raises:
+        AudioError: the file is cut off.
+    """
+    import soundfile
+
+    length = path.stat().st_size
+    with path.open('rb') as file:
+        samples = find_samples(file, length)
+    frames = find_frames(path)
+    if is_cut_off(samples, length) or (frames and frames.is_cut_off):
+        raise AudioError(path, _TRUNCATED)
+    if frames and frames.is_misread:
+        return soundfile.SoundFile(WithFrameCount(path, frames))
+    if samples and samples.size is None and samples.field:
+        return soundfile.SoundFile(WithSize(path, samples))
+    file = soundfile.SoundFile(_system_name(path))
+    if file.frames < _UNKNOWN_FRAMES:
+        return file
+    file.close()
+    # FLAC from a pipe. soundfile would move to the end, which libsndfile cannot without the number of frames.
+    stream = type('Stream', (soundfile.SoundFile,), {'seekable': lambda _: False})
+    return stream(_system_name(path))
+
+
+def _blocks(file, path: pathlib.Path) -> Iterator[np.ndarray]:
+    """Yields the samples of an open file, float32 [S, channels]: an hour of 48 kHz stereo would take 1.4 GB."""
+    count = 0
+    while len(block := file.read(_BLOCK, dtype='float32', always_2d=True)):
+        if not np.isfinite(block).all():
+            raise AudioError(path, 'samples that are not finite')
+        count += len(block)
+        yield block
+    if file.format == 'FLAC' and count < file.frames < _UNKNOWN_FRAMES:
+        raise AudioError(path, _TRUNCATED)
+
+
+def _channels(blocks: Iterable[np.ndarray]) -> list[int]:
+    """The channels to average: all, or the loudest alone where the others are empty or the channels cancel each other.
+
+    Args:
+        blocks: samples [S, channels].
+    """
+    count, total, products = 0, 0.0, 0.0
+    for block in blocks:
+        wide = block.astype(np.float64)
+        count += len(wide)
+        total += wide.sum(axis=0)
+        products += wide.T @ wide
+    if not count:
+        return [0]
+    covariance = products / count - np.outer(total, total) / count**2
+    power = np.diag(covariance)
+    used = power >= _EMPTY_CHANNEL * power.max()
+    if used.sum() == 1 or covariance[np.ix_(used, used)].mean() < _CANCELLED * power.max():
+        return [int(power.argmax())]
+    return list(range(len(power)))
+
+
+def _resampled(
+    file, path: pathlib.Path, sample_rate: int, channels: list[int]
+) -> Iterator[np.ndarray]:
+    """Yields the int16 samples of an open file in blocks.
 
     Concatenated they equal the resampled whole bit for bit.
     """
@@ -126,16 +178,16 @@ def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarra
     other_rate = file.samplerate != sample_rate
     if other_rate:
         stream = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype='float32', quality='HQ')
-    while True:
-        block = file.read(_BLOCK, dtype='float32', always_2d=True)
-        if not np.isfinite(block).all():
-            raise AudioError(path, 'samples that are not finite')
-        mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
-        if other_rate:
-            mono = stream.resample_chunk(mono, last=not len(block))
-        yield _as_int16(mono)
-        if not len(block):
-            return
+    for block in _blocks(file, path):
+        mono = _average(block, channels)
+        yield _as_int16(stream.resample_chunk(mono) if other_rate else mono)
+    if other_rate:
+        yield _as_int16(stream.resample_chunk(np.empty(0, np.float32), last=True))
+
+
+def _average(samples: np.ndarray, channels: list[int]) -> np.ndarray:
+    """[S, channels] -> [S]."""
+    return samples[:, channels].mean(axis=1) if len(channels) > 1 else samples[:, channels[0]]
 
 
 def to_mono(waveform: np.ndarray, sample_rate: int, target_rate: int = 16000) -> np.ndarray:
@@ -163,9 +215,10 @@ def to_mono(waveform: np.ndarray, sample_rate: int, target_rate: int = 16000) ->
         raise UserError(f'a waveform holds int16 or floats in [-1, 1], not {waveform.dtype}')
     if not np.isfinite(waveform).all():
         raise UserError('the waveform has samples that are not finite')
-    mono = waveform.reshape(len(waveform), -1).astype(np.float32).mean(axis=1)
+    samples = waveform.reshape(len(waveform), -1).astype(np.float32)
+    mono = _average(samples, _channels([samples]) if samples.shape[1] > 1 else [0])
     if waveform.dtype == np.int16:
-        mono /= 32768
+        mono = mono / 32768
     if sample_rate != target_rate:
         import soxr
 
@@ -203,6 +256,14 @@ def unusable_reason(samples: np.ndarray, sample_rate: int = 16000) -> str | None
     """Why int16 samples [S] cannot be an utterance: 'too short (0.02 s)', 'silent'; None where they are usable."""
     if len(samples) < MIN_SECONDS * sample_rate:
         return f'too short ({len(samples) / sample_rate:.2f} s)'
-    if int(np.abs(samples.astype(np.int32)).max()) < SILENCE_PEAK:
-        return 'silent'
-    return None
+    return 'silent' if is_silent(samples, sample_rate) else None
+
+
+def is_silent(samples: np.ndarray, sample_rate: int = 16000) -> bool:
+    """Whether int16 samples [S] are silent or constant: none is `SILENCE_PEAK` away from their middle.
+
+    10 ms at both ends do not count: a constant that was resampled oscillates there.
+    """
+    margin = sample_rate // 100
+    inner = samples[margin:-margin] if len(samples) > 4 * margin else samples
+    return int(inner.max()) - int(inner.min()) < 2 * SILENCE_PEAK

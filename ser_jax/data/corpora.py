@@ -3,16 +3,20 @@
 import dataclasses
 import json
 import os
-import pathlib
+import shlex
 import warnings
 import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 
 import numpy as np
 
+from ser_jax.audio.finding import file_states
 from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.data.records import (
     INDEX_FILE,
     METADATA_FILE,
+    SOURCES_FILE,
     SPLIT,
     corpus_folder,
     default_manual_dir,
@@ -34,7 +38,7 @@ class RecordSource:
 
     records: object
     representation: str
-    folder: pathlib.Path
+    folder: Path
 
     def __len__(self) -> int:
         return len(self.records)
@@ -77,7 +81,7 @@ class Corpus:
     index: dict[str, np.ndarray]
     metadata: dict
     representation: str
-    path: pathlib.Path
+    path: Path
     kept: dict[int, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -109,8 +113,8 @@ def open_corpus(
     Args:
         name: 'demo_speech', 'emodb', 'ravdess', ..., 'csv_corpus/<name>' or 'folder/<name>'.
         data_dir: root of the prepared corpora; None = `~/.cache/ser_jax/records`.
-        manual_dir: folder that the corpus was prepared from; None = `$SER_JAX_MANUAL_DIR/<corpus>`. A warning is given
-            if its labels were edited since.
+        manual_dir: folder of the corpus; None = the one that it was prepared from, else `$SER_JAX_MANUAL_DIR/<corpus>`.
+            A warning is given if labels or recordings have changed, moved or gone since the corpus was prepared.
         representation: 'log_mel' or 'waveform'.
         front_end: expected log-mel parameters.
 
@@ -129,11 +133,11 @@ def open_corpus(
         )
     corpus = _load(name, folder, representation)
     _check_front_end(corpus, front_end)
-    _warn_if_stale(corpus, manual_dir)
+    _warn_if_stale(corpus, manual_dir, data_dir)
     return corpus
 
 
-def _load(name: str, folder: pathlib.Path, representation: str) -> Corpus:
+def _load(name: str, folder: Path, representation: str) -> Corpus:
     """Reads index and metadata of a prepared folder."""
     try:
         if damaged := damaged_file(folder, whole=False):
@@ -162,22 +166,105 @@ def _check_front_end(corpus: Corpus, front_end: FrontEnd):
     )
 
 
-def _warn_if_stale(corpus: Corpus, manual_dir: str | os.PathLike | None):
-    """Warns where a file of labels (metadata.csv of a csv corpus) was edited after the corpus was prepared."""
-    folder = local_path(manual_dir) if manual_dir else default_manual_dir(corpus.name)
+def _warn_if_stale(
+    corpus: Corpus, manual_dir: str | os.PathLike | None, data_dir: str | os.PathLike | None
+):
+    """Warns where labels or recordings have changed, moved or gone since the corpus was prepared from them."""
+    sources = _read_sources(corpus)
+    recorded = sources.get('manual_dir')  # '' if downloaded or synthesised, None in older records
+    if recorded == '':
+        return
+    places = [manual_dir] if manual_dir else [recorded, default_manual_dir(corpus.name)]
+    places = [local_path(place) for place in places if place]
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder:
+        same = bool(recorded) and os.path.realpath(folder) == os.path.realpath(recorded)
+        changes = [*_changed_labels(corpus, folder), *_changed_recordings(sources, folder, same)]
+    else:
+        changes = ['the folder is gone'] if recorded else []
+    if changes:
+        warnings.warn(
+            f'{folder or places[0]}: {", ".join(changes)} since {corpus.name} was prepared: to prepare it again, run '
+            + _build_command(corpus, folder or 'FOLDER', data_dir),
+            stacklevel=3,
+        )
+
+
+def _read_sources(corpus: Corpus) -> dict:
+    """The content of `sources.json`; {} in older records.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = corpus.path / SOURCES_FILE
+    if not path.exists():
+        return {}
+    try:
+        sources = json.loads(path.read_text(encoding='utf-8'))
+        states = [state for state in sources['recordings'].values() if state]
+        kinds = isinstance(sources['manual_dir'], str), isinstance(sources['scanned'], bool)
+        if all(kinds) and all(len(state) == 2 for state in states):
+            return sources
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise UserError(
+        f'{path} is damaged: delete the folder, and the same command prepares the corpus again'
+    )
+
+
+def _changed_labels(corpus: Corpus, folder: Path) -> Iterator[str]:
+    """The files of labels in a folder that are not those that the corpus was prepared from."""
     for file, digest in corpus.metadata.get('label_files', {}).items():
-        if (
-            folder is not None
-            and not pathlib.PurePath(file).is_absolute()
-            and '..' not in pathlib.PurePath(file).parts
-            and (folder / file).is_file()
-            and file_sha256(folder / file) != digest
-        ):
-            warnings.warn(
-                f'{folder / file} has changed since {corpus.name} was prepared: to prepare it again, run '
-                f'python -m tfds_builders.build {corpus.name} --representation={corpus.representation}',
-                stacklevel=3,
-            )
+        path = PurePath(file)
+        if path.is_absolute() or '..' in path.parts:
+            continue
+        found = file_sha256(folder / file) if (folder / file).is_file() else None
+        if found != digest:
+            yield f'{file} ' + ('is gone' if not found else 'has changed' if digest else 'is new')
+
+
+def _changed_recordings(sources: dict, folder: Path, same: bool) -> Iterator[str]:
+    """The recordings in a folder that are not those that the corpus was prepared from, counted by kind.
+
+    Args:
+        sources: content of `sources.json`.
+        folder: folder of the recordings.
+        same: whether it is the folder that the corpus was prepared from: copies may have other times.
+    """
+    if not sources:
+        return
+    before = sources['recordings']
+    now = file_states(folder, None if sources['scanned'] else before)
+    count = 2 if same else 1  # of (size, time)
+    changed, new, gone = [], [], []
+    for name in before.keys() | now.keys():
+        old, found = before.get(name), now.get(name)
+        if old and found and old[:count] != found[:count]:
+            changed.append(name)
+        elif found and not old:
+            new.append(name)
+        elif old and not found:
+            gone.append(name)
+    for names, one, many in (
+        (changed, 'has changed', 'have changed'),
+        (new, 'is new', 'are new'),
+        (gone, 'is gone', 'are gone'),
+    ):
+        if names:
+            more = f' and {len(names) - 1} more recordings {many}' if len(names) > 1 else f' {one}'
+            yield min(names) + more
+
+
+def _build_command(corpus: Corpus, folder: Path | str, data_dir: str | os.PathLike | None) -> str:
+    """The command that prepares a corpus again with the same options."""
+    options = corpus.metadata.get('options') or {}
+    command = ['python', '-m', 'tfds_builders.build', corpus.name]
+    command += [f'--representation={corpus.representation}', f'--manual_dir={folder}']
+    command += [f'--data_dir={data_dir}'] if data_dir else []
+    for label, emotion in (options.get('map') or {}).items():
+        command += ['--map', f'{label}={emotion}']
+    command += ['--own_labels'] if options.get('own_labels') else []
+    return shlex.join(command)
 
 
 # TFDS classes of the fields of records, and the key of each in TFDS' JSON.
@@ -190,7 +277,7 @@ _FEATURE_CLASSES = {
 _FEATURE_FIELDS = {'dtype', 'encoding', 'shape', 'numClasses'}
 
 
-def check_features(path: pathlib.Path) -> None:
+def check_features(path: Path) -> None:
     """Refuses a `features.json` with other classes than records have: TFDS imports any module named there.
 
     Raises:

@@ -86,7 +86,8 @@ def make_folds(
         The folds, `fold_01` first.
 
     Raises:
-        UserError: unknown protocol or wrong arguments, fewer than three known speakers, an empty split.
+        UserError: unknown protocol or wrong arguments, fewer than three known speakers (two without validation), an
+            empty split.
     """
     name, arguments = parse_call(protocol, 'protocol')
     if name not in PROTOCOLS:
@@ -96,9 +97,10 @@ def make_folds(
     except TypeError as error:
         raise UserError(f'protocol {protocol}: {error}') from error
     utterances = _utterances(index, np.unique(np.asarray(rows, np.int64)), folds, seed)
-    if len(utterances.genders) < 3 and name not in ('fixed_lists', 'whole_corpus'):
+    needed = ('test', 'validation', 'training') if validation else ('test', 'training')
+    if len(utterances.genders) < len(needed) and name not in ('fixed_lists', 'whole_corpus'):
         raise UserError(
-            f'{protocol} needs 3 known speakers (test, validation, training), the corpus has '
+            f'{protocol} needs {len(needed)} known speakers ({", ".join(needed)}), the corpus has '
             f'{len(utterances.genders)}; fixed_lists("lists.json") accepts any split'
         )
     excluded = _NONE if name == 'fixed_lists' else np.setdiff1d(utterances.usable, utterances.rows)

@@ -1,9 +1,11 @@
 """The leak check: the splits of a fold share no utterance, no audio and no speaker."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ser_jax.data.records import similar_speakers
 from ser_jax.runtime.errors import UserError
 
 # Equal ids in two corpora are one recording only if the durations agree to this, in seconds.
@@ -83,7 +85,7 @@ def check_leaks(
 def check_folds(
     index: Mapping[str, np.ndarray], folds: Sequence, extra: Sequence[Mapping[str, np.ndarray]] = ()
 ) -> dict[str, int]:
-    """The leak check of all folds.
+    """The leak check of all folds; warns of speakers whose names differ in spelling only.
 
     Args:
         index: see `check_leaks`.
@@ -96,6 +98,12 @@ def check_folds(
     Raises:
         UserError: a leak in any fold.
     """
+    names = [
+        _values(index, np.concatenate([f.train, f.validation, f.test]), 'speaker') for f in folds
+    ]
+    names += [np.asarray(other['speaker']).astype(str) for other in extra]
+    for warning in similar_speakers(np.unique(np.concatenate(names)).tolist()):
+        warnings.warn(warning, stacklevel=2)
     checks = [check_leaks(index, fold, extra) for fold in folds]
     return {name: max(check[name] for check in checks) for name in checks[0]}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ser_jax.audio.finding import SimilarNames
 from ser_jax.runtime.errors import UserError
 
 _NONE = np.empty(0, np.int64)
@@ -124,7 +125,7 @@ def fixed_lists(utterances: Utterances, path: str) -> list[tuple]:
     (another emotion) are skipped; ids that the corpus does not have are an error.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        content = json.loads(Path(path).read_text(encoding='utf-8-sig'))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f'fixed_lists: cannot read {path} as JSON: {error}') from error
     row_of = {str(name): row for row, name in enumerate(utterances.index['id'])}
@@ -140,8 +141,10 @@ def fixed_lists(utterances: Utterances, path: str) -> list[tuple]:
             names = names or ()
             missing = [name for name in names if name not in row_of]
             if missing:
+                near = SimilarNames(row_of).find(str(missing[0]))[0]
                 raise UserError(
                     f'{where}: {len(missing)} {split} ids are not in the corpus, e.g. {missing[0]!r}'
+                    + (f'; it has {near!r}' if near else '')
                 )
             listed = np.array([row_of[name] for name in names], np.int64)
             splits[split] = np.intersect1d(listed, utterances.usable)

@@ -1,14 +1,16 @@
 """Prepared records: vocabulary, layout on disk, and paths.
 
 A prepared corpus is one folder, `<data_dir>/<name>/<representation>/<version>/`: ArrayRecord shards with TFDS' metadata,
-`index.npz` (all record fields but the arrays, row r = record r), `metadata.json`, and `checksums.json` of all of them. It
-is renamed into place when complete.
+`index.npz` (all record fields but the arrays, row r = record r), `metadata.json`, `sources.json` (the recordings that it
+was prepared from, with size and time), and `checksums.json` of all of them. It is renamed into place when complete.
 """
 
 import json
 import os
 import pathlib
 import re
+import unicodedata
+from collections.abc import Iterable
 
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import local_path
@@ -48,7 +50,10 @@ SPLIT = 'utterances'  # TFDS' name of the one split
 RECORD_VERSION = '1.0.0'  # version of the layout, the same for all corpora
 DEFAULT_DATA_DIR = '~/.cache/ser_jax/records'
 INDEX_FILE = 'index.npz'
+# Texts that tables write for a missing value, in any case.
+_MISSING = ('nan', 'na', 'n/a', '#n/a', '<na>', 'none', 'null', 'nil', '?', '-', '--', 'unknown')
 METADATA_FILE = 'metadata.json'
+SOURCES_FILE = 'sources.json'
 
 
 def corpus_folder(
@@ -104,3 +109,46 @@ def prepared_hash(
 def noise_type(text: str) -> str:
     """The type of a noise recording as written in conditions: `Dog bark` -> `dog_bark`."""
     return re.sub(r'\W+', '_', text.strip().lower())
+
+
+def known_name(text: str) -> str:
+    """The name of a speaker, a session and so on; '' for one that stands for a missing value, such as 'nan' or '?'."""
+    return '' if text.strip().lower() in _MISSING else text.strip()
+
+
+def similar_names(names: Iterable[str]) -> list[list[str]]:
+    """Groups of names that differ in spelling only: case, leading zeros, quotes, separators, or Unicode form.
+
+    Args:
+        names: names of speakers.
+
+    Returns:
+        Groups of two or more distinct names, sorted.
+    """
+    groups = {}
+    for name in sorted(set(names) - {''}):
+        groups.setdefault(_plain_spelling(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _plain_spelling(name: str) -> str:
+    """'"Anna_B"' -> 'anna b'; 'S_03' -> 's3'; '3.0' -> '3'."""
+    folder, slash, text = unicodedata.normalize('NFKC', name).casefold().rpartition('/')
+    text = re.sub(r'[\s_-]+', ' ', text.strip('\'"`´‘’“”„«» '))
+    text = re.sub(r'(?<=[^\W\d]) (?=\d)', '', text)
+    text = re.sub(r'^(\d+)\.0+$', r'\1', text)
+    return folder + slash + re.sub(r'(?<![\d.])0+(?=\d)', '', text)
+
+
+def similar_speakers(names: Iterable[str]) -> list[str]:
+    """A warning for each group of speakers that might be one person; see `similar_names`."""
+    warnings = []
+    for group in similar_names(names):
+        corpora = {name.rpartition('/')[0] for name in group}
+        corpus = corpora.pop() if len(corpora) == 1 else ''
+        shown = ' and '.join(repr(name.removeprefix(f'{corpus}/')) for name in group)
+        warnings.append(
+            f'speakers {shown}{f" of {corpus}" * bool(corpus)} differ in spelling only: if they are one person, who would be '
+            'trained on and tested, give that person one name in the metadata'
+        )
+    return warnings

@@ -47,8 +47,8 @@ def duration(seconds: float) -> str:
 
 
 def speaker_prefix(speakers: Iterable[str]) -> int:
-    """Length of the corpus prefix, e.g. `emodb/`, that all speakers share; 0 if there is none."""
-    corpora = {name.rpartition('/')[0] for name in speakers}
+    """Length of the corpus prefix, e.g. `emodb/`, that all known speakers share; 0 if there is none."""
+    corpora = {name.rpartition('/')[0] for name in speakers if name}
     return len(corpora.pop()) + 1 if len(corpora) == 1 and '' not in corpora else 0
 
 

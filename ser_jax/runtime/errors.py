@@ -6,6 +6,7 @@ import os
 import select
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -34,8 +35,9 @@ def report_errors() -> Iterator[None]:
     """Ends a command with one line and exit status 1 on errors of the machine.
 
     These are a full disk, a lost process of a multi-host run, and a closed standard output (`… | head`, without a line).
-    Characters that the terminal's encoding lacks are printed with backslashes.
+    Characters that the terminal's encoding lacks are printed with backslashes. Warnings become one line each.
     """
+    warnings.formatwarning = lambda message, *_: f'warning: {printable(str(message))}\n'
     for output in (sys.stdout, sys.stderr):
         if hasattr(output, 'reconfigure'):
             output.reconfigure(errors='backslashreplace')

@@ -1,15 +1,18 @@
 """Finds audio files, decodes and predicts them, with bounded memory."""
 
 import concurrent.futures
+import functools
 import glob
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ser_jax.audio.finding import SimilarNames, find_audio, passed_over
 from ser_jax.audio.reading import AUDIO_ENDINGS, AudioError, file_seconds, read_audio
 from ser_jax.serving.predictor import Prediction, Predictor
 
@@ -21,7 +24,7 @@ def find_files(arguments: Iterable[str | Path]) -> Iterator[Path | str]:
     """Expands arguments of a command line to audio files.
 
     Args:
-        arguments: files, which are not checked; folders, searched recursively for audio files; patterns such as
+        arguments: files, which are not checked; folders, searched for audio files at any depth, linked ones too; patterns such as
             `**/*.wav`; `-` for a list of files and folders on standard input.
 
     Yields:
@@ -30,27 +33,48 @@ def find_files(arguments: Iterable[str | Path]) -> Iterator[Path | str]:
     for argument in map(str, arguments):
         if argument == '-':
             for line in sys.stdin:
+                line = line.removeprefix('\ufeff').rstrip('\r\n')  # lists written on Windows
                 if line.strip():
-                    yield from _below(Path(line.rstrip('\n')))
+                    yield from _below(Path(line))
         elif glob.has_magic(argument) and not os.path.lexists(argument):
-            found = sorted(glob.glob(argument, recursive=True))
-            yield from map(Path, found) if found else [f'nothing matches {argument}']
+            found = sorted(glob.glob(argument, recursive=True), key=lambda name: (len(name), name))
+            # ** follows linked folders round and round.
+            once = {
+                (os.path.realpath(path.parent), path.name): path for path in map(Path, found[::-1])
+            }
+            yield from sorted(once.values()) or [f'nothing matches {argument}']
         else:
             yield from _below(Path(argument))
 
 
 def _below(path: Path) -> Iterator[Path | str]:
-    """The audio files below a folder, or the file itself."""
+    """The audio files below a folder, or the file itself; warns of the files that are passed over."""
     if not os.path.isdir(path):
-        yield path
+        near = '' if os.path.lexists(path) else _similar(path)
+        yield f'{path}: no such file ({near})' if near else path
         return
-    # macOS leaves files ._NAME behind.
-    found = sorted(
-        file
-        for file in path.rglob('*')
-        if file.suffix.lower() in AUDIO_ENDINGS and not (file.name.startswith('.') or file.is_dir())
-    )
-    yield from found or [f'{path} holds no {", ".join(AUDIO_ENDINGS)}']
+    found = find_audio(path)
+    rest = passed_over(found)
+    if found.audio:
+        yield from found.audio
+        if rest:
+            warnings.warn(f'{path}: {rest}', stacklevel=2)
+    else:
+        yield f'{path} holds no {", ".join(AUDIO_ENDINGS)}' + (f'; {rest}' if rest else '')
+
+
+def _similar(path: Path) -> str:
+    """The file in the same folder that a name with another spelling means: 'in another case: there is a.wav', or ''."""
+    try:
+        near, difference = _names_in(path.parent).find(path.name)
+    except OSError:
+        return ''
+    return f'{difference}: there is {path.with_name(near)}' if near else ''
+
+
+@functools.lru_cache(maxsize=8)  # for lists of many names
+def _names_in(folder: Path) -> SimilarNames:
+    return SimilarNames(os.listdir(folder))
 
 
 def predict_files(

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.fft
 
-from ser_jax.audio.reading import CLIPPED_SHARE, SILENCE_PEAK, clipped_share
+from ser_jax.audio.reading import CLIPPED_SHARE, clipped_share, is_silent
 
 # Shorter than most words; no training corpus has utterances this short.
 SHORTEST_SECONDS = 0.5
@@ -37,7 +37,7 @@ def screen(samples: np.ndarray, sample_rate: int = 16000) -> tuple[str, ...]:
     """
     if len(samples) < SHORTEST_SECONDS * sample_rate:
         return ('too_short',)
-    if np.abs(samples - samples.mean()).max() < SILENCE_PEAK:
+    if is_silent(samples, sample_rate):
         return ('silent',)
     voiced, tonality = _voicing(samples, sample_rate)
     if len(voiced) < _FEWEST:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_jax.audio.reading import AudioError, read_audio, unusable_reason
+from ser_jax.audio.reading import AudioError, read_audio, to_mono, unusable_reason
+from ser_jax.serving.screening import screen
 
 
 def tone(rate, seconds=0.5, hertz=440.0, level=0.4):
@@ -124,7 +125,18 @@ def test_unusable_reason():
     assert unusable_reason(speech) is None
     assert unusable_reason(speech[:1599]).startswith('too short (0.10 s')
     assert unusable_reason(np.zeros(16000, np.int16)) == 'silent'
-    assert unusable_reason(np.full(16000, -32768, np.int16)) is None
+    assert unusable_reason(np.full(16000, -32768, np.int16)) == 'silent'  # constant
+    assert unusable_reason(speech // 2 + 16000) is None
+    assert screen(np.full(16000, 12000, np.int16)) == ('silent',)
+
+
+@pytest.mark.parametrize('rate', [8000, 16000, 22050, 48000])
+@pytest.mark.parametrize('level', [0.01, 0.4, -0.99])
+def test_constant_recordings_are_silent_for_build_and_predict(tmp_path, rate, level):
+    soundfile.write(tmp_path / 'a.wav', np.full(rate, level), rate)
+    samples = read_audio(tmp_path / 'a.wav')
+    assert unusable_reason(samples) == 'silent'
+    assert screen(samples) == ('silent',)
 
 
 def test_reading_in_blocks(tmp_path, monkeypatch):
@@ -149,3 +161,42 @@ def test_without_a_header(tmp_path):
     (tmp_path / 'a.raw').write_bytes(bytes(1000))
     with pytest.raises(AudioError, match='no header'):
         read_audio(tmp_path / 'a.raw')
+
+
+def stereo(*factors):
+    """One voice in some channels, each with a factor."""
+    return np.stack([tone(16000) * factor for factor in factors], axis=1)
+
+
+@pytest.mark.parametrize(
+    ('factors', 'expected'),
+    [
+        ((1, 1), 1),
+        ((1, 0.5), 0.75),
+        ((1, -1), 1),
+        ((0.9, -1), -1),
+        ((0, 1), 1),
+        ((1, 1e-3), 1),
+        ((0, 0, 1, 0), 1),
+        ((1, 0, 0, 1), 0.5),
+        ((1, -1, 1, -1), 1),
+        ((0, 0), 0),
+    ],
+)
+def test_empty_and_opposite_channels(tmp_path, monkeypatch, factors, expected):
+    monkeypatch.setattr('ser_jax.audio.reading._BLOCK', 1 << 12)
+    sound = stereo(*factors)
+    soundfile.write(tmp_path / 'a.wav', sound, 16000, subtype='FLOAT')
+    wanted = np.rint(32768 * expected * tone(16000)).astype(int)
+    for result in (
+        read_audio(tmp_path / 'a.wav'),
+        to_mono(sound, 16000),
+        to_mono(np.rint(sound * 32767).astype(np.int16), 16000),
+    ):
+        assert np.abs(result - wanted).max() <= 2
+
+
+def test_an_offset_in_one_channel_does_not_matter(tmp_path):
+    sound = stereo(1, 0) + np.array([0, 0.2])
+    soundfile.write(tmp_path / 'a.wav', sound, 16000, subtype='FLOAT')
+    assert np.abs(read_audio(tmp_path / 'a.wav') - np.rint(32768 * tone(16000))).max() <= 1

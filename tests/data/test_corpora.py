@@ -3,7 +3,9 @@
 import os
 import pathlib
 import pickle
+import shlex
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from ser_jax.data.corpora import open_corpus
 from ser_jax.data.records import EMOTIONS, GENDERS, corpus_folder, default_manual_dir
 from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
+from tfds_builders import build
+from tfds_builders.core.prepare import prepare
 
 
 @pytest.fixture
@@ -72,6 +76,105 @@ def test_prepared_at_first_use_from_the_environment(tmp_path, monkeypatch, mine,
     assert source[1].dtype == np.float32
 
 
+def opening(name, **where):
+    """The warnings of opening a prepared corpus."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter('always')
+        open_corpus(name, **where)
+    return [str(warning.message) for warning in found]
+
+
+def edit(table, old='sad', new='bored'):
+    table.write_text(table.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize('given', [False, True])
+def test_labels_edited_after_a_build_are_noticed(tmp_path, mine, monkeypatch, given):
+    monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
+    where = {'data_dir': tmp_path / 'records'}
+    options = {'map': {'sad': 'bored'}, 'own_labels': True}
+    prepare('csv_corpus/mine', manual_dir=mine, options=options, **where)
+    where |= {'manual_dir': mine} if given else {}
+    assert opening('csv_corpus/mine', **where) == []
+    edit(mine / 'metadata.csv', 'angry', 'happy')
+    (warning,) = opening('csv_corpus/mine', **where)
+    assert warning == (
+        f'{mine}: metadata.csv has changed since csv_corpus/mine was prepared: to prepare it again, run python -m '
+        f'tfds_builders.build csv_corpus/mine --representation=log_mel --manual_dir={mine} --data_dir={tmp_path}/records '
+        '--map sad=bored --own_labels'
+    )
+    arguments = shlex.split(warning.partition('tfds_builders.build ')[2])
+    assert build.main(arguments) == 0
+    assert opening('csv_corpus/mine', **where) == []
+    with (mine / 'metadata.csv').open('a') as file:
+        file.write('\n')
+    assert 'has changed' in opening('csv_corpus/mine', **where)[0]
+    assert build.main(arguments) == 0  # although the labels are the same
+    assert opening('csv_corpus/mine', **where) == []
+    (mine / 'metadata.csv').unlink()
+    assert 'metadata.csv is gone since' in opening('csv_corpus/mine', **where)[0]
+
+
+def test_a_folder_that_moved_is_noticed(tmp_path, mine, monkeypatch):
+    monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
+    where = {'data_dir': tmp_path / 'records'}
+    open_prepared('csv_corpus/mine', manual_dir=mine, **where)
+    shutil.copytree(mine, tmp_path / 'elsewhere/mine', copy_function=shutil.copyfile)
+    shutil.rmtree(mine)
+    (warning,) = opening('csv_corpus/mine', **where)
+    assert f'{mine}: the folder is gone since csv_corpus/mine was prepared' in warning
+    assert '--manual_dir=FOLDER' in warning
+    # An equal copy, whose times differ, is found again; a changed one is not equal.
+    monkeypatch.setenv('SER_JAX_MANUAL_DIR', str(tmp_path / 'elsewhere'))
+    assert opening('csv_corpus/mine', **where) == []
+    edit(tmp_path / 'elsewhere/mine/metadata.csv')
+    assert 'elsewhere/mine: metadata.csv has changed' in opening('csv_corpus/mine', **where)[0]
+
+
+def test_recordings_that_change_after_a_build_are_noticed(tmp_path, mine):
+    where = {'data_dir': tmp_path / 'records'}
+    with (mine / 'metadata.csv').open('a') as file:
+        file.write('\n3.wav,happy,s3\n')  # not there yet
+    open_prepared('csv_corpus/mine', manual_dir=mine, **where)
+    (mine / 'not_in_the_table.wav').touch()
+    assert opening('csv_corpus/mine', **where) == []
+    soundfile.write(mine / '3.wav', np.zeros(8000), 16000)
+    soundfile.write(mine / '0.wav', np.zeros(8000), 16000)
+    os.utime(mine / '1.wav')
+    (mine / '2.wav').unlink()
+    (warning,) = opening('csv_corpus/mine', **where)
+    assert '0.wav and 1 more recordings have changed, 3.wav is new, 2.wav is gone since' in warning
+
+
+def test_recordings_added_to_a_folder_are_noticed(tmp_path, mine):
+    where = {'data_dir': tmp_path / 'records'}
+    prepare('folder/mine', manual_dir=mine, **where)
+    assert opening('folder/mine', **where) == []
+    (mine / 'deep').mkdir()
+    shutil.copy(mine / '0.wav', mine / 'deep/new.wav')
+    assert 'deep/new.wav is new since folder/mine' in opening('folder/mine', **where)[0]
+
+
+def test_records_of_older_versions_are_opened(tmp_path, mine):
+    where = {'data_dir': tmp_path / 'records'}
+    corpus = open_prepared('csv_corpus/mine', manual_dir=mine, **where)
+    (corpus.path / 'sources.json').unlink()
+    (corpus.path / 'checksums.json').unlink()
+    assert opening('csv_corpus/mine', **where) == []
+    edit(mine / 'metadata.csv')
+    assert opening('csv_corpus/mine', **where) == []  # they do not tell the folder
+    assert 'has changed' in opening('csv_corpus/mine', manual_dir=mine, **where)[0]
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"manual_dir": "/", "recordings": {"a": 3}}'])
+def test_damaged_list_of_sources(tmp_path, mine, text):
+    corpus = open_prepared('csv_corpus/mine', data_dir=tmp_path, manual_dir=mine)
+    (corpus.path / 'sources.json').write_text(text)
+    (corpus.path / 'checksums.json').unlink()
+    with pytest.raises(UserError, match=r'sources.json is damaged'):
+        open_corpus('csv_corpus/mine', data_dir=tmp_path)
+
+
 def test_corpus_hash_depends_on_the_content(tmp_path, mine):
     """The hash depends on recordings and labels, not on the folder."""
     hashes = []
@@ -102,7 +205,14 @@ def test_other_front_end_names_both(tmp_path, mine):
             "unknown corpus 'emo-db': one of crema_d, csv_corpus/<name>, demand, demo_speech, emodb, esc10, folder/<name>",
         ),
         ('csv_corpus/none', 'csv_corpus/none is not prepared and not here: it needs a folder'),
-        ('csv_corpus/', 'unknown corpus'),
+        (
+            'csv_corpus/',
+            "'csv_corpus/': the name after csv_corpus/ begins .* such as csv_corpus/mine",
+        ),
+        ('csv_corpus', "'csv_corpus': the name after csv_corpus/"),
+        ('csv_corpus/méin korpus', r'only A-Z a-z 0-9 _ \. -, such as csv_corpus/mein_korpus'),
+        ('folder/../x', 'begins with a letter or digit .* such as folder/x'),
+        ('folder/a/b', 'such as folder/a_b'),
     ],
 )
 def test_missing_corpora(tmp_path, monkeypatch, name, words):

@@ -7,6 +7,7 @@ import pytest
 
 from ser_jax.data.folds import Fold, make_folds, select_folds, validation_speakers
 from ser_jax.data.leaks import check_folds, check_leaks
+from ser_jax.data.records import similar_names
 from ser_jax.runtime.errors import UserError
 
 FEMALE, MALE, UNKNOWN = 0, 1, -1
@@ -150,6 +151,18 @@ def test_validation_speakers_without_genders():
     check_partition(mixed, split(mixed, 'leave_one_speaker_out()'), np.arange(44))
 
 
+def test_two_speakers_suffice_without_validation():
+    index = corpus({'a': FEMALE, 'b': MALE})
+    folds = split(index, 'leave_one_speaker_out()', validation=False)
+    assert [fold.test_speakers for fold in folds] == [('a',), ('b',)]
+    assert [speakers(index, fold.train) for fold in folds] == [['b'], ['a']]
+    assert not any(fold.validation.size for fold in folds)
+    with pytest.raises(UserError, match='needs 3 known speakers'):
+        split(index, 'leave_one_speaker_out()')
+    with pytest.raises(UserError, match=r'needs 2 known speakers \(test, training\)'):
+        split(corpus({'a': FEMALE}), 'leave_one_speaker_out()', validation=False)
+
+
 def test_validation_speakers_can_join_training():
     index = corpus(EMODB)
     with_validation = split(index, 'speaker_folds(5)')
@@ -260,6 +273,17 @@ def test_fixed_lists(tmp_path):
     folds = split(index, fixed(tmp_path, [lists, other]))
     assert speakers(index, folds[1].validation) == ['emodb/03', 'emodb/08']
     assert split(index, fixed(tmp_path, [lists]), validation=False)[0].validation.size == 0
+
+
+def test_fixed_lists_of_windows(tmp_path):
+    index, path = corpus(EMODB), tmp_path / 'lists.json'
+    lists = {'train': index['id'][:4].tolist(), 'test': index['id'][4:8].tolist()}
+    path.write_bytes(b'\xef\xbb\xbf' + json.dumps(lists, indent=1).replace('\n', '\r\n').encode())
+    (fold,) = split(index, f'fixed_lists({str(path)!r})', validation=False)
+    assert len(fold.train) == len(fold.test) == 4
+    path.write_text(json.dumps({**lists, 'test': ['wav/0004.wav']}))
+    with pytest.raises(UserError, match=r"e.g. 'wav/0004.wav'; it has '0004'"):
+        split(index, f'fixed_lists({str(path)!r})')
 
 
 def test_fixed_lists_may_use_unknown_speakers(tmp_path):
@@ -381,3 +405,21 @@ def test_same_id_in_another_corpus_leaks_only_with_the_same_duration():
     other['duration'][fold.test[0]] = index['duration'][fold.test[0]] + 0.01
     with pytest.raises(UserError, match="utterance '0000' of an added corpus"):
         check_leaks(index, fold, [other])
+
+
+def test_speakers_whose_names_differ_in_spelling_only_are_a_warning(recwarn):
+    alike = corpus(dict.fromkeys(('c/03', 'c/3', 'c/a', 'c/b', 'd/3'), UNKNOWN))
+    with pytest.warns(UserWarning, match="speakers '03' and '3' of c differ in spelling") as found:
+        check_folds(alike, split(alike, 'leave_one_speaker_out()'))
+    assert len(found) == 1
+    added = corpus({'c/A': UNKNOWN}, prefix='added')
+    few = {name: values[(alike['speaker'] != 'c/3')] for name, values in alike.items()}
+    with pytest.warns(UserWarning, match="speakers 'A' and 'a' of c"):
+        check_folds(few, split(few, 'leave_one_speaker_out()'), [added])
+    check_folds(few, split(few, 'leave_one_speaker_out()'))
+    assert not recwarn.list
+
+
+def test_names_of_published_corpora_do_not_resemble_each_other():
+    names = [*EMODB, *RAVDESS, 'iemocap/1F', 'iemocap/1M', 'urdu/M1', 'urdu/F1', 'urdu/M11']
+    assert similar_names([*names, *(f'librispeech/{n}' for n in range(1000))]) == []

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from runs_on_disk import write_run as lay
 
 from ser_jax import report
 from ser_jax.prepare import open_prepared
-from ser_jax.reporting.html.errors import worst_errors
+from ser_jax.reporting.html import card
+from ser_jax.reporting.html.charts import embedding_map
+from ser_jax.reporting.html.errors import errors_table, worst_errors
 from ser_jax.reporting.html.page import write_page
 from ser_jax.reporting.html.svg import Axis, axis_of
 from ser_jax.runs.predictions import Predictions, read_predictions, write_predictions
@@ -310,6 +313,25 @@ def test_worst_errors_are_wrong_and_confident():
         list('abc'), ['f'] * 3, ['s'] * 3, [0, 0, 0], np.eye(3)[:3], [1, 2, 3], [1.5, 4, 3]
     )
     assert rated.id[worst_errors(rated)].tolist() == ['b', 'a', 'c']
+
+
+def test_speakers_are_shown_without_their_corpus():
+    speakers = ['csv_corpus/mine/f1', 'csv_corpus/mine/f2', '']
+    share = np.array([[0.9, 0.1]] * 3)
+    wrong = Predictions(list('abc'), ['f'] * 3, speakers, [1, 1, 1], share)
+    rows = [
+        {'x': x, 'y': '1', 'emotion': 'sad', 'speaker': speaker, 'side': 'test'}
+        for x, speaker in zip('123', speakers)
+    ]
+    fold = {'fold': 'fold_01', 'test_speakers': speakers[:2], 'n': 3, 'uar': 0.5, 'wa': 0.5}
+    for part in (
+        errors_table(wrong, ['sad', 'happy'], None),
+        *embedding_map(rows)[1:],
+        *(cell for row in card._folds({'folds': [fold]}, 'clean') for cell in row[1:2]),
+    ):
+        text = ElementTree.tostring(part, encoding='unicode')
+        assert 'f1' in text
+        assert 'csv_corpus' not in text
 
 
 @pytest.mark.parametrize(

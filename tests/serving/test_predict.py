@@ -210,6 +210,55 @@ def test_patterns_and_lists(finished, beeps, tmp_path, capsys, monkeypatch):
     ]
 
 
+def test_lists_written_on_windows(monkeypatch):
+    monkeypatch.setattr(sys, 'stdin', io.StringIO('\ufeffa b.wav\r\n\r\nc.wav\r\n', newline=''))
+    assert list(serving_files.find_files(['-'])) == [Path('a b.wav'), Path('c.wav')]
+
+
+def test_patterns_find_a_file_once(tmp_path):
+    (tmp_path / 'deep').mkdir()
+    (tmp_path / 'deep/a.wav').touch()
+    (tmp_path / 'deep/loop').symlink_to(tmp_path, target_is_directory=True)
+    assert list(serving_files.find_files([f'{tmp_path}/**/*.wav'])) == [tmp_path / 'deep/a.wav']
+
+
+@pytest.mark.parametrize(
+    ('named', 'there', 'difference'),
+    [
+        ('ANNA.WAV', 'anna.wav', 'in another case'),
+        ('anna', 'anna.flac', 'with another ending'),
+        ('Jos\u00e9.wav', 'Jose\u0301.wav', 'in another Unicode form'),
+    ],
+)
+def test_the_file_that_a_wrong_name_means(tmp_path, named, there, difference):
+    (tmp_path / there).touch()
+    (message,) = serving_files.find_files([tmp_path / named])
+    assert (
+        message == f'{tmp_path / named}: no such file ({difference}: there is {tmp_path / there})'
+    )
+    assert list(serving_files.find_files([tmp_path / 'ben.wav'])) == [tmp_path / 'ben.wav']
+
+
+def test_folders_name_what_they_pass_over(tmp_path):
+    folder = tmp_path / 'mine'
+    folder.mkdir()
+    for name in ('a.m4a', 'b.wav'):
+        (folder / name).touch()
+    (tmp_path / 'linked').mkdir()
+    (folder / 'more').symlink_to(tmp_path / 'linked', target_is_directory=True)
+    (tmp_path / 'linked' / 'c.wav').touch()
+    with pytest.warns(
+        UserWarning, match=r'passed over 1 files that are not read: .m4a 1 \(a.m4a\)'
+    ):
+        found = list(serving_files.find_files([folder]))
+    assert found == [folder / 'b.wav', folder / 'more/c.wav']
+    (folder / 'b.wav').unlink()
+    (folder / 'more').unlink()
+    (message,) = serving_files.find_files([folder])
+    assert 'holds no .wav' in message
+    assert '.m4a 1 (a.m4a)' in message
+
+
 def test_portions_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(serving_files, '_CHUNK_SECONDS', 1)
     monkeypatch.setattr(serving_files, '_CHUNK', 3)

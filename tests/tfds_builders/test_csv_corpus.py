@@ -34,6 +34,7 @@ def test_csv_corpus(tmp_path):
     assert index['gender'].tolist() == [0, 1, -1, 1]
     np.testing.assert_equal(index['arousal'], np.array([3.5, np.nan, np.nan, 1], np.float32))
     metadata = corpus.metadata
+    assert any('1 utterances have no emotion' in note for note in metadata['notes'])
     assert metadata['labels'] == ['neutral', 'happy', 'angry']
     assert metadata['protocol'] == 'leave_one_speaker_out()'
     assert metadata['published'] is None
@@ -118,3 +119,101 @@ def test_csv_absent_files(tmp_path):
     status, out, _ = call(tmp_path, doctor, *flags)
     assert status == 1
     assert 'unusable 1' in out
+
+
+def test_blank_like_speakers_are_unknown(tmp_path):
+    missing = ('nan', 'NA', 'None', '?', 'n/a', '')
+    rows = [f'{n}.wav,happy,{name},{name},' for n, name in enumerate((*missing, 'Nan Li'))]
+    text = '\n'.join(['file,emotion,speaker,session,gender', *rows]) + '\n'
+    folder = write_csv(tmp_path / 'mine', text, [f'{n}.wav' for n in range(len(rows))])
+    status, out, _ = call(tmp_path, build, 'csv_corpus/mine', f'--manual_dir={folder}')
+    assert status == 0
+    assert 'note: 6 utterances have no speaker' in out
+    assert "note: the speaker '?' or 'NA' or 'None' or 'n/a' or 'nan' counts as unknown" in out
+    corpus = open_prepared('csv_corpus/mine', data_dir=tmp_path / 'records')
+    assert corpus.index['speaker'].tolist() == [''] * 6 + ['csv_corpus/mine/Nan Li']
+    assert corpus.index['session'].tolist() == [''] * 6 + ['Nan Li']
+
+
+def test_a_label_that_looks_missing_is_named(tmp_path):
+    text = 'file,emotion,speaker\na.wav,joy,x\nb.wav,nan,y\n'
+    folder = write_csv(tmp_path / 'mine', text, ['a.wav', 'b.wav'])
+    flags = ('csv_corpus/mine', f'--manual_dir={folder}', '--own_labels')
+    assert "the label 'nan' is a class" in call(tmp_path, build, *flags)[1]
+
+
+@pytest.mark.parametrize(
+    ('one', 'other'),
+    [
+        ('03', '3'),
+        ('3.0', '3'),
+        ('Anna', 'anna'),
+        ('Jos\u00e9', 'Jose\u0301'),
+        ("'03'", '03'),
+        ('s_01', 'S1'),
+        ('Anna B', 'anna_b'),
+    ],
+)
+def test_one_speaker_under_two_names_is_a_warning(tmp_path, one, other):
+    rows = [f'{n}.wav,happy,{name}' for n, name in enumerate((one, other, 'ben', 'cara'))]
+    text = '\n'.join(['file,emotion,speaker', *rows]) + '\n'
+    folder = write_csv(tmp_path / 'mine', text, [f'{n}.wav' for n in range(4)])
+    flags = ('csv_corpus/mine', f'--manual_dir={folder}')
+    names = sorted((one, other))
+    expected = f'warning: speakers {names[0]!r} and {names[1]!r} of csv_corpus/mine differ in'
+    for module in (doctor, build):
+        status, out, _ = call(tmp_path, module, *flags)
+        assert status == 0
+        assert out.count('warning: ') == 1
+        assert expected in out
+
+
+NAMES = [
+    ('Jos\u00e9.wav', 'Jose\u0301.wav', 'in another Unicode form'),
+    ('ANNA.WAV', 'anna.wav', 'in another case'),
+    ('anna', 'anna.wav', 'with another ending'),
+    ('anna.wav', 'anna.flac', 'with another ending'),
+    ('corpus/audio/anna.wav', 'audio/anna.wav', 'in another folder'),
+    ('anna.wav', 'deep/anna.wav', 'in another folder'),
+]
+
+
+@pytest.mark.parametrize(('named', 'there', 'difference'), NAMES)
+def test_the_file_that_a_wrong_name_means_is_named(tmp_path, named, there, difference):
+    text = f'file,emotion,speaker\n{named},happy,x\n'
+    folder = write_csv(tmp_path / 'mine', text, [there, 'other/ben.wav'])
+    flags = ('csv_corpus/mine', f'--manual_dir={folder}')
+    words = f'no such file ({difference}: there is {there!r})'
+    failed(call(tmp_path, build, *flags), words, tmp_path=tmp_path)
+    failed(call(tmp_path, build, *flags, '--strict'), words, tmp_path=tmp_path)
+    assert words in call(tmp_path, doctor, *flags)[1]
+
+
+@pytest.mark.parametrize('named', ['C:\\data\\Anna.wav', '/home/me/anna.wav', '..\\anna.wav'])
+def test_a_name_outside_names_the_file_inside(tmp_path, named):
+    text = f'file,emotion,speaker\n{named},happy,x\n'
+    folder = write_csv(tmp_path / 'mine', text, ['audio/anna.wav'])
+    status = call(tmp_path, build, 'csv_corpus/mine', f'--manual_dir={folder}')
+    failed(status, 'line 2', 'outside', "name files inside it: 'audio/anna.wav'")
+
+
+def test_thousands_of_equal_problems_are_summarised(tmp_path):
+    rows = [f'old/{n}.wav,happy,x' for n in range(3000)]
+    rows += [f'gone{n}.wav,happy,x' for n in range(3)]
+    text = '\n'.join(['file,emotion,speaker', 'a.wav,happy,y', *rows])
+    folder = write_csv(tmp_path / 'mine', text, ['a.wav'])
+    for n in range(3000):
+        (folder / f'{n}.wav').touch()
+    flags = ('csv_corpus/mine', f'--manual_dir={folder}')
+    for module in (build, doctor):
+        _, out, _ = call(tmp_path, module, *flags, '--workers=1')
+        assert len(out.splitlines()) < 40
+        assert (
+            "old/0.wav: no such file (in another folder: there is '0.wav')".replace(
+                '.wav:', '.wav:' if module is doctor else ':'
+            )
+            in out
+        )
+        assert '… and 2980 more: no such file (in another folder)\n' in out
+        assert 'gone2' in out
+    assert call(tmp_path, doctor, *flags, '--workers=1', '--all')[1].count('no such file') == 3003

@@ -53,7 +53,8 @@ def test_nemo(tmp_path):
     ('old', 'new', 'words'),
     [
         ('surprised\t', 'astonished\t', ('astonished', 'WR0_surprised_70')),
-        ('emotion\t', 'feeling\t', ("'emotion'", 'data.tsv')),
+        ('emotion\t', 'feeling\t', ('column emotion', 'data.tsv')),
+        ('\tA\t', '\t"A\t', ('line 2', 'quote')),
         ('', '', ('no data.tsv',)),
     ],
 )
@@ -131,7 +132,11 @@ def test_crema_d(tmp_path):
     assert any('1003_IEO_JOY_HI' in note for note in corpus.metadata['notes'])
     table = folder / 'VideoDemographics.csv'
     table.write_text('Actor,Sex\n1001,Male\n')
-    failed(call(tmp_path, build, 'crema_d', f'--manual_dir={folder}'), "'ActorID'")
+    failed(call(tmp_path, build, 'crema_d', f'--manual_dir={folder}'), 'ActorID')
+    table.write_text('ActorID,Age,Sex\n1001,51,Male\n"1002,21,Female\n')
+    failed(call(tmp_path, build, 'crema_d', f'--manual_dir={folder}'), 'line 3', 'quote')
+    table.write_text('ActorID,Age,Sex\n1001,51, or so,Male\n')
+    failed(call(tmp_path, build, 'crema_d', f'--manual_dir={folder}'), 'line 2 has 4 cells')
 
 
 def test_demand(tmp_path):
@@ -160,14 +165,33 @@ def test_a_folder_of_recordings(tmp_path):
     (folder / 'notes.txt').write_text('no recording')
     (folder / 'broken.mp3').write_bytes(b'no recording either')
     corpus = _open('folder/mine', folder, tmp_path)
-    assert corpus.index['id'].tolist() == ['a', 'deep/deeper/c', 'street/b']
-    assert corpus.index['script'].tolist() == ['', 'deeper', 'street']
+    assert corpus.index['id'].tolist() == ['a', 'a.flac', 'deep/deeper/c', 'street/b']
+    assert corpus.index['script'].tolist() == ['', '', 'deeper', 'street']
     assert set(corpus.index['speaker']) == {''}
     assert [problem['id'] for problem in corpus.metadata['skipped']] == ['broken']
     assert corpus.metadata['protocol'] is None
     (tmp_path / 'empty').mkdir()
     failed(
         call(tmp_path, build, 'folder/none', f'--manual_dir={tmp_path / "empty"}'), 'no recording'
+    )
+
+
+def test_a_folder_of_linked_folders_and_several_formats(tmp_path):
+    write_files(tmp_path / 'disk', 'one/x.wav', 'one/y.wav')
+    folder = write_files(tmp_path / 'mine', 'z.wav', 'x.wav', 'x.flac', 'song.m4a.wav')
+    shutil.copy(folder / 'z.wav', folder / 'z.flac')  # the same audio in two formats
+    (folder / 'old.m4a').touch()
+    (folder / 'linked').symlink_to(tmp_path / 'disk', target_is_directory=True)
+    (folder / 'gone.wav').symlink_to(tmp_path / 'nowhere.wav')
+    (folder / 'linked' / 'loop').symlink_to(folder, target_is_directory=True)
+    corpus = _open('folder/mine', folder, tmp_path)
+    assert corpus.index['id'].tolist() == [
+        *('linked/one/x', 'linked/one/y', 'song.m4a', 'x', 'x.flac', 'z')
+    ]
+    notes = corpus.metadata['notes']
+    assert any('passed over 1 files' in note and 'old.m4a' in note for note in notes)
+    assert any(
+        '1 recordings are there in two formats' in note and 'z.flac' in note for note in notes
     )
 
 

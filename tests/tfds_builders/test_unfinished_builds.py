@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from conftest import ROOT
 from trees import EMODB, loaded_modules, write_emodb
 
+from ser_jax.data.corpora import open_corpus
 from ser_jax.data.records import corpus_folder, is_prepared
 from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
@@ -43,6 +45,37 @@ def test_killed_build_is_no_corpus(tmp_path):
     corpus = open_prepared('emodb', data_dir=data_dir, manual_dir=folder)
     assert len(corpus) == len(EMODB)
     assert not (data_dir / '.building/emodb-log_mel').exists()
+
+
+@pytest.mark.parametrize('end', ['kill', 'error'])
+def test_a_build_that_ends_between_its_renames_leaves_the_previous_records(tmp_path, end):
+    folder = write_emodb(tmp_path / 'emodb')
+    data_dir = tmp_path / 'records'
+    before = open_prepared('emodb', data_dir=data_dir, manual_dir=folder)
+    (folder / 'wav/16b10Wb.wav').unlink()
+    action = 'os.kill(os.getpid(), 9)' if end == 'kill' else 'raise OSError(28, "full", to)'
+    code = (
+        'import os\n'
+        'from tfds_builders.core.prepare import prepare\n'
+        'rename = os.rename\n'
+        'def unlucky(source, to):\n'
+        f'    if str(to) == {str(before.path)!r} and "replaced" not in str(source):\n'
+        f'        {action}\n'
+        '    rename(source, to)\n'
+        'os.rename = unlucky\n'
+        f'prepare("emodb", manual_dir={str(folder)!r}, data_dir={str(data_dir)!r}, rebuild=True)\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True)
+    assert done.returncode == (-signal.SIGKILL if end == 'kill' else 1), done.stderr
+    assert before.path.exists() == (end == 'error')
+    # Neither an opening run, which finds no folder, nor a build deletes them.
+    shutil.rmtree(folder)
+    lines = []
+    prepare.prepare('emodb', data_dir=data_dir, log=lines.append)
+    assert lines == []
+    with pytest.warns(UserWarning, match='the folder is gone'):
+        assert open_corpus('emodb', data_dir=data_dir).metadata == before.metadata
 
 
 @pytest.mark.parametrize('lost', ['index.npz', 'metadata.json', 'dataset_info.json', '*00001-of*'])

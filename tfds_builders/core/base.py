@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ser_jax.audio import log_mel, reading
+from ser_jax.audio import containers, finding, log_mel, mp3, reading
 from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd, mel_matrix
 from ser_jax.data.records import (
     DIMENSIONS,
@@ -22,9 +22,10 @@ from ser_jax.data.records import (
     METADATA_FILE,
     RECORD_VERSION,
     SPLIT,
+    similar_speakers,
 )
 from ser_jax.runtime.errors import UserError
-from tfds_builders.core import pool, shards, utterance
+from tfds_builders.core import pool, shards, tables, utterance
 from tfds_builders.core.shards import TEXTS, Shard, record_fields
 from tfds_builders.core.utterance import Problem, Utterance
 
@@ -41,8 +42,10 @@ class Listing:
         utterances: those found, in the order of the records.
         published: those that the owner published, in the owner's order, as far as their names are known; without paths.
         notes: remarks for the user, one sentence each.
-        label_files: files with labels, relative to the folder; edits are noticed when the corpus is opened.
+        label_files: files with labels, relative to the folder, also those that it may hold and does not; edits are noticed
+            when the corpus is opened.
         n_published: number of published utterances where more exist than are known by name; 0 = unknown.
+        remarks: id of an utterance without a file -> the file that may be meant.
     """
 
     utterances: list[Utterance]
@@ -50,6 +53,12 @@ class Listing:
     notes: tuple[str, ...] = ()
     label_files: tuple[str, ...] = ()
     n_published: int = 0
+    remarks: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def explained(self, problem: Problem) -> Problem:
+        """A problem with its remark."""
+        remark = self.remarks.get(problem.id)
+        return Problem(problem.id, f'{problem.reason} ({remark})') if remark else problem
 
     @property
     def n_missing(self) -> int:
@@ -96,6 +105,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
     # (utterance, sample rate) -> int16 [S]; importable by name, since it runs in other processes.
     LOAD: Callable[[Utterance, int], np.ndarray] = staticmethod(utterance.load_file)
     NEEDS_FOLDER = True
+    # Whether a table names the recordings; other ones in the folder do not count.
+    NAMED_BY_TABLE = False
     # Address of a public zip or tar, and whether it holds a single folder with all the rest.
     DOWNLOAD: str | None = None
     PACKED_IN_FOLDER = False
@@ -126,7 +137,10 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         """SHA-256 of the code that determines the records: the corpus' modules, this one, records, front end."""
         folder = pathlib.Path(inspect.getfile(cls)).parent
         files = [*sorted(folder.glob('*.py')), pathlib.Path(__file__)]
-        files += [pathlib.Path(m.__file__) for m in (shards, utterance, log_mel, reading)]
+        files += [
+            pathlib.Path(m.__file__)
+            for m in (shards, tables, utterance, containers, finding, log_mel, mp3, reading)
+        ]
         digest = hashlib.sha256()
         for file in files:
             digest.update(file.read_bytes())
@@ -222,11 +236,12 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         for _ in range(size):
             item, recording = next(pairs)
             if isinstance(recording, Problem):
+                problem = self.listing.explained(recording)
                 if self.strict:
                     raise UserError(
-                        f'{item.path or item.id}: {recording.reason} (--strict stops here)'
+                        f'{item.path or item.id}: {problem.reason} (--strict stops here)'
                     )
-                self.skipped.append(recording)
+                self.skipped.append(problem)
                 continue
             fields, row = record_fields(item, recording, self.names, self.front_end.sample_rate)
             yield item.id, {**fields, self.representation: getattr(recording, self.representation)}
@@ -239,7 +254,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         folder = pathlib.Path(self.data_dir)
         if self._on_beam:
             count = len(self.info.splits[SPLIT].shard_lengths)
-            index, self.skipped = shards.collect_rows(folder, count)
+            index, skipped = shards.collect_rows(folder, count)
+            self.skipped = [self.listing.explained(problem) for problem in skipped]
             for path in folder.glob('*.shard_infos.json'):  # left by TFDS, on Beam only
                 path.unlink()
         else:
@@ -270,6 +286,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             'published': listing.total,
             'missing': listing.n_missing,
             'skipped': [dataclasses.asdict(problem) for problem in self.skipped],
+            'warnings': similar_speakers(index['speaker'].tolist()),
             'notes': [*listing.notes, *shards.duplicate_notes(index)],
             'options': self.options,
             **self.extra,

@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import re
+import unicodedata
 
 from ser_jax.data.records import default_manual_dir
 from ser_jax.runtime.errors import UserError
@@ -20,13 +21,25 @@ def corpus_names() -> list[str]:
     return [f'{name}/<name>' if name in _USER_CORPORA else name for name in names]
 
 
+def _allowed(text: str) -> str:
+    """A similar name of allowed characters: 'méin korpus' -> 'mein_korpus'."""
+    plain = unicodedata.normalize('NFKD', text).encode('ascii', 'ignore').decode()
+    return re.sub(r'[^A-Za-z0-9.-]+', '_', plain).strip('_.-') or 'mine'
+
+
 def builder_class(name: str):
     """The `Builder` of a corpus.
 
     Raises:
-        UserError: unknown corpus; lists the known ones.
+        UserError: unknown corpus, with the known ones; or a name with other characters, with those allowed.
     """
     if name not in corpus_names() and not _USER_NAME.fullmatch(name):
+        kind = name.partition('/')[0]
+        if kind in _USER_CORPORA:
+            raise UserError(
+                f'unknown corpus {name!r}: the name after {kind}/ begins with a letter or digit and holds only A-Z a-z 0-9 _ . -, such '
+                f'as {kind}/{_allowed(name.partition("/")[2])}'
+            )
         raise UserError(f'unknown corpus {name!r}: one of {", ".join(corpus_names())}')
     package = name.split('/')[0]
     return importlib.import_module(f'tfds_builders.{package}.{package}_dataset_builder').Builder

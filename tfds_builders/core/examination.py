@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ser_jax.audio.reading import CLIPPED_SHARE
-from ser_jax.data.records import DIMENSIONS
+from ser_jax.data.records import DIMENSIONS, similar_speakers
 from tfds_builders.core import catalogue, pool
 from tfds_builders.core.base import Listing
 from tfds_builders.core.shards import duplicate_notes
@@ -35,6 +35,7 @@ class Examination:
         speakers, sessions, sample_rates: usable utterances by each.
         rated: usable utterances with a rating of each dimension.
         seconds: duration of all usable audio.
+        warnings: speakers whose names differ in spelling only.
         notes: further remarks for the user, one sentence each.
     """
 
@@ -53,6 +54,7 @@ class Examination:
     sample_rates: dict[int, int]
     rated: dict[str, int]
     seconds: float
+    warnings: list[str]
     notes: list[str]
 
     @property
@@ -99,7 +101,9 @@ def examine(
         )
     )
     pairs = list(zip(listing.utterances, results))
-    bad = [(item, result) for item, result in pairs if isinstance(result, Problem)]
+    bad = [
+        (item, listing.explained(result)) for item, result in pairs if isinstance(result, Problem)
+    ]
     good = [item for item, result in pairs if isinstance(result, Measurement)]
     audio = [result for result in results if isinstance(result, Measurement)]
     emotions = _emotions(builder, listing, good)
@@ -122,6 +126,7 @@ def examine(
             for field in DIMENSIONS
         },
         seconds=sum(sound.seconds for sound in audio),
+        warnings=similar_speakers(item.speaker for item in good),
         notes=[*listing.notes, *_audio_notes(audio, builder.SAMPLE_RATE), *_leftovers(folder)],
     )
 

@@ -30,13 +30,17 @@ def audio_files(
         ending = path.suffix.lower()
         if ending not in rank or path.name.startswith('.') or not path.is_file():
             continue
-        name = path.relative_to(folder).with_suffix('').as_posix()
-        name = name.encode(
-            'utf-8', 'backslashreplace'
-        ).decode()  # file names need not be valid text
+        name = relative_id(folder, path)
         if name not in found or rank[ending] < rank[found[name].suffix.lower()]:
             found[name] = path
     return dict(sorted(found.items()))
+
+
+def relative_id(folder: pathlib.Path, path: pathlib.Path, *, ending: bool = False) -> str:
+    """The id of a file: its path relative to the folder with '/', without ending unless asked for."""
+    relative = path.relative_to(folder)
+    name = (relative if ending else relative.with_suffix('')).as_posix()
+    return name.encode('utf-8', 'backslashreplace').decode()  # file names need not be valid text
 
 
 def with_files(

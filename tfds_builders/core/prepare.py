@@ -1,7 +1,6 @@
 """Prepares a corpus: from its name to its prepared folder."""
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import io
@@ -12,11 +11,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
+from ser_jax.audio.finding import file_states
 from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.data.records import (
     DEFAULT_DATA_DIR,
     METADATA_FILE,
     REPRESENTATIONS,
+    SOURCES_FILE,
     corpus_folder,
     is_prepared,
 )
@@ -24,9 +25,12 @@ from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import file_sha256, local_path, write_checksums
 from tfds_builders.core.catalogue import builder_class, find_folder, list_corpus, not_preparable
+from tfds_builders.core.utterance import grouped
 
 # Notes to print; the others are counted.
 _MAX_NOTES = 10
+_MAX_PROBLEMS = 20  # of one kind
+_REPLACED = 'replaced'  # the previous records, in the scratch folder
 
 
 def prepare(
@@ -79,9 +83,13 @@ def prepare(
     target = corpus_folder(name, data_dir=root, representation=representation)
     builder_type = builder_class(name)
     absent = folder is None and builder_type.NEEDS_FOLDER
-    if absent and not builder_type.DOWNLOAD and not is_prepared(target):
-        raise _missing(name, representation, root)  # before anything is written
     scratch = root / '.building' / f'{name.replace("/", "-")}-{representation}'
+    if (
+        absent
+        and not builder_type.DOWNLOAD
+        and not (is_prepared(target) or is_prepared(scratch / _REPLACED))
+    ):
+        raise _missing(name, representation, root)  # before anything is written
     settings = {
         'front_end': front_end,
         'options': options or {},
@@ -92,14 +100,14 @@ def prepare(
     }
     try:
         with _lock(scratch.with_name(f'{scratch.name}.lock'), name, log):
+            tidy = functools.partial(_tidy, scratch, target)
+            tidy()  # after a killed build
             if rebuild or not is_prepared(target):
-                shutil.rmtree(scratch, ignore_errors=True)  # left by a killed build
-                tidy = functools.partial(shutil.rmtree, scratch, ignore_errors=True)
                 try:
                     with signals.on_stop(tidy):
                         if absent:
                             folder = _download(name, representation, root, log)
-                        _build(name, folder, scratch, target, settings, log, beam)
+                        _build(name, folder, scratch, target, settings, log, beam, absent)
                 finally:
                     tidy()
     except OSError as error:
@@ -158,15 +166,26 @@ def _build(
     settings: dict,
     log: Callable[[str], None],
     beam: dict,
+    downloaded: bool,
 ):
     """Builds into `scratch` and moves the result to `target`, unless `target` is up to date."""
     import tensorflow_datasets as tfds
 
     builder_type = builder_class(name)
     listing = list_corpus(name, folder, **settings['options'])
-    fingerprint = _fingerprint(
-        listing, builder_type.code_hash(), settings['front_end'], settings['options']
+    labels = {file: _sha256(folder / file) for file in listing.label_files}
+    sources = _sources(builder_type, folder, listing)
+    if downloaded:  # not edited, and perhaps deleted to make room
+        sources['manual_dir'] = ''
+    state = (
+        listing,
+        labels,
+        sources,
+        builder_type.code_hash(),
+        settings['front_end'],
+        settings['options'],
     )
+    fingerprint = hashlib.sha256(repr(state).encode()).hexdigest()
     shards = settings['num_shards'] or _shards(target)
     is_current = is_prepared(target) and _metadata(target).get('fingerprint') == fingerprint
     if is_current and shards == _shards(target):
@@ -176,8 +195,7 @@ def _build(
     extra = {
         'name': name,
         'fingerprint': fingerprint,
-        # To notice later edits.
-        'label_files': {file: file_sha256(folder / file) for file in listing.label_files},
+        'label_files': labels,
     }
     builder = builder_type(listing=listing, extra=extra, data_dir=scratch, **settings)
     tfds.disable_progress_bar()
@@ -186,14 +204,26 @@ def _build(
             download_dir=scratch / 'downloads',
             download_config=tfds.download.DownloadConfig(**beam) if beam else None,
         )
-    write_checksums(pathlib.Path(builder.data_dir))
+    built = pathlib.Path(builder.data_dir)
+    # To notice later edits. ASCII: file names need not be valid text.
+    (built / SOURCES_FILE).write_text(json.dumps(sources), encoding='ascii')
+    write_checksums(built)
     target.parent.mkdir(parents=True, exist_ok=True)
     with signals.postponed():  # otherwise neither folder might be left
         if target.exists():
-            os.rename(target, scratch / 'replaced')
-        os.rename(builder.data_dir, target)
+            os.rename(target, scratch / _REPLACED)
+        os.rename(built, target)
     for line in summary(name, _metadata(target), target):
         log(line)
+
+
+def _tidy(scratch: pathlib.Path, target: pathlib.Path) -> None:
+    """Removes the scratch folder; if a build ended between its two renames, restores the corpus that it replaces."""
+    replaced = scratch / _REPLACED
+    if replaced.exists() and not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(replaced, target)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _shards(folder: pathlib.Path) -> int:
@@ -211,7 +241,9 @@ def summary(name: str, metadata: dict, folder: pathlib.Path) -> Iterator[str]:
     skipped = metadata['skipped']
     if skipped:
         yield f'warning: skipped {len(skipped)} unusable files:'
-        yield from (f'  {problem["id"]}: {problem["reason"]}' for problem in skipped)
+        pairs = [(problem['id'], problem['reason']) for problem in skipped]
+        yield from (f'  {line}' for line in grouped(pairs, _MAX_PROBLEMS))
+    yield from (f'warning: {warning}' for warning in metadata['warnings'])
     yield from (f'note: {note}' for note in metadata['notes'][:_MAX_NOTES])
     if len(metadata['notes']) > _MAX_NOTES:
         yield f'note: … and {len(metadata["notes"]) - _MAX_NOTES} more notes in metadata.json'
@@ -221,14 +253,22 @@ def _metadata(folder: pathlib.Path) -> dict:
     return json.loads((folder / METADATA_FILE).read_text(encoding='utf-8'))
 
 
-def _fingerprint(listing, code_hash: str, front_end: FrontEnd, options: dict) -> str:
-    """Hash of all that determines the records: sources (by size and time), code, parameters."""
-    files = []
-    for item in listing.utterances:
-        stat = os.stat(item.path) if item.path and os.path.exists(item.path) else None
-        files.append((item, stat and (stat.st_size, stat.st_mtime_ns)))
-    state = repr((files, listing.notes, code_hash, dataclasses.asdict(front_end), options))
-    return hashlib.sha256(state.encode()).hexdigest()
+def _sha256(file: pathlib.Path) -> str | None:
+    return file_sha256(file) if file.is_file() else None
+
+
+def _sources(builder_type, folder: pathlib.Path | None, listing) -> dict:
+    """The content of `sources.json`: the folder, its recordings with size and time, and whether all below it count."""
+    if folder is None:
+        return {'manual_dir': '', 'scanned': False, 'recordings': {}}
+    names = None
+    if builder_type.NAMED_BY_TABLE:
+        names = [os.path.relpath(item.path, folder) for item in listing.utterances]
+    return {
+        'manual_dir': str(folder.absolute()),
+        'scanned': names is None,
+        'recordings': file_states(folder, names),
+    }
 
 
 @contextlib.contextmanager

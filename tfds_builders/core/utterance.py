@@ -3,10 +3,12 @@
 Imported by the processes of the pool, hence without TFDS.
 """
 
+import collections
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -49,6 +51,27 @@ class Problem:
 
     id: str
     reason: str
+
+
+def grouped(problems: Sequence[tuple[str, str]], most: int | None) -> Iterator[str]:
+    """One line a problem; of many of one kind, the first ones and their number.
+
+    Args:
+        problems: (file or id, reason).
+        most: problems of one kind to list; None = all.
+
+    Yields:
+        'NAME: REASON', and '… and N more: KIND' at the end.
+    """
+    kind = lambda reason: re.sub(r': there is .*(?=\))|[\d.]+(?= s\)| Hz)', '', reason)
+    counts = collections.Counter()
+    for name, reason in problems:
+        counts[kind(reason)] += 1
+        if most is None or counts[kind(reason)] <= most:
+            yield f'{name}: {reason}'
+    for reason, count in counts.items():
+        if most is not None and count > most:
+            yield f'… and {count - most} more: {reason}'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """CREMA-D (Cao et al., IEEE TAFFC 2014): English, 91 actors, 12 sentences, 6 emotions, 7442 utterances."""
 
-import csv
 import pathlib
 import re
 
+from ser_jax.data.records import GENDERS
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files, file_notes, read_text
+from tfds_builders.core.folders import audio_files, file_notes
+from tfds_builders.core.tables import read_csv
 from tfds_builders.core.utterance import Utterance
 
 _EMOTIONS = {
@@ -19,7 +20,7 @@ _EMOTIONS = {
 }
 _NAME = re.compile(rf'AudioWAV/(\d{{4}})_([A-Z]{{3}})_({"|".join(_EMOTIONS)})_(LO|MD|HI|XX?)')
 _TABLE = 'VideoDemographics.csv'
-_GENDERS = {'Female': 'female', 'Male': 'male'}
+_COLUMNS = ('ActorID', 'Sex')
 
 
 class Builder(CorpusBuilder):
@@ -57,22 +58,18 @@ class Builder(CorpusBuilder):
         else:
             notes.append(f'no {_TABLE}: genders are unknown')
         utterances = [_utterance(match, files[name], genders) for name, match in names.items()]
-        label_files = (_TABLE,) if genders else ()
         return Listing(
             utterances,
             notes=tuple(notes),
-            label_files=label_files,
+            label_files=(_TABLE,),
             n_published=cls.PUBLISHED,
         )
 
 
 def _read_genders(path: pathlib.Path) -> dict[str, str]:
     """Actor -> gender."""
-    table = csv.DictReader(read_text(path).splitlines())
-    absent = [name for name in ('ActorID', 'Sex') if name not in (table.fieldnames or ())]
-    if absent:
-        raise UserError(f'{path} has no column {absent[0]!r}')
-    return {row['ActorID']: _GENDERS.get(row['Sex'], '') for row in table}
+    sexes = {row.cells['actorid']: row.cells['sex'].lower() for row in read_csv(path, _COLUMNS)}
+    return {actor: sex if sex in GENDERS else '' for actor, sex in sexes.items()}
 
 
 def _utterance(match: re.Match, path: pathlib.Path, genders: dict[str, str]) -> Utterance:

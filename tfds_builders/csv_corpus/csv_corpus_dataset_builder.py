@@ -4,15 +4,18 @@ import difflib
 import math
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
-from ser_jax.data.records import DIMENSIONS, EMOTIONS, GENDERS
+from ser_jax.audio.finding import SimilarNames, find_audio
+from ser_jax.data.records import DIMENSIONS, EMOTIONS, GENDERS, known_name
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
 from tfds_builders.core.utterance import Utterance
 from tfds_builders.csv_corpus.tables import NEEDED, TABLE, read_folder
 
-_COLUMNS = (*NEEDED, 'gender', 'session', 'script', 'language', *DIMENSIONS)
+_NAMES = ('speaker', 'gender', 'session', 'script', 'language')
+_COLUMNS = (*NEEDED, *_NAMES[1:], *DIMENSIONS)
 # With more speakers, leaving one out at a time takes too many folds.
 _MAX_FOLDS = 12
 _GENDERS = {'f': 'female', 'w': 'female', 'm': 'male', '': '', **{name: name for name in GENDERS}}
@@ -29,9 +32,25 @@ def _unused_columns(row: dict[str, str]) -> list[str]:
     return sorted(notes)
 
 
+def _similar_names(folder: pathlib.Path) -> SimilarNames:
+    return SimilarNames(path.relative_to(folder).as_posix() for path in find_audio(folder).audio)
+
+
+def _remarks(folder: pathlib.Path, utterances: Sequence[Utterance]) -> dict[str, str]:
+    """For each utterance whose file is not there, the file that its name may mean."""
+    absent = [item for item in utterances if not os.path.exists(item.path)]
+    remarks, names = {}, _similar_names(folder) if absent else None
+    for item in absent:
+        near, difference = names.find(os.path.relpath(item.path, folder))
+        if near:
+            remarks[item.id] = f'{difference}: there is {near!r}'
+    return remarks
+
+
 class Builder(CorpusBuilder):
     """Builder of csv corpora; emotion and speaker may be blank (noise, speech without labels)."""
 
+    NAMED_BY_TABLE = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = f'it needs a folder with the recordings and {TABLE}'
 
     @classmethod
@@ -71,10 +90,24 @@ class Builder(CorpusBuilder):
         if unknown:
             raise cls._unknown_labels(folder / files[0], unknown, name)
         notes = _unused_columns(rows[0].cells)
+        unlabelled = sum(not item.emotion for item in utterances)
+        if 0 < unlabelled < len(utterances):
+            notes.append(f'{unlabelled} utterances have no emotion: they have no label to train on')
         speakers = sum(not item.speaker for item in utterances)
         if speakers:
             notes.append(f'{speakers} utterances have no speaker: they cannot be split by speaker')
-        return Listing(utterances, notes=tuple(notes), label_files=files)
+        named = {row['speaker'] for _, row in rows} - {''}
+        missing = [repr(text) for text in sorted(named) if not known_name(text)]
+        if missing:
+            notes.append(f'the speaker {" or ".join(missing)} counts as unknown')
+        if own_labels:
+            notes += [
+                f'the label {label!r} is a class of its own; --map {label}= drops it'
+                for label in sorted({item.emotion for item in utterances} - {''})
+                if not known_name(label)
+            ]
+        remarks = _remarks(folder, utterances)
+        return Listing(utterances, notes=tuple(notes), label_files=files, remarks=remarks)
 
     @staticmethod
     def _unknown_labels(path: pathlib.Path, unknown: dict[str, str], name: str) -> UserError:
@@ -95,9 +128,14 @@ class Builder(CorpusBuilder):
             raise UserError(f'{where}: no file named')
         if any(ord(character) < ord(' ') for character in file):
             raise UserError(f'{where}: file {row["file"]!r} holds control characters')
-        if os.path.isabs(file) or file.split(os.sep)[0] == '..':
-            raise UserError(f'{where}: {row["file"]!r} lies outside {folder}; name files inside it')
-        gender = row.get('gender', '').lower()
+        if os.path.isabs(file) or re.match('[A-Za-z]:/', file) or file.split(os.sep)[0] == '..':
+            near = _similar_names(folder).find(file)[0]
+            raise UserError(
+                f'{where}: {row["file"]!r} lies outside {folder}; name files inside it'
+                + (f': {near!r}' if near else '')
+            )
+        named = {name: known_name(row.get(name, '')) for name in _NAMES}
+        gender = named['gender'].lower()
         if gender not in _GENDERS:
             raise UserError(f'{where}: gender {row["gender"]!r} is not female or male')
         dimensions = {}
@@ -113,10 +151,10 @@ class Builder(CorpusBuilder):
         return Utterance(
             id=pathlib.PurePath(file).with_suffix('').as_posix(),
             path=str(folder / file),
-            speaker=f'{name}/{row["speaker"]}' if row['speaker'] else '',
-            session=row.get('session', ''),
-            script=row.get('script', ''),
-            language=row.get('language', ''),
+            speaker=f'{name}/{named["speaker"]}' if named['speaker'] else '',
+            session=named['session'],
+            script=named['script'],
+            language=named['language'],
             gender=_GENDERS[gender],
             **dimensions,
         )

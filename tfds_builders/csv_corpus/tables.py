@@ -1,29 +1,14 @@
 """Reads tables of recordings and labels: metadata.csv, audformat's db.*.csv, EmoBox' jsonl manifests."""
 
-import csv
-import io
 import json
 import pathlib
-from typing import NamedTuple
 
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.folders import read_text
+from tfds_builders.core.tables import Row, read_csv
 
 TABLE = 'metadata.csv'
 NEEDED = ('file', 'emotion', 'speaker')
-_MAX_COLUMNS = 1000
-
-
-class Row(NamedTuple):
-    """One recording.
-
-    Attributes:
-        where: file and line, for messages.
-        cells: column -> text.
-    """
-
-    where: str
-    cells: dict[str, str]
 
 
 def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
@@ -33,7 +18,7 @@ def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
         folder: folder of the recordings.
 
     Returns:
-        (rows in their order; names of the files that were read).
+        (rows in their order; names of the files that count, also those that might be there).
 
     Raises:
         UserError: no table, or one that cannot be read.
@@ -46,8 +31,7 @@ def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
         return _read_audformat(audformat), tuple(path.name for path in audformat)
     if len(manifests) == 1:
         labels = folder / 'label_map.json'
-        names = (manifests[0].name, *([labels.name] if labels.is_file() else []))
-        return _read_manifest(manifests[0], labels), names
+        return _read_manifest(manifests[0], labels), (manifests[0].name, labels.name)
     if manifests:
         raise UserError(
             f'{folder} holds {len(manifests)} jsonl manifests: leave one, or write {TABLE}'
@@ -58,62 +42,23 @@ def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
     )
 
 
-def read_csv(path: pathlib.Path, needed: tuple[str, ...]) -> list[Row]:
-    """Reads a csv table (comma, semicolon or tab).
-
-    Args:
-        path: path of the table.
-        needed: required columns.
-
-    Returns:
-        The rows that are not empty, with lower-case columns and stripped cells.
-
-    Raises:
-        UserError: not UTF-8, not csv, a missing or repeated column, too many columns, or no rows.
-    """
-    text = read_text(path)
-    if '\0' in text:
-        raise UserError(f'{path} holds NUL characters: it is not a csv table in UTF-8')
-    head = text.partition('\n')[0]
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=max(',;\t', key=head.count))
-    try:
-        columns = [name.strip().lower() for name in next(reader, [])]
-        if len(columns) > _MAX_COLUMNS:
-            raise UserError(
-                f'{path} has {len(columns)} columns; at most {_MAX_COLUMNS} are allowed'
-            )
-        named = [name for name in columns if name]
-        repeated = next((name for name in named if named.count(name) > 1), '')
-        if repeated:
-            raise UserError(f'{path} has the column {repeated!r} twice')
-        missing = [name for name in needed if name not in columns]
-        if missing:
-            known = ', '.join(columns) or 'none'
-            raise UserError(f'{path} lacks the column {" and ".join(missing)}; it has {known}')
-        rows = []
-        for cells in reader:
-            cells = [cell.strip() for cell in cells] + [''] * (len(columns) - len(cells))
-            if any(cells):
-                rows.append(Row(f'{path} line {reader.line_num}', dict(zip(columns, cells))))
-    except csv.Error as error:
-        raise UserError(f'{path} line {reader.line_num} cannot be read as csv ({error})') from error
-    if not rows:
-        raise UserError(f'{path} has no rows')
-    return rows
-
-
 def _read_audformat(paths: list[pathlib.Path]) -> list[Row]:
     """Joins the tables of an audformat database that are indexed by file; of equal columns the first counts."""
     joined = {}
     for path in paths:
-        if 'file' not in read_text(path).partition('\n')[0].lower().split(','):
+        rows, files = read_csv(path), set()
+        if 'file' not in rows[0].cells:
             continue  # such as a table of speakers
-        for row in read_csv(path, ('file',)):
+        for row in rows:
+            file = row.cells['file']
+            if file in files:
+                raise UserError(f'{row.where}: {file!r} is in this table already')
+            files.add(file)
             if _starts_later(row.cells.get('start', '')):
                 raise UserError(
                     f'{row.where}: segments of files are not read; cut them into separate files'
                 )
-            cells = joined.setdefault(row.cells['file'], row).cells
+            cells = joined.setdefault(file, row).cells
             cells |= {name: text for name, text in row.cells.items() if not cells.get(name)}
     if not joined:
         raise UserError(f'none of {", ".join(path.name for path in paths)} has the column file')

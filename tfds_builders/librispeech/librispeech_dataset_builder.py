@@ -4,7 +4,7 @@ import pathlib
 
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files
+from tfds_builders.core.folders import audio_files, read_text
 from tfds_builders.core.utterance import Utterance
 
 # Utterances of each part (openslr.org/12).
@@ -57,16 +57,15 @@ class Builder(CorpusBuilder):
             notes.append(f'no {_SPEAKERS}: genders are unknown')
         utterances = [_utterance(name, path, genders) for name, path in files.items()]
         expected = sum(_PARTS[part] for part in parts)
-        label_files = (_SPEAKERS,) if genders else ()
         return Listing(
-            utterances, notes=tuple(notes), label_files=label_files, n_published=expected
+            utterances, notes=tuple(notes), label_files=(_SPEAKERS,), n_published=expected
         )
 
 
 def _read_genders(path: pathlib.Path) -> dict[str, str]:
     """Speaker -> gender from lines such as `19   | F | train-clean-100  | 25.19 | Kara Shallenberg`."""
     genders = {}
-    for line in path.read_text(encoding='utf-8').splitlines():
+    for line in read_text(path).splitlines():
         fields = [field.strip() for field in line.split('|')]
         if not line.startswith(';') and len(fields) > 1 and fields[1] in _GENDERS:
             genders[fields[0]] = _GENDERS[fields[1]]

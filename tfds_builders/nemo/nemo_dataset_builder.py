@@ -1,12 +1,12 @@
 """nEMO (Christop, LREC-COLING 2024): Polish, 9 actors, 6 emotions, 4481 utterances."""
 
-import csv
 import pathlib
 
 from ser_jax.data.records import GENDERS
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
 from tfds_builders.core.folders import audio_files, file_notes, with_files
+from tfds_builders.core.tables import Row, read_csv
 from tfds_builders.core.utterance import Utterance
 
 _EMOTIONS = {
@@ -18,6 +18,7 @@ _EMOTIONS = {
     'surprised': 'surprised',
 }
 _TABLE = 'data.tsv'
+_NEEDED = ('file_id', 'emotion', 'speaker_id', 'gender')
 
 
 class Builder(CorpusBuilder):
@@ -47,8 +48,7 @@ class Builder(CorpusBuilder):
         Raises:
             UserError: no table, a missing column, an unknown label, or no recording.
         """
-        table = _read(folder / _TABLE)
-        rows = [_utterance(row, folder / _TABLE) for row in table]
+        rows = [_utterance(row) for row in _read(folder / _TABLE)]
         files = audio_files(folder, 'samples/*')
         wanted = {row.id: row for row in rows}
         found = with_files(sorted(wanted.values(), key=lambda row: row.id), files)
@@ -57,38 +57,29 @@ class Builder(CorpusBuilder):
                 f'no nEMO utterance in {folder}: expected {folder}/samples/WR0_surprised_70.wav and so on'
             )
         notes = file_notes(files, wanted.keys() & files.keys(), 'nEMO')
-        if any(row['speaker_id'] != row['speaker_id'].strip() for row in table):
-            notes.append('speaker ids are padded with blanks, as published; they are stripped')
         return Listing(found, rows, tuple(notes), (_TABLE,), cls.PUBLISHED)
 
 
-def _read(path: pathlib.Path) -> list[dict[str, str]]:
+def _read(path: pathlib.Path) -> list[Row]:
     if not path.is_file():
         raise UserError(f'no {_TABLE} in {path.parent}: it holds the labels of nEMO')
-    with path.open(encoding='utf-8', newline='') as file:
-        table = csv.DictReader(file, delimiter='\t')
-        needed = ('file_id', 'emotion', 'speaker_id', 'gender')
-        absent = [name for name in needed if name not in (table.fieldnames or ())]
-        if absent:
-            raise UserError(f'{path} has no column {absent[0]!r}')
-        rows = list(table)
-    for line, row in enumerate(rows, 2):
-        if not all(row[name] for name in needed):
-            raise UserError(f'{path}, line {line}: {", ".join(needed)} must not be empty')
+    rows = read_csv(path, _NEEDED)
+    for row in rows:
+        if not all(row.cells[name] for name in _NEEDED):
+            raise UserError(f'{row.where}: {", ".join(_NEEDED)} must not be empty')
     return rows
 
 
-def _utterance(row: dict[str, str], path: pathlib.Path) -> Utterance:
-    name = pathlib.PurePath(row['file_id'].strip()).stem
-    emotion = row['emotion'].strip()
-    if emotion not in _EMOTIONS:
-        raise UserError(f'{path}: {name} has the unknown emotion {emotion!r}')
+def _utterance(row: Row) -> Utterance:
+    cells = row.cells
+    name = pathlib.PurePath(cells['file_id']).stem
+    if cells['emotion'] not in _EMOTIONS:
+        raise UserError(f'{row.where}: {name} has the unknown emotion {cells["emotion"]!r}')
     return Utterance(
         id=f'samples/{name}',
-        emotion=_EMOTIONS[emotion],
-        # The published table pads the speakers with blanks.
-        speaker=f'nemo/{row["speaker_id"].strip()}',
+        emotion=_EMOTIONS[cells['emotion']],
+        speaker=f'nemo/{cells["speaker_id"]}',
         script=name.rpartition('_')[2],
         language='pl',
-        gender=gender if (gender := row['gender'].strip()) in GENDERS else '',
+        gender=cells['gender'] if cells['gender'] in GENDERS else '',
     )

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 
 from ser_jax.reporting.html.markup import definitions, details, element, table
-from ser_jax.reporting.text import card_facts, interval, percent
+from ser_jax.reporting.text import card_facts, interval, percent, speaker_prefix
 
 
 def head(card: Mapping, command: str) -> list:
@@ -96,7 +96,8 @@ def _tiles(card):
 
 
 def _folds(result, name):
+    skip = speaker_prefix(name for fold in result['folds'] for name in fold['test_speakers'])
     for fold in result['folds']:
-        speakers = ' '.join(fold['test_speakers']) or '?'
+        speakers = ' '.join(name[skip:] for name in fold['test_speakers']) or '?'
         rates = percent(fold['uar']), percent(fold['wa'])
         yield fold['fold'], element('td', speakers, class_='id'), name, fold['n'], *rates

@@ -255,6 +255,7 @@ def embedding_map(rows: Sequence[Mapping[str, str]]) -> list:
     found = []
     for field in ('emotion', 'speaker'):
         names = sorted({row[field] for row in rows})
+        skip = speaker_prefix(names) if field == 'speaker' else 0
         series = []
         for tested in (False, True):  # test utterances on top
             for number, name in enumerate(names):
@@ -263,7 +264,7 @@ def embedding_map(rows: Sequence[Mapping[str, str]]) -> list:
                     for place, row in zip(places, rows)
                     if row[field] == name and (row['side'] == 'test') == tested
                 ]
-                title = name or 'unknown'
+                title = name[skip:] or 'unknown'
                 series.append(Series(title, chosen, number, line=False, pale=not tested))
         series = [one for one in series if one.points]
         picture = svg.chart(series, x, y, f'Map of {len(rows)} utterances by {field}')

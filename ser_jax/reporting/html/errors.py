@@ -10,6 +10,7 @@ from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.data.corpora import Corpus, open_corpus
 from ser_jax.data.records import corpus_folder, is_prepared
 from ser_jax.reporting.html.markup import element, table
+from ser_jax.reporting.text import speaker_prefix
 from ser_jax.runs.finished import CONFIG
 from ser_jax.runs.predictions import Predictions
 from ser_jax.runtime.errors import UserError
@@ -43,7 +44,7 @@ def errors_table(predictions: Predictions, labels: list[str], records: Corpus | 
     if not len(rows):
         return None
     sounds = players(records, predictions.id[rows]) if records else []
-    lines = []
+    skip, lines = speaker_prefix(predictions.speaker.tolist()), []
     for number, row in enumerate(rows):
         line = [element('td', predictions.id[row], class_='id')]
         if predictions.rated:
@@ -53,7 +54,7 @@ def errors_table(predictions: Predictions, labels: list[str], records: Corpus | 
             chances = 100 * predictions.probabilities[row]
             line += [labels[label], labels[predicted]]
             line += [f'{chances[predicted]:.1f}', f'{chances[label]:.1f}']
-        line.append(element('td', predictions.speaker[row] or '?'))
+        line.append(element('td', predictions.speaker[row][skip:] or '?'))
         lines.append([*line, *([element('td', sounds[number])] if sounds else [])])
     head = ['utterance', 'true', 'predicted', 'confidence %', 'true class %']
     if predictions.rated:
