@@ -4,7 +4,8 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,36 @@ def _encode(
         }
         write_json(folder / METADATA_FILE, metadata)
     multihost_utils.sync_global_devices(f'encoded {corpus.name} {view.name}')
+
+
+def cached_inputs(
+    path: Path, compute: Callable[[], Iterable[np.ndarray]], encode: Callable
+) -> list[np.ndarray]:
+    """Encodes waveforms once, and keeps the network's inputs for other runs.
+
+    Args:
+        path: file of the inputs, existing or not; its name identifies everything that they depend on.
+        compute: makes the waveforms, N arrays float32 [S].
+        encode: waveforms -> inputs float32 [T, F], see `extraction.input_extractor`; all processes call it together.
+
+    Returns:
+        N inputs.
+    """
+    arrays = None
+    if path.exists():
+        try:
+            with np.load(path) as stored:
+                ends = np.cumsum(stored['lengths'])
+                arrays = np.split(stored['values'], ends[:-1])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            pass  # damaged: computed again
+    if not multihost_utils.process_allgather(np.array(arrays is not None)).all():
+        arrays = encode(list(compute()))
+        if is_main_process():
+            with replacing(path) as temporary, temporary.open('wb') as file:
+                lengths = np.array([len(array) for array in arrays])
+                np.savez(file, values=np.concatenate(arrays), lengths=lengths)
+    return arrays
 
 
 def _with_log_mel(frames: np.ndarray, clean: np.ndarray, front_end: FrontEnd) -> np.ndarray:

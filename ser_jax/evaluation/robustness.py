@@ -3,8 +3,10 @@
 While a system is developed (`config.report_test = False`), for its validation utterances instead of the tested ones.
 """
 
+import hashlib
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from ser_jax.audio.log_mel import log_mel_of_signal
 from ser_jax.data.dataset import Dataset
 from ser_jax.data.folds import Fold
+from ser_jax.encoding.cache import cached_inputs
 from ser_jax.encoding.extraction import WINDOW_SECONDS, input_extractor
 from ser_jax.evaluation.attacker import Attacker, SourceRun
 from ser_jax.evaluation.recordings import Clips, Waveforms, read_clips
@@ -175,15 +178,34 @@ class RobustnessTester:
         are compared on the same noise.
         """
         program, ids = self._experiment.program, self._experiment.dataset.corpus.index['id']
-        clips = self._clips[corruption.condition].waveforms
-        arrays = []
-        for row in rows:
-            names = (str(ids[row]), corruption.name)
-            rng = np.random.default_rng([zlib.crc32(name.encode()) for name in names])
-            signal = corrupt(corruption, self._waveforms[row], rng, clips)
-            if program.representation == 'log_mel':
-                signal = log_mel_of_signal(signal, program.front_end)
-            arrays.append(signal)
+        clips = self._clips[corruption.condition]
+
+        def signals():
+            for row in rows:
+                names = (str(ids[row]), corruption.name)
+                rng = np.random.default_rng([zlib.crc32(name.encode()) for name in names])
+                yield corrupt(corruption, self._waveforms[row], rng, clips.waveforms)
+
         if program.encoder:
-            arrays = self._encode(arrays)
+            path = self._cache_file(corruption, ids[rows], clips)
+            arrays = cached_inputs(path, signals, self._encode)
+        elif program.representation == 'log_mel':
+            arrays = [log_mel_of_signal(signal, program.front_end) for signal in signals()]
+        else:
+            arrays = list(signals())
         return Corrupted(arrays, np.array([len(array) for array in arrays], np.int32))
+
+    def _cache_file(self, corruption: Corruption, ids: np.ndarray, clips: Clips) -> Path:
+        """The file of the encoded inputs of some utterances under a corruption."""
+        dataset = self._experiment.dataset
+        folder = dataset.records.encoding.folder(
+            dataset.corpus.name, dataset.records.data_dir, 'conditions'
+        )
+        depends = [
+            dataset.corpus.metadata['corpus_hash'],
+            corruption,
+            dataset.records.encoding.layers,
+        ]
+        depends += [clips.corpus_hash, sorted(clips.waveforms or ()), ids.tolist()]
+        digest = hashlib.sha256(repr(depends).encode()).hexdigest()
+        return folder / f'{corruption.condition}_{digest[:16]}.npz'

@@ -25,7 +25,7 @@ from ser_jax.runtime.errors import UserError
 _KEYS = ('config', 'variants', 'settings', 'seeds', 'baseline', 'family')
 _FAMILIES = ('table', 'condition')
 _ENTRY_KEYS = ('argument', 'changes')
-_VARIANT_KEYS = (*_ENTRY_KEYS, 'attack_source', 'seeds')
+_VARIANT_KEYS = (*_ENTRY_KEYS, 'attack_source', 'config', 'seeds')
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+=-]*')  # names become folders
 
 
@@ -138,8 +138,7 @@ def _with_line(error: Exception, module: ModuleType) -> str:
 def _make_grid(name: str, content: Any) -> Grid:
     _check_keys(content, _KEYS, 'the grid')
     config = content.get('config')
-    if not isinstance(config, str) or not config.endswith('.py') or not Path(config).is_file():
-        raise UserError(f"'config' is {config!r}: no such config file")
+    _check_config_file(config, "'config'")
     variants = _entries(content, 'variants')
     settings = _entries(content, 'settings') if 'settings' in content else {'': {}}
     seeds = content.get('seeds', (0,))
@@ -162,12 +161,18 @@ def _make_grid(name: str, content: Any) -> Grid:
                         f"variant {variant!r}: 'attack_source' {own['attack_source']!r} has no seed {seed}"
                     )
                 try:
-                    runs.append(_make_run(config, setting, common, variant, own, seed))
+                    file = own.get('config', config)
+                    runs.append(_make_run(file, setting, common, variant, own, seed))
                 except UserError as error:
                     where = f'setting {setting!r}, variant' if setting else 'variant'
                     raise UserError(f'{where} {variant!r}: {error}') from error
     _refuse_duplicates(runs)
     return Grid(name, tuple(runs), baseline, family)
+
+
+def _check_config_file(path: Any, what: str) -> None:
+    if not isinstance(path, str) or not path.endswith('.py') or not Path(path).is_file():
+        raise UserError(f'{what} is {path!r}: no such config file')
 
 
 def _check_seeds(seeds: Any, what: str) -> None:
@@ -196,6 +201,8 @@ def _entries(content: Mapping[str, Any], key: str) -> dict[str, Mapping[str, Any
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UserError(f'{what}: names become folders, use letters, digits and _ . + = - only')
         _check_keys(entry, _VARIANT_KEYS if key == 'variants' else _ENTRY_KEYS, what)
+        if 'config' in entry:
+            _check_config_file(entry['config'], f"{what}: 'config'")
         if 'seeds' in entry:
             _check_seeds(entry['seeds'], f"{what}: 'seeds'")
         source = entry.get('attack_source', '')

@@ -77,6 +77,7 @@ CHANGE = lambda field, value: {'variants': {'v': {'changes': {field: value}}}}
         ({'variants': {'v': {'changes': ('steps', 1)}}}, "'changes' is ('steps', 1)"),
         ({'settings': {}}, "'settings' is {}"),
         ({'config': 'configs/nowhere.py'}, 'no such config file'),
+        ({'variants': {'v': {'config': 'nowhere.py'}}}, "variant 'v': 'config' is 'nowhere.py'"),
         ({'seeds': 3}, "'seeds' is 3"),
         ({'seeds': (0, 0.5)}, 'whole numbers'),
         ({'seeds': (-1,)}, 'config.seed is -1'),

@@ -81,9 +81,8 @@ def test_waveforms_are_predicted_as_stored_frames_are(finished, data, tiny_encod
     workdir, _ = finished
     monkeypatch.setenv('SER_JAX_ENCODER', str(tiny_encoder))
     predictor = load(workdir)
-    rows = (workdir / 'predictions' / 'clean.csv').read_text().splitlines()
-    name = rows[1].split(',')[0].rpartition('/')[2]
-    waveform, rate = soundfile.read(f'{data["manual_dir"]}/{name}.wav')
+    path = min(Path(data['manual_dir']).glob('*.wav'))
+    waveform, rate = soundfile.read(path)
     found = predictor.predict(waveform, rate).outputs['emotion']
     assert found.sum() == pytest.approx(1, abs=1e-5)
     config = mtl_aug.get_config(SYSTEMS['mtl_aug'])
@@ -92,7 +91,7 @@ def test_waveforms_are_predicted_as_stored_frames_are(finished, data, tiny_encod
     config.augmentations = VIEWS
     encoder = open_encoder(config)
     dataset = open_data(config, encoder)
-    (row,) = np.flatnonzero([str(one).endswith(f'/{name}') for one in dataset.corpus.index['id']])
+    (row,) = np.flatnonzero([str(one).endswith(path.stem) for one in dataset.corpus.index['id']])
     (live,) = input_extractor(encoder)([(waveform * 32768).astype(np.int16)])
     np.testing.assert_allclose(dataset.corpus.source()[row], live, rtol=2e-3, atol=2e-3)
 
