@@ -157,3 +157,22 @@ def _rewrite(folder, **changes):
     content = json.loads((folder / 'metadata.json').read_text()) | changes
     (folder / 'metadata.json').write_text(json.dumps(content))
     (folder / 'checksums.json').unlink()
+
+
+def test_test_conditions_are_encoded_once(tmp_path):
+    calls = []
+    waveforms = [np.full(3, 0.5, np.float32), np.full(5, 0.25, np.float32)]
+
+    def encode(waveforms):
+        calls.append(len(waveforms))
+        return [np.outer(x, np.ones(2, np.float32)) for x in waveforms]
+
+    path = tmp_path / 'conditions' / 'telephone.npz'
+    first = cache.cached_inputs(path, lambda: waveforms, encode)
+    again = cache.cached_inputs(path, lambda: waveforms, encode)
+    assert calls == [2]
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    path.write_bytes(path.read_bytes()[:100])
+    cache.cached_inputs(path, lambda: waveforms, encode)
+    assert calls == [2, 2]
