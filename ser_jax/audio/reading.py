@@ -1,5 +1,6 @@
 """Decodes audio files of any format to mono int16 samples at one rate."""
 
+import numbers
 import os
 import pathlib
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ MIN_SECONDS = 0.1
 SILENCE_PEAK = 16  # -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech
 # Share of clipped samples from which a recording gets a note.
 CLIPPED_SHARE = 1e-3
+# Peak of floats up to which they are clipped, 1 = full scale: decoded lossy formats exceed 1 by up to 6 dB in clipped speech.
+_HIGHEST_PEAK = 2.0
+# Integer types of waveforms -> zero and full scale; 24-bit samples come as the upper bytes of int32.
+_INTEGERS = {'uint8': (128, 128), 'int8': (0, 128), 'int16': (0, 1 << 15), 'int32': (0, 1 << 31)}
 
 _BLOCK = 1 << 20  # frames decoded at once
 
@@ -82,7 +87,8 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
         int16 [S].
 
     Raises:
-        AudioError: missing, empty, truncated, undecodable, without samples, or not finite.
+        AudioError: missing, empty, truncated, undecodable, without samples, not finite, or floats of another scale than
+            [-1, 1].
     """
     import soundfile
 
@@ -124,25 +130,40 @@ def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarra
     import soxr
 
     other_rate = file.samplerate != sample_rate
+    low = high = 0.0
     if other_rate:
         stream = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype='float32', quality='HQ')
     while True:
         block = file.read(_BLOCK, dtype='float32', always_2d=True)
         if not np.isfinite(block).all():
             raise AudioError(path, 'samples that are not finite')
+        low, high = min(low, block.min(initial=0)), max(high, block.max(initial=0))
         mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
         if other_rate:
             mono = stream.resample_chunk(mono, last=not len(block))
         yield _as_int16(mono)
         if not len(block):
-            return
+            break
+    # Other encodings have a full scale of their own.
+    if file.subtype in ('FLOAT', 'DOUBLE') and (problem := _scale_problem(low, high)):
+        raise AudioError(path, problem)
 
 
-def to_mono(waveform: np.ndarray, sample_rate: int, target_rate: int = 16000) -> np.ndarray:
+def _scale_problem(low: float, high: float) -> str | None:
+    """What is wrong with floats from `low` to `high`; None where they have the scale [-1, 1]."""
+    peak = max(-low, high)
+    if peak <= _HIGHEST_PEAK:
+        return None
+    bits = next((bits for bits in (16, 24, 32) if 128 < peak <= 2 ** (bits - 1)), None)
+    factor = f'{2 ** (bits - 1)} ({bits}-bit samples)' if bits else f'one number from {peak:.6g} up'
+    return f'floats from {low:.6g} to {high:.6g}, not in [-1, 1]: divide all of them by {factor}'
+
+
+def to_mono(waveform: np.ndarray, sample_rate: float, target_rate: int = 16000) -> np.ndarray:
     """Converts samples in memory as `read_audio` does those of a file.
 
     Args:
-        waveform: [S] or [S, channels], int16 or floats in [-1, 1].
+        waveform: [S] or [S, channels], floats in [-1, 1], or integers (uint8, int8, int16, int32) of their type's full scale.
         sample_rate: sample rate of the waveform, Hz.
         target_rate: sample rate of the result, Hz.
 
@@ -150,22 +171,32 @@ def to_mono(waveform: np.ndarray, sample_rate: int, target_rate: int = 16000) ->
         int16 [S'].
 
     Raises:
-        UserError: no samples, another shape or dtype, or not finite.
+        UserError: no samples, another shape, dtype or scale, not finite, or no plausible sample rate.
     """
     waveform = np.asarray(waveform)
+    number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
+    if not number or not _RATES[0] <= sample_rate <= _RATES[1]:
+        raise UserError(
+            f'the sample rate is {sample_rate!r}; it must be a number from {_RATES[0]} to {_RATES[1]} (Hz)'
+        )
+    if waveform.dtype.name not in _INTEGERS and waveform.dtype.kind != 'f':
+        raise UserError(
+            f'a waveform holds floats in [-1, 1] or {", ".join(_INTEGERS)}, not {waveform.dtype}'
+        )
     if waveform.ndim not in (1, 2) or not waveform.size:
         raise UserError(f'a waveform is [samples] or [samples, channels], not {waveform.shape}')
     if waveform.ndim == 2 and waveform.shape[1] > waveform.shape[0]:
         raise UserError(
             f'a waveform of several channels is [samples, channels], not {waveform.shape}'
         )
-    if waveform.dtype != np.int16 and waveform.dtype.kind != 'f':
-        raise UserError(f'a waveform holds int16 or floats in [-1, 1], not {waveform.dtype}')
-    if not np.isfinite(waveform).all():
-        raise UserError('the waveform has samples that are not finite')
-    mono = waveform.reshape(len(waveform), -1).astype(np.float32).mean(axis=1)
-    if waveform.dtype == np.int16:
-        mono /= 32768
+    zero, full = _INTEGERS.get(waveform.dtype.name, (0, 1))
+    if waveform.dtype.kind == 'f':
+        low, high = float(waveform.min()), float(waveform.max())
+        if not np.isfinite([low, high]).all():
+            raise UserError('the waveform has samples that are not finite')
+        if problem := _scale_problem(low, high):
+            raise UserError(f'the waveform holds {problem}')
+    mono = (waveform.reshape(len(waveform), -1).astype(np.float32) - zero).mean(axis=1) / full
     if sample_rate != target_rate:
         import soxr
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from ser_jax.audio.log_mel import FrontEnd
-from ser_jax.audio.reading import MIN_SECONDS, to_mono
+from ser_jax.audio.reading import MIN_SECONDS, read_audio, to_mono
 from ser_jax.config import check_front_end
 from ser_jax.data.batches import as_float, padded_batches
 from ser_jax.data.tasks import Task
@@ -88,31 +89,42 @@ class Predictor:
     front_end: FrontEnd
     compute: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
 
-    def predict(self, waveform: np.ndarray, sample_rate: int) -> Prediction:
+    def predict(
+        self, waveform: np.ndarray | str | os.PathLike, sample_rate: float | None = None
+    ) -> Prediction:
         """Predicts a recording.
 
         Args:
-            waveform: [S] or [S, channels], floats in [-1, 1] or int16.
-            sample_rate: Hz.
+            waveform: [S] or [S, channels], floats in [-1, 1] or integers (`audio.reading.to_mono`); or the path of a file.
+            sample_rate: of the waveform, Hz; a file has its own.
 
         Returns:
             The prediction.
 
         Raises:
-            UserError: no samples, another dtype or shape, or not finite.
+            UserError: no samples, another dtype, shape or scale, not finite, no plausible sample rate, or an unusable file.
         """
-        return self.predict_batch([to_mono(waveform, sample_rate, self.front_end.sample_rate)])[0]
+        rate = self.front_end.sample_rate
+        if isinstance(waveform, str | os.PathLike):
+            return self.predict_batch([read_audio(local_path(waveform), rate)])[0]
+        return self.predict_batch([to_mono(waveform, sample_rate, rate)])[0]
 
     def predict_batch(self, waveforms: Sequence[np.ndarray]) -> list[Prediction]:
         """Predicts recordings; long ones are cut into windows.
 
         Args:
-            waveforms: N arrays int16 [S] at `front_end.sample_rate`, see `audio.reading.read_audio`.
+            waveforms: N arrays int16 [S] at `front_end.sample_rate`, see `audio.reading.read_audio`; or as `predict` takes
+                them.
 
         Returns:
             N predictions.
+
+        Raises:
+            UserError: a waveform that `predict` refuses.
         """
         rate = self.front_end.sample_rate
+        is_read = lambda x: isinstance(x, np.ndarray) and x.dtype == np.int16 and x.ndim == 1
+        waveforms = [x if is_read(x) else to_mono(x, rate, rate) for x in waveforms]
         cut = [_windows(waveform, int(WINDOW_SECONDS * rate)) for waveform in waveforms]
         outputs = iter(self._outputs([piece for windows in cut for _, piece in windows]))
         predictions = []
