@@ -42,6 +42,7 @@ class Prediction:
         flags: doubts about the recording, see `screening.screen`.
         outputs: task -> probabilities float32 [K], or the rating [1] of a regression. For several windows the mean over
             those without a flag that suppresses the label, or over all if none is left. None below `MIN_SECONDS`.
+        tasks: tasks of the model.
         windows: predictions of the windows of a long recording.
     """
 
@@ -49,6 +50,7 @@ class Prediction:
     end: float
     flags: tuple[str, ...]
     outputs: dict[str, np.ndarray] | None
+    tasks: tuple[Task, ...] = dataclasses.field(repr=False)
     windows: tuple['Prediction', ...] = ()
 
     @property
@@ -56,19 +58,37 @@ class Prediction:
         """Whether there are outputs and no flag suppresses the label."""
         return self.outputs is not None and not set(self.flags) & set(screening.NO_LABEL)
 
-    def best(self, task: Task) -> str | float | None:
-        """The most probable class of a task, or the rating of a regression; None if not `labelled`."""
+    def best(self, task: Task | str) -> str | float | None:
+        """The most probable class of a task, or the rating of a regression; None if not `labelled`.
+
+        Args:
+            task: one of `tasks`, or its name.
+
+        Raises:
+            UserError: the model has no such task.
+        """
+        task = self._task(task)
         if not self.labelled:
             return None
         if task.kind == 'regression':
             return round(float(self.outputs[task.name][0]), 3)
         return task.classes[self.outputs[task.name].argmax()]
 
-    def probabilities(self, task: Task) -> dict[str, float] | None:
-        """Class -> probability; None if not `labelled`."""
-        if not self.labelled:
+    def probabilities(self, task: Task | str) -> dict[str, float] | None:
+        """Class -> probability; None for a regression and if not `labelled`. Arguments and errors as of `best`."""
+        task = self._task(task)
+        if not self.labelled or task.kind == 'regression':
             return None
         return dict(zip(task.classes, map(float, self.outputs[task.name])))
+
+    def _task(self, wanted: Task | str) -> Task:
+        name = wanted.name if isinstance(wanted, Task) else wanted
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise UserError(
+            f'there is no task {name!r}; the model has {", ".join(task.name for task in self.tasks)}'
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +155,7 @@ class Predictor:
                     (start + len(piece)) / rate,
                     screening.screen(piece, rate),
                     next(outputs),
+                    self.tasks,
                 )
                 for start, piece in windows
             ]
@@ -166,7 +187,7 @@ def _merged(windows: list[Prediction]) -> Prediction:
     }
     # A silent pause between sentences is no flaw of the recording; clipping anywhere is.
     flags = tuple(flag for flag in screening.FLAGS if any(flag in one.flags for one in used))
-    return Prediction(0.0, windows[-1].end, flags, outputs, tuple(windows))
+    return Prediction(0.0, windows[-1].end, flags, outputs, used[0].tasks, tuple(windows))
 
 
 def _windows(waveform: np.ndarray, window: int) -> list[tuple[int, np.ndarray]]:

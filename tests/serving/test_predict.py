@@ -130,6 +130,11 @@ def test_from_python(finished, beeps, tones_are_speech):
     emotion = predictor.tasks[0]
     probabilities = prediction.probabilities(emotion)
     assert prediction.best(emotion) == max(probabilities, key=probabilities.get)
+    assert prediction.best('emotion') == prediction.best(emotion)
+    assert prediction.probabilities('emotion') == probabilities
+    for method in (prediction.best, prediction.probabilities):
+        with pytest.raises(UserError, match="no task 'mood'; the model has emotion"):
+            method('mood')
     with pytest.raises(UserError, match='not finite'):
         predictor.predict(np.full(16000, np.nan), 16000)
     with pytest.raises(UserError, match='int64'):
