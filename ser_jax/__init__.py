@@ -1,5 +1,7 @@
 """Speech emotion recognition in JAX."""
 
+__version__ = '0.1.0'
+
 
 def load(workdir):
     """Loads the final model of a finished run, see `serving.predictor.load`."""
