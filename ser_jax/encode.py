@@ -75,6 +75,7 @@ def _encode(options) -> int:
     from ser_jax.serving.files import find_files, map_files
 
     devices.start_processes()
+    devices.check_devices()
     encoder = load_encoder(options.encoder, dtype=options.dtype)
     extractor = Extractor(encoder, layers=options.layers, statistics=options.statistics)
     show = print

@@ -57,8 +57,10 @@ def _export(options) -> int:
 
 
 def _check(folder: str) -> int:
+    from ser_jax.runtime import devices
     from ser_jax.serving import standalone
 
+    devices.check_devices()
     try:
         differences = standalone.replay(Path(folder).expanduser())
     except ImportError as error:

@@ -67,17 +67,16 @@ def main(_: list[str]) -> None:
     try:
         workdir = local_path(_WORKDIR.value or default_workdir(config))
         # Slow imports, hence after the flags have been checked.
-        import jax
-
         from ser_jax import train
         from ser_jax.reporting import text
         from ser_jax.reporting.html import page
         from ser_jax.runs.result_card import read_card
+        from ser_jax.runtime import devices
 
         run = train.train_and_evaluate if _MODE.value == 'train' else train.evaluate
         before = read_card(workdir)
         card = run(config, workdir)
-        if jax.process_index() == 0:
+        if devices.is_main_process():
             if card != before:  # else an earlier command produced it
                 (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
             page.write_page(workdir / 'report' / 'report.html', [workdir])

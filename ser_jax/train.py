@@ -215,6 +215,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         UserError: anything in the config that cannot be run.
     """
     devices.start_processes()
+    devices.check_devices()
     check_config(config)
     encoder = open_encoder(config)
     dataset = open_data(config, encoder)

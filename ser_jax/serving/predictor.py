@@ -23,6 +23,7 @@ from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.finished import CONFIG
 from ser_jax.runs.result_card import read_card
 from ser_jax.runs.workdir import result_name
+from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import local_path
 from ser_jax.runtime.schema import read_json
@@ -208,8 +209,9 @@ def load(workdir: str | Path) -> Predictor:
         The predictor; each input shape is compiled on first use.
 
     Raises:
-        UserError: no finished run, no final model, or a damaged one.
+        UserError: no finished run, no final model, or a damaged one; no device.
     """
+    devices.check_devices()
     workdir = local_path(workdir).absolute()
     card = read_card(workdir)
     if card is None:
