@@ -47,7 +47,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ser_jax.runtime.errors import UserError, printable, report_errors
-from ser_jax.runtime.files import local_path, set_compilation_cache
+from ser_jax.runtime.files import docstring, local_path, set_compilation_cache
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'see above')
@@ -101,7 +101,7 @@ def default_workdir(config) -> Path:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; an error in it ends the program with one line and exit status 2."""
     if not {'-h', '-help', '--help'}.isdisjoint(argv[1:]):
-        print(__doc__.strip())
+        print(docstring(__file__))
         sys.exit(0)
     config_file = ''
     try:

@@ -85,6 +85,24 @@ def test_help_of_the_other_commands_needs_no_slow_imports(module, expected):
         assert not re.search(rf'\| +{slow}$', result.stderr, re.MULTILINE), slow
 
 
+@pytest.mark.parametrize(
+    'module',
+    ['ser_jax.main', 'ser_jax.predict', 'ser_jax.export', 'ser_jax.report', 'ser_jax.encode', 'ser_jax.grid',
+     'ser_jax.models.encoders.convert', 'tfds_builders.build', 'tfds_builders.doctor'],
+)  # fmt: skip
+def test_help_does_not_need_docstrings(module):
+    with_them, without = (run(module, '--help', PYTHONOPTIMIZE=level) for level in ('', '2'))
+    assert with_them.returncode == 0
+    assert without.stdout == with_them.stdout
+
+
+def test_a_run_without_docstrings_and_assertions(beeps, tmp_path):
+    config = '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke'
+    folders = f'--config.data.data_dir={beeps["data_dir"]}', f'--workdir={tmp_path}'
+    result = run('ser_jax.main', config, *folders, PYTHONOPTIMIZE='2')
+    assert result.returncode == 0, result.stderr
+
+
 def refuses(data_dir, workdir, message, *fields, corpus='csv_corpus/beeps'):
     """Asserts that a smoke run with `--config.X=Y` fields raises a UserError of one line that contains `message`."""
     config = get_config(f'{corpus},smoke')

@@ -1,5 +1,6 @@
-"""Local paths, atomic writes, and checksums of folders."""
+"""Local paths, docstrings, atomic writes, and checksums of folders."""
 
+import ast
 import contextlib
 import hashlib
 import json
@@ -27,6 +28,11 @@ def local_path(path: str | os.PathLike) -> Path:
             f'{text} is not a local folder: mount the bucket and use its mount point, see cloud/README.md'
         )
     return Path(path).expanduser()
+
+
+def docstring(file: str | os.PathLike) -> str:
+    """The docstring of a Python file, which `python -OO` takes out of the module."""
+    return ast.get_docstring(ast.parse(Path(file).read_text(encoding='utf-8'))) or ''
 
 
 def set_compilation_cache(data_dir: str | os.PathLike = '~/.cache/ser_jax/records') -> None:

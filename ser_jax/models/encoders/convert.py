@@ -24,16 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import local_path
+from ser_jax.runtime.files import docstring, local_path
 
 
 @report_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
+    text = docstring(__file__)
     parser = argparse.ArgumentParser(
         prog='python -m ser_jax.models.encoders.convert',
-        description=__doc__.partition(':')[0],
-        epilog=__doc__[__doc__.index('Only the') :],
+        description=text.partition(':')[0],
+        epilog=text[text.index('Only the') :],
         allow_abbrev=False,
     )
     parser.add_argument(
