@@ -65,7 +65,8 @@ def main(_: list[str]) -> None:
         # One CPU device, that is one core, for each run; without effect on accelerators.
         os.environ.setdefault('JAX_NUM_CPU_DEVICES', str(config.parallel_runs))
     try:
-        workdir = local_path(_WORKDIR.value or default_workdir(config))
+        given = _WORKDIR.value or default_workdir(config)
+        workdir = local_path(given)
         # Slow imports, hence after the flags have been checked.
         from ser_jax import train
         from ser_jax.reporting import text
@@ -78,18 +79,27 @@ def main(_: list[str]) -> None:
         card = run(config, workdir)
         if devices.is_main_process():
             if card != before:  # else an earlier command produced it
-                (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
+                (workdir / 'command.txt').write_text(command(sys.argv, given) + '\n')
             page.write_page(workdir / 'report' / 'report.html', [workdir])
             print(f'{text.card_table(card)}\nEverything about this run: {workdir}', flush=True)
     except UserError as error:
         sys.exit(f'error: {error}')
 
 
-def command(argv: list[str]) -> str:
-    """The command line without the flags that results do not depend on: folders and mode."""
-    left_out = ('--workdir', '--config.data.data_dir', '--config.data.manual_dir', '--mode')
-    arguments = [argument for argument in argv[1:] if not argument.startswith(left_out)]
-    return shlex.join(['python', '-m', 'ser_jax.main', *arguments])
+def command(argv: list[str], workdir: str | Path) -> str:
+    """The command line that resumes a run, or prints the results of a finished one.
+
+    Args:
+        argv: command line of the run.
+        workdir: its run directory, named there or by default.
+    """
+    arguments = []
+    for argument, before in zip(argv[1:], argv):
+        names = [text.lstrip('-') for text in (before, argument)]
+        value = names[0] in ('workdir', 'mode')  # `--mode evaluate`, in two arguments
+        if not value and names[1].partition('=')[0] not in ('workdir', 'mode'):
+            arguments.append(argument)
+    return shlex.join(['python', '-m', 'ser_jax.main', *arguments, f'--workdir={workdir}'])
 
 
 def default_workdir(config) -> Path:

@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from conftest import ROOT, load, metrics, run
 
 from configs.mtl_aug import get_config
-from ser_jax import train
+from ser_jax import main, train
 from ser_jax.config import check_config
 from ser_jax.runs.predictions import read_predictions
 from ser_jax.runtime.errors import UserError
@@ -258,6 +259,30 @@ def test_a_workdir_in_the_home_folder(trained, tmp_path):
     assert result.stdout.endswith(f'Everything about this run: {tmp_path / "run"}\n')
     before = (trained[0] / 'command.txt').read_text()
     assert (tmp_path / 'run' / 'command.txt').read_text() == before
+
+
+@pytest.mark.parametrize(
+    ('given', 'kept'),
+    [
+        (('--config=x.py', '--workdir=a b'), "--config=x.py '--workdir=a b'"),
+        (('--workdir', 'w', '--config', 'x.py:emodb'), '--config x.py:emodb --workdir=w'),
+        (('--mode=evaluate', '-workdir=w', '--config.seed=1'), '--config.seed=1 --workdir=w'),
+        (('--mode', 'evaluate', '--config.data.data_dir=d'), '--config.data.data_dir=d --workdir=runs/x'),
+    ],
+)  # fmt: skip
+def test_the_command_of_a_run(given, kept):
+    workdir = next((a.partition('=')[2] or 'w' for a in given if 'workdir' in a), Path('runs/x'))
+    assert main.command(['main.py', *given], workdir) == f'python -m ser_jax.main {kept}'
+
+
+def test_the_command_of_a_finished_run_prints_its_results(trained):
+    python, *words = shlex.split((trained[0] / 'command.txt').read_text())
+    card = (trained[0] / 'results.json').read_bytes()
+    result = run(*words[1:])
+    assert (python, words[0], result.returncode) == ('python', '-m', 0), result.stderr
+    assert result.stderr == ''
+    assert result.stdout.endswith(f'Everything about this run: {trained[0]}\n')
+    assert (trained[0] / 'results.json').read_bytes() == card
 
 
 def test_events_are_written_as_tensorboard_reads_them(tmp_path):
