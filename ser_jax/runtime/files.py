@@ -4,12 +4,11 @@ import ast
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import numpy as np
 
 from ser_jax.runtime.errors import UserError
 
@@ -87,10 +86,10 @@ def to_plain(value):
     """Converts NumPy values, tuples and mappings to what JSON holds; values that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
+    value = value.tolist() if hasattr(value, 'tolist') else value  # NumPy
+    if isinstance(value, list | tuple):
         return [to_plain(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def file_sha256(path: str | os.PathLike) -> str:
