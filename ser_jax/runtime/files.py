@@ -2,11 +2,15 @@
 
 import ast
 import contextlib
+import glob
 import hashlib
 import json
 import math
 import os
 import re
+import shutil
+import socket
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -47,6 +51,42 @@ def set_compilation_cache(data_dir: str | os.PathLike = '~/.cache/ser_jax/record
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
 
+def temporary_beside(path: Path) -> Path:
+    """Path beside another, on the same disk, for what will replace it; named after this machine and process."""
+    return path.with_name(f'{path.name}.{_machine()}-{os.getpid()}.tmp')
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes of this machine left beside a path (`temporary_beside`, or the same with .old)."""
+    for left in path.parent.glob(f'{glob.escape(path.name)}.{_machine()}-*'):
+        process = left.stem.rpartition('-')[2]
+        if (
+            left.suffix in ('.tmp', '.old')
+            and process.isdecimal()
+            and not _is_running(int(process))
+        ):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    return f'{zlib.crc32(socket.gethostname().encode()):08x}'
+
+
+def _is_running(process: int) -> bool:
+    if os.name == 'nt':  # where signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Writes a file atomically: yields a temporary path beside it, renamed to `path` unless the block raises.
@@ -56,10 +96,11 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    temporary = temporary_beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
+        remove_leftovers(path)
     except BaseException:  # e.g. a full disk
         temporary.unlink(missing_ok=True)
         raise

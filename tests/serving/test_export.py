@@ -410,6 +410,27 @@ def test_onnx(finished, tmp_path, system):
         export.main([f'--check={out}'])
 
 
+def test_what_a_killed_export_left_is_removed(workdir, copy):
+    model = (copy / 'model.stablehlo').read_bytes()
+    program = (
+        'import os, signal, sys\n'
+        'from ser_jax import export\n'
+        'from ser_jax.serving import export as exporting, standalone\n'
+        'standalone.replay = lambda folder: os.kill(os.getpid(), signal.SIGKILL)\n'
+        'exporting.stablehlo = lambda *_: b""\n'
+        'export.main(sys.argv[1:])\n'
+    )
+    command = [sys.executable, '-c', program, f'--workdir={workdir}', f'--out={copy}']
+    assert subprocess.run(command, cwd=ROOT).returncode == -9
+    (left,) = copy.parent.glob('*.tmp')
+    other = left.with_name(left.name.replace(left.name.split('.')[1], f'0-{left.stem}'))
+    other.mkdir()  # of another machine, which may be at work
+    left.with_suffix('.old').mkdir()
+    assert (copy / 'model.stablehlo').read_bytes() == model
+    assert export.main(command[3:]) == 0
+    assert set(copy.parent.iterdir()) == {copy, other}
+
+
 def test_an_interrupted_export_leaves_nothing(workdir, tmp_path):
     program = (
         'import os, signal, sys, time\n'
