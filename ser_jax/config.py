@@ -17,6 +17,7 @@ from ser_jax.runtime.errors import UserError
 
 _LARGEST = 2**31 - 1  # the largest int32, JAX's default integer
 _LARGEST_SIZE = 65_536  # of a layer, batch or transform
+_SETTINGS = 'settings='  # the option of all systems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +173,7 @@ GROUPS = {
         'representation': Field(
             'log_mel', "input of the network; 'encoded': statistics of config.encoder", _one_of('log_mel', 'waveform', 'encoded')),
         'options': Field((), 'options named after the colon of --config; not to be set as a flag'),
-        'settings_of': Field('', 'corpus named after the colon of --config; not to be set as a flag'),
+        'settings_of': Field('', 'corpus whose settings these are: the one named after the colon of --config, or after settings= there; not to be set as a flag'),
         'seed': Field(
             0, 'seed of initial parameters, data order, augmentation and dropout',
             Bounds(lambda x: x >= 0, 'a whole number from 0')),
@@ -277,6 +278,8 @@ GROUPS = {
 _SHARED = {name: field for group in GROUPS.values() for name, field in group.items()}
 # System -> its own fields, as passed to `base_config`: a ConfigDict has no room for declarations.
 _OWN: dict[str, Mapping[str, Field]] = {}
+# System -> corpora with settings of their own, as passed to `apply_options`.
+_CORPORA: dict[str, tuple[str, ...]] = {}
 
 
 def base_config(
@@ -333,7 +336,8 @@ def apply_options(
 
     Args:
         config: config, changed in place.
-        argument: `''`, or a corpus, or a corpus and options, separated by commas.
+        argument: `''`, or a corpus, or a corpus and options, separated by commas; `settings=CORPUS` is the option to take
+            the settings of another corpus.
         options: name -> option.
         corpora: corpus -> its settings, dotted field -> value.
 
@@ -341,23 +345,43 @@ def apply_options(
         `config`, with `config.options` the options given.
 
     Raises:
-        UserError: an unknown option.
+        UserError: an unknown option, or settings of a corpus that has none.
     """
     corpus, *chosen = [word.strip() for word in argument.split(',')]
-    if corpus in options:
+    if corpus in options or '=' in corpus:
         raise UserError(
             f'{corpus!r} is an option and must follow a corpus: :{config.corpus},{corpus}'
         )
-    unknown = [name for name in chosen if name not in options]
+    named = [name for name in chosen if name.startswith(_SETTINGS)]
+    plain = [name for name in chosen if name not in named]
+    unknown = [name for name in plain if name not in options]
     if unknown:
-        raise UserError(
-            f'unknown option {unknown[0]!r} after the corpus; there are: {", ".join(sorted(options))}'
-        )
-    config.corpus = config.settings_of = corpus or config.corpus
+        known = ', '.join([*sorted(options), f'{_SETTINGS}CORPUS'])
+        raise UserError(f'unknown option {unknown[0]!r} after the corpus; there are: {known}')
+    if len(named) > 1:
+        raise UserError(f'{" and ".join(named)} exclude each other: give one of them')
+    config.corpus = corpus or config.corpus
+    config.settings_of = named[0].removeprefix(_SETTINGS) if named else config.corpus
+    if named and config.settings_of not in corpora:
+        raise UserError(f'{named[0]}: there are settings of {", ".join(corpora)}')
     config.options = tuple(chosen)
-    for changes in (corpora.get(config.corpus, {}), *(options[name].sets for name in chosen)):
+    for changes in (corpora.get(config.settings_of, {}), *(options[name].sets for name in plain)):
         config.update_from_flattened_dict(dict(changes))
+    _CORPORA[config.system] = tuple(corpora)
     return config
+
+
+def settings_note(config: ml_collections.ConfigDict) -> str:
+    """One line on settings that were not chosen for the corpus of a run; '' if they were."""
+    known = _CORPORA.get(config.system, ())
+    own = config.corpus == config.settings_of
+    if not known or (own and config.corpus in known):
+        return ''
+    taken = 'the defaults' if own else f'the settings of {config.settings_of}'
+    # Those of the synthetic corpus are chosen for speed.
+    others = [_SETTINGS + name for name in known if name not in (config.settings_of, 'demo_speech')]
+    hint = f'; others, as an option after the colon of --config: {", ".join(others)}'
+    return f'{config.corpus} has {taken}, which were not chosen for it{hint if others else ""}'
 
 
 # Fields that change the results of conditions and of further corpora.
@@ -447,7 +471,7 @@ def _check_bounds(name: str, value: Any, field: Field) -> None:
 
 def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
     """Messages on fields that exclude each other."""
-    if config.corpus != config.settings_of:
+    if config.corpus != config.settings_of and _SETTINGS + config.settings_of not in config.options:
         yield (
             f'config.corpus is {config.corpus!r}, but the settings are those of {config.settings_of}: '
             f'name the corpus after the colon, --config=FILE.py:{config.corpus}'

@@ -1,5 +1,6 @@
 """One run, start to finish: `train_and_evaluate(config, workdir)` prepares, trains the folds, tests and reports."""
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 
 from ser_jax.audio.log_mel import FrontEnd
-from ser_jax.config import TESTED_WITH, as_json, check_config, compared
+from ser_jax.config import TESTED_WITH, as_json, check_config, compared, settings_note
 from ser_jax.data.dataset import Dataset, Records, Sampling, open_dataset
 from ser_jax.data.encoded import Encoding
 from ser_jax.data.folds import Fold
@@ -97,6 +98,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     if config.attack_source and Path(config.attack_source).expanduser().absolute() == workdir:
         raise UserError(f'config.attack_source is the workdir itself: {workdir}; name another run')
     run = open_run(config)
+    note = settings_note(config)
+    if note and jax.process_index() == 0:
+        print(note, file=sys.stderr, flush=True)
     with workdirs.claimed(workdir, as_json(config), run.experiment.dataset.corpus_hashes()):
         _train_all(config, run, workdir)
         testing.predict_corpora(run.experiment, run.cross_corpus, workdir)

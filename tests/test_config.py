@@ -20,6 +20,7 @@ from ser_jax.config import (
     check_config,
     compared,
     flatten,
+    settings_note,
 )
 from ser_jax.data.tasks import make_tasks
 from ser_jax.runtime.call_strings import parse_call
@@ -61,6 +62,55 @@ def test_an_option_without_a_corpus_is_refused():
 def test_unknown_options_are_refused_with_a_list():
     with pytest.raises(UserError, match=r"'fats'.*fast, slow"):
         configured('emodb,fats')
+
+
+def test_settings_of_another_corpus():
+    config = configured('csv_corpus/mine,settings=emodb,fast')
+    assert (config.corpus, config.settings_of) == ('csv_corpus/mine', 'emodb')
+    assert (config.crop_frames, config.steps) == (99, 7)
+    assert config.options == ('settings=emodb', 'fast')
+    assert configured('emodb,settings=demo_speech').folds == (1,)
+    config = mtl_aug.get_config('csv_corpus/mine,settings=emodb')
+    check_config(config)
+    expected = as_json(mtl_aug.get_config('emodb'))
+    differing = {name for name, value in as_json(config).items() if value != expected[name]}
+    assert differing == {'corpus', 'options'}
+    config = mtl_aug.get_config('emodb')
+    config.corpus = 'nemo'
+    with pytest.raises(UserError, match='but the settings are those of emodb: name the corpus'):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
+    ('argument', 'message'),
+    [
+        ('settings=emodb', ':demo_speech,settings=emodb'),
+        ('emodb,settings=', 'settings=: there are settings of demo_speech, emodb'),
+        ('emodb,settings=nowhere', 'settings=nowhere: there are settings of demo_speech, emodb'),
+        ('emodb,settings=emodb,settings=demo_speech', 'exclude each other'),
+        ('emodb,setting=emodb', "unknown option 'setting=emodb'.*slow, settings=CORPUS"),
+    ],
+)
+def test_impossible_settings(argument, message):
+    with pytest.raises(UserError, match=message):
+        configured(argument)
+
+
+@pytest.mark.parametrize(
+    ('argument', 'note'),
+    [
+        ('', ''),
+        ('emodb,single_task', ''),
+        ('csv_corpus/mine', 'csv_corpus/mine has the defaults, which were not chosen for it; others, as an option after the '
+         'colon of --config: settings=emodb, settings=nemo, settings=urdu, settings=ravdess'),
+        ('csv_corpus/mine,settings=emodb', 'csv_corpus/mine has the settings of emodb, which were not chosen for it; others, '
+         'as an option after the colon of --config: settings=nemo, settings=urdu, settings=ravdess'),
+        ('ravdess,settings=demo_speech', 'ravdess has the settings of demo_speech, which were not chosen for it; others, as '
+         'an option after the colon of --config: settings=emodb, settings=nemo, settings=urdu, settings=ravdess'),
+    ],
+)  # fmt: skip
+def test_settings_that_were_not_chosen_for_the_corpus_are_noted(argument, note):
+    assert settings_note(mtl_aug.get_config(argument)) == note
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,10 @@ def test_a_run_without_docstrings_and_assertions(beeps, tmp_path):
     folders = f'--config.data.data_dir={beeps["data_dir"]}', f'--workdir={tmp_path}'
     result = run('ser_jax.main', config, *folders, PYTHONOPTIMIZE='2')
     assert result.returncode == 0, result.stderr
+    first = result.stderr.splitlines()[0]
+    assert first.startswith(
+        'csv_corpus/beeps has the defaults, which were not chosen for it; others'
+    )
 
 
 def refuses(data_dir, workdir, message, *fields, corpus='csv_corpus/beeps'):
