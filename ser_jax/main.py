@@ -38,6 +38,7 @@ if __name__ == '__main__':
     signals.handle('the same command resumes from the last checkpoint')
 
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -47,6 +48,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from ser_jax.config import name_network, parse_config, unknown_field
 from ser_jax.runtime.errors import UserError, printable, report_errors
 from ser_jax.runtime.files import docstring, local_path, set_compilation_cache
 
@@ -114,12 +116,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     if not {'-h', '-help', '--help'}.isdisjoint(argv[1:]):
         print(docstring(__file__))
         sys.exit(0)
-    config_file = ''
+    given = config_file = ''
     try:
         for argument, following in zip(argv[1:], [*argv[2:], '']):
             flag, _, value = argument.partition('=')
             if flag in ('--config', '-config'):
-                config_file = (value or following).partition(':')[0]
+                given = value or following
+                config_file = given.partition(':')[0]
                 if not config_file.endswith('.py') or not Path(config_file).is_file():
                     raise UserError(f'--config={config_file}: no such config file')
         rest = flags.FLAGS(argv)
@@ -133,13 +136,23 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if _raised_in(error, config_file):
             raise
-        # ml_collections refuses --config.X=Y: its message, without quotes and line breaks
-        problem = ' '.join(
-            str(error).replace('\\n', ' ').translate(str.maketrans('', '', '\\"\'')).split()
-        )
-        problem = f'no such field of the config: {problem}'
+        problem = _refused_field(argv, given, error)
     print(f'error: {problem}', file=sys.stderr)
     sys.exit(2)
+
+
+def _refused_field(argv: list[str], given: str, error: Exception) -> str:
+    """Why ml_collections refuses --config.X=Y of a config that is given as `FILE.py:CORPUS,OPTION…`."""
+    config = parse_config([f'--config={given}'])
+    for argument in argv[1:]:
+        flag = argument.partition('=')[0]
+        if re.match(r'--?config\.', flag):
+            problem = unknown_field(config, flag.partition('.')[2])
+            if problem:
+                return problem
+    # Its message, without quotes and line breaks.
+    plain = str(error).replace('\\n', ' ').translate(str.maketrans('', '', '\\"\''))
+    return ' '.join(plain.split())
 
 
 def _raised_in(error: BaseException, file: str) -> bool:
@@ -149,4 +162,5 @@ def _raised_in(error: BaseException, file: str) -> bool:
 
 
 if __name__ == '__main__':
+    sys.argv = name_network(sys.argv)  # where ml_collections reads the flags of fields
     app.run(main, flags_parser=parse_flags)

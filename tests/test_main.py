@@ -40,7 +40,12 @@ def refused(result, message, code=1):
         ((CONFIG + ':emodb,nonsense',), "unknown option 'nonsense'"),
         ((CONFIG, '--config.sed=1'), 'seed'),
         ((CONFIG, '--config.seed=many'), 'many'),
-        ((CONFIG, '--config.optimiser.rate=1'), 'rate'),
+        (
+            (CONFIG, '--config.optimiser.rate=1'),
+            "'optimiser.rate'; did you mean 'optimiser.learning_rate'",
+        ),
+        ((CONFIG, '--config.learning_rate=1'), "did you mean 'optimiser.learning_rate'?"),
+        ((CONFIG, '--config.model.name=nowhere'), 'no ser_jax/models/nowhere.py'),
         ((CONFIG, '--nonsense=1'), 'nonsense'),
         ((CONFIG, '--mode=dream'), 'dream'),
         ((CONFIG, 'demo_speech'), "unexpected argument 'demo_speech'"),
