@@ -100,9 +100,6 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     if config.attack_source and Path(config.attack_source).expanduser().absolute() == workdir:
         raise UserError(f'config.attack_source is the workdir itself: {workdir}; name another run')
     run = open_run(config)
-    note = settings_note(config)
-    if note and jax.process_index() == 0:
-        print(note, file=sys.stderr, flush=True)
     with workdirs.claimed(workdir, as_json(config), run.experiment.dataset.corpus_hashes()):
         with _progress(config, run, workdir) as progress:
             _train_all(config, run, workdir, progress)
@@ -360,11 +357,12 @@ def _train_all(
 ) -> None:
     """Trains the folds and the final model, and predicts the tested utterances of each fold."""
     dataset, log = run.experiment.dataset, MetricLog(workdir)
-    for fold in dataset.folds:
-        if workdirs.summary_file(
-            workdir, fold.name
-        ).exists():  # interrupted before, or with new conditions
-            _predict(config, run, fold, workdir, progress)
+    trained = [fold for fold in dataset.folds if workdirs.summary_file(workdir, fold.name).exists()]
+    for fold in trained:  # interrupted before, or with new conditions
+        _predict(config, run, fold, workdir, progress)
+    note = settings_note(config)
+    if note and not trained and jax.process_index() == 0:
+        print(note, file=sys.stderr, flush=True)
     _train(config, run, dataset.folds, config.steps, workdir, log, progress)
     if _has_final(config):
         no_rows = np.empty(0, np.int64)
