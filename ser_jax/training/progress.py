@@ -97,11 +97,11 @@ class Progress:
         first, validated = part not in self._at, step == stop or 'validation_uar' in values
         self._at[part], self._left[part], self._clock, self._updated = step, stop - step, now, now
         texts = [f'{self._titles[part]}  step {step}/{stop}', self._times()]
-        texts.append(f'loss {values["loss"]:.3f}')
         if 'validation_uar' in values:
             texts.append(f'validation UAR {100 * values["validation_uar"]:.1f} %')
         if 'validation_ccc' in values:
             texts.append(f'CCC {values["validation_ccc"]:.3f}')
+        texts.append(f'loss {values["loss"]:.3f}')
         if self._steps:
             texts.append(f'{self._steps / self._seconds * self._batch_size:.0f} utterances/s')
         if self._terminal or first or validated or now - self._shown > _EVERY_IN_LOGS:

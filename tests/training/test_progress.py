@@ -59,7 +59,7 @@ def test_the_estimate_covers_folds_final_model_and_tests(clock, capsys):
     assert lines[1] == 'fold_01 (1/3)  step 1/100  1:00 elapsed  loss 1.500'
     assert (
         lines[-1]
-        == 'fold_01 (1/3)  step 100/100  2:40 elapsed, ETA 3:22 + tests  loss 1.500  validation UAR 50.0 %  8 utterances/s'
+        == 'fold_01 (1/3)  step 100/100  2:40 elapsed, ETA 3:22 + tests  validation UAR 50.0 %  loss 1.500  8 utterances/s'
     )
     progress.finish('fold_01')
     with progress.testing('fold_01'):
