@@ -149,14 +149,32 @@ def _resampled(file, path: pathlib.Path, sample_rate: int) -> Iterator[np.ndarra
         raise AudioError(path, problem)
 
 
-def _scale_problem(low: float, high: float) -> str | None:
-    """What is wrong with floats from `low` to `high`; None where they have the scale [-1, 1]."""
+def _scale_problem(low: float, high: float, highest: float = _HIGHEST_PEAK) -> str | None:
+    """What is wrong with floats from `low` to `high`; None where they have the scale [-1, 1], exceeded up to `highest`."""
     peak = max(-low, high)
-    if peak <= _HIGHEST_PEAK:
+    if peak <= highest:
         return None
     bits = next((bits for bits in (16, 24, 32) if 128 < peak <= 2 ** (bits - 1)), None)
     factor = f'{2 ** (bits - 1)} ({bits}-bit samples)' if bits else f'one number from {peak:.6g} up'
     return f'floats from {low:.6g} to {high:.6g}, not in [-1, 1]: divide all of them by {factor}'
+
+
+def check_floats(waveform: np.ndarray, highest: float = _HIGHEST_PEAK) -> None:
+    """Refuses floats that are not finite or not in [-1, 1].
+
+    Args:
+        waveform: floats, at least one.
+        highest: peak up to which they may exceed full scale.
+
+    Raises:
+        UserError: it names the range, and the factor to divide by.
+    """
+    low, high = float(waveform.min()), float(waveform.max())
+    if not np.isfinite([low, high]).all():
+        raise UserError('the waveform has samples that are not finite')
+    problem = _scale_problem(low, high, highest)
+    if problem:
+        raise UserError(f'the waveform holds {problem}')
 
 
 def to_mono(waveform: np.ndarray, sample_rate: float, target_rate: int = 16000) -> np.ndarray:
@@ -191,11 +209,7 @@ def to_mono(waveform: np.ndarray, sample_rate: float, target_rate: int = 16000) 
         )
     zero, full = _INTEGERS.get(waveform.dtype.name, (0, 1))
     if waveform.dtype.kind == 'f':
-        low, high = float(waveform.min()), float(waveform.max())
-        if not np.isfinite([low, high]).all():
-            raise UserError('the waveform has samples that are not finite')
-        if problem := _scale_problem(low, high):
-            raise UserError(f'the waveform holds {problem}')
+        check_floats(waveform)
     mono = (waveform.reshape(len(waveform), -1).astype(np.float32) - zero).mean(axis=1) / full
     if sample_rate != target_rate:
         import soxr
