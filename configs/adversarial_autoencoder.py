@@ -153,6 +153,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     config.objective = 'adversarial'
     config = apply_options(config, argument, OPTIONS, CORPORA)
     off = ['reconstruction'] * (not config.tasks.reconstruction.weight)
-    off += ['discriminator', 'generator'] * (not config.model.adversary)
+    off += ['discriminator', 'generator'] * (not config.model.get('adversary', True))
     config.phases = tuple(name for name in _PHASES if name not in off)
     return config

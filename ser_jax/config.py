@@ -4,10 +4,14 @@ A field is declared once, as a `Field`: the config, its validation and configs/R
 all systems are declared here, those of one system in its config file, which passes them to `base_config`.
 """
 
+import ast
 import collections
+import contextlib
 import dataclasses
+import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -17,6 +21,15 @@ from ser_jax.runtime.errors import UserError
 
 _LARGEST = 2**31 - 1  # the largest int32, JAX's default integer
 _LARGEST_SIZE = 65_536  # of a layer, batch or transform
+_SETTINGS, _NETWORK = 'settings=', 'network='  # options of all systems
+_MODELS = Path(__file__).parent / 'models'
+_NOT_SETTINGS = (
+    'heads',
+    'reconstruction',
+    'axis_name',
+    'bands',
+    'conditions',
+)  # attributes that `make_model` sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +211,7 @@ GROUPS = {
         'representation': Field(
             'log_mel', "input of the network; 'encoded': outputs of config.encoder", one_of('log_mel', 'waveform', 'encoded')),
         'options': Field((), 'options named after the colon of --config; not to be set as a flag'),
-        'settings_of': Field('', 'corpus named after the colon of --config; not to be set as a flag'),
+        'settings_of': Field('', 'corpus whose settings these are: the one named after the colon of --config, or after settings= there; not to be set as a flag'),
         'seed': Field(
             0, 'seed of initial parameters, data order, augmentation and dropout',
             Bounds(lambda x: x >= 0, 'a whole number from 0')),
@@ -303,6 +316,8 @@ GROUPS = {
 _SHARED = {name: field for group in GROUPS.values() for name, field in group.items()}
 # System -> its own fields, as passed to `base_config`: a ConfigDict has no room for declarations.
 _OWN: dict[str, Mapping[str, Field]] = {}
+# System -> corpora with settings of their own, as passed to `apply_options`.
+_CORPORA: dict[str, tuple[str, ...]] = {}
 
 
 def base_config(
@@ -359,7 +374,8 @@ def apply_options(
 
     Args:
         config: config, changed in place.
-        argument: `''`, or a corpus, or a corpus and options, separated by commas.
+        argument: `''`, or a corpus, or a corpus and options, separated by commas; `settings=CORPUS` is the option to take
+            the settings of another corpus, `network=NAME` that of another network.
         options: name -> option.
         corpora: corpus -> its settings, dotted field -> value.
 
@@ -367,25 +383,157 @@ def apply_options(
         `config`, with `config.options` the options given.
 
     Raises:
-        UserError: an unknown option.
+        UserError: an unknown option or network, or settings of a corpus that has none.
     """
     corpus, *chosen = [word.strip() for word in argument.split(',')]
-    if corpus in options:
+    if corpus in options or '=' in corpus:
         raise UserError(
             f'{corpus!r} is an option and must follow a corpus: :{config.corpus},{corpus}'
         )
-    unknown = [name for name in chosen if name not in options]
+    named = [name for name in chosen if name.startswith(_SETTINGS)]
+    networks = [name.removeprefix(_NETWORK) for name in chosen if name.startswith(_NETWORK)]
+    chosen = [name for name in chosen if not name.startswith(_NETWORK)]
+    plain = [name for name in chosen if name not in named]
+    unknown = [name for name in plain if name not in options]
     if unknown:
-        raise UserError(
-            f'unknown option {unknown[0]!r} after the corpus; there are: {", ".join(sorted(options))}'
-        )
+        known = ', '.join([*sorted(options), f'{_SETTINGS}CORPUS', f'{_NETWORK}NAME'])
+        raise UserError(f'unknown option {unknown[0]!r} after the corpus; there are: {known}')
+    if len(named) > 1:
+        raise UserError(f'{" and ".join(named)} exclude each other: give one of them')
     # What is seen decides what the other options change.
-    chosen.sort(key=lambda name: name != 'whisper_tiny')
-    config.corpus = config.settings_of = corpus or config.corpus
+    plain.sort(key=lambda name: name != 'whisper_tiny')
+    config.corpus = corpus or config.corpus
+    config.settings_of = named[0].removeprefix(_SETTINGS) if named else config.corpus
+    if named and config.settings_of not in corpora:
+        raise UserError(f'{named[0]}: there are settings of {", ".join(corpora)}')
     config.options = tuple(chosen)
-    for changes in (corpora.get(config.corpus, {}), *(options[name].sets for name in chosen)):
-        config.update_from_flattened_dict(dict(changes))
+    other = networks and networks[-1] != config.model.name
+    if other:
+        config.model = {'name': networks[-1], **_attributes(networks[-1])}
+    for changes in (corpora.get(config.settings_of, {}), *(options[name].sets for name in plain)):
+        # What was chosen for one network does not suit another.
+        fitting = {
+            name: v for name, v in changes.items() if not (other and name.startswith('model.'))
+        }
+        config.update_from_flattened_dict(fitting)
+    _CORPORA[config.system] = tuple(corpora)
     return config
+
+
+def _attributes(network: str) -> dict[str, Any]:
+    """Attributes of the `Model` in ser_jax/models/NETWORK.py and their defaults: those that are plain values.
+
+    The file is read, not imported: configs are read before JAX is imported.
+    """
+    path = _MODELS / f'{network}.py'
+    own = network.isidentifier() and path.is_file()
+    tree = ast.parse(path.read_text(encoding='utf-8') if own else '')
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    if 'Model' not in classes:
+        raise UserError(
+            f'config.model.name is {network!r}: no ser_jax/models/{network}.py with a Model'
+        )
+    found = {}
+    for node in classes['Model'].body:
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            with contextlib.suppress(ValueError):  # no plain value
+                value = ast.literal_eval(node.value)
+                number = isinstance(value, int) and ast.unparse(node.annotation) == 'float'
+                found[ast.unparse(node.target)] = float(value) if number else value
+    kept = lambda name, value: (
+        name not in _NOT_SETTINGS and isinstance(value, bool | int | float | str | tuple)
+    )
+    return {name: value for name, value in found.items() if kept(name, value)}
+
+
+def name_network(arguments: Sequence[str]) -> list[str]:
+    """Moves `--config.model.name=NAME` behind the colon of `--config`, as the option `network=NAME`.
+
+    The fields of `config.model` then are those of that network when the flags of other fields are read.
+
+    Args:
+        arguments: command line.
+    """
+    kept, network = [], ''
+    words = iter(arguments)
+    for word in words:
+        flag, _, value = word.partition('=')
+        if flag.lstrip('-') == 'config.model.name' and flag.startswith('-'):
+            network = value if '=' in word else next(words, '')
+        else:
+            kept.append(word)
+    flags = [word.partition('=')[0] for word in kept]
+    places = [k for k, flag in enumerate(flags) if flag in ('--config', '-config')]
+    if not network or not places:
+        return list(arguments)
+    place = places[0] + ('=' not in kept[places[0]])
+    if place < len(kept):
+        kept[place] += ('' if ':' in kept[place] else ':') + f',{_NETWORK}{network}'
+    return kept
+
+
+def parse_config(arguments: Sequence[str]) -> ml_collections.ConfigDict:
+    """The config of a command line, as `ser_jax.main` reads it.
+
+    Args:
+        arguments: `--config=FILE.py:CORPUS,OPTION…` and flags of fields.
+
+    Raises:
+        UserError: an unknown option, field or network, or a value of another type.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    argv = ['config', *name_network(arguments)]
+    holder = config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+    except flags.Error as error:
+        raise UserError(' '.join(str(error).split())) from error
+    return holder.value
+
+
+def unknown_field(config: ml_collections.ConfigDict, field: str) -> str:
+    """What is wrong with the name of a field, and names like it; '' if the config has it.
+
+    Args:
+        config: the config.
+        field: dotted name, without `config.`
+    """
+    known = list(flatten(config))
+    groups = {name[:k] for name in known for k, letter in enumerate(name) if letter == '.'}
+    if field in known or field in groups:
+        return ''
+    group, _, last = field.rpartition('.')
+    lasts = {name: name.rpartition('.')[2] for name in known}
+    close = difflib.get_close_matches(last, list(lasts.values()), 1, 0.75)
+    likely = (
+        [name for name in known if lasts[name] == last]
+        or [name for name in known if set(last.split('_')) <= set(lasts[name].split('_'))]
+        or difflib.get_close_matches(field, [*known, *groups], 1, 0.75)
+        or [name for name in known if lasts[name] in close]
+    )
+    likely.sort(key=lambda name: name.rpartition('.')[0] != group)
+    hint = 'see configs/README.md'
+    if likely:
+        hint = f'did you mean {" or ".join(map(repr, likely[:3]))}?'
+    elif group in groups:
+        hint = f'{group} has {", ".join(lasts[name] for name in known if name.startswith(group + "."))}'
+    return f'the config has no field {field!r}; {hint}'
+
+
+def settings_note(config: ml_collections.ConfigDict) -> str:
+    """One line on settings that were not chosen for the corpus of a run; '' if they were."""
+    known = _CORPORA.get(config.system, ())
+    own = config.corpus == config.settings_of
+    if not known or (own and config.corpus in known):
+        return ''
+    taken = 'the defaults' if own else f'the settings of {config.settings_of}'
+    # Those of the synthetic corpus are chosen for speed.
+    others = [_SETTINGS + name for name in known if name not in (config.settings_of, 'demo_speech')]
+    hint = f'; others, as an option after the colon of --config: {", ".join(others)}'
+    return f'{config.corpus} has {taken}, which were not chosen for it{hint if others else ""}'
 
 
 # Fields that change the results of conditions and of further corpora.
@@ -452,6 +600,12 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     # --config.system renames a run: its own fields are then sought among those of all systems.
     own = _OWN.get(config.system, collections.ChainMap(*_OWN.values()))
     values = flatten(config)
+    # The bounds of config.model are those of the network that it names, where a system declares it.
+    networks = {fields['model.name'].default: fields for fields in _OWN.values()}
+    network = networks.get(values.get('model.name'), {})
+    own = {name: field for name, field in own.items() if not name.startswith('model.')} | {
+        name: field for name, field in network.items() if name.startswith('model.')
+    }
     for name, field in {**_SHARED, **own}.items():
         if values.get(name) is not None:  # else of another system
             _check_bounds(f'config.{name}', values[name], field)
@@ -475,7 +629,7 @@ def _check_bounds(name: str, value: Any, field: Field) -> None:
 
 def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
     """Messages on fields that exclude each other."""
-    if config.corpus != config.settings_of:
+    if config.corpus != config.settings_of and _SETTINGS + config.settings_of not in config.options:
         yield (
             f'config.corpus is {config.corpus!r}, but the settings are those of {config.settings_of}: '
             f'name the corpus after the colon, --config=FILE.py:{config.corpus}'

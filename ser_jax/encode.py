@@ -24,7 +24,7 @@ import numpy as np
 import tqdm
 
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import local_path, replacing, set_compilation_cache
+from ser_jax.runtime.files import docstring, local_path, replacing, set_compilation_cache
 
 
 @report_errors()
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 where a file could not be used."""
     parser = argparse.ArgumentParser(
         prog='python -m ser_jax.encode',
-        description=__doc__.partition(':')[0],
+        description=docstring(__file__).partition(':')[0],
         epilog='Printed for each layer: mean and standard deviation of all its values. Exit status 1 if a file could not be '
         'used; the others are encoded all the same.',
         allow_abbrev=False,
@@ -75,6 +75,7 @@ def _encode(options) -> int:
     from ser_jax.serving.files import find_files, map_files
 
     devices.start_processes()
+    devices.check_devices()
     encoder = load_encoder(options.encoder, dtype=options.dtype)
     output = 'statistics' if options.statistics else 'frames'
     extractor = Extractor(encoder, layers=options.layers, output=output)

@@ -20,14 +20,16 @@ from pathlib import Path
 from absl import logging
 
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import set_compilation_cache
+from ser_jax.runtime.files import docstring, set_compilation_cache
 
 
 @report_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 if an export differs from its example."""
     parser = argparse.ArgumentParser(
-        prog='python -m ser_jax.export', description=__doc__.partition(':')[0], allow_abbrev=False
+        prog='python -m ser_jax.export',
+        description=docstring(__file__).partition(':')[0],
+        allow_abbrev=False,
     )
     parser.add_argument('--workdir', help='a finished run of ser_jax.main')
     parser.add_argument('--out', help='folder to write')
@@ -57,8 +59,10 @@ def _export(options) -> int:
 
 
 def _check(folder: str) -> int:
+    from ser_jax.runtime import devices
     from ser_jax.serving import standalone
 
+    devices.check_devices()
     try:
         differences = standalone.replay(Path(folder).expanduser())
     except ImportError as error:

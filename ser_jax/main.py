@@ -6,7 +6,8 @@ python -m ser_jax.main --config=configs/mtl_aug.py:emodb,single_task --config.se
 python -m ser_jax.main --config=configs/mtl_aug.py:emodb '--config.folds=(1, 4)' --workdir=runs/two_folds
 
 --config      config file; after the colon a corpus, and options that set several fields at once.
-              --config=FILE.py:demo_speech,help lists the options
+              --config=FILE.py:demo_speech,help lists the options; settings=CORPUS is the one to take the settings
+              of another corpus
 --config.X    value of field X of the config, e.g. --config.optimiser.learning_rate=3e-4, or with quotes
               "--config.labels=('angry', 'sad')". All fields and options: configs/README.md
 --workdir     run directory; default runs/<config>-<corpus>-<options>-seed<k>. An unfinished run in it is
@@ -37,6 +38,7 @@ if __name__ == '__main__':
     signals.handle('the same command resumes from the last checkpoint')
 
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -45,8 +47,9 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from ser_jax.config import name_network, parse_config, unknown_field
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import local_path, set_compilation_cache
+from ser_jax.runtime.files import docstring, local_path, set_compilation_cache
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'see above')
@@ -63,32 +66,41 @@ def main(_: list[str]) -> None:
         # One CPU device, that is one core, for each run; without effect on accelerators.
         os.environ.setdefault('JAX_NUM_CPU_DEVICES', str(config.parallel_runs))
     try:
-        workdir = local_path(_WORKDIR.value or default_workdir(config))
+        given = _WORKDIR.value or default_workdir(config)
+        workdir = local_path(given)
         # Slow imports, hence after the flags have been checked.
-        import jax
-
         from ser_jax import train
         from ser_jax.reporting import text
         from ser_jax.reporting.html import page
         from ser_jax.runs.result_card import read_card
+        from ser_jax.runtime import devices
 
         run = train.train_and_evaluate if _MODE.value == 'train' else train.evaluate
         before = read_card(workdir)
         card = run(config, workdir)
-        if jax.process_index() == 0:
+        if devices.is_main_process():
             if card != before:  # else an earlier command produced it
-                (workdir / 'command.txt').write_text(command(sys.argv) + '\n')
+                (workdir / 'command.txt').write_text(command(sys.argv, given) + '\n')
             page.write_page(workdir / 'report' / 'report.html', [workdir])
             print(f'{text.card_table(card)}\nEverything about this run: {workdir}', flush=True)
     except UserError as error:
         sys.exit(f'error: {error}')
 
 
-def command(argv: list[str]) -> str:
-    """The command line without the flags that results do not depend on: folders and mode."""
-    left_out = ('--workdir', '--config.data.data_dir', '--config.data.manual_dir', '--mode')
-    arguments = [argument for argument in argv[1:] if not argument.startswith(left_out)]
-    return shlex.join(['python', '-m', 'ser_jax.main', *arguments])
+def command(argv: list[str], workdir: str | Path) -> str:
+    """The command line that resumes a run, or prints the results of a finished one.
+
+    Args:
+        argv: command line of the run.
+        workdir: its run directory, named there or by default.
+    """
+    arguments = []
+    for argument, before in zip(argv[1:], argv):
+        names = [text.lstrip('-') for text in (before, argument)]
+        value = names[0] in ('workdir', 'mode')  # `--mode evaluate`, in two arguments
+        if not value and names[1].partition('=')[0] not in ('workdir', 'mode'):
+            arguments.append(argument)
+    return shlex.join(['python', '-m', 'ser_jax.main', *arguments, f'--workdir={workdir}'])
 
 
 def default_workdir(config) -> Path:
@@ -100,14 +112,15 @@ def default_workdir(config) -> Path:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; an error in it ends the program with one line and exit status 2."""
     if not {'-h', '-help', '--help'}.isdisjoint(argv[1:]):
-        print(__doc__.strip())
+        print(docstring(__file__))
         sys.exit(0)
-    config_file = ''
+    given = config_file = ''
     try:
         for argument, following in zip(argv[1:], [*argv[2:], '']):
             flag, _, value = argument.partition('=')
             if flag in ('--config', '-config'):
-                config_file = (value or following).partition(':')[0]
+                given = value or following
+                config_file = given.partition(':')[0]
                 if not config_file.endswith('.py') or not Path(config_file).is_file():
                     raise UserError(f'--config={config_file}: no such config file')
         rest = flags.FLAGS(argv)
@@ -121,13 +134,23 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if _raised_in(error, config_file):
             raise
-        # ml_collections refuses --config.X=Y: its message, without quotes and line breaks
-        problem = ' '.join(
-            str(error).replace('\\n', ' ').translate(str.maketrans('', '', '\\"\'')).split()
-        )
-        problem = f'no such field of the config: {problem}'
+        problem = _refused_field(argv, given, error)
     print(f'error: {problem}', file=sys.stderr)
     sys.exit(2)
+
+
+def _refused_field(argv: list[str], given: str, error: Exception) -> str:
+    """Why ml_collections refuses --config.X=Y of a config that is given as `FILE.py:CORPUS,OPTION…`."""
+    config = parse_config([f'--config={given}'])
+    for argument in argv[1:]:
+        flag = argument.partition('=')[0]
+        if re.match(r'--?config\.', flag):
+            problem = unknown_field(config, flag.partition('.')[2])
+            if problem:
+                return problem
+    # Its message, without quotes and line breaks.
+    plain = str(error).replace('\\n', ' ').translate(str.maketrans('', '', '\\"\''))
+    return ' '.join(plain.split())
 
 
 def _raised_in(error: BaseException, file: str) -> bool:
@@ -137,4 +160,5 @@ def _raised_in(error: BaseException, file: str) -> bool:
 
 
 if __name__ == '__main__':
+    sys.argv = name_network(sys.argv)  # where ml_collections reads the flags of fields
     app.run(main, flags_parser=parse_flags)

@@ -19,7 +19,7 @@ import tqdm
 from absl import logging
 
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import set_compilation_cache
+from ser_jax.runtime.files import docstring, set_compilation_cache
 
 
 @report_errors()
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 where a file could not be used."""
     parser = argparse.ArgumentParser(
         prog='python -m ser_jax.predict',
-        description=__doc__.partition(':')[0],
+        description=docstring(__file__).partition(':')[0],
         epilog='A recording that is too short, silent or does not sound like speech gets a flag instead of a label. '
         'Exit status 1 if a file could not be used; the others are predicted all the same.',
     )

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 
 from ser_jax.runtime.errors import UserError, printable, report_errors
+from ser_jax.runtime.files import docstring
 
 
 @report_errors()
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog='python -m ser_jax.report',
-        description=__doc__.partition(':')[0],
+        description=docstring(__file__).partition(':')[0],
         epilog='Several folders per system are its seeds. With --against: A minus B, paired by '
         'utterance; speakers are resampled (interval) and swapped (p).',
         allow_abbrev=False,

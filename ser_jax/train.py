@@ -1,5 +1,7 @@
 """One run, start to finish: `train_and_evaluate(config, workdir)` prepares, trains the folds, tests and reports."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 
 from ser_jax.audio.log_mel import FrontEnd
-from ser_jax.config import TESTED_WITH, as_json, check_config, compared
+from ser_jax.config import TESTED_WITH, as_json, check_config, compared, settings_note
 from ser_jax.data.dataset import Dataset, Records, Sampling, open_dataset
 from ser_jax.data.folds import Fold
 from ser_jax.data.records import prepared_hash
@@ -37,6 +39,7 @@ from ser_jax.runtime.files import local_path, write_json
 from ser_jax.training import loop
 from ser_jax.training.experiment import Experiment, build_program
 from ser_jax.training.metric_log import MetricLog
+from ser_jax.training.progress import Progress
 from ser_jax.transforms import augment
 from ser_jax.transforms.conditions import parse_conditions
 
@@ -99,8 +102,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
         raise UserError(f'config.attack_source is the workdir itself: {workdir}; name another run')
     run = open_run(config)
     with workdirs.claimed(workdir, as_json(config), run.experiment.dataset.corpus_hashes()):
-        _train_all(config, run, workdir)
-        testing.predict_corpora(run.experiment, run.cross_corpus, workdir)
+        with _progress(config, run, workdir) as progress:
+            _train_all(config, run, workdir, progress)
+            _predict_corpora(run, workdir, progress)
         return _report(config, run, workdir)
 
 
@@ -131,9 +135,10 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
             raise UserError(
                 f'{workdir} has no finished {missing[0]}: run it with --mode=train first'
             )
-        for fold in dataset.folds:
-            _predict(config, run, fold, workdir, again=True)
-        testing.predict_corpora(run.experiment, run.cross_corpus, workdir, again=True)
+        with _progress(config, run, workdir) as progress:
+            for fold in dataset.folds:
+                _predict(config, run, fold, workdir, progress, again=True)
+            _predict_corpora(run, workdir, progress, again=True)
         return _report(config, run, workdir)
 
 
@@ -223,6 +228,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         UserError: anything in the config that cannot be run.
     """
     devices.start_processes()
+    devices.check_devices()
     check_config(config)
     encoder = open_encoder(config)
     dataset = open_data(config, encoder)
@@ -335,53 +341,93 @@ def check_data(config: ml_collections.ConfigDict) -> None:
         dataset.records.open(name, config.representation, 'test_corpora')
 
 
-def _train_all(config: ml_collections.ConfigDict, run: OpenRun, workdir: Path) -> None:
+def _progress(config: ml_collections.ConfigDict, run: OpenRun, workdir: Path) -> Progress:
+    """The progress of a run: what it consists of, and what is left."""
+    folds = [fold.name for fold in run.experiment.dataset.folds]
+    parts = folds + ['final'] * _has_final(config)
+    is_trained = lambda part: workdirs.summary_file(workdir, part).exists()
+    return Progress(
+        parts,
+        {part: config.steps for part in parts if not is_trained(part)},
+        folds + ['final'] * bool(config.test_corpora),
+        batch_size=config.batch_size,
+        conditions=bool(config.conditions or config.test_corpora),
+    )
+
+
+def _has_final(config: ml_collections.ConfigDict) -> bool:
+    return config.final and config.report_test  # development leaves the test speakers alone
+
+
+def _train_all(
+    config: ml_collections.ConfigDict, run: OpenRun, workdir: Path, progress: Progress
+) -> None:
     """Trains the folds and the final model, and predicts the tested utterances of each fold."""
     dataset, log = run.experiment.dataset, MetricLog(workdir)
-    count = len(dataset.folds)
-    titled = [(fold, f'{fold.name} ({k}/{count})') for k, fold in enumerate(dataset.folds, 1)]
-    _train(config, run, titled, config.steps, workdir, log)
-    for fold in dataset.folds:  # interrupted before, or with new conditions
-        _predict(config, run, fold, workdir)
-    if config.final and config.report_test:  # development leaves the test speakers alone
+    trained = [fold for fold in dataset.folds if workdirs.summary_file(workdir, fold.name).exists()]
+    for fold in trained:  # interrupted before, or with new conditions
+        _predict(config, run, fold, workdir, progress)
+    note = settings_note(config)
+    if note and not trained and jax.process_index() == 0:
+        print(note, file=sys.stderr, flush=True)
+    _train(config, run, dataset.folds, config.steps, workdir, log, progress)
+    if _has_final(config):
         no_rows = np.empty(0, np.int64)
         all_speakers = Fold('final', dataset.rows, no_rows, no_rows, ())
         steps = [workdirs.read_summary(workdir, fold.name)['steps'] for fold in dataset.folds]
         steps = int(np.median(steps or [config.steps]))
-        _train(config, run, [(all_speakers, 'final model')], steps, workdir, log)
+        _train(config, run, [all_speakers], steps, workdir, log, progress)
     log.close()
 
 
 def _train(
     config: ml_collections.ConfigDict,
     run: OpenRun,
-    folds: list[tuple[Fold, str]],
+    folds: Sequence[Fold],
     stop: int,
     workdir: Path,
     log: MetricLog,
+    progress: Progress,
 ) -> None:
-    """Trains the (fold, title) pairs that are not finished, and predicts the tested utterances of each."""
+    """Trains the folds that are not finished, and predicts the tested utterances of each."""
     jobs = [
-        loop.Job(fold, workdir / 'checkpoints' / fold.name, title, stop)
-        for fold, title in folds
+        loop.Job(fold, workdir / 'checkpoints' / fold.name, stop)
+        for fold in folds
         if not workdirs.summary_file(workdir, fold.name).exists()
     ]
     schedule = loop.Schedule(config.eval_every, config.patience, config.skipped_steps)
-    for job, summary in loop.train_folds(run.experiment, schedule, jobs, log):
+    for job, summary in loop.train_folds(run.experiment, schedule, jobs, log, progress):
         if jax.process_index() == 0:
             write_json(workdirs.summary_file(workdir, job.fold.name), summary)
             loop.discard_latest(job.folder)
         multihost_utils.sync_global_devices(f'summary {job.fold.name}')
         if len(run.robustness.rows(job.fold)):
-            _predict(config, run, job.fold, workdir)
+            _predict(config, run, job.fold, workdir, progress)
 
 
 def _predict(
-    config: ml_collections.ConfigDict, run: OpenRun, fold: Fold, workdir: Path, again: bool = False
+    config: ml_collections.ConfigDict,
+    run: OpenRun,
+    fold: Fold,
+    workdir: Path,
+    progress: Progress,
+    again: bool = False,
 ) -> None:
-    testing.predict_fold(
-        run.experiment, run.robustness, fold, workdir, test=config.report_test, again=again
-    )
+    with progress.testing(fold.name):
+        testing.predict_fold(
+            run.experiment,
+            run.robustness,
+            fold,
+            workdir,
+            progress,
+            test=config.report_test,
+            again=again,
+        )
+
+
+def _predict_corpora(run: OpenRun, workdir: Path, progress: Progress, again: bool = False) -> None:
+    with progress.testing('final'):
+        testing.predict_corpora(run.experiment, run.cross_corpus, workdir, progress, again=again)
 
 
 def _report(config: ml_collections.ConfigDict, run: OpenRun, workdir: Path) -> dict[str, Any]:

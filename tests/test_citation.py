@@ -5,6 +5,8 @@ import ast
 import yaml
 from conftest import ROOT
 
+import ser_jax
+
 CITATION = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))
 README = ' '.join((ROOT / 'README.md').read_text(encoding='utf-8').split())
 
@@ -21,7 +23,7 @@ def setup_argument(name):
 def test_the_software_is_that_of_setup_py():
     assert CITATION['cff-version'] == '1.2.0'
     assert {'message', 'title', 'authors'} <= set(CITATION)
-    assert CITATION['version'] == setup_argument('version')
+    assert CITATION['version'] == setup_argument('version') == ser_jax.__version__
     assert CITATION['license'] == setup_argument('license')
     assert setup_argument('name') in CITATION['title']
 

@@ -20,6 +20,10 @@ from ser_jax.config import (
     check_config,
     compared,
     flatten,
+    name_network,
+    parse_config,
+    settings_note,
+    unknown_field,
 )
 from ser_jax.data.tasks import make_tasks
 from ser_jax.runtime.call_strings import parse_call
@@ -61,6 +65,137 @@ def test_an_option_without_a_corpus_is_refused():
 def test_unknown_options_are_refused_with_a_list():
     with pytest.raises(UserError, match=r"'fats'.*fast, slow"):
         configured('emodb,fats')
+
+
+def test_settings_of_another_corpus():
+    config = configured('csv_corpus/mine,settings=emodb,fast')
+    assert (config.corpus, config.settings_of) == ('csv_corpus/mine', 'emodb')
+    assert (config.crop_frames, config.steps) == (99, 7)
+    assert config.options == ('settings=emodb', 'fast')
+    assert configured('emodb,settings=demo_speech').folds == (1,)
+    config = mtl_aug.get_config('csv_corpus/mine,settings=emodb')
+    check_config(config)
+    expected = as_json(mtl_aug.get_config('emodb'))
+    differing = {name for name, value in as_json(config).items() if value != expected[name]}
+    assert differing == {'corpus', 'options'}
+    config = mtl_aug.get_config('emodb')
+    config.corpus = 'nemo'
+    with pytest.raises(UserError, match='but the settings are those of emodb: name the corpus'):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
+    ('argument', 'message'),
+    [
+        ('settings=emodb', ':demo_speech,settings=emodb'),
+        ('emodb,settings=', 'settings=: there are settings of demo_speech, emodb'),
+        ('emodb,settings=nowhere', 'settings=nowhere: there are settings of demo_speech, emodb'),
+        ('emodb,settings=emodb,settings=demo_speech', 'exclude each other'),
+        ('emodb,setting=emodb', "unknown option 'setting=emodb'.*slow, settings=CORPUS"),
+    ],
+)
+def test_impossible_settings(argument, message):
+    with pytest.raises(UserError, match=message):
+        configured(argument)
+
+
+@pytest.mark.parametrize(
+    ('argument', 'note'),
+    [
+        ('', ''),
+        ('emodb,single_task', ''),
+        ('csv_corpus/mine', 'csv_corpus/mine has the defaults, which were not chosen for it; others, as an option after the '
+         'colon of --config: settings=emodb, settings=nemo, settings=urdu, settings=ravdess'),
+        ('csv_corpus/mine,settings=emodb', 'csv_corpus/mine has the settings of emodb, which were not chosen for it; others, '
+         'as an option after the colon of --config: settings=nemo, settings=urdu, settings=ravdess'),
+        ('ravdess,settings=demo_speech', 'ravdess has the settings of demo_speech, which were not chosen for it; others, as '
+         'an option after the colon of --config: settings=emodb, settings=nemo, settings=urdu, settings=ravdess'),
+    ],
+)  # fmt: skip
+def test_settings_that_were_not_chosen_for_the_corpus_are_noted(argument, note):
+    assert settings_note(mtl_aug.get_config(argument)) == note
+
+
+@pytest.fixture
+def own_network(tmp_path, monkeypatch):
+    """ser_jax/models/own.py, somewhere else."""
+    monkeypatch.setattr('ser_jax.config._MODELS', tmp_path)
+    (tmp_path / 'own.py').write_text(
+        'import flax.linen as nn\n'
+        'class Other(nn.Module):\n'
+        '    left_out: int = 1\n'
+        'class Model(nn.Module):\n'
+        '    heads: dict\n'
+        '    reconstruction: bool = True\n'
+        '    width: int = 16\n'
+        '    dropout: float = 0\n'
+        '    channels: int = 7\n'
+        '    computed: int = 4 * width\n'
+        '    axis_name: str | None = None\n'
+    )
+
+
+def test_fields_of_the_model_are_those_of_the_named_network(own_network):
+    flags = '--config.model.name=own', '--config.model.width=32', '--config.steps=7'
+    config = parse_config(['--config=configs/mtl_aug.py:ravdess,smoke,single_task', *flags])
+    found = config.model.to_dict()
+    assert found == {'name': 'own', 'width': 32, 'dropout': 0.0, 'channels': 7}
+    assert type(found['dropout']) is float
+    assert (config.steps, config.batch_size) == (7, 8)
+    assert config.options == ('smoke', 'single_task')
+    check_config(config)  # the bounds of channels are those of another network
+    with pytest.raises(AttributeError):
+        parse_config(['--config=configs/mtl_aug.py', *flags, '--config.model.blstm_features=2'])
+
+
+@pytest.mark.parametrize('name', ['nowhere', '../build', 'layers', '__init__'])
+def test_a_network_that_is_none(name):
+    with pytest.raises(UserError, match=r'no ser_jax/models/.*with a Model'):
+        parse_config(['--config=configs/mtl_aug.py', f'--config.model.name={name}'])
+
+
+def test_the_own_network_keeps_settings_and_options():
+    config = parse_config(['--config=configs/mtl_aug.py:ravdess', '--config.model.name=mtl_aug'])
+    assert as_json(config) == as_json(mtl_aug.get_config('ravdess'))
+    config = parse_config(
+        ['--config=configs/adversarial_autoencoder.py', '--config.model.name=mtl_aug']
+    )
+    assert 'adversary' not in config.model
+
+
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        (('--config=f.py', '--config.model.name=x'), ('--config=f.py:,network=x',)),
+        (('--config', 'f.py:emodb', '-config.model.name', 'x', '-a'), ('--config', 'f.py:emodb,network=x', '-a')),
+        (('--config.model.name=x',), ('--config.model.name=x',)),
+        (('--config=f.py', '--config.model.name='), ('--config=f.py', '--config.model.name=')),
+        (('--config=f.py', '--config.seed=1'), ('--config=f.py', '--config.seed=1')),
+        (('--config.model.name=x', '--config'), ('--config',)),
+    ],
+)  # fmt: skip
+def test_the_name_of_a_network_moves_behind_the_colon(given, expected):
+    assert name_network(given) == list(expected)
+
+
+@pytest.mark.parametrize(
+    ('field', 'hint'),
+    [
+        ('steps', None),
+        ('optimiser', None),
+        ('learning_rate', "did you mean 'optimiser.learning_rate'?"),
+        ('optimiser.rate', "did you mean 'optimiser.learning_rate' or "),
+        ('optimizer.learning_rate', "did you mean 'optimiser.learning_rate'?"),
+        ('batchsize', "did you mean 'batch_size'?"),
+        ('model.chanels', "did you mean 'model.channels'?"),
+        ('optimizer', "did you mean 'optimiser'?"),
+        ('model.width', 'model has blstm_features, channels, '),
+        ('nonsense', 'see configs/README.md'),
+    ],
+)
+def test_unknown_fields(field, hint):
+    found = unknown_field(mtl_aug.get_config(), field)
+    assert found.startswith(f'the config has no field {field!r}; {hint}') if hint else found == ''
 
 
 @pytest.mark.parametrize(

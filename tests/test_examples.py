@@ -169,10 +169,10 @@ def test_task(tmp_path, home):
 
 @pytest.mark.slow
 def test_architecture(tmp_path, home):
-    result = ran('architecture', tmp_path, home)
-    assert 'does not use config.model.blstm_features' in result.stderr
+    ran('architecture', tmp_path, home)
     assert card(tmp_path)['conditions']['clean']['n'] == 96
-    assert 'blstm' not in result.stdout
+    config = json.loads((tmp_path / SMOKE.format('demo_speech') / 'config.json').read_text())
+    assert config['model'] == {'name': 'mean_pool', 'width': 32}
 
 
 def test_protocol(tmp_path, home):

@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from conftest import ROOT, load, metrics, run
 
 from configs.mtl_aug import get_config
-from ser_jax import train
+from ser_jax import main, train
 from ser_jax.config import check_config
 from ser_jax.runs.predictions import read_predictions
 from ser_jax.runtime.errors import UserError
@@ -39,7 +40,12 @@ def refused(result, message, code=1):
         ((CONFIG + ':emodb,nonsense',), "unknown option 'nonsense'"),
         ((CONFIG, '--config.sed=1'), 'seed'),
         ((CONFIG, '--config.seed=many'), 'many'),
-        ((CONFIG, '--config.optimiser.rate=1'), 'rate'),
+        (
+            (CONFIG, '--config.optimiser.rate=1'),
+            "'optimiser.rate'; did you mean 'optimiser.learning_rate'",
+        ),
+        ((CONFIG, '--config.learning_rate=1'), "did you mean 'optimiser.learning_rate'?"),
+        ((CONFIG, '--config.model.name=nowhere'), 'no ser_jax/models/nowhere.py'),
         ((CONFIG, '--nonsense=1'), 'nonsense'),
         ((CONFIG, '--mode=dream'), 'dream'),
         ((CONFIG, 'demo_speech'), "unexpected argument 'demo_speech'"),
@@ -83,6 +89,28 @@ def test_help_of_the_other_commands_needs_no_slow_imports(module, expected):
         assert word in result.stdout
     for slow in ('jax', 'tensorflow_datasets', 'matplotlib.pyplot'):
         assert not re.search(rf'\| +{slow}$', result.stderr, re.MULTILINE), slow
+
+
+@pytest.mark.parametrize(
+    'module',
+    ['ser_jax.main', 'ser_jax.predict', 'ser_jax.export', 'ser_jax.report', 'ser_jax.encode', 'ser_jax.grid',
+     'ser_jax.models.encoders.convert', 'tfds_builders.build', 'tfds_builders.doctor'],
+)  # fmt: skip
+def test_help_does_not_need_docstrings(module):
+    with_them, without = (run(module, '--help', PYTHONOPTIMIZE=level) for level in ('', '2'))
+    assert with_them.returncode == 0
+    assert without.stdout == with_them.stdout
+
+
+def test_a_run_without_docstrings_and_assertions(beeps, tmp_path):
+    config = '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke'
+    folders = f'--config.data.data_dir={beeps["data_dir"]}', f'--workdir={tmp_path}'
+    result = run('ser_jax.main', config, *folders, PYTHONOPTIMIZE='2')
+    assert result.returncode == 0, result.stderr
+    first = result.stderr.splitlines()[0]
+    assert first.startswith(
+        'csv_corpus/beeps has the defaults, which were not chosen for it; others'
+    )
 
 
 def refuses(data_dir, workdir, message, *fields, corpus='csv_corpus/beeps'):
@@ -240,6 +268,30 @@ def test_a_workdir_in_the_home_folder(trained, tmp_path):
     assert result.stdout.endswith(f'Everything about this run: {tmp_path / "run"}\n')
     before = (trained[0] / 'command.txt').read_text()
     assert (tmp_path / 'run' / 'command.txt').read_text() == before
+
+
+@pytest.mark.parametrize(
+    ('given', 'kept'),
+    [
+        (('--config=x.py', '--workdir=a b'), "--config=x.py '--workdir=a b'"),
+        (('--workdir', 'w', '--config', 'x.py:emodb'), '--config x.py:emodb --workdir=w'),
+        (('--mode=evaluate', '-workdir=w', '--config.seed=1'), '--config.seed=1 --workdir=w'),
+        (('--mode', 'evaluate', '--config.data.data_dir=d'), '--config.data.data_dir=d --workdir=runs/x'),
+    ],
+)  # fmt: skip
+def test_the_command_of_a_run(given, kept):
+    workdir = next((a.partition('=')[2] or 'w' for a in given if 'workdir' in a), Path('runs/x'))
+    assert main.command(['main.py', *given], workdir) == f'python -m ser_jax.main {kept}'
+
+
+def test_the_command_of_a_finished_run_prints_its_results(trained):
+    python, *words = shlex.split((trained[0] / 'command.txt').read_text())
+    card = (trained[0] / 'results.json').read_bytes()
+    result = run(*words[1:])
+    assert (python, words[0], result.returncode) == ('python', '-m', 0), result.stderr
+    assert result.stderr == ''
+    assert result.stdout.endswith(f'Everything about this run: {trained[0]}\n')
+    assert (trained[0] / 'results.json').read_bytes() == card
 
 
 def test_events_are_written_as_tensorboard_reads_them(tmp_path):

@@ -1,5 +1,6 @@
 """Decodes audio files of any format to mono int16 samples at one rate."""
 
+import numbers
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,10 @@ MIN_SECONDS = 0.1
 SILENCE_PEAK = 16  # around the mean; -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech
 # Share of clipped samples from which a recording gets a note.
 CLIPPED_SHARE = 1e-3
+# Peak of floats up to which they are clipped, 1 = full scale: decoded lossy formats exceed 1 by up to 6 dB in clipped speech.
+_HIGHEST_PEAK = 2.0
+# Integer types of waveforms -> zero and full scale; 24-bit samples come as the upper bytes of int32.
+_INTEGERS = {'uint8': (128, 128), 'int8': (0, 128), 'int16': (0, 1 << 15), 'int32': (0, 1 << 31)}
 
 # A channel that is weaker than the loudest by this factor (power) is empty: an unplugged microphone. Channels whose mean
 # is weaker by that one cancel each other; the mean of 16 independent channels is weaker by 1/16.
@@ -69,7 +74,8 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
         int16 [S].
 
     Raises:
-        AudioError: missing, empty, truncated, undecodable, without samples, or not finite.
+        AudioError: missing, empty, truncated, undecodable, without samples, not finite, or floats of another scale than
+            [-1, 1].
     """
     import soundfile
 
@@ -176,13 +182,18 @@ def _resampled(
     import soxr
 
     other_rate = file.samplerate != sample_rate
+    low = high = 0.0
     if other_rate:
         stream = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype='float32', quality='HQ')
     for block in _blocks(file, path):
+        low, high = min(low, block.min()), max(high, block.max())
         mono = _average(block, channels)
         yield _as_int16(stream.resample_chunk(mono) if other_rate else mono)
     if other_rate:
         yield _as_int16(stream.resample_chunk(np.empty(0, np.float32), last=True))
+    # Other encodings have a full scale of their own.
+    if file.subtype in ('FLOAT', 'DOUBLE') and (problem := _scale_problem(low, high)):
+        raise AudioError(path, problem)
 
 
 def _average(samples: np.ndarray, channels: list[int]) -> np.ndarray:
@@ -190,11 +201,39 @@ def _average(samples: np.ndarray, channels: list[int]) -> np.ndarray:
     return samples[:, channels].mean(axis=1) if len(channels) > 1 else samples[:, channels[0]]
 
 
-def to_mono(waveform: np.ndarray, sample_rate: int, target_rate: int = 16000) -> np.ndarray:
+def _scale_problem(low: float, high: float, highest: float = _HIGHEST_PEAK) -> str | None:
+    """What is wrong with floats from `low` to `high`; None where they have the scale [-1, 1], exceeded up to `highest`."""
+    peak = max(-low, high)
+    if peak <= highest:
+        return None
+    bits = next((bits for bits in (16, 24, 32) if 128 < peak <= 2 ** (bits - 1)), None)
+    factor = f'{2 ** (bits - 1)} ({bits}-bit samples)' if bits else f'one number from {peak:.6g} up'
+    return f'floats from {low:.6g} to {high:.6g}, not in [-1, 1]: divide all of them by {factor}'
+
+
+def check_floats(waveform: np.ndarray, highest: float = _HIGHEST_PEAK) -> None:
+    """Refuses floats that are not finite or not in [-1, 1].
+
+    Args:
+        waveform: floats, at least one.
+        highest: peak up to which they may exceed full scale.
+
+    Raises:
+        UserError: it names the range, and the factor to divide by.
+    """
+    low, high = float(waveform.min()), float(waveform.max())
+    if not np.isfinite([low, high]).all():
+        raise UserError('the waveform has samples that are not finite')
+    problem = _scale_problem(low, high, highest)
+    if problem:
+        raise UserError(f'the waveform holds {problem}')
+
+
+def to_mono(waveform: np.ndarray, sample_rate: float, target_rate: int = 16000) -> np.ndarray:
     """Converts samples in memory as `read_audio` does those of a file.
 
     Args:
-        waveform: [S] or [S, channels], int16 or floats in [-1, 1].
+        waveform: [S] or [S, channels], floats in [-1, 1], or integers (uint8, int8, int16, int32) of their type's full scale.
         sample_rate: sample rate of the waveform, Hz.
         target_rate: sample rate of the result, Hz.
 
@@ -202,23 +241,29 @@ def to_mono(waveform: np.ndarray, sample_rate: int, target_rate: int = 16000) ->
         int16 [S'].
 
     Raises:
-        UserError: no samples, another shape or dtype, or not finite.
+        UserError: no samples, another shape, dtype or scale, not finite, or no plausible sample rate.
     """
     waveform = np.asarray(waveform)
+    number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
+    if not number or not _RATES[0] <= sample_rate <= _RATES[1]:
+        raise UserError(
+            f'the sample rate is {sample_rate!r}; it must be a number from {_RATES[0]} to {_RATES[1]} (Hz)'
+        )
+    if waveform.dtype.name not in _INTEGERS and waveform.dtype.kind != 'f':
+        raise UserError(
+            f'a waveform holds floats in [-1, 1] or {", ".join(_INTEGERS)}, not {waveform.dtype}'
+        )
     if waveform.ndim not in (1, 2) or not waveform.size:
         raise UserError(f'a waveform is [samples] or [samples, channels], not {waveform.shape}')
     if waveform.ndim == 2 and waveform.shape[1] > waveform.shape[0]:
         raise UserError(
             f'a waveform of several channels is [samples, channels], not {waveform.shape}'
         )
-    if waveform.dtype != np.int16 and waveform.dtype.kind != 'f':
-        raise UserError(f'a waveform holds int16 or floats in [-1, 1], not {waveform.dtype}')
-    if not np.isfinite(waveform).all():
-        raise UserError('the waveform has samples that are not finite')
-    samples = waveform.reshape(len(waveform), -1).astype(np.float32)
-    mono = _average(samples, _channels([samples]) if samples.shape[1] > 1 else [0])
-    if waveform.dtype == np.int16:
-        mono = mono / 32768
+    zero, full = _INTEGERS.get(waveform.dtype.name, (0, 1))
+    if waveform.dtype.kind == 'f':
+        check_floats(waveform)
+    samples = waveform.reshape(len(waveform), -1).astype(np.float32) - zero
+    mono = _average(samples, _channels([samples]) if samples.shape[1] > 1 else [0]) / full
     if sample_rate != target_rate:
         import soxr
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ser_jax.audio.reading import check_floats
 from ser_jax.data.batches import as_float
 from ser_jax.models.encoders.pretrained import SAMPLE_RATE, Encoder, EncoderInput
 from ser_jax.models.layers import mean_and_squares
@@ -22,6 +23,7 @@ WINDOW_SECONDS = 30
 SHORTEST_WINDOW_SECONDS = 1
 # Seconds of audio in a batch. More is no faster on a CPU.
 _BATCH_SECONDS = 60
+_HIGHEST_PEAK = 128.0  # of floats: what noise and attacks add may exceed full scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +101,19 @@ class Extractor:
             N arrays float32: frames [layers, T, D], T = `module.frames(S)`, their average [T, D], or statistics [layers, 2 D].
 
         Raises:
-            UserError: a recording shorter than the encoder takes (25 ms).
+            UserError: a recording shorter than the encoder takes (25 ms), of another type or scale, or not finite.
         """
         least = self._module.min_samples
         for waveform in waveforms:
             if len(waveform) < least:
                 raise UserError(
                     f'a recording of {len(waveform)} samples is too short for the encoder: it takes {least} or more'
+                )
+            if waveform.dtype.kind == 'f':
+                check_floats(waveform, _HIGHEST_PEAK)
+            elif waveform.dtype != np.int16:
+                raise UserError(
+                    f'a waveform holds int16 or floats in [-1, 1], not {waveform.dtype}'
                 )
         cut = [windows(len(waveform), self._module) for waveform in waveforms]
         jobs = [(number, window) for number, parts in enumerate(cut) for window in parts]

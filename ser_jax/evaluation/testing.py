@@ -1,7 +1,5 @@
 """Predicts the folds, and other corpora, under every condition of a run; what is up to date is kept."""
 
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +17,7 @@ from ser_jax.runs.predictions import Predictions, write_predictions
 from ser_jax.runtime.files import write_json
 from ser_jax.training import inference
 from ser_jax.training.experiment import Experiment
-
-_PROGRESS_EVERY = 5.0  # seconds
+from ser_jax.training.progress import Progress
 
 
 def predict_fold(
@@ -28,6 +25,7 @@ def predict_fold(
     tester: RobustnessTester,
     fold: Fold,
     workdir: Path,
+    progress: Progress,
     *,
     test: bool,
     again: bool = False,
@@ -42,6 +40,7 @@ def predict_fold(
         tester: predicts under the conditions.
         fold: the fold.
         workdir: run directory.
+        progress: of the run.
         test: whether test speakers may be read.
         again: whether to predict what is up to date, too.
     """
@@ -69,13 +68,8 @@ def predict_fold(
         utterances = dataset.utterances(fold.validation)
         outputs = inference.predict(experiment, variables, utterances)
         _write(dataset, fold.name, fold.validation, outputs, validation)
-    reported = time.monotonic()
     for number, name in enumerate(names, 1):
-        if jax.process_index() == 0 and time.monotonic() - reported > _PROGRESS_EVERY:
-            reported = time.monotonic()
-            print(
-                f'{fold.name}  condition {number}/{len(names)}  {name}', file=sys.stderr, flush=True
-            )
+        progress.test(fold.name, number, len(names), name)
         outputs, facts = tester.predict(name, variables, fold)
         if jax.process_index() > 0:
             continue
@@ -89,7 +83,12 @@ def predict_fold(
 
 
 def predict_corpora(
-    experiment: Experiment, tester: CrossCorpusTester, workdir: Path, *, again: bool = False
+    experiment: Experiment,
+    tester: CrossCorpusTester,
+    workdir: Path,
+    progress: Progress,
+    *,
+    again: bool = False,
 ) -> None:
     """Predicts other corpora with the final model, and writes `predictions/<condition>.csv`.
 
@@ -97,6 +96,7 @@ def predict_corpora(
         experiment: dataset and program.
         tester: predicts the corpora.
         workdir: run directory.
+        progress: of the run.
         again: whether to predict what is up to date, too.
     """
     facts = {
@@ -114,7 +114,8 @@ def predict_corpora(
     if not names:
         return
     variables = experiment.restore_best(workdir / 'checkpoints' / 'final')
-    for name in names:
+    for number, name in enumerate(names, 1):
+        progress.test('final', number, len(names), name)
         predictions, labels = tester.predict(name, variables)
         if jax.process_index() == 0:
             path = workdirs.pooled_file(workdir, name)

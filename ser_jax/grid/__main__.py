@@ -28,7 +28,7 @@ from typing import NoReturn
 
 from ser_jax.grid import plan
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import local_path
+from ser_jax.runtime.files import docstring, local_path
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,7 +83,7 @@ def _parse_flags(arguments):
     parser.add_argument('-h', '--help', action='store_true')
     options = parser.parse_args(arguments)
     if options.help:
-        print(__doc__.strip())
+        print(docstring(__file__))
         sys.exit(0)
     if not options.config:
         parser.error('--config is required, e.g. --config=configs/grids/demo.py')

@@ -4,7 +4,6 @@ A grid file is a Python file with `get_grid() -> dict`; configs/grids/demo.py do
 """
 
 import dataclasses
-import difflib
 import importlib.util
 import itertools
 import json
@@ -16,10 +15,16 @@ from types import ModuleType
 from typing import Any
 
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
-from ser_jax.config import as_json, check_config, compared
+from ser_jax.config import (
+    as_json,
+    check_config,
+    compared,
+    flatten,
+    name_network,
+    parse_config,
+    unknown_field,
+)
 from ser_jax.runtime.errors import UserError
 
 _KEYS = ('config', 'variants', 'settings', 'seeds', 'baseline', 'family')
@@ -224,41 +229,19 @@ def _make_run(
     options = [entry['argument'] for entry in (common, own) if entry.get('argument')]
     changes = {**common.get('changes', {}), **own.get('changes', {}), 'seed': seed}
     first = f'--config={":".join(filter(None, [config_file, ",".join(options)]))}'
-    plain = _parse((first,))
-    for field in changes:
-        _refuse_unknown(plain, field)
     arguments = (first, *(f'--config.{field}={value}' for field, value in changes.items()))
-    config = _parse(arguments)
+    plain = parse_config(name_network(arguments)[:1])
+    names = flatten(plain)
+    for field in map(str, changes):
+        if problem := unknown_field(plain, field):
+            raise UserError(problem)
+        if field not in names:
+            inside = ', '.join(name for name in names if name.startswith(f'{field}.'))
+            raise UserError(f'{field!r} is a group of fields: {inside}')
+    config = parse_config(arguments)
     check_config(config)
     setting = setting or config.corpus.replace('/', '_')
     return Run(setting, variant, seed, arguments, config, own.get('attack_source', ''))
-
-
-def _parse(arguments: tuple[str, ...]) -> ml_collections.ConfigDict:
-    """The config that flags describe, parsed as `ser_jax.main` does."""
-    values = flags.FlagValues()
-    argv = ['grid', *arguments]
-    holder = config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
-    try:
-        values(argv)
-    except flags.Error as error:
-        raise UserError(' '.join(str(error).split())) from error
-    return holder.value
-
-
-def _refuse_unknown(config: ml_collections.ConfigDict, field: str) -> None:
-    node = config
-    for name in str(field).split('.'):
-        known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f'; did you mean {close[0]!r}?' if close else ''
-            raise UserError(f'the config has no field {field!r}{hint}')
-        node = node[name]
-    if isinstance(node, ml_collections.ConfigDict):
-        raise UserError(
-            f'{field!r} is a group of fields: {", ".join(f"{field}.{name}" for name in node)}'
-        )
 
 
 def _refuse_duplicates(runs: list[Run]) -> None:

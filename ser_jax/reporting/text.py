@@ -243,19 +243,27 @@ def _condition(name, result):
 
 
 def _confusion(result):
+    """The confusion matrix; where the names of the classes are too wide for columns, their numbers head them."""
     labels = list(result['recall'])
-    first = max(len('true'), *(min(len(label), 16) for label in labels))
-    room = (_WIDTH - first - 17) // len(labels) - 2
+    rows, columns = labels, labels
+    room = lambda: (_WIDTH - max(4, *map(len, rows)) - 17) // len(labels) - 2
+    if max(map(len, labels)) > room():
+        columns = [str(number) for number in range(1, len(labels) + 1)]
+        rows = [_cut(f'{number} {label}', 40) for number, label in zip(columns, labels)]
+    first = max(4, *map(len, rows))
     counts = result['confusion']
-    widest = max(len(str(count)) for row in counts for count in row)
-    cell = max(widest, min(room, max(map(len, labels))))
-    head = ''.join(f'  {label[:cell]:>{cell}}' for label in labels)
+    cell = max(len(str(text)) for row in (*counts, columns) for text in row)
+    head = ''.join(f'  {column:>{cell}}' for column in columns)
     lines = [f'{"true":<{first}}  {"n":>5}  recall %{head}   <- predicted'[:_WIDTH]]
-    for label, row in zip(labels, counts):
+    for name, label, row in zip(rows, labels, counts):
         recall = percent(result['recall'][label])
         cells = ''.join(f'  {count:>{cell}}' for count in row)
-        lines.append(f'{label[:first]:<{first}}  {sum(row):>5}  {recall:>8}{cells}')
+        lines.append(f'{name:<{first}}  {sum(row):>5}  {recall:>8}{cells}')
     return lines
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + '…'
 
 
 def _folds(folds: Sequence[Mapping], speakers: str, rates: Sequence[str]):
@@ -266,7 +274,7 @@ def _folds(folds: Sequence[Mapping], speakers: str, rates: Sequence[str]):
     name_width = max(len(fold['fold']) for fold in folds)
     room = _WIDTH - name_width - 8 - 8 * len(rates) - 2
     width = min(room, max(len(title), *map(len, shown)))
-    shown = [text if len(text) <= width else text[: width - 1] + '…' for text in shown]
+    shown = [_cut(text, width) for text in shown]
     head = ''.join(f'{rate.upper() + " %":>8}' for rate in rates)
     lines = [f'{"fold":<{name_width}}  {title:<{width}}{"n":>8}{head}']
     for fold, text in zip(folds, shown):
@@ -280,7 +288,7 @@ def _conditions(conditions):
     lines = [f'{"condition":<{width}}{"n":>8}{"UAR %":>8}  {"95 % interval":<14}{"WA %":>8}']
     for name, result in conditions.items():
         rates = f'{percent(result["uar"]):>8}  {interval(result["uar_ci95"]):<14}'
-        line = f'{name[:width]:<{width}}{result["n"]:>8}{rates}{percent(result["wa"]):>8}'
+        line = f'{_cut(name, width):<{width}}{result["n"]:>8}{rates}{percent(result["wa"]):>8}'
         if 'perturbation_snr_db' in result:
             line += f'   {result["perturbation_snr_db"]:.0f} dB below the speech'
         lines.append(line)
@@ -293,7 +301,7 @@ def _validation(result):
     tried = result.get('conditions', {})
     if tried:
         width = min(40, max(len('condition'), *map(len, tried)))
-        lines = [f'{name[:width]:<{width}}{percent(uar):>8}' for name, uar in tried.items()]
+        lines = [f'{_cut(name, width):<{width}}{percent(uar):>8}' for name, uar in tried.items()]
         over = 'on the validation speakers, mean over folds and tasks'
         blocks.append([f'{"condition":<{width}}{"UAR %":>8}  {over}', *lines])
     return blocks

@@ -54,6 +54,29 @@ def start_processes() -> None:
             ) from error
 
 
+def check_devices() -> None:
+    """Finds the devices, after `start_processes`.
+
+    Raises:
+        UserError: there is none of the wanted platform, or JAX computes in 64 bits.
+    """
+    if jax.config.jax_enable_x64:
+        raise UserError('ser_jax computes in 32 bits: unset JAX_ENABLE_X64 (jax_enable_x64)')
+    try:
+        jax.devices()
+    # The second is what a wanted platform without a plugin leads to.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition('(set JAX_PLATFORMS')[0].strip()
+        wanted = jax.config.jax_platforms
+        problem = (
+            f'JAX finds no device (JAX_PLATFORMS={wanted})' if wanted else 'JAX finds no device'
+        )
+        raise UserError(
+            f'{problem}: {reason or "no plugin for this platform is installed"}; unset JAX_PLATFORMS to use what there is, '
+            'or set it to cpu'
+        ) from error
+
+
 def _platform_knows() -> bool:
     hosts = os.environ.get('TPU_WORKER_HOSTNAMES', '')
     return os.environ.get('SER_JAX_PROCESSES') == 'auto' or ',' in hosts

@@ -1,14 +1,18 @@
-"""Local paths, atomic writes, and checksums of folders."""
+"""Local paths, docstrings, atomic writes, and checksums of folders."""
 
+import ast
 import contextlib
+import glob
 import hashlib
 import json
+import math
 import os
 import re
+import shutil
+import socket
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import numpy as np
 
 from ser_jax.runtime.errors import UserError
 
@@ -29,6 +33,11 @@ def local_path(path: str | os.PathLike) -> Path:
     return Path(path).expanduser()
 
 
+def docstring(file: str | os.PathLike) -> str:
+    """The docstring of a Python file, which `python -OO` takes out of the module."""
+    return ast.get_docstring(ast.parse(Path(file).read_text(encoding='utf-8'))) or ''
+
+
 def set_compilation_cache(data_dir: str | os.PathLike = '~/.cache/ser_jax/records') -> None:
     """Makes JAX cache compiled programs beside the prepared corpora; to be called before JAX is imported.
 
@@ -42,6 +51,42 @@ def set_compilation_cache(data_dir: str | os.PathLike = '~/.cache/ser_jax/record
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
 
+def temporary_beside(path: Path) -> Path:
+    """Path beside another, on the same disk, for what will replace it; named after this machine and process."""
+    return path.with_name(f'{path.name}.{_machine()}-{os.getpid()}.tmp')
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes of this machine left beside a path (`temporary_beside`, or the same with .old)."""
+    for left in path.parent.glob(f'{glob.escape(path.name)}.{_machine()}-*'):
+        process = left.stem.rpartition('-')[2]
+        if (
+            left.suffix in ('.tmp', '.old')
+            and process.isdecimal()
+            and not _is_running(int(process))
+        ):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    return f'{zlib.crc32(socket.gethostname().encode()):08x}'
+
+
+def _is_running(process: int) -> bool:
+    if os.name == 'nt':  # where signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Writes a file atomically: yields a temporary path beside it, renamed to `path` unless the block raises.
@@ -51,10 +96,11 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    temporary = temporary_beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
+        remove_leftovers(path)
     except BaseException:  # e.g. a full disk
         temporary.unlink(missing_ok=True)
         raise
@@ -81,10 +127,10 @@ def to_plain(value):
     """Converts NumPy values, tuples and mappings to what JSON holds; values that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
+    value = value.tolist() if hasattr(value, 'tolist') else value  # NumPy
+    if isinstance(value, list | tuple):
         return [to_plain(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def file_sha256(path: str | os.PathLike) -> str:

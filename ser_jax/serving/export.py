@@ -24,6 +24,7 @@ from ser_jax.runs.finished import CONFIG
 from ser_jax.runs.result_card import read_card
 from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.files import remove_leftovers, temporary_beside
 from ser_jax.runtime.schema import read_json
 from ser_jax.serving import standalone
 from ser_jax.serving.predictor import WINDOW_SECONDS, Predictor, load
@@ -58,7 +59,7 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
         model = convert(predictor, *valid_lengths(config['model'], predictor.front_end.hop_length))
         example = _example(predictor)
     card = _card(workdir, config, predictor, form)
-    temporary = out.with_name(f'{out.name}.{os.getpid()}.tmp')
+    temporary = temporary_beside(out)
     tidy = functools.partial(shutil.rmtree, temporary, ignore_errors=True)
     try:
         with signals.on_stop(tidy):
@@ -78,6 +79,7 @@ def _write_files(
     folder: Path, model: bytes, example: dict[str, np.ndarray], card: dict[str, Any]
 ) -> None:
     """Writes all files of an export to a new folder."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process with the same number
     folder.mkdir(parents=True)
     name = standalone.MODELS[card['format']]
     (folder / name).write_bytes(model)
@@ -108,6 +110,7 @@ def _replace(temporary: Path, out: Path) -> None:
             os.replace(out, old)
         os.replace(temporary, out)
         shutil.rmtree(old, ignore_errors=True)
+        remove_leftovers(out)
 
 
 def valid_lengths(model: dict[str, Any], hop_length: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from ser_jax.audio.log_mel import FrontEnd
-from ser_jax.audio.reading import MIN_SECONDS, to_mono
+from ser_jax.audio.reading import MIN_SECONDS, read_audio, to_mono
 from ser_jax.config import check_front_end
 from ser_jax.data.batches import as_float, padded_batches
 from ser_jax.data.tasks import Task
@@ -22,6 +23,7 @@ from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.finished import CONFIG
 from ser_jax.runs.result_card import read_card
 from ser_jax.runs.workdir import result_name
+from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import local_path
 from ser_jax.runtime.schema import read_json
@@ -41,6 +43,7 @@ class Prediction:
         flags: doubts about the recording, see `screening.screen`.
         outputs: task -> probabilities float32 [K], or the rating [1] of a regression. For several windows the mean over
             those without a flag that suppresses the label, or over all if none is left. None below `MIN_SECONDS`.
+        tasks: tasks of the model.
         windows: predictions of the windows of a long recording.
     """
 
@@ -48,6 +51,7 @@ class Prediction:
     end: float
     flags: tuple[str, ...]
     outputs: dict[str, np.ndarray] | None
+    tasks: tuple[Task, ...] = dataclasses.field(repr=False)
     windows: tuple['Prediction', ...] = ()
 
     @property
@@ -55,19 +59,37 @@ class Prediction:
         """Whether there are outputs and no flag suppresses the label."""
         return self.outputs is not None and not set(self.flags) & set(screening.NO_LABEL)
 
-    def best(self, task: Task) -> str | float | None:
-        """The most probable class of a task, or the rating of a regression; None if not `labelled`."""
+    def best(self, task: Task | str) -> str | float | None:
+        """The most probable class of a task, or the rating of a regression; None if not `labelled`.
+
+        Args:
+            task: one of `tasks`, or its name.
+
+        Raises:
+            UserError: the model has no such task.
+        """
+        task = self._task(task)
         if not self.labelled:
             return None
         if task.kind == 'regression':
             return round(float(self.outputs[task.name][0]), 3)
         return task.classes[self.outputs[task.name].argmax()]
 
-    def probabilities(self, task: Task) -> dict[str, float] | None:
-        """Class -> probability; None if not `labelled`."""
-        if not self.labelled:
+    def probabilities(self, task: Task | str) -> dict[str, float] | None:
+        """Class -> probability; None for a regression and if not `labelled`. Arguments and errors as of `best`."""
+        task = self._task(task)
+        if not self.labelled or task.kind == 'regression':
             return None
         return dict(zip(task.classes, map(float, self.outputs[task.name])))
+
+    def _task(self, wanted: Task | str) -> Task:
+        name = wanted.name if isinstance(wanted, Task) else wanted
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise UserError(
+            f'there is no task {name!r}; the model has {", ".join(task.name for task in self.tasks)}'
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,31 +110,42 @@ class Predictor:
     front_end: FrontEnd
     compute: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
 
-    def predict(self, waveform: np.ndarray, sample_rate: int) -> Prediction:
+    def predict(
+        self, waveform: np.ndarray | str | os.PathLike, sample_rate: float | None = None
+    ) -> Prediction:
         """Predicts a recording.
 
         Args:
-            waveform: [S] or [S, channels], floats in [-1, 1] or int16.
-            sample_rate: Hz.
+            waveform: [S] or [S, channels], floats in [-1, 1] or integers (`audio.reading.to_mono`); or the path of a file.
+            sample_rate: of the waveform, Hz; a file has its own.
 
         Returns:
             The prediction.
 
         Raises:
-            UserError: no samples, another dtype or shape, or not finite.
+            UserError: no samples, another dtype, shape or scale, not finite, no plausible sample rate, or an unusable file.
         """
-        return self.predict_batch([to_mono(waveform, sample_rate, self.front_end.sample_rate)])[0]
+        rate = self.front_end.sample_rate
+        if isinstance(waveform, str | os.PathLike):
+            return self.predict_batch([read_audio(local_path(waveform), rate)])[0]
+        return self.predict_batch([to_mono(waveform, sample_rate, rate)])[0]
 
     def predict_batch(self, waveforms: Sequence[np.ndarray]) -> list[Prediction]:
         """Predicts recordings; long ones are cut into windows.
 
         Args:
-            waveforms: N arrays int16 [S] at `front_end.sample_rate`, see `audio.reading.read_audio`.
+            waveforms: N arrays int16 [S] at `front_end.sample_rate`, see `audio.reading.read_audio`; or as `predict` takes
+                them.
 
         Returns:
             N predictions.
+
+        Raises:
+            UserError: a waveform that `predict` refuses.
         """
         rate = self.front_end.sample_rate
+        is_read = lambda x: isinstance(x, np.ndarray) and x.dtype == np.int16 and x.ndim == 1
+        waveforms = [x if is_read(x) else to_mono(x, rate, rate) for x in waveforms]
         cut = [_windows(waveform, int(WINDOW_SECONDS * rate)) for waveform in waveforms]
         outputs = iter(self._outputs([piece for windows in cut for _, piece in windows]))
         predictions = []
@@ -123,6 +156,7 @@ class Predictor:
                     (start + len(piece)) / rate,
                     screening.screen(piece, rate),
                     next(outputs),
+                    self.tasks,
                 )
                 for start, piece in windows
             ]
@@ -154,7 +188,7 @@ def _merged(windows: list[Prediction]) -> Prediction:
     }
     # A silent pause between sentences is no flaw of the recording; clipping anywhere is.
     flags = tuple(flag for flag in screening.FLAGS if any(flag in one.flags for one in used))
-    return Prediction(0.0, windows[-1].end, flags, outputs, tuple(windows))
+    return Prediction(0.0, windows[-1].end, flags, outputs, used[0].tasks, tuple(windows))
 
 
 def _windows(waveform: np.ndarray, window: int) -> list[tuple[int, np.ndarray]]:
@@ -175,8 +209,9 @@ def load(workdir: str | Path) -> Predictor:
         The predictor; each input shape is compiled on first use.
 
     Raises:
-        UserError: no finished run, no final model, or a damaged one.
+        UserError: no finished run, no final model, or a damaged one; no device.
     """
+    devices.check_devices()
     workdir = local_path(workdir).absolute()
     card = read_card(workdir)
     if card is None:

@@ -14,6 +14,9 @@ import numpy as np
 
 MODELS = {'stablehlo': 'model.stablehlo', 'onnx': 'model.onnx'}
 EXAMPLE = 'example.npz'
+# Types of integer samples -> zero and full scale.
+INTEGERS = {'uint8': (128, 128), 'int8': (0, 128), 'int16': (0, 1 << 15), 'int32': (0, 1 << 31)}
+HIGHEST_PEAK = 2.0  # of floats; decoders of mp3 and the like exceed 1 a little
 TOLERANCE = 1e-4  # absolute, for probabilities and ratings; processors round differently
 
 
@@ -24,9 +27,9 @@ def load(folder):
         folder: folder of the export, with card.json.
 
     Returns:
-        (card, run): `run` maps waveform float32 [B, S] and samples int32 [B], see `inputs` of the card, to {task:
-        probabilities float32 [B, K], or ratings [B, 1]}. Each new (B, S) is compiled: pad to few lengths. It raises
-        ValueError for inputs outside the card's limits.
+        (card, run): `run` maps waveform [B, S], floats in [-1, 1] or integers of their type's full scale, and samples int32
+        [B], see `inputs` of the card, to {task: probabilities float32 [B, K], or ratings [B, 1]}. Each new (B, S) is
+        compiled: pad to few lengths. It raises ValueError for inputs outside the card's limits.
 
     Raises:
         ValueError: a file does not match its checksum in the card.
@@ -42,16 +45,34 @@ def load(folder):
     compute = make(str(folder / name), longest)
 
     def run(waveform, samples):
-        waveform, samples = np.asarray(waveform, np.float32), np.asarray(samples, np.int32)
+        waveform, samples = np.asarray(waveform), np.asarray(samples, np.int32)
         if waveform.ndim != 2 or samples.shape != waveform.shape[:1]:
             raise ValueError(f'waveform {waveform.shape}, samples {samples.shape}: not [B, S], [B]')
         if samples.min() < shortest or samples.max() > min(longest, waveform.shape[1]):
             raise ValueError(
                 f'samples must be {shortest} to {longest} and at most S: see card.json'
             )
+        waveform = _scaled(waveform, samples)
         return {task: np.asarray(values) for task, values in compute(waveform, samples).items()}
 
     return card, run
+
+
+def _scaled(waveform, samples):
+    """The waveform as float32 with full scale -1 to 1, clipped; its padding becomes 0."""
+    name = waveform.dtype.name
+    if name not in INTEGERS and waveform.dtype.kind != 'f':
+        raise ValueError(f'waveform holds floats in [-1, 1] or {", ".join(INTEGERS)}, not {name}')
+    zero, full = INTEGERS.get(name, (0, 1))
+    used = np.arange(waveform.shape[1]) < samples[:, None]
+    waveform = (np.where(used, waveform, zero).astype(np.float32) - zero) / full
+    low, high = waveform.min(), waveform.max()
+    if not max(-low, high) <= HIGHEST_PEAK:  # NaN too
+        raise ValueError(
+            f'waveform holds floats from {low:.6g} to {high:.6g}; they must be finite and in [-1, 1]: divide by the full '
+            'scale, 32768 for 16-bit samples'
+        )
+    return np.clip(waveform, -1, 1)
 
 
 def _stablehlo(path, longest):

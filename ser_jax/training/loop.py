@@ -20,7 +20,8 @@ from ser_jax.runtime import devices, signals
 from ser_jax.runtime.errors import UserError
 from ser_jax.training import cost, inference
 from ser_jax.training.experiment import Experiment
-from ser_jax.training.metric_log import MetricLog, Progress
+from ser_jax.training.metric_log import MetricLog
+from ser_jax.training.progress import Progress
 from ser_jax.training.steps import TrainState, inference_variables
 
 
@@ -30,13 +31,11 @@ class Job(NamedTuple):
     Attributes:
         fold: rows to train and validate on; without validation rows the last parameters are kept.
         folder: checkpoints of the fold.
-        title: beginning of its progress lines.
         stop: last step.
     """
 
     fold: Fold
     folder: Path
-    title: str
     stop: int
 
 
@@ -55,7 +54,11 @@ class Schedule(NamedTuple):
 
 
 def train_folds(
-    experiment: Experiment, schedule: Schedule, jobs: Iterable[Job], log: MetricLog
+    experiment: Experiment,
+    schedule: Schedule,
+    jobs: Iterable[Job],
+    log: MetricLog,
+    progress: Progress,
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Trains folds from their last checkpoints, as many at a time as the placement has runs.
 
@@ -68,6 +71,7 @@ def train_folds(
         schedule: validations and stopping.
         jobs: folds to train.
         log: metrics of the run.
+        progress: of the run.
 
     Yields:
         Every job when it is done, with its summary: 'steps' of the kept parameters, their 'validation_uar' (None without
@@ -77,7 +81,7 @@ def train_folds(
         UserError: training diverged, or a damaged checkpoint.
     """
     placement, jobs = experiment.program.placement, iter(jobs)
-    start = lambda job: FoldTraining(experiment, schedule, job, log)
+    start = lambda job: FoldTraining(experiment, schedule, job, log, progress)
     runs = [start(job) for job in itertools.islice(jobs, placement.runs)]
     while runs:
         for run in runs:
@@ -108,6 +112,7 @@ class FoldTraining:
         schedule: validations and stopping.
         job: the fold.
         log: metrics of the run.
+        progress: of the run.
 
     Attributes:
         job: the fold.
@@ -117,9 +122,17 @@ class FoldTraining:
         meter: cost of the training.
     """
 
-    def __init__(self, experiment: Experiment, schedule: Schedule, job: Job, log: MetricLog):
+    def __init__(
+        self,
+        experiment: Experiment,
+        schedule: Schedule,
+        job: Job,
+        log: MetricLog,
+        progress: Progress,
+    ):
         dataset, fold = experiment.dataset, job.fold
         self.job, self._experiment, self._schedule, self._log = job, experiment, schedule, log
+        self._progress = progress
         self._environment = environment()
         batch_size = dataset.sampling.batch_size
         self.meter = cost.Meter(batch_size, job.folder / 'cost.json')
@@ -136,11 +149,10 @@ class FoldTraining:
         if self.step:
             self.state = self._latest.restore(self.state)
             self._before = _rows(self._latest.read_extra(self.step))
-        self._progress = Progress(job.title, job.stop, batch_size)
         self._validation = dataset.utterances(fold.validation) if len(fold.validation) else None
         if self.step:
-            self._progress.say(f'resumes from step {self.step}')
-        self._progress.say('compiling (programs are kept for the next run)')
+            progress.say(fold.name, f'resumes from step {self.step}')
+        progress.say(fold.name, 'compiling (programs are kept for the next run)')
         self.done = self.step == job.stop or not is_patient(self._history, schedule.patience)
         batches = self._all_batches = dataset.train_batches(fold.train)
         stop = self.step if self.done else job.stop
@@ -182,7 +194,7 @@ class FoldTraining:
         self.step += 1
         self._recent.append(step_metrics)
         if self._progress.due():
-            self._progress.line(self.step, {'loss': float(unpack(step_metrics)['loss'])})
+            self._report({'loss': float(unpack(step_metrics)['loss'])})
         if self.step % self._schedule.eval_every == 0 or self.step == self.job.stop:
             state = unpack(state)
             row = {'fold': self.job.fold.name, 'step': self.step}
@@ -192,7 +204,7 @@ class FoldTraining:
                 variables = inference_variables(state)
                 row |= inference.validate(self._experiment, variables, self._validation)
             self._before, self._recent, self._history = [], [], [*self._history, row]
-            self._progress.line(self.step, row)
+            self._report(row)
             self._log.write(row)
             if row is best_row(self._history):
                 self._best.save(self.step, inference_variables(state))
@@ -200,6 +212,9 @@ class FoldTraining:
             self._latest.save(self.step, state)
             impatient = not is_patient(self._history, self._schedule.patience)
             self.done = impatient or self.step == self.job.stop
+
+    def _report(self, values: dict[str, float]) -> None:
+        self._progress.step(self.job.fold.name, self.step, self.job.stop, values)
 
     def _refuse_diverged(self, state: TrainState) -> int:
         """How many steps were skipped in all, in the phase with the most; refuses too many in a row."""
@@ -237,6 +252,7 @@ class FoldTraining:
         """See `train_folds`; only the kept parameters stay on disk."""
         kept = best_row(self._history)
         self._best.keep_newest()
+        self._progress.finish(self.job.fold.name)
         return {
             'steps': kept['step'],
             'validation_uar': None,

@@ -1,7 +1,6 @@
-"""Metrics of a run: metrics.jsonl, TensorBoard events, and a progress line with an ETA."""
+"""Metrics of a run: metrics.jsonl and TensorBoard events."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -91,46 +90,3 @@ class _Events:
 
     def close(self) -> None:
         self._file.close()
-
-
-class Progress:
-    """Progress lines of a fold.
-
-    Args:
-        title: beginning of each line, e.g. 'fold_03 (3/10)'.
-        stop: last step.
-        batch_size: utterances a step.
-        every: seconds between two lines.
-    """
-
-    def __init__(self, title: str, stop: int, batch_size: int, every: float = 5.0):
-        self._title, self._stop, self._batch_size, self._every = title, stop, batch_size, every
-        self._first = None  # (time, step) of the first line: rates leave compilation out
-        self._last = 0.0
-
-    def say(self, text: str) -> None:
-        """Prints a message."""
-        if jax.process_index() == 0:
-            print(f'{self._title}  {text}', file=sys.stderr, flush=True)
-
-    def due(self) -> bool:
-        """Whether it is time for another line."""
-        return jax.process_index() == 0 and time.monotonic() - self._last > self._every
-
-    def line(self, step: int, values: dict[str, float]) -> None:
-        """Prints step, loss, validation metrics where `values` have them, rate and ETA."""
-        if jax.process_index():
-            return
-        now = self._last = time.monotonic()
-        self._first = self._first or (now, step)
-        parts = [f'{self._title}  step {step}/{self._stop}', f'loss {values["loss"]:.3f}']
-        if 'validation_uar' in values:
-            parts.append(f'validation UAR {100 * values["validation_uar"]:.1f} %')
-        if 'validation_ccc' in values:
-            parts.append(f'CCC {values["validation_ccc"]:.3f}')
-        if step > self._first[1]:
-            rate = (step - self._first[1]) / (now - self._first[0])
-            left = round((self._stop - step) / rate)
-            parts.append(f'{rate * self._batch_size:.0f} utterances/s')
-            parts.append(f'ETA {left // 60}:{left % 60:02d}')
-        print('  '.join(parts), file=sys.stderr, flush=True)

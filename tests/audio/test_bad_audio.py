@@ -23,6 +23,7 @@ BROKEN = (
     'silence.flac',
     'nan.wav',
     'infinite.wav',
+    'full_scale_32768.wav',
     'text.wav',
     'dangling.wav',
     'cut.wav',
@@ -52,6 +53,7 @@ def bad(voices, tmp_path_factory):
     write('silence.flac', np.zeros(16000 * 3600, np.int16))
     write('nan.wav', np.full(16000, np.nan, np.float32), subtype='FLOAT')
     write('infinite.wav', np.where(sound > 0.1, np.inf, sound), subtype='FLOAT')
+    write('full_scale_32768.wav', 32768 * sound, subtype='FLOAT')
     (folder / 'text.wav').write_text('no recording at all\n' * 100)
     (folder / 'dangling.wav').symlink_to(folder / 'nowhere.wav')
     (folder / 'folder.wav').mkdir()

@@ -1,6 +1,7 @@
 """Audio files of all formats, intact and broken."""
 
 import pickle
+import re
 import struct
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import soundfile
 
 from ser_jax.audio.reading import AudioError, read_audio, to_mono, unusable_reason
+from ser_jax.runtime.errors import UserError
 from ser_jax.serving.screening import screen
 
 
@@ -65,6 +67,60 @@ def test_too_loud_floats_are_clipped_not_wrapped(tmp_path):
     assert result.max() == 32767
     assert result.min() == -32768
     assert np.abs(np.diff(result.astype(int))).max() < 20000
+
+
+@pytest.mark.parametrize('subtype', ['FLOAT', 'DOUBLE'])
+@pytest.mark.parametrize(
+    ('full', 'remedy'),
+    [
+        (3.0, 'floats from -3 to 2.5, not in [-1, 1]: divide all of them by one number from 3 up'),
+        (2**14, 'from -16384 to 13653.3, not in [-1, 1]: divide all of them by 32768 (16-bit samples)'),
+        (2**22, 'by 8388608 (24-bit samples)'),
+        (2**30, 'by 2147483648 (32-bit samples)'),
+        (2.0**40, 'one number from 1.09951e+12 up'),
+    ],
+)  # fmt: skip
+def test_floats_of_another_scale_are_refused(tmp_path, monkeypatch, subtype, full, remedy):
+    monkeypatch.setattr('ser_jax.audio.reading._BLOCK', 100)
+    samples = np.full((1000, 2), 0.1)
+    samples[500, 1], samples[700, 0] = full * 2.5 / 3, -full
+    soundfile.write(tmp_path / 'a.wav', samples, 44100, subtype=subtype)
+    with pytest.raises(AudioError, match=re.escape(remedy)):
+        read_audio(tmp_path / 'a.wav')
+    with pytest.raises(UserError, match=re.escape(remedy)):
+        to_mono(samples, 44100)
+
+
+@pytest.mark.parametrize(('ending', 'rate'), [('mp3', 44100), ('ogg', 16000)])
+def test_decoders_that_exceed_full_scale_are_read(tmp_path, ending, rate):
+    noise = np.sign(np.random.default_rng(0).standard_normal(rate))
+    soundfile.write(tmp_path / f'a.{ending}', noise, rate)
+    assert np.abs(soundfile.read(tmp_path / f'a.{ending}')[0]).max() > 2
+    assert read_audio(tmp_path / f'a.{ending}').max() == 32767
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'int8', 'int16', 'int32'])
+def test_integers_in_memory_have_the_full_scale_of_their_type(dtype):
+    limits = np.iinfo(dtype)
+    middle = (limits.max + limits.min + 1) // 2
+    half = middle + (limits.max - middle) // 2 + 1
+    samples = np.array([limits.min, middle, half], dtype)
+    np.testing.assert_array_equal(to_mono(samples, 16000), [-32768, 0, 16384])
+    np.testing.assert_array_equal(to_mono(samples[:, None], 16000), [-32768, 0, 16384])
+
+
+@pytest.mark.parametrize('dtype', ['uint16', 'int64', 'bool', 'complex64', 'str', 'object'])
+def test_other_types_in_memory_are_refused(dtype):
+    with pytest.raises(
+        UserError, match=r'a waveform holds floats in .* or uint8, int8, int16, int32, not'
+    ):
+        to_mono(np.zeros(1000).astype(dtype), 16000)
+
+
+@pytest.mark.parametrize('rate', [None, '16000', 0, -1, 1.0, np.nan, np.inf, True, [16000]])
+def test_implausible_sample_rates_in_memory(rate):
+    with pytest.raises(UserError, match=r'sample rate is .* must be a number from 1000 to 768000'):
+        to_mono(np.zeros(1000), rate)
 
 
 def write_broken(path, kind):

@@ -90,3 +90,16 @@ def test_bad_input_is_refused(encoder):
         Extractor(encoder, layers=[1, 3])
     with pytest.raises(UserError, match='a recording of 399 samples is too short'):
         Extractor(encoder)([_noise(1), _noise(1)[:399]])
+
+
+@pytest.mark.parametrize(
+    ('waveform', 'message'),
+    [
+        (np.full(800, 20000.0), r'not in \[-1, 1\]: divide all of them by 32768'),
+        (np.full(800, np.nan), 'not finite'),
+        (np.ones(800, np.int32), 'holds int16 or floats'),
+    ],
+)
+def test_waveforms_of_another_scale_are_refused(encoder, waveform, message):
+    with pytest.raises(UserError, match=message):
+        Extractor(encoder)([_noise(0.1), waveform])

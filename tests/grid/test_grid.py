@@ -266,7 +266,7 @@ def test_a_grid_from_beginning_to_end(beeps, tmp_path):
         },
         variants={
             'full': {},
-            'broken': {'changes': {'model.name': 'nothing'}},
+            'broken': {'changes': {'objective': 'adversarial'}},
             'single_task': {'argument': 'single_task'},
         },
         baseline='single_task',
@@ -293,7 +293,7 @@ def test_a_grid_from_beginning_to_end(beeps, tmp_path):
     assert '[3/3]  fold_01 (1/1)  step 4/4' in result.stderr
     *_, last = result.stderr.splitlines()
     assert last.startswith('failed: beeps/broken/seed0: exit status 1: error: ')
-    assert "'nothing'" in last
+    assert "config.objective is 'adversarial'" in last
     assert 'Everything about this run' in (work / 'beeps/single_task/seed0.log').read_text()
     table = (work / 'table.md').read_text()
     assert '2 of 3 runs are finished' in table

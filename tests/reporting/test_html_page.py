@@ -130,7 +130,7 @@ def test_a_finished_run_has_its_page(finished):
         card['device'],
         card['commit'][:10] or 'unknown',
         'passed: no speaker, audio or id in two splits',
-        'python -m ser_jax.main --config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
+        (finished[0] / 'command.txt').read_text().strip(),
         'UAR against SNR, dB',
     ):
         assert value in text

@@ -438,3 +438,20 @@ def test_conditions_and_validation(tmp_path, capsys):
     assert re.fullmatch(
         r'validation UAR, noise_fire_crackling_5db  35\.0 ± 7\.1 %   mean over .*', corrupted
     )
+
+
+CANONICAL = ['neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgusted', 'surprised']
+
+
+@pytest.mark.parametrize(
+    'labels', [LABELS, CANONICAL, CANONICAL[1:], [f'{"very " * 6}{k}' for k in range(9)]]
+)
+def test_no_name_of_a_class_is_cut(tmp_path, capsys, labels):
+    found = predictions(0, each=24, labels=labels)
+    out, _ = shown(capsys, f'--workdir={lay(tmp_path / "run", found, labels=labels)}')
+    head, *rows = out[out.index('\ntrue ') + 1 :].splitlines()
+    columns = head.partition('recall %')[2].split()[: len(labels)]
+    numbers = [str(number) for number in range(1, len(labels) + 1)]
+    assert columns == (labels if labels == LABELS else numbers)
+    for number, label, row in zip(numbers, labels, rows):
+        assert row.startswith(f'{label} ' if labels == LABELS else f'{number} {label} ')

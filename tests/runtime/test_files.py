@@ -19,6 +19,23 @@ def test_a_write_that_fails_changes_nothing(tmp_path):
     assert path.read_text() == 'before'
 
 
+def test_what_killed_processes_left_is_removed(tmp_path):
+    path = tmp_path / 'x[1].json'
+    code = (
+        'import os, pathlib, signal, sys\n'
+        'from ser_jax.runtime.files import replacing\n'
+        'with replacing(sys.argv[1]) as temporary:\n'
+        '    temporary.write_text("half")\n'
+        '    os.kill(os.getpid(), signal.SIGKILL)\n'
+    )
+    subprocess.run([sys.executable, '-c', code, str(path)], cwd=ROOT)
+    (left,) = tmp_path.iterdir()
+    running = left.with_name(left.name.replace(left.stem.rpartition('-')[2], str(os.getppid())))
+    running.touch()
+    write_atomically(path, 'whole')
+    assert set(tmp_path.iterdir()) == {path, running}
+
+
 def test_even_small_programs_are_cached_beside_the_corpora(tmp_path):
     script = (
         'from ser_jax.runtime.files import set_compilation_cache\n'

@@ -271,6 +271,28 @@ def test_inputs_outside_the_limits_are_refused(exported, shape, samples):
         runner(exported)(np.zeros(shape, np.float32), samples)
 
 
+@pytest.mark.parametrize('shift', [0, 16])
+def test_integers_are_scaled_as_the_predictor_does(workdir, exported, shift):
+    wave = np.pad(beep(1.0), (0, 500), constant_values=-32768)
+    wave = wave.astype(np.int32) << shift if shift else wave
+    found = runner(exported)(wave[None], [RATE])
+    expected = predictor(workdir).predict(wave[:RATE], RATE)
+    np.testing.assert_allclose(found['emotion'], [expected.outputs['emotion']], atol=1e-5)
+
+
+def test_waveforms_of_another_scale_are_refused(exported):
+    compute, wave = runner(exported), np.zeros((1, 2 * RATE), np.float32)
+    wave[0, RATE:] = np.nan  # padding
+    assert np.isfinite(compute(wave, [RATE])['emotion']).all()
+    for value in (np.nan, np.inf, 32767, -3):
+        wave[0, 5] = value
+        with pytest.raises(ValueError, match=r'must be finite and in .-1, 1.: divide'):
+            compute(wave, [RATE])
+    for dtype in ('int64', 'uint16', 'str'):
+        with pytest.raises(ValueError, match=r'waveform holds floats in .* or uint8, int8, int16'):
+            compute(np.zeros((1, RATE)).astype(dtype), [RATE])
+
+
 def test_an_export_is_replaced_atomically(workdir, copy, tmp_path, monkeypatch):
     changed = shutil.copytree(workdir, tmp_path / 'run')
     card = json.loads((workdir / 'results.json').read_text())
@@ -386,6 +408,27 @@ def test_onnx(finished, tmp_path, system):
     (out / 'model.onnx').write_bytes(data)
     with pytest.raises(SystemExit, match=r'model\.onnx is damaged'):
         export.main([f'--check={out}'])
+
+
+def test_what_a_killed_export_left_is_removed(workdir, copy):
+    model = (copy / 'model.stablehlo').read_bytes()
+    program = (
+        'import os, signal, sys\n'
+        'from ser_jax import export\n'
+        'from ser_jax.serving import export as exporting, standalone\n'
+        'standalone.replay = lambda folder: os.kill(os.getpid(), signal.SIGKILL)\n'
+        'exporting.stablehlo = lambda *_: b""\n'
+        'export.main(sys.argv[1:])\n'
+    )
+    command = [sys.executable, '-c', program, f'--workdir={workdir}', f'--out={copy}']
+    assert subprocess.run(command, cwd=ROOT).returncode == -9
+    (left,) = copy.parent.glob('*.tmp')
+    other = left.with_name(left.name.replace(left.name.split('.')[1], f'0-{left.stem}'))
+    other.mkdir()  # of another machine, which may be at work
+    left.with_suffix('.old').mkdir()
+    assert (copy / 'model.stablehlo').read_bytes() == model
+    assert export.main(command[3:]) == 0
+    assert set(copy.parent.iterdir()) == {copy, other}
 
 
 def test_an_interrupted_export_leaves_nothing(workdir, tmp_path):

@@ -122,18 +122,33 @@ def test_from_python(finished, beeps, tones_are_speech):
     predictor = ser_jax.load(finished[0])
     expected = predictor.predict_batch([read_audio(path)])[0].outputs['emotion']
     floats, rate = soundfile.read(path)
-    for waveform in (floats, np.stack([floats, floats], 1), (floats * 32768).astype(np.int16)):
+    samples = (floats * 32768).astype(np.int16)
+    wide = samples.astype(np.int32) << 16
+    for waveform in (floats, np.stack([floats, floats], 1), samples, wide, path, str(path)):
         prediction = predictor.predict(waveform, rate)
         np.testing.assert_allclose(prediction.outputs['emotion'], expected, atol=1e-5)
     emotion = predictor.tasks[0]
     probabilities = prediction.probabilities(emotion)
     assert prediction.best(emotion) == max(probabilities, key=probabilities.get)
+    assert prediction.best('emotion') == prediction.best(emotion)
+    assert prediction.probabilities('emotion') == probabilities
+    for method in (prediction.best, prediction.probabilities):
+        with pytest.raises(UserError, match="no task 'mood'; the model has emotion"):
+            method('mood')
     with pytest.raises(UserError, match='not finite'):
         predictor.predict(np.full(16000, np.nan), 16000)
     with pytest.raises(UserError, match='int64'):
         predictor.predict(np.zeros(16000, np.int64), 16000)
     with pytest.raises(UserError, match='channels'):
         predictor.predict(np.zeros((2, 16000)), 16000)
+    with pytest.raises(UserError, match='sample rate is None'):
+        predictor.predict(floats)
+    with pytest.raises(UserError, match='no such file'):
+        predictor.predict('missing.wav')
+    for outputs in predictor.predict_batch([floats.astype(np.float32), wide]):
+        np.testing.assert_allclose(outputs.outputs['emotion'], expected, atol=1e-5)
+    with pytest.raises(UserError, match='divide all of them by 32768'):
+        predictor.predict_batch([samples, samples.astype(np.float32)])
 
 
 @pytest.fixture

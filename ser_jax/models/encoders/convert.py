@@ -14,7 +14,6 @@ if __name__ == '__main__':
 
 import argparse
 import functools
-import os
 import re
 import shutil
 import sys
@@ -24,16 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import local_path
+from ser_jax.runtime.files import docstring, local_path, remove_leftovers, temporary_beside
 
 
 @report_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
+    text = docstring(__file__)
     parser = argparse.ArgumentParser(
         prog='python -m ser_jax.models.encoders.convert',
-        description=__doc__.partition(':')[0],
-        epilog=__doc__[__doc__.index('Only the') :],
+        description=text.partition(':')[0],
+        epilog=text[text.index('Only the') :],
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -82,10 +82,11 @@ def convert(source: str | Path, out: str | Path) -> str:
         raise UserError(f'{file} holds no encoder of {config["model_type"]}')
     tensors = {name: state[name] for name in names.values()}
     _check_tensors(tensors, file, sum(one.stat().st_size for one in files))
-    temporary = out.with_name(f'{out.name}.{os.getpid()}.tmp')
+    temporary = temporary_beside(out)
     tidy = functools.partial(shutil.rmtree, temporary, ignore_errors=True)
     try:
         with signals.on_stop(tidy):
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
             temporary.mkdir(parents=True)
             _save(tensors, temporary / weights.SINGLE)
             for name in (weights.CONFIG, weights.PREPROCESSOR):
@@ -95,6 +96,7 @@ def convert(source: str | Path, out: str | Path) -> str:
             if out.exists():
                 out.rmdir()
             temporary.rename(out)
+            remove_leftovers(out)
     except OSError as error:
         raise UserError(f'cannot write to {out}: {error.strerror}') from error
     finally:
