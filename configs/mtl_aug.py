@@ -45,15 +45,7 @@ FIELDS = {
 OPTIONS = {
     'whisper_tiny': Option(
         'frames of frozen Whisper tiny.en instead of log-mels',
-        WHISPER_TINY
-        | {
-            'augmentations': VIEWS,
-            'clean_share': 0.25,
-            'batch_size': 32,
-            'steps': 600,
-            'eval_every': 100,
-            'optimiser.weight_decay': 1.0,
-        },
+        WHISPER_TINY,
     ),
     'single_task': Option(
         "emotion only: no augmentation, no auxiliary task; with the dropout chosen on EMO-DB's validation speakers "
@@ -127,9 +119,31 @@ CORPORA = {
 }
 
 
+# On frames of Whisper tiny.en, chosen on validation speakers of EMO-DB and RAVDESS.
+_ON_FRAMES = {
+    'augmentations': VIEWS,
+    'clean_share': 0.25,
+    'batch_size': 32,
+    'steps': 400,
+    'optimiser.weight_decay': 1.0,
+}
+CORPORA_ON_FRAMES = {
+    'demo_speech': {'folds': (1,)},
+    'emodb': {},
+    'nemo': {},
+    'urdu': {},
+    'ravdess': {'steps': 1000},
+}
+
+
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
     """The config for an argument: '', 'CORPUS' or 'CORPUS,OPTION…'."""
     config = base_config('mtl_aug', FIELDS)
+    if 'whisper_tiny' in argument:
+        config.update_from_flattened_dict(_ON_FRAMES)
+        config = apply_options(config, argument, OPTIONS, CORPORA_ON_FRAMES)
+        config.model.dropout = 0.1  # of all variants
+        return config
     config.augmentations = (
         'speed(0.9, 1.1)',
         'mixup(0.2)',

@@ -33,7 +33,7 @@ FIELDS = {
 OPTIONS = {
     'views': Option(
         'trains on augmented views of the recordings, too: robust to noise, telephones, rooms, speed and level',
-        {'augmentations': VIEWS, 'clean_share': 0.125, 'steps': 600, 'eval_every': 100},
+        {'augmentations': VIEWS, 'clean_share': 0.125, 'steps': 400, 'eval_every': 100},
     ),
     'no_validation': NO_VALIDATION,
     'smoke': smoke({}),
