@@ -10,9 +10,12 @@ import soundfile
 from conftest import run, write_beeps
 
 from configs import adversarial_autoencoder, end_to_end, mtl_aug
+from ser_jax.data.tasks import Task
 from ser_jax.encoding.extraction import input_extractor
+from ser_jax.evaluation.attacker import make_attack_step
 from ser_jax.models.encoders.frames import FramesEncoder
 from ser_jax.models.encoders.pretrained import EncoderInput, load_encoder
+from ser_jax.models.probe import Model
 from ser_jax.runtime.errors import UserError
 from ser_jax.serving.predictor import load
 from ser_jax.train import open_data, open_encoder, train_and_evaluate
@@ -169,3 +172,27 @@ def test_impossible_settings_are_refused(
     with pytest.raises(UserError) as error:
         train_and_evaluate(config, tmp_path / 'run')
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize('output', ['statistics', 'frames'])
+def test_attacks_reach_the_waveform_through_the_encoder(output, tiny_encoder):
+    """One step of FGSM: the loss of every utterance rises, the bound holds."""
+    tasks = (Task('emotion', 'classification', 'emotion', 1.0, ('a', 'b', 'c')),)
+    seen = EncoderInput(load_encoder(tiny_encoder), (1, 3), output)
+    model = Model({'emotion': 3})
+    rng = np.random.default_rng(0)
+    x = (0.1 * rng.standard_normal((4, 8000))).astype(np.float32)
+    constants = {'mean': np.zeros(seen.features), 'std': np.ones(seen.features)}
+    kernel = 0.01 * rng.standard_normal((seen.features, 3)).astype(np.float32)
+    params = {'emotion_head': {'kernel': kernel, 'bias': np.zeros(3, np.float32)}}
+    variables = {'params': params, 'batch_stats': {}, 'constants': constants}
+    variables['encoder'] = seen.encoder.params
+    epsilon = 1e-3
+    batch = {'x': x, 'lower': x - epsilon, 'upper': x + epsilon, 'size': np.full(4, epsilon)}
+    batch |= {'length': np.full(4, 8000), 'label_emotion': np.array([0, 1, 2, 0])}
+    step = jax.jit(make_attack_step(model, tasks, 'waveform', seen))
+    moved = step(variables, batch)
+    after = step(variables, batch | {'x': moved['x']})
+    assert (after['loss'] > moved['loss'] + 1e-4).all()
+    assert np.abs(moved['x'] - x).max() == pytest.approx(epsilon, rel=1e-3)
+    assert np.mean(np.abs(moved['x'] - x) > 0.9 * epsilon) > 0.9
