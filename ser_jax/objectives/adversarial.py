@@ -141,7 +141,9 @@ def _supervised(
 class Adversary:
     """Prior and losses of discriminator and generator. Arguments: see `adversarial`."""
 
-    def __init__(self, model, prior, separation, gradient_penalty, axis_name, representation):
+    def __init__(
+        self, model, prior, separation, gradient_penalty, axis_name, representation='log_mel'
+    ):
         self._representation = representation
         self._model, self._mixture, self._separation = model, prior == 'mixture', separation
         self._penalty, self._axis = gradient_penalty, axis_name

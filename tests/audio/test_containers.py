@@ -14,6 +14,8 @@ SAMPLES = (np.random.default_rng(0).normal(0, 0.1, 40000) * 32767).astype(np.int
 
 def written(path, form='WAV', subtype='PCM_16', endian='FILE', samples=SAMPLES):
     """The bytes of a file in some format."""
+    if subtype == 'FLOAT':
+        samples = samples / np.float32(32768)
     soundfile.write(path, samples, 16000, format=form, subtype=subtype, endian=endian)
     return bytearray(path.read_bytes())
 

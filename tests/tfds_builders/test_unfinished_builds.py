@@ -48,7 +48,10 @@ def test_killed_build_is_no_corpus(tmp_path):
 
 
 @pytest.mark.parametrize('end', ['kill', 'error'])
-def test_a_build_that_ends_between_its_renames_leaves_the_previous_records(tmp_path, end):
+def test_a_build_that_ends_between_its_renames_leaves_the_previous_records(
+    tmp_path, end, monkeypatch
+):
+    monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
     folder = write_emodb(tmp_path / 'emodb')
     data_dir = tmp_path / 'records'
     before = open_prepared('emodb', data_dir=data_dir, manual_dir=folder)
