@@ -217,3 +217,62 @@ def test_thousands_of_equal_problems_are_summarised(tmp_path):
         assert '… and 2980 more: no such file (in another folder)\n' in out
         assert 'gone2' in out
     assert call(tmp_path, doctor, *flags, '--workers=1', '--all')[1].count('no such file') == 3003
+
+
+def test_decimal_commas_and_missing_ratings(tmp_path):
+    cells = ('3,5', '2.5', 'NA', '?', '')
+    rows = [f'{n}.wav;happy;x;{text}' for n, text in enumerate(cells)]
+    table = '\n'.join(['sep=;', 'file;emotion;speaker;arousal', *rows]) + '\n'
+    folder = write_csv(tmp_path / 'mine', table, [f'{n}.wav' for n in range(len(cells))])
+    status, _, err = call(tmp_path, build, 'csv_corpus/mine', f'--manual_dir={folder}')
+    assert status == 0, err
+    corpus = open_prepared('csv_corpus/mine', data_dir=tmp_path / 'records')
+    np.testing.assert_equal(
+        corpus.index['arousal'], np.array([3.5, 2.5, np.nan, np.nan, np.nan], np.float32)
+    )
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('sep=;\nfile;emotion;speaker\na.wav;joy;x\n', ("'joy' (line 3)",)),
+        ('file|emotion|speaker\na.wav|sad|x\n', ('it has file|emotion|speaker (commas, semi',)),
+        (
+            'file,emotion,speaker,arousal\na.wav,sad,x,0.5\n',
+            ("line 2: arousal '0.5' is not a number from 1 to 5: convert the whole column",),
+        ),
+        (
+            'file,emotion,speaker,arousal\na.wav,sad,x,inf\n',
+            ("arousal 'inf' is not a number from 1 to 5",),
+        ),
+        (
+            'file,emotion,speaker\na.wav,sad,x\na.flac,happy,x\n',
+            ("line 3: 'a.flac' and 'a.wav' in line 2 differ in their ending only",),
+        ),
+    ],
+)
+def test_what_to_do_is_told(tmp_path, text, words):
+    folder = write_csv(tmp_path / 'bad', text, ['a.wav', 'a.flac'])
+    failed(call(tmp_path, build, 'csv_corpus/bad', f'--manual_dir={folder}'), *words)
+
+
+@pytest.mark.parametrize(
+    ('times', 'refused'),
+    [
+        (('0.2,0.4', '0,0.4'), 'line 2'),
+        (('0,0.2', '0.2,0.4'), 'line 2'),
+        (('0,0.4', '00:00:00.100,00:00:00.400'), 'line 3'),
+        (('0,0.4', '0.0,'), None),
+        (('0,0.39', '0 days,NaT'), None),
+        (('2026-03-01,2026-03-02', 'a,b'), None),
+    ],
+)
+def test_segments_of_files_are_refused(tmp_path, times, refused):
+    rows = [f'{name}.wav,sad,x,{cells}' for name, cells in zip('ab', times)]
+    text = '\n'.join(['file,emotion,speaker,start,end', *rows]) + '\n'
+    folder = write_csv(tmp_path / 'mine', text, ['a.wav', 'b.wav'])
+    result = call(tmp_path, doctor, 'csv_corpus/mine', f'--manual_dir={folder}')
+    if refused:
+        failed(result, refused, 'segments of files are not read')
+    else:
+        assert result[0] == 0
