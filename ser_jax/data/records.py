@@ -133,11 +133,21 @@ def similar_names(names: Iterable[str]) -> list[list[str]]:
 
 def _plain_spelling(name: str) -> str:
     """'"Anna_B"' -> 'anna b'; 'S_03' -> 's3'; '3.0' -> '3'."""
+    name = ''.join(c for c in name if unicodedata.category(c) != 'Cf')  # such as zero-width blanks
     folder, slash, text = unicodedata.normalize('NFKC', name).casefold().rpartition('/')
     text = re.sub(r'[\s_-]+', ' ', text.strip('\'"`´‘’“”„«» '))
     text = re.sub(r'(?<=[^\W\d]) (?=\d)', '', text)
     text = re.sub(r'^(\d+)\.0+$', r'\1', text)
     return folder + slash + re.sub(r'(?<![\d.])0+(?=\d)', '', text)
+
+
+def similar_labels(names: Iterable[str]) -> list[str]:
+    """A warning for each group of labels that might be one class; see `similar_names`."""
+    return [
+        f'the labels {" and ".join(map(repr, group))} differ in spelling only and are {len(group)} classes: correct the table, '
+        'or make them one with --map LABEL=NAME'
+        for group in similar_names(names)
+    ]
 
 
 def similar_speakers(names: Iterable[str]) -> list[str]:

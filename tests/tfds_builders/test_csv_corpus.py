@@ -276,3 +276,33 @@ def test_segments_of_files_are_refused(tmp_path, times, refused):
         failed(result, refused, 'segments of files are not read')
     else:
         assert result[0] == 0
+
+
+def test_one_label_in_two_spellings_is_a_warning(tmp_path):
+    labels = ('Joy', 'joy', 'joy\u200b', 'anger')
+    rows = [f'{n}.wav,{label},s{n}' for n, label in enumerate(labels)]
+    text = '\n'.join(['file,emotion,speaker', *rows]) + '\n'
+    folder = write_csv(tmp_path / 'mine', text, [f'{n}.wav' for n in range(4)])
+    flags = ('csv_corpus/mine', f'--manual_dir={folder}', '--own_labels')
+    for module in (doctor, build):
+        out = call(tmp_path, module, *flags)[1]
+        assert out.count('warning: ') == 1
+        assert "labels 'Joy' and 'joy' and 'joy\\u200b' differ in spelling only and are 3 cl" in out
+
+
+@pytest.mark.parametrize(
+    ('emotion', 'speaker', 'expected'),
+    [
+        ('sad', 'x', "warning: identical audio: 0 = 1, labelled 'happy' and 'sad': correct"),
+        ('happy', 'y', "labelled 'csv_corpus/mine/x' and 'csv_corpus/mine/y': correct"),
+        ('happy', 'x', 'note: identical audio: 0 = 1'),
+        ('', '', 'note: identical audio: 0 = 1'),
+    ],
+)
+def test_contradictory_labels_of_one_recording(tmp_path, emotion, speaker, expected):
+    text = f'file,emotion,speaker\n0.wav,happy,x\n1.wav,{emotion},{speaker}\n2.wav,sad,z\n'
+    folder = write_csv(tmp_path / 'mine', text, ['0.wav', '2.wav'])
+    (folder / '1.wav').write_bytes((folder / '0.wav').read_bytes())
+    for module in (doctor, build):
+        out = call(tmp_path, module, 'csv_corpus/mine', f'--manual_dir={folder}')[1]
+        assert expected in out
