@@ -35,7 +35,7 @@ from ser_jax.runs.predictions import write_predictions
 from ser_jax.runs.result_card import read_card
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import local_path, write_json
+from ser_jax.runtime.files import library_path, write_json
 from ser_jax.training import loop
 from ser_jax.training.experiment import Experiment, build_program
 from ser_jax.training.metric_log import MetricLog
@@ -90,7 +90,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
         UserError: a config that cannot be run, or a workdir of another one.
     """
     check_config(config)
-    workdir = local_path(workdir).absolute()
+    workdir = library_path(workdir).absolute()
     workdirs.check_workdir(workdir, as_json(config))
     card = read_card(workdir)
     if card and not needs_testing(config, card):
@@ -122,7 +122,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
         UserError: the run is missing, not finished, or of another config.
     """
     check_config(config)
-    workdir = local_path(workdir).absolute()
+    workdir = library_path(workdir).absolute()
     workdirs.check_workdir(workdir, as_json(config))
     if not (workdir / 'config.json').exists():
         raise UserError(f'there is no run in {workdir}: run it with --mode=train first')

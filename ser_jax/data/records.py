@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import local_path
+from ser_jax.runtime.files import library_path, local_path
 
 # One vocabulary for all corpora; class numbers in records are positions in it.
 EMOTIONS = (
@@ -68,7 +68,7 @@ def corpus_folder(
         raise UserError(
             f'unknown representation {representation!r}: one of {", ".join(REPRESENTATIONS)}'
         )
-    return local_path(data_dir or DEFAULT_DATA_DIR) / name / representation / RECORD_VERSION
+    return library_path(data_dir or DEFAULT_DATA_DIR) / name / representation / RECORD_VERSION
 
 
 def default_manual_dir(name: str) -> pathlib.Path | None:
