@@ -30,6 +30,22 @@ def printable(text: str) -> str:
     return ''.join(c if keep(c) else ascii(c)[1:-1] for c in text)
 
 
+def open_closed_streams() -> None:
+    """Opens the null device for standard input and error where they are closed (`2>&-`).
+
+    Otherwise the next file would get their number, and what is printed to standard error would go to standard output.
+
+    Raises:
+        SystemExit: standard output is closed.
+    """
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # noqa: SIM115 (for the whole process)
+            if name == 'stdout':
+                sys.exit('error: standard output is closed: redirect it to a file, or to /dev/null')
+            setattr(sys, name, stream)
+
+
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
     """Ends a command with one line and exit status 1 on errors of the machine.
@@ -37,6 +53,7 @@ def report_errors() -> Iterator[None]:
     These are a full disk, a lost process of a multi-host run, and a closed standard output (`… | head`, without a line).
     Characters that the terminal's encoding lacks are printed with backslashes. Warnings become one line each.
     """
+    open_closed_streams()
     warnings.formatwarning = lambda message, *_: f'warning: {printable(str(message))}\n'
     for output in (sys.stdout, sys.stderr):
         if hasattr(output, 'reconfigure'):
