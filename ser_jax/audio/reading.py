@@ -82,7 +82,7 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     path = pathlib.Path(path)
     try:
         if not path.is_file():
-            raise AudioError(path, 'no such file')
+            raise AudioError(path, _absence(path))
         if path.stat().st_size == 0:
             raise AudioError(path, 'empty file')
         with _open(path) as file:
@@ -104,6 +104,15 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     if not len(samples):
         raise AudioError(path, 'no samples')
     return samples
+
+
+def _absence(path: pathlib.Path) -> str:
+    """Why there is no file at a path."""
+    if path.is_dir():
+        return 'a folder, not a file'
+    if path.exists():
+        return 'a pipe or device, which is not read: write it to a file first'
+    return 'a link that leads nowhere' if path.is_symlink() else 'no such file'
 
 
 def _system_name(path: str | os.PathLike) -> str | bytes:

@@ -1,5 +1,6 @@
 """Audio files of all formats, intact and broken."""
 
+import os
 import pickle
 import re
 import struct
@@ -142,6 +143,12 @@ def write_broken(path, kind):
     elif kind == 'folder':
         path.unlink()
         path.mkdir()
+    elif kind == 'pipe':
+        path.unlink()
+        os.mkfifo(path)
+    elif kind == 'link':
+        path.unlink()
+        path.symlink_to('gone.wav')
 
 
 @pytest.mark.parametrize(
@@ -153,7 +160,9 @@ def write_broken(path, kind):
         ('garbage', 'cannot be decoded'),
         ('header only', 'no samples'),
         ('not a number', 'not finite'),
-        ('folder', 'no such file'),
+        ('folder', 'a folder, not a file'),
+        ('pipe', 'a pipe or device, which is not read'),
+        ('link', 'a link that leads nowhere'),
     ],
 )
 def test_broken_files(tmp_path, kind, reason):

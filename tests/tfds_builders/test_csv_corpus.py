@@ -306,3 +306,25 @@ def test_contradictory_labels_of_one_recording(tmp_path, emotion, speaker, expec
     for module in (doctor, build):
         out = call(tmp_path, module, 'csv_corpus/mine', f'--manual_dir={folder}')[1]
         assert expected in out
+
+
+def test_maps_that_contradict_each_other_or_fit_no_label(tmp_path):
+    text = 'file,emotion,speaker\n0.wav,Freude,x\n1.wav,Trauer,y\n'
+    folder = write_csv(tmp_path / 'mine', text, ['0.wav', '1.wav'])
+    flags = [f'--manual_dir={folder}', '--map=Freude=happy', '--map=Trauer=sad']
+    failed(
+        call(tmp_path, doctor, 'csv_corpus/mine', *flags, '--map=freude=sad'),
+        "--map freude=sad: another --map reads 'freude' as 'happy'",
+    )
+    status, out, _ = call(tmp_path, doctor, 'csv_corpus/mine', *flags, '--map=Wut=angry')
+    assert status == 0
+    assert out.count('--map') == 1
+    assert "note: --map: no label is 'Wut'" in out
+
+
+@pytest.mark.parametrize('name', ['Metadata.CSV', 'metadata.csv.csv', 'metadata.xlsx'])
+def test_a_table_of_another_name_is_named(tmp_path, name):
+    folder = write_csv(tmp_path / 'mine', 'file,emotion,speaker\n0.wav,sad,x\n', ['0.wav'])
+    (folder / 'metadata.csv').rename(folder / name)
+    result = call(tmp_path, doctor, 'csv_corpus/mine', f'--manual_dir={folder}')
+    failed(result, f'there is {name}: save it as metadata.csv')

@@ -94,6 +94,12 @@ class Builder(CorpusBuilder):
         if unknown:
             raise cls._unknown_labels(folder / files[0], unknown, name)
         notes = _unused_columns(rows[0].cells)
+        labels = {row['emotion'].lower() for _, row in rows}
+        notes += [
+            f'--map: no label is {label!r}'
+            for label in sorted(map or {})
+            if label.lower() not in labels
+        ]
         unlabelled = sum(not item.emotion for item in utterances)
         if 0 < unlabelled < len(utterances):
             notes.append(f'{unlabelled} utterances have no emotion: they have no label to train on')

@@ -17,6 +17,7 @@ NAMES = ('speaker', 'gender', 'session', 'script', 'language')
 COLUMNS = (*NEEDED, *NAMES[1:], *DIMENSIONS)
 # '0 days 00:00:01.5', '1:02:03', '2.5'
 _TIME = re.compile(r'(?:(\d+) days?,? ?)?(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?)?')
+_TABLES = ('.csv', '.tsv', '.txt', '.xlsx', '.xls', '.ods', '.json', '.parquet')  # endings
 _MARGIN = 0.1  # seconds by which an end may be before the end of the file
 
 
@@ -48,9 +49,11 @@ def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
         raise UserError(
             f'{folder} holds {len(manifests)} jsonl manifests: leave one, or write {TABLE}'
         )
+    others = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _TABLES)
+    there = f'; there is {", ".join(others[:3])}: save it as {TABLE}' if others else ''
     raise UserError(
         f'{folder / TABLE} is missing: a csv corpus needs it, columns {", ".join(NEEDED)} (or the db.*.csv of an audformat '
-        'database, or a jsonl manifest)'
+        f'database, or a jsonl manifest){there}'
     )
 
 
