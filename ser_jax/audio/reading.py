@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ser_jax.audio.containers import WithSize, find_samples, is_cut_off, other_content
+from ser_jax.audio.containers import WithSize, find_samples, is_cut_off, is_joined, other_content
 from ser_jax.audio.mp3 import WithFrameCount, find_frames
 from ser_jax.runtime.errors import UserError
 
@@ -38,6 +38,7 @@ AUDIO_ENDINGS = (
 _RATES = 1000, 768_000
 
 
+_JOINED = 'several recordings in one file, of which only the first would be read: split it, or convert it to wav'
 _TRUNCATED = 'truncated (shorter than its header says)'
 
 
@@ -124,16 +125,20 @@ def _open(path: pathlib.Path):
     """Opens a file with libsndfile, up to its end where its header leaves that open.
 
     Raises:
-        AudioError: the file is cut off.
+        AudioError: the file is cut off, or holds several recordings.
     """
     import soundfile
 
     length = path.stat().st_size
     with path.open('rb') as file:
         samples = find_samples(file, length)
+        file.seek(0)
+        joined = is_joined(file, length)
     frames = find_frames(path)
     if is_cut_off(samples, length) or (frames and frames.is_cut_off):
         raise AudioError(path, _TRUNCATED)
+    if joined:
+        raise AudioError(path, _JOINED)
     if frames and frames.is_misread:
         return soundfile.SoundFile(WithFrameCount(path, frames))
     if samples and samples.size is None and samples.field:
