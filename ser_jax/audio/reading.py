@@ -109,6 +109,10 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
 
 def _absence(path: pathlib.Path) -> str:
     """Why there is no file at a path."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return 'the locale has no characters for this name: set PYTHONUTF8=1'
     if path.is_dir():
         return 'a folder, not a file'
     if path.exists():
