@@ -146,7 +146,10 @@ def _line(path: Path, array: np.ndarray, layers: Sequence[int], statistics: bool
 def _writing(out: Path) -> Iterator[Path]:
     """`replacing`, with errors of the disk in one line."""
     try:
-        with replacing(local_path(out)) as temporary:
+        with (
+            replacing(local_path(out)) as temporary,
+            signals.on_stop(lambda: temporary.unlink(missing_ok=True)),
+        ):
             yield temporary
     except OSError as error:
         raise UserError(f'cannot write to {out}: {error.strerror}') from error

@@ -151,3 +151,25 @@ def test_any_file_name_can_be_encoded(weights, recordings, tmp_path):
     found = dict(np.load(tmp_path / 'o.npz'))
     assert found.pop('layers').ndim == 1
     assert sorted(found) == ['./layers', 'b.wav', 'not\\udcfftext.wav']
+
+
+def test_an_interrupted_command_leaves_nothing(tmp_path):
+    script = (
+        'import sys, time, pathlib\n'
+        'from ser_jax import encode\n'
+        'from ser_jax.runtime import signals\n'
+        'signals.handle("later")\n'
+        f'with encode._writing(pathlib.Path({str(tmp_path / "o.npz")!r})) as temporary:\n'
+        '    temporary.write_bytes(b"0")\n'
+        '    print("ready", flush=True)\n'
+        '    time.sleep(60)\n'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == 'ready\n'
+    assert len(list(tmp_path.iterdir())) == 1
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    process.stdout.close()
+    assert not list(tmp_path.iterdir())
