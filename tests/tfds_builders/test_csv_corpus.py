@@ -328,3 +328,11 @@ def test_a_table_of_another_name_is_named(tmp_path, name):
     (folder / 'metadata.csv').rename(folder / name)
     result = call(tmp_path, doctor, 'csv_corpus/mine', f'--manual_dir={folder}')
     failed(result, f'there is {name}: save it as metadata.csv')
+
+
+def test_numbers_that_a_spreadsheet_rounded(tmp_path):
+    text = 'file,emotion,speaker,session\n0.wav,sad,1.23E+11,1E5\n1.wav,sad,1.23E+11,e+1\n'
+    folder = write_csv(tmp_path / 'mine', text, ['0.wav', '1.wav'])
+    out = call(tmp_path, doctor, 'csv_corpus/mine', f'--manual_dir={folder}')[1]
+    assert out.count('note: ') == 1
+    assert "note: '1.23E+11' looks like a number that a spreadsheet rounded" in out

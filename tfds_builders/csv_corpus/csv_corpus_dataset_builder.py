@@ -16,6 +16,7 @@ from tfds_builders.csv_corpus.tables import COLUMNS, NAMES, TABLE, read_folder
 
 # With more speakers, leaving one out at a time takes too many folds.
 _MAX_FOLDS = 12
+_ROUNDED = re.compile(r'\d([.,]\d+)?E\+\d+')  # 1.23E+11
 _GENDERS = {'f': 'female', 'w': 'female', 'm': 'male', '': '', **{name: name for name in GENDERS}}
 
 
@@ -110,6 +111,12 @@ class Builder(CorpusBuilder):
         missing = [repr(text) for text in sorted(named) if not known_name(text)]
         if missing:
             notes.append(f'the speaker {" or ".join(missing)} counts as unknown')
+        rounded = sorted({row.get(field, '') for _, row in rows for field in NAMES})
+        notes += [
+            f'{text!r} looks like a number that a spreadsheet rounded: distinct names may have become one; write them as text'
+            for text in rounded
+            if _ROUNDED.fullmatch(text)
+        ]
         if own_labels:
             notes += [
                 f'the label {label!r} is a class of its own; --map {label}= drops it'
