@@ -297,3 +297,17 @@ def test_any_text_gives_rows_or_one_clear_line(tmp_path_factory, name, text):
         assert listing.utterances
         assert all(item.path.startswith(str(folder)) for item in listing.utterances)
     assert '\n' not in said
+
+
+def test_other_fields_of_a_manifest(tmp_path):
+    lines = [
+        {'wav': 'a.wav', 'emo': 'sad', 'arousal': 2.5, 'label': 'happy', 'start': 0},
+        {'wav': 'b.wav', 'emo': 'sad', 'arousal': None, 'start': 0.1, 'end': 0.2},
+    ]
+    text = '\n'.join(map(json.dumps, lines))
+    folder = write(tmp_path / 'x', ('a.wav', 'b.wav'), a_jsonl=text)
+    failed(call(tmp_path, build, 'csv_corpus/x', f'--manual_dir={folder}'), 'line 2', 'segments')
+    (folder / 'a.jsonl').write_text(text.replace('"start": 0.1, "end": 0.2', '"start": 0'))
+    corpus = opened(folder, tmp_path)
+    np.testing.assert_equal(corpus.index['arousal'], np.array([2.5, np.nan], np.float32))
+    assert "column 'label' is not used" in corpus.metadata['notes']

@@ -17,6 +17,19 @@ NAMES = ('speaker', 'gender', 'session', 'script', 'language')
 COLUMNS = (*NEEDED, *NAMES[1:], *DIMENSIONS)
 # '0 days 00:00:01.5', '1:02:03', '2.5'
 _TIME = re.compile(r'(?:(\d+) days?,? ?)?(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?)?')
+# Fields of EmoBox' manifests that are read under another name, or not needed.
+_MANIFEST = {
+    'wav',
+    'emo',
+    'spk',
+    'key',
+    'dataset',
+    'type',
+    'sample_rate',
+    'length',
+    'task',
+    'channel',
+}
 _TABLES = ('.csv', '.tsv', '.txt', '.xlsx', '.xls', '.ods', '.json', '.parquet')  # endings
 _MARGIN = 0.1  # seconds by which an end may be before the end of the file
 
@@ -134,7 +147,8 @@ def _read_manifest(path: pathlib.Path, labels: pathlib.Path) -> list[Row]:
         file = item['wav']
         if not (path.parent / 'downloads').is_dir():  # where the toolkit keeps its corpora
             file = file.removeprefix(f'downloads/{text("dataset")}/')
-        cells = {name: text(name) for name in ('gender', 'session', 'script', 'language')}
+        # Unknown fields get a note like unknown columns.
+        cells = {name: text(name) for name in item.keys() - _MANIFEST | {*NAMES, *DIMENSIONS}}
         cells |= {
             'file': file,
             'emotion': str(names.get(emotion, emotion)),
@@ -143,6 +157,7 @@ def _read_manifest(path: pathlib.Path, labels: pathlib.Path) -> list[Row]:
         rows.append(Row(where, cells))
     if not rows:
         raise UserError(f'{path} has no rows')
+    _refuse_segments(rows, path.parent)
     return rows
 
 
