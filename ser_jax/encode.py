@@ -26,6 +26,8 @@ import tqdm
 from ser_jax.runtime.errors import UserError, report_errors
 from ser_jax.runtime.files import docstring, local_path, replacing, set_compilation_cache
 
+_LAYERS = 'layers'  # array with the numbers of the layers
+
 
 @report_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,9 +108,9 @@ def _encode(options) -> int:
             else:
                 with tqdm.tqdm.external_write_mode(file=sys.stdout):
                     show(_line(path, array, extractor.layers, options.statistics))
-                add(str(path), array)
+                add(_key(path), array)
             bar.update()
-        add('layers', np.array(extractor.layers))
+        add(_LAYERS, np.array(extractor.layers))
     for problem in problems if devices.is_main_process() else ():
         print(f'error: {problem}', file=sys.stderr)
     return int(bool(problems))
@@ -120,6 +122,12 @@ def _encode_usable(extractor, least: int, waveforms: list[np.ndarray]) -> list[n
     encoded = iter(extractor(usable))
     short = f'too short for the encoder, which takes {least} samples at 16 kHz or more'
     return [next(encoded) if len(waveform) >= least else short for waveform in waveforms]
+
+
+def _key(path: Path) -> str:
+    """The name of a recording in the archive; file names need not be valid text, and one name is taken."""
+    name = str(path).encode('utf-8', 'backslashreplace').decode()
+    return f'./{name}' if name == _LAYERS else name
 
 
 def _line(path: Path, array: np.ndarray, layers: Sequence[int], statistics: bool) -> str:
@@ -138,7 +146,10 @@ def _line(path: Path, array: np.ndarray, layers: Sequence[int], statistics: bool
 def _writing(out: Path) -> Iterator[Path]:
     """`replacing`, with errors of the disk in one line."""
     try:
-        with replacing(local_path(out)) as temporary:
+        with (
+            replacing(local_path(out)) as temporary,
+            signals.on_stop(lambda: temporary.unlink(missing_ok=True)),
+        ):
             yield temporary
     except OSError as error:
         raise UserError(f'cannot write to {out}: {error.strerror}') from error

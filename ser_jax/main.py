@@ -49,7 +49,7 @@ from ml_collections import config_flags
 
 from ser_jax.config import name_network, parse_config, unknown_field
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import docstring, local_path, set_compilation_cache
+from ser_jax.runtime.files import docstring, library_path, set_compilation_cache
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'see above')
@@ -67,7 +67,7 @@ def main(_: list[str]) -> None:
         os.environ.setdefault('JAX_NUM_CPU_DEVICES', str(config.parallel_runs))
     try:
         given = _WORKDIR.value or default_workdir(config)
-        workdir = local_path(given)
+        workdir = library_path(given)
         # Slow imports, hence after the flags have been checked.
         from ser_jax import train
         from ser_jax.reporting import text

@@ -34,8 +34,9 @@ from ser_jax.runs import workdir as workdirs
 from ser_jax.runs.predictions import write_predictions
 from ser_jax.runs.result_card import read_card
 from ser_jax.runtime import devices
+from ser_jax.runtime.call_strings import parse_call
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import local_path, write_json
+from ser_jax.runtime.files import file_sha256, library_path, write_json
 from ser_jax.training import loop
 from ser_jax.training.experiment import Experiment, build_program
 from ser_jax.training.metric_log import MetricLog
@@ -90,18 +91,20 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
         UserError: a config that cannot be run, or a workdir of another one.
     """
     check_config(config)
-    workdir = local_path(workdir).absolute()
+    workdir = library_path(workdir).absolute()
     workdirs.check_workdir(workdir, as_json(config))
     card = read_card(workdir)
     if card and not needs_testing(config, card):
         names = [config.corpus, *config.labelled, *config.unlabelled]
         names += [config.noise_corpus] if config.noise_corpus else []
-        workdirs.refuse_changed(workdir, _hashes(config, dict.fromkeys(names)))
+        hashes = _hashes(config, dict.fromkeys(names)) | _list_hashes(config)
+        workdirs.refuse_changed(workdir, hashes)
         return card
     if config.attack_source and Path(config.attack_source).expanduser().absolute() == workdir:
         raise UserError(f'config.attack_source is the workdir itself: {workdir}; name another run')
     run = open_run(config)
-    with workdirs.claimed(workdir, as_json(config), run.experiment.dataset.corpus_hashes()):
+    hashes = run.experiment.dataset.corpus_hashes() | _list_hashes(config)
+    with workdirs.claimed(workdir, as_json(config), hashes):
         with _progress(config, run, workdir) as progress:
             _train_all(config, run, workdir, progress)
             _predict_corpora(run, workdir, progress)
@@ -122,13 +125,14 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
         UserError: the run is missing, not finished, or of another config.
     """
     check_config(config)
-    workdir = local_path(workdir).absolute()
+    workdir = library_path(workdir).absolute()
     workdirs.check_workdir(workdir, as_json(config))
     if not (workdir / 'config.json').exists():
         raise UserError(f'there is no run in {workdir}: run it with --mode=train first')
     run = open_run(config)
     dataset = run.experiment.dataset
-    with workdirs.claimed(workdir, as_json(config), dataset.corpus_hashes()):
+    hashes = dataset.corpus_hashes() | _list_hashes(config)
+    with workdirs.claimed(workdir, as_json(config), hashes):
         names = [fold.name for fold in dataset.folds] + ['final'] * bool(config.test_corpora)
         missing = [name for name in names if not workdirs.summary_file(workdir, name).exists()]
         if missing:
@@ -502,6 +506,18 @@ def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     if config.attack_source:
         found['attack_models'] = workdirs.run_fingerprint(config.attack_source)
     return found
+
+
+def _list_hashes(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """'lists: ' and the path -> SHA-256 of the file that the protocol `fixed_lists` reads; {} for other protocols."""
+    name, paths = parse_call(config.protocol, 'protocol') if config.protocol else ('', ())
+    if name != 'fixed_lists':
+        return {}
+    return {
+        workdirs.LISTS + path: file_sha256(Path(path))
+        for path in paths
+        if isinstance(path, str) and Path(path).is_file()
+    }
 
 
 def _hashes(

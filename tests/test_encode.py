@@ -11,7 +11,7 @@ import encoder_folders
 import numpy as np
 import pytest
 import soundfile
-from conftest import run
+from conftest import ROOT, run
 from processes import start_two
 
 from ser_jax.encoding.extraction import Extractor
@@ -135,3 +135,41 @@ def test_exported_encoder_needs_jax_flatbuffers_and_numpy_only(weights, tmp_path
     np.testing.assert_array_equal(found['mask'], mask)
     for number, layer in enumerate((1, 3)):
         np.testing.assert_allclose(found['frames'][:, number], states[layer], atol=1e-5)
+
+
+def test_any_file_name_can_be_encoded(weights, recordings, tmp_path):
+    samples = (recordings / 'a.wav').read_bytes()
+    names = ('not\udcfftext.wav', 'layers', 'b.wav')
+    for name in names:
+        (tmp_path / name).write_bytes(samples)
+    command = [sys.executable, '-m', 'ser_jax.encode', f'--encoder={weights}', '--out=o.npz']
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run(
+        [*command, *names], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = dict(np.load(tmp_path / 'o.npz'))
+    assert found.pop('layers').ndim == 1
+    assert sorted(found) == ['./layers', 'b.wav', 'not\\udcfftext.wav']
+
+
+def test_an_interrupted_command_leaves_nothing(tmp_path):
+    script = (
+        'import sys, time, pathlib\n'
+        'from ser_jax import encode\n'
+        'from ser_jax.runtime import signals\n'
+        'signals.handle("later")\n'
+        f'with encode._writing(pathlib.Path({str(tmp_path / "o.npz")!r})) as temporary:\n'
+        '    temporary.write_bytes(b"0")\n'
+        '    print("ready", flush=True)\n'
+        '    time.sleep(60)\n'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == 'ready\n'
+    assert len(list(tmp_path.iterdir())) == 1
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    process.stdout.close()
+    assert not list(tmp_path.iterdir())

@@ -227,6 +227,23 @@ def test_speakers_in_test_and_training(beeps, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+def test_lists_that_change_after_a_run(beeps, tmp_path):
+    lists = tmp_path / 'lists.json'
+    ids = lambda *speakers: [
+        f's{s}_{e}_{t}' for s in speakers for e in ('angry', 'sad') for t in '01'
+    ]
+    splits = {'train': ids(0, 1), 'validation': ids(2), 'test': ids(3)}
+    lists.write_text(json.dumps(splits))
+    protocol = f'--config.protocol=fixed_lists("{lists}")'
+    folders = f'--config.data.data_dir={beeps["data_dir"]}', f'--workdir={tmp_path / "run"}'
+    command = ('ser_jax.main', f'{CONFIG}:csv_corpus/beeps,smoke', *folders, protocol)
+    for _ in range(2):
+        done = run(*command)
+        assert done.returncode == 0, done.stderr
+    lists.write_text(json.dumps(splits | {'test': ids(4)}))
+    refused(run(*command), f'lists: {lists} has changed since the run')
+
+
 def test_unlabelled_speech_of_the_same_recordings_leaks(beeps, tmp_path):
     shutil.copytree(
         Path(beeps['data_dir']) / 'csv_corpus/beeps', tmp_path / 'records/csv_corpus/beeps'

@@ -146,10 +146,11 @@ def test_bad_and_hostile_tables_are_one_clear_line(tmp_path, texts, words):
 
 def test_tables_in_other_encodings(tmp_path):
     text = 'file,emotion,speaker\nä.wav,happy,ä\n'
-    for encoding in ('utf-16', 'latin-1', 'utf-32'):
+    named = {'utf-16': 'is text in UTF-16', 'latin-1': 'line 2 is not text in UTF-8', 'utf-32': ''}
+    for encoding, words in named.items():
         folder = write_csv(tmp_path / encoding, '', ['a.wav'])
         (folder / 'metadata.csv').write_bytes(text.encode(encoding))
-        failed(call(tmp_path, build, 'csv_corpus/x', f'--manual_dir={folder}'), 'UTF-8')
+        failed(call(tmp_path, build, 'csv_corpus/x', f'--manual_dir={folder}'), 'UTF-8', words)
 
 
 ROWS = [f'{n}.wav,happy,{{}},s{n % 6}' for n in range(24)]
@@ -247,6 +248,17 @@ def test_a_file_twice_in_one_table_of_an_audformat_database(tmp_path):
         Builder.list_utterances(folder)
 
 
+def test_two_labels_of_one_file_in_an_audformat_database(tmp_path):
+    folder = write(
+        tmp_path / 'x',
+        ('a.wav',),
+        db_gold_csv='file,emotion,note\na.wav,sad,one\n',
+        db_silver_csv='file,emotion,note\na.wav,happy,other\n',
+    )
+    result = call(tmp_path, build, 'csv_corpus/x', f'--manual_dir={folder}')
+    failed(result, "db.silver.csv line 2: emotion of 'a.wav' is 'happy', in", "line 2 'sad'")
+
+
 def test_the_quoted_head_of_an_audformat_table(tmp_path):
     folder = write(tmp_path / 'x', db_x_csv='"file","emotion"\n"a.wav","happy"\n')
     assert len(Builder.list_utterances(folder).utterances) == 1
@@ -285,3 +297,17 @@ def test_any_text_gives_rows_or_one_clear_line(tmp_path_factory, name, text):
         assert listing.utterances
         assert all(item.path.startswith(str(folder)) for item in listing.utterances)
     assert '\n' not in said
+
+
+def test_other_fields_of_a_manifest(tmp_path):
+    lines = [
+        {'wav': 'a.wav', 'emo': 'sad', 'arousal': 2.5, 'label': 'happy', 'start': 0},
+        {'wav': 'b.wav', 'emo': 'sad', 'arousal': None, 'start': 0.1, 'end': 0.2},
+    ]
+    text = '\n'.join(map(json.dumps, lines))
+    folder = write(tmp_path / 'x', ('a.wav', 'b.wav'), a_jsonl=text)
+    failed(call(tmp_path, build, 'csv_corpus/x', f'--manual_dir={folder}'), 'line 2', 'segments')
+    (folder / 'a.jsonl').write_text(text.replace('"start": 0.1, "end": 0.2', '"start": 0'))
+    corpus = opened(folder, tmp_path)
+    np.testing.assert_equal(corpus.index['arousal'], np.array([2.5, np.nan], np.float32))
+    assert "column 'label' is not used" in corpus.metadata['notes']

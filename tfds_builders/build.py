@@ -22,14 +22,19 @@ def parse_map(pairs: Sequence[str]) -> dict[str, str]:
     """`['bored=neutral', 'xxx=']` -> {'bored': 'neutral', 'xxx': ''}; an empty right side drops the label.
 
     Raises:
-        UserError: an item without '='.
+        UserError: an item without '=', or two for one label, whose case does not matter.
     """
-    result = {}
+    result, seen = {}, {}
     for pair in pairs:
         label, sign, name = pair.partition('=')
         if not sign or not label:
             raise UserError(f'--map {pair}: expected LABEL=EMOTION, such as bored=neutral')
-        result[label.strip()] = name.strip()
+        label, name = label.strip(), name.strip()
+        if seen.setdefault(label.lower(), name) != name:
+            raise UserError(
+                f'--map {pair}: another --map reads {label!r} as {seen[label.lower()]!r}'
+            )
+        result[label] = name
     return result
 
 

@@ -5,6 +5,8 @@ header was written, as if they were empty.
 """
 
 import io
+import itertools
+import mmap
 import re
 import struct
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 # Bytes that may be missing: some writers count the header among the samples, or padding that they do not write.
 _SLACK = 64
 _MOST_CHUNKS = 1000
+_FLAC_HEAD = re.compile(rb'fLaC[\x00\x80]\x00\x00\x22')
 _OGG_PAGE = 27 + 255 + 255 * 255  # bytes at most
 # Endings of the GUIDs of wave64: `riff`, and `wave`, `data` and so on.
 _RIFF_GUID = bytes.fromhex('2e91cf11a5d628db04c10000')
@@ -211,6 +214,37 @@ def is_cut_off(samples: Samples | None, length: int) -> bool:
     if samples is None or samples.size is None:
         return False
     return samples.start + samples.size > length + _SLACK
+
+
+def is_joined(file: BinaryIO, length: int) -> bool:
+    """Whether an ogg or flac file holds several recordings, one after another, of which libsndfile reads the first.
+
+    Args:
+        file: file, at its beginning.
+        length: bytes of the file, at least one.
+    """
+    head = file.read(4)
+    if head == b'OggS':
+        return _begins_again(file)
+    if head == b'fLaC' or head[:3] == b'ID3':
+        with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ) as content:
+            return len(list(itertools.islice(_FLAC_HEAD.finditer(content), 2))) == 2
+    return False
+
+
+def _begins_again(file: BinaryIO) -> bool:
+    """Whether in an ogg file a stream begins behind the pages of another one."""
+    at, content = 0, False
+    while True:
+        file.seek(at)
+        page = file.read(27 + 255)
+        if len(page) < 27 or page[:4] != b'OggS':
+            return False
+        begins = bool(page[5] & 2)
+        if begins and content:
+            return True
+        content |= not begins
+        at += 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
 class WithSize(io.RawIOBase):

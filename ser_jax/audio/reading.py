@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ser_jax.audio.containers import WithSize, find_samples, is_cut_off, other_content
+from ser_jax.audio.containers import WithSize, find_samples, is_cut_off, is_joined, other_content
 from ser_jax.audio.mp3 import WithFrameCount, find_frames
 from ser_jax.runtime.errors import UserError
 
@@ -38,6 +38,7 @@ AUDIO_ENDINGS = (
 _RATES = 1000, 768_000
 
 
+_JOINED = 'several recordings in one file, of which only the first would be read: split it, or convert it to wav'
 _TRUNCATED = 'truncated (shorter than its header says)'
 
 
@@ -82,7 +83,7 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     path = pathlib.Path(path)
     try:
         if not path.is_file():
-            raise AudioError(path, 'no such file')
+            raise AudioError(path, _absence(path))
         if path.stat().st_size == 0:
             raise AudioError(path, 'empty file')
         with _open(path) as file:
@@ -106,6 +107,19 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     return samples
 
 
+def _absence(path: pathlib.Path) -> str:
+    """Why there is no file at a path."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return 'the locale has no characters for this name: set PYTHONUTF8=1'
+    if path.is_dir():
+        return 'a folder, not a file'
+    if path.exists():
+        return 'a pipe or device, which is not read: write it to a file first'
+    return 'a link that leads nowhere' if path.is_symlink() else 'no such file'
+
+
 def _system_name(path: str | os.PathLike) -> str | bytes:
     """A path for libsndfile: file names need not be valid text, except on Windows."""
     return str(path) if os.name == 'nt' else os.fsencode(path)
@@ -115,16 +129,20 @@ def _open(path: pathlib.Path):
     """Opens a file with libsndfile, up to its end where its header leaves that open.
 
     Raises:
-        AudioError: the file is cut off.
+        AudioError: the file is cut off, or holds several recordings.
     """
     import soundfile
 
     length = path.stat().st_size
     with path.open('rb') as file:
         samples = find_samples(file, length)
+        file.seek(0)
+        joined = is_joined(file, length)
     frames = find_frames(path)
     if is_cut_off(samples, length) or (frames and frames.is_cut_off):
         raise AudioError(path, _TRUNCATED)
+    if joined:
+        raise AudioError(path, _JOINED)
     if frames and frames.is_misread:
         return soundfile.SoundFile(WithFrameCount(path, frames))
     if samples and samples.size is None and samples.field:

@@ -132,7 +132,8 @@ def fixed_lists(utterances: Utterances, path: str) -> list[tuple]:
     folds, tested = [], set()
     for number, lists in enumerate(content if isinstance(content, list) else [content], 1):
         where = f'fixed_lists, {path}, fold {number}'
-        if not isinstance(lists, dict) or not {'train', 'test'} <= set(lists) <= _SPLITS:
+        named = isinstance(lists, dict) and {'train', 'test'} <= set(lists) <= _SPLITS
+        if not named or not all(_is_list_of_ids(names) for names in lists.values()):
             raise UserError(
                 f'{where}: need "train", "test" and optionally "validation", lists of ids'
             )
@@ -155,7 +156,13 @@ def fixed_lists(utterances: Utterances, path: str) -> list[tuple]:
         tested.update(splits['test'].tolist())
         validation = splits.get('validation', _NONE)
         folds.append((splits['train'], validation if validation.size else None, splits['test']))
+    if not folds:
+        raise UserError(f'fixed_lists, {path}: the list of folds is empty')
     return folds
+
+
+def _is_list_of_ids(names: object) -> bool:
+    return names is None or (isinstance(names, list) and all(isinstance(n, str) for n in names))
 
 
 PROTOCOLS = {

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import local_path
+from ser_jax.runtime.files import library_path, local_path
 
 # One vocabulary for all corpora; class numbers in records are positions in it.
 EMOTIONS = (
@@ -68,7 +68,7 @@ def corpus_folder(
         raise UserError(
             f'unknown representation {representation!r}: one of {", ".join(REPRESENTATIONS)}'
         )
-    return local_path(data_dir or DEFAULT_DATA_DIR) / name / representation / RECORD_VERSION
+    return library_path(data_dir or DEFAULT_DATA_DIR) / name / representation / RECORD_VERSION
 
 
 def default_manual_dir(name: str) -> pathlib.Path | None:
@@ -133,11 +133,21 @@ def similar_names(names: Iterable[str]) -> list[list[str]]:
 
 def _plain_spelling(name: str) -> str:
     """'"Anna_B"' -> 'anna b'; 'S_03' -> 's3'; '3.0' -> '3'."""
+    name = ''.join(c for c in name if unicodedata.category(c) != 'Cf')  # such as zero-width blanks
     folder, slash, text = unicodedata.normalize('NFKC', name).casefold().rpartition('/')
     text = re.sub(r'[\s_-]+', ' ', text.strip('\'"`´‘’“”„«» '))
     text = re.sub(r'(?<=[^\W\d]) (?=\d)', '', text)
     text = re.sub(r'^(\d+)\.0+$', r'\1', text)
     return folder + slash + re.sub(r'(?<![\d.])0+(?=\d)', '', text)
+
+
+def similar_labels(names: Iterable[str]) -> list[str]:
+    """A warning for each group of labels that might be one class; see `similar_names`."""
+    return [
+        f'the labels {" and ".join(map(repr, group))} differ in spelling only and are {len(group)} classes: correct the table, '
+        'or make them one with --map LABEL=NAME'
+        for group in similar_names(names)
+    ]
 
 
 def similar_speakers(names: Iterable[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """Diagnostics of one fold's model: attention weights, codes of an autoencoder, and a map of utterances."""
 
-import csv
 import io
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from ser_jax.data import batches
 from ser_jax.data.folds import Fold
 from ser_jax.data.records import GENDERS
 from ser_jax.models.forward import forward
-from ser_jax.runtime.files import write_atomically
+from ser_jax.runtime.files import csv_writer, write_atomically
 from ser_jax.training.experiment import Experiment
 
 _EXAMPLES = 3  # utterances with attention weights
@@ -225,7 +224,7 @@ def write_embedding(mapped: Embedding, path: Path) -> None:
     """Writes `report/embedding.csv`, one row per utterance."""
     positions = (np.char.mod('%.5g', axis) for axis in (mapped.x, mapped.y))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
+    writer = csv_writer(text)
     writer.writerows([Embedding._fields, *zip(*mapped[:5], *positions)])
     write_atomically(path, text.getvalue())
 

@@ -28,7 +28,7 @@ from typing import NoReturn
 
 from ser_jax.grid import plan
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import docstring, local_path
+from ser_jax.runtime.files import docstring, library_path
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     share = list(enumerate(grid.runs, 1))[start - 1 :: step]
     try:
-        workdir = local_path(options.workdir or f'runs/grids/{grid.name}')
+        workdir = library_path(options.workdir or f'runs/grids/{grid.name}')
         runs.check_grid(workdir, grid, write=False)
         if options.list:
             for number, run in share:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import write_atomically
+from ser_jax.runtime.files import csv_writer, write_atomically
 
 _COLUMNS = ('id', 'fold', 'speaker', 'label', 'prediction')
 _RATINGS = ('rating', 'predicted_rating')
@@ -88,7 +88,7 @@ def write_predictions(path, predictions: Predictions, labels: Sequence[str]) -> 
         labels: K class names.
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
+    writer = csv_writer(text)
     ratings = _RATINGS if predictions.rated else ()
     writer.writerow([*_COLUMNS, *(f'probability_{label}' for label in labels), *ratings])
     for row, (label, prediction) in enumerate(zip(predictions.label, predictions.prediction)):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import select
 import sys
 import unicodedata
@@ -10,6 +11,9 @@ import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
+_SETTING = re.compile(
+    r'[Ii]nvalid (?:truth )?value ["\']?(.*?)["\']? for (?:JAX flag|environment) ["\']?(\w+)'
+)
 _JOINERS = '\u200c\u200d'  # parts of Persian words and of emoji
 
 
@@ -30,13 +34,31 @@ def printable(text: str) -> str:
     return ''.join(c if keep(c) else ascii(c)[1:-1] for c in text)
 
 
+def open_closed_streams() -> None:
+    """Opens the null device for standard input and error where they are closed (`2>&-`).
+
+    Otherwise the next file would get their number, and what is printed to standard error would go to standard output.
+
+    Raises:
+        SystemExit: standard output is closed.
+    """
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # noqa: SIM115 (for the whole process)
+            if name == 'stdout':
+                sys.exit('error: standard output is closed: redirect it to a file, or to /dev/null')
+            setattr(sys, name, stream)
+
+
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
     """Ends a command with one line and exit status 1 on errors of the machine.
 
-    These are a full disk, a lost process of a multi-host run, and a closed standard output (`… | head`, without a line).
+    These are a full disk, a lost process of a multi-host run, a value of a `JAX_…` variable that JAX does not take, and a closed
+    standard output (`… | head`, without a line).
     Characters that the terminal's encoding lacks are printed with backslashes. Warnings become one line each.
     """
+    open_closed_streams()
     warnings.formatwarning = lambda message, *_: f'warning: {printable(str(message))}\n'
     for output in (sys.stdout, sys.stderr):
         if hasattr(output, 'reconfigure'):
@@ -56,12 +78,15 @@ def report_errors() -> Iterator[None]:
         chain = list(_chain(error))
         full = next(filter(None, map(_full_disk, chain)), None)
         lost = next(filter(None, map(_lost_process, chain)), None)
+        setting = next(filter(None, map(_bad_setting, chain)), None)
         if full:
             message = f'error: no room left on the disk: {full}; make room, and give the same command again'
         elif lost:
             message = (
                 f'error: another process of this run is gone ({lost}): start all of them again'
             )
+        elif setting:
+            message = f'error: {setting}: correct the environment variable, or unset it'
         else:
             raise
         if _several_processes():
@@ -115,6 +140,12 @@ def _full_disk(error: BaseException) -> str | None:
     if 'No space left on device' in str(error) or 'Disk quota exceeded' in str(error):
         return str(error).partition('\n')[0][:200]
     return None
+
+
+def _bad_setting(error: BaseException) -> str | None:
+    """JAX's message about an environment variable: "JAX_DEBUG_NANS='maybe' is no value that JAX takes"."""
+    found = isinstance(error, ValueError) and _SETTING.search(str(error))
+    return found and f'{found[2].upper()}={found[1]!r} is no value that JAX takes'
 
 
 def _lost_process(error: BaseException) -> str | None:

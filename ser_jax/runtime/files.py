@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import csv
 import glob
 import hashlib
 import json
@@ -10,9 +11,11 @@ import os
 import re
 import shutil
 import socket
+import types
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from ser_jax.runtime.errors import UserError
 
@@ -31,6 +34,30 @@ def local_path(path: str | os.PathLike) -> Path:
             f'{text} is not a local folder: mount the bucket and use its mount point, see cloud/README.md'
         )
     return Path(path).expanduser()
+
+
+def library_path(path: str | os.PathLike) -> Path:
+    """`local_path` for folders that C++ libraries read or write: they take text only.
+
+    Raises:
+        UserError: also a name that is not text in this locale.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f'{path}: the name is not text in this locale: set PYTHONUTF8=1, or rename the folder'
+        ) from error
+    return local_path(path)
+
+
+def csv_writer(file: IO[str]):
+    r"""A `csv.writer` with lines that end with `\n`.
+
+    With `lineterminator='\n'`, the module leaves cells with a carriage return unquoted, which readers take for the end of the row.
+    """
+    write = lambda row: file.write(row.removesuffix('\r\n') + '\n')
+    return csv.writer(types.SimpleNamespace(write=write))
 
 
 def docstring(file: str | os.PathLike) -> str:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from ser_jax.runtime.errors import silence_closed_outputs
+from ser_jax.runtime.errors import open_closed_streams, silence_closed_outputs
 
 _DEADLINE = 8.0  # seconds from the first signal to the end of the process
 _AGAIN = 0.5  # … from a second signal
@@ -119,6 +119,7 @@ def handle(hint: str, seconds: float = _DEADLINE) -> None:
         hint: what the next start does, for the last line.
         seconds: longest time from the first signal to the end of the process.
     """
+    open_closed_streams()  # before sockets get their numbers
     _handler.start(hint, seconds)
 
 

@@ -31,11 +31,17 @@ def find_files(arguments: Iterable[str | Path]) -> Iterator[Path | str]:
         Paths, sorted within a folder or pattern, or an error message for an argument that matches nothing.
     """
     for argument in map(str, arguments):
-        if argument == '-':
+        if not argument:
+            yield 'an argument is empty: name a file or a folder (. for this one)'
+        elif argument == '-':
+            empty = True
             for line in sys.stdin:
                 line = line.removeprefix('\ufeff').rstrip('\r\n')  # lists written on Windows
                 if line.strip():
+                    empty = False
                     yield from _below(Path(line))
+            if empty:
+                yield 'standard input lists no files'
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             found = sorted(glob.glob(argument, recursive=True), key=lambda name: (len(name), name))
             # ** follows linked folders round and round.

@@ -3,7 +3,6 @@
 Each format is a function (tasks, whether to show windows) -> write(path, prediction); it may print a header at once.
 """
 
-import csv
 import json
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from ser_jax.data.tasks import Task
 from ser_jax.runtime.errors import printable
+from ser_jax.runtime.files import csv_writer
 from ser_jax.serving.predictor import Prediction
 
 _NONE = '–'
@@ -47,7 +47,7 @@ def table(tasks: tuple[Task, ...], windows: bool) -> Writer:
 def comma_separated(tasks: tuple[Task, ...], windows: bool) -> Writer:
     """CSV; `start` and `end` in seconds, the rows of windows after that of their recording."""
     columns = _columns(tasks)
-    writer = csv.writer(sys.stdout, lineterminator='\n')
+    writer = csv_writer(sys.stdout)
     titles = [title.replace(' ', '_') for *_, title in columns]
     writer.writerow(['file', 'start', 'end', *(task.name for task in tasks), *titles, 'flags'])
 

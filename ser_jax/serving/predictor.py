@@ -25,7 +25,7 @@ from ser_jax.runs.result_card import read_card
 from ser_jax.runs.workdir import result_name
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import local_path
+from ser_jax.runtime.files import library_path, local_path
 from ser_jax.runtime.schema import read_json
 from ser_jax.serving import screening
 
@@ -212,7 +212,7 @@ def load(workdir: str | Path) -> Predictor:
         UserError: no finished run, no final model, or a damaged one; no device.
     """
     devices.check_devices()
-    workdir = local_path(workdir).absolute()
+    workdir = library_path(workdir).absolute()
     card = read_card(workdir)
     if card is None:
         raise UserError(f'{workdir} holds no finished run: run ser_jax.main first')

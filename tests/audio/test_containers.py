@@ -15,7 +15,7 @@ SAMPLES = (np.random.default_rng(0).normal(0, 0.1, 40000) * 32767).astype(np.int
 def written(path, form='WAV', subtype='PCM_16', endian='FILE', samples=SAMPLES):
     """The bytes of a file in some format."""
     if subtype == 'FLOAT':
-        samples = samples / np.float32(32768)
+        samples = samples / 32768
     soundfile.write(path, samples, 16000, format=form, subtype=subtype, endian=endian)
     return bytearray(path.read_bytes())
 
@@ -169,3 +169,16 @@ def test_headers_cut_off_anywhere_and_changed(tmp_path, form):
         path.write_bytes(changed)
         with contextlib.suppress(AudioError):
             read_audio(path)
+
+
+@pytest.mark.parametrize(
+    ('form', 'subtype'), [('OGG', 'VORBIS'), ('OGG', 'OPUS'), ('FLAC', 'PCM_16')]
+)
+def test_joined_recordings_are_refused(tmp_path, form, subtype):
+    one = tmp_path / 'one'
+    written(one, form, subtype)
+    assert len(read_audio(one))
+    both = tmp_path / 'both'
+    both.write_bytes(one.read_bytes() * 2)
+    with pytest.raises(AudioError, match='several recordings in one file'):
+        read_audio(both)

@@ -1,12 +1,16 @@
 """Audio files of all formats, intact and broken."""
 
+import os
 import pickle
 import re
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile
+from conftest import ROOT
 
 from ser_jax.audio.reading import AudioError, read_audio, to_mono, unusable_reason
 from ser_jax.runtime.errors import UserError
@@ -142,6 +146,12 @@ def write_broken(path, kind):
     elif kind == 'folder':
         path.unlink()
         path.mkdir()
+    elif kind == 'pipe':
+        path.unlink()
+        os.mkfifo(path)
+    elif kind == 'link':
+        path.unlink()
+        path.symlink_to('gone.wav')
 
 
 @pytest.mark.parametrize(
@@ -153,7 +163,9 @@ def write_broken(path, kind):
         ('garbage', 'cannot be decoded'),
         ('header only', 'no samples'),
         ('not a number', 'not finite'),
-        ('folder', 'no such file'),
+        ('folder', 'a folder, not a file'),
+        ('pipe', 'a pipe or device, which is not read'),
+        ('link', 'a link that leads nowhere'),
     ],
 )
 def test_broken_files(tmp_path, kind, reason):
@@ -256,3 +268,17 @@ def test_an_offset_in_one_channel_does_not_matter(tmp_path):
     sound = stereo(1, 0) + np.array([0, 0.2])
     soundfile.write(tmp_path / 'a.wav', sound, 16000, subtype='FLOAT')
     assert np.abs(read_audio(tmp_path / 'a.wav') - np.rint(32768 * tone(16000))).max() <= 1
+
+
+def test_a_name_that_the_locale_lacks(tmp_path):
+    soundfile.write(tmp_path / '\u00fc.wav', tone(16000), 16000)
+    code = 'import sys; from ser_jax.audio.reading import read_audio; read_audio(sys.argv[1] + "/\\u00fc.wav")'
+    locale = {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, **locale},
+        capture_output=True,
+        text=True,
+    )
+    assert 'the locale has no characters for this name: set PYTHONUTF8=1' in done.stderr

@@ -423,3 +423,20 @@ def test_speakers_whose_names_differ_in_spelling_only_are_a_warning(recwarn):
 def test_names_of_published_corpora_do_not_resemble_each_other():
     names = [*EMODB, *RAVDESS, 'iemocap/1F', 'iemocap/1M', 'urdu/M1', 'urdu/F1', 'urdu/M11']
     assert similar_names([*names, *(f'librispeech/{n}' for n in range(1000))]) == []
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        ([], 'the list of folds is empty'),
+        ({'train': [['a']], 'test': ['b']}, 'lists of ids'),
+        ({'train': 'a', 'test': ['b']}, 'lists of ids'),
+        ({'train': 5, 'test': ['b']}, 'lists of ids'),
+        ({'train': {'a': 1}, 'test': ['b']}, 'lists of ids'),
+    ],
+)
+def test_fixed_lists_of_another_form(tmp_path, content, words):
+    path = tmp_path / 'lists.json'
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=words):
+        split(corpus(EMODB), f'fixed_lists({str(path)!r})')

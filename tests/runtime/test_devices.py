@@ -35,6 +35,14 @@ def test_other_commands(trained, tmp_path, arguments, environment, named):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.parametrize(
+    ('name', 'value'), [('JAX_DEFAULT_MATMUL_PRECISION', 'nonsense'), ('JAX_DEBUG_NANS', '2')]
+)
+def test_values_that_jax_does_not_take(trained, name, value):
+    result = run('ser_jax.predict', f'--workdir={trained[0]}', 'x.wav', **{name: value})
+    assert_one_line(result, f"{name}='{value}' is no value that JAX takes")
+
+
 def test_results_are_printed_without_a_device(trained):
     result = run('ser_jax.report', f'--workdir={trained[0]}', JAX_PLATFORMS='nonsense')
     assert result.returncode == 0, result.stderr

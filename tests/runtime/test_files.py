@@ -7,7 +7,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from ser_jax.runtime.files import replacing, write_atomically
+from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.files import library_path, replacing, write_atomically
 
 
 def test_a_write_that_fails_changes_nothing(tmp_path):
@@ -47,3 +48,8 @@ def test_even_small_programs_are_cached_beside_the_corpora(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in variables}
     subprocess.run([sys.executable, '-c', script], check=True, cwd=ROOT, env=environment)
     assert any(path.name.startswith('jit__lambda') for path in (tmp_path / 'compiled').iterdir())
+
+
+def test_a_name_that_is_no_text():
+    with pytest.raises(UserError, match=r'd\\udcff: the name is not text in this locale'):
+        library_path('d\udcff')

@@ -340,3 +340,38 @@ def test_benchmark(finished, beeps, tmp_path, monkeypatch):
     assert result['files'] == 4
     assert result['times_real_time']['ser_jax.predict'] > 0
     assert result['environment']['device']
+
+
+def test_nothing_listed_and_empty_arguments(monkeypatch):
+    monkeypatch.setattr(sys, 'stdin', io.StringIO('\n'))
+    assert list(serving_files.find_files(['-'])) == ['standard input lists no files']
+    (problem,) = serving_files.find_files([''])  # an unset variable; not this folder
+    assert 'empty' in problem
+
+
+def test_csv_of_any_file_name(finished, beeps, tmp_path, capsys):
+    names = ['a\rb.wav', 'a\nb.wav', 'a"b, c.wav']
+    for name in names:
+        (tmp_path / name).write_bytes(_files(beeps)[0].read_bytes())
+    assert predict.main([f'--workdir={finished[0]}', '--format=csv', str(tmp_path)]) == 0
+    table = csv.DictReader(io.StringIO(capsys.readouterr().out, newline=''))
+    assert sorted(row['file'] for row in table) == sorted(str(tmp_path / name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ('closed', 'status', 'printed'),
+    [
+        ('2>&-', 1, ',too_short\n'),
+        ('<&- 2>&-', 1, ',too_short\n'),
+        ('2>&1 >&-', 1, 'error: standard output is closed: redirect it to a file, or to /dev/null'),
+    ],
+)
+def test_closed_streams(finished, tmp_path, closed, status, printed):
+    soundfile.write(tmp_path / 'short.wav', np.zeros(100), 16000)
+    command = f'{sys.executable} -m ser_jax.predict --workdir={finished[0]} --format=csv'
+    command += f' {tmp_path}/short.wav {tmp_path}/gone.wav {closed}'
+    done = subprocess.run(command, shell=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == status
+    assert printed in done.stdout
+    assert 'warning' not in done.stdout
+    assert 'Traceback' not in done.stdout

@@ -217,3 +217,122 @@ def test_thousands_of_equal_problems_are_summarised(tmp_path):
         assert '… and 2980 more: no such file (in another folder)\n' in out
         assert 'gone2' in out
     assert call(tmp_path, doctor, *flags, '--workers=1', '--all')[1].count('no such file') == 3003
+
+
+def test_decimal_commas_and_missing_ratings(tmp_path):
+    cells = ('3,5', '2.5', 'NA', '?', '')
+    rows = [f'{n}.wav;happy;x;{text}' for n, text in enumerate(cells)]
+    table = '\n'.join(['sep=;', 'file;emotion;speaker;arousal', *rows]) + '\n'
+    folder = write_csv(tmp_path / 'mine', table, [f'{n}.wav' for n in range(len(cells))])
+    status, _, err = call(tmp_path, build, 'csv_corpus/mine', f'--manual_dir={folder}')
+    assert status == 0, err
+    corpus = open_prepared('csv_corpus/mine', data_dir=tmp_path / 'records')
+    np.testing.assert_equal(
+        corpus.index['arousal'], np.array([3.5, 2.5, np.nan, np.nan, np.nan], np.float32)
+    )
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('sep=;\nfile;emotion;speaker\na.wav;joy;x\n', ("'joy' (line 3)",)),
+        ('file|emotion|speaker\na.wav|sad|x\n', ('it has file|emotion|speaker (commas, semi',)),
+        (
+            'file,emotion,speaker,arousal\na.wav,sad,x,0.5\n',
+            ("line 2: arousal '0.5' is not a number from 1 to 5: convert the whole column",),
+        ),
+        (
+            'file,emotion,speaker,arousal\na.wav,sad,x,inf\n',
+            ("arousal 'inf' is not a number from 1 to 5",),
+        ),
+        (
+            'file,emotion,speaker\na.wav,sad,x\na.flac,happy,x\n',
+            ("line 3: 'a.flac' and 'a.wav' in line 2 differ in their ending only",),
+        ),
+    ],
+)
+def test_what_to_do_is_told(tmp_path, text, words):
+    folder = write_csv(tmp_path / 'bad', text, ['a.wav', 'a.flac'])
+    failed(call(tmp_path, build, 'csv_corpus/bad', f'--manual_dir={folder}'), *words)
+
+
+@pytest.mark.parametrize(
+    ('times', 'refused'),
+    [
+        (('0.2,0.4', '0,0.4'), 'line 2'),
+        (('0,0.2', '0.2,0.4'), 'line 2'),
+        (('0,0.4', '00:00:00.100,00:00:00.400'), 'line 3'),
+        (('0,0.4', '0.0,'), None),
+        (('0,0.39', '0 days,NaT'), None),
+        (('2026-03-01,2026-03-02', 'a,b'), None),
+    ],
+)
+def test_segments_of_files_are_refused(tmp_path, times, refused):
+    rows = [f'{name}.wav,sad,x,{cells}' for name, cells in zip('ab', times)]
+    text = '\n'.join(['file,emotion,speaker,start,end', *rows]) + '\n'
+    folder = write_csv(tmp_path / 'mine', text, ['a.wav', 'b.wav'])
+    result = call(tmp_path, doctor, 'csv_corpus/mine', f'--manual_dir={folder}')
+    if refused:
+        failed(result, refused, 'segments of files are not read')
+    else:
+        assert result[0] == 0
+
+
+def test_one_label_in_two_spellings_is_a_warning(tmp_path):
+    labels = ('Joy', 'joy', 'joy\u200b', 'anger')
+    rows = [f'{n}.wav,{label},s{n}' for n, label in enumerate(labels)]
+    text = '\n'.join(['file,emotion,speaker', *rows]) + '\n'
+    folder = write_csv(tmp_path / 'mine', text, [f'{n}.wav' for n in range(4)])
+    flags = ('csv_corpus/mine', f'--manual_dir={folder}', '--own_labels')
+    for module in (doctor, build):
+        out = call(tmp_path, module, *flags)[1]
+        assert out.count('warning: ') == 1
+        assert "labels 'Joy' and 'joy' and 'joy\\u200b' differ in spelling only and are 3 cl" in out
+
+
+@pytest.mark.parametrize(
+    ('emotion', 'speaker', 'expected'),
+    [
+        ('sad', 'x', "warning: identical audio: 0 = 1, labelled 'happy' and 'sad': correct"),
+        ('happy', 'y', "labelled 'csv_corpus/mine/x' and 'csv_corpus/mine/y': correct"),
+        ('happy', 'x', 'note: identical audio: 0 = 1'),
+        ('', '', 'note: identical audio: 0 = 1'),
+    ],
+)
+def test_contradictory_labels_of_one_recording(tmp_path, emotion, speaker, expected):
+    text = f'file,emotion,speaker\n0.wav,happy,x\n1.wav,{emotion},{speaker}\n2.wav,sad,z\n'
+    folder = write_csv(tmp_path / 'mine', text, ['0.wav', '2.wav'])
+    (folder / '1.wav').write_bytes((folder / '0.wav').read_bytes())
+    for module in (doctor, build):
+        out = call(tmp_path, module, 'csv_corpus/mine', f'--manual_dir={folder}')[1]
+        assert expected in out
+
+
+def test_maps_that_contradict_each_other_or_fit_no_label(tmp_path):
+    text = 'file,emotion,speaker\n0.wav,Freude,x\n1.wav,Trauer,y\n'
+    folder = write_csv(tmp_path / 'mine', text, ['0.wav', '1.wav'])
+    flags = [f'--manual_dir={folder}', '--map=Freude=happy', '--map=Trauer=sad']
+    failed(
+        call(tmp_path, doctor, 'csv_corpus/mine', *flags, '--map=freude=sad'),
+        "--map freude=sad: another --map reads 'freude' as 'happy'",
+    )
+    status, out, _ = call(tmp_path, doctor, 'csv_corpus/mine', *flags, '--map=Wut=angry')
+    assert status == 0
+    assert out.count('--map') == 1
+    assert "note: --map: no label is 'Wut'" in out
+
+
+@pytest.mark.parametrize('name', ['Metadata.CSV', 'metadata.csv.csv', 'metadata.xlsx'])
+def test_a_table_of_another_name_is_named(tmp_path, name):
+    folder = write_csv(tmp_path / 'mine', 'file,emotion,speaker\n0.wav,sad,x\n', ['0.wav'])
+    (folder / 'metadata.csv').rename(folder / name)
+    result = call(tmp_path, doctor, 'csv_corpus/mine', f'--manual_dir={folder}')
+    failed(result, f'there is {name}: save it as metadata.csv')
+
+
+def test_numbers_that_a_spreadsheet_rounded(tmp_path):
+    text = 'file,emotion,speaker,session\n0.wav,sad,1.23E+11,1E5\n1.wav,sad,1.23E+11,e+1\n'
+    folder = write_csv(tmp_path / 'mine', text, ['0.wav', '1.wav'])
+    out = call(tmp_path, doctor, 'csv_corpus/mine', f'--manual_dir={folder}')[1]
+    assert out.count('note: ') == 1
+    assert "note: '1.23E+11' looks like a number that a spreadsheet rounded" in out

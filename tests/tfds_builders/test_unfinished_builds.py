@@ -11,12 +11,13 @@ import time
 
 import pytest
 from conftest import ROOT
-from trees import EMODB, loaded_modules, write_emodb
+from trees import EMODB, call, failed, loaded_modules, write_csv, write_emodb
 
 from ser_jax.data.corpora import open_corpus
 from ser_jax.data.records import corpus_folder, is_prepared
 from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
+from tfds_builders import build
 from tfds_builders.core import base, pool, prepare
 
 
@@ -138,3 +139,10 @@ def test_scripts_without_a_main_guard_run_once(tmp_path):
 def test_worker_that_dies_is_one_line():
     with pytest.raises(UserError, match='worker process was killed'):
         list(pool.pool_map(os._exit, [3] * 20, workers=2))
+
+
+def test_a_data_dir_that_is_a_dangling_link(tmp_path):
+    folder = write_csv(tmp_path / 'x', 'file,emotion,speaker\na.wav,sad,x\n', ['a.wav'])
+    (tmp_path / 'records').symlink_to(tmp_path / 'gone')
+    result = call(tmp_path, build, 'csv_corpus/x', f'--manual_dir={folder}')
+    failed(result, 'records (a link that leads nowhere): name another data_dir')

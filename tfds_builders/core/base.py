@@ -22,6 +22,7 @@ from ser_jax.data.records import (
     METADATA_FILE,
     RECORD_VERSION,
     SPLIT,
+    similar_labels,
     similar_speakers,
 )
 from ser_jax.runtime.errors import UserError
@@ -271,6 +272,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
 
     def _metadata(self, index: dict[str, np.ndarray]) -> dict:
         listing = self.listing
+        warnings, notes = shards.duplicate_remarks(index, self.names)
         front_end = dataclasses.asdict(self.front_end)
         return {
             'representation': self.representation,
@@ -286,8 +288,12 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
             'published': listing.total,
             'missing': listing.n_missing,
             'skipped': [dataclasses.asdict(problem) for problem in self.skipped],
-            'warnings': similar_speakers(index['speaker'].tolist()),
-            'notes': [*listing.notes, *shards.duplicate_notes(index)],
+            'warnings': [
+                *similar_speakers(index['speaker'].tolist()),
+                *similar_labels(self.names),
+                *warnings,
+            ],
+            'notes': [*listing.notes, *notes],
             'options': self.options,
             **self.extra,
         }

@@ -6,13 +6,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ser_jax.audio.reading import CLIPPED_SHARE
-from ser_jax.data.records import DIMENSIONS, similar_speakers
+from ser_jax.data.records import DIMENSIONS, similar_labels, similar_speakers
 from tfds_builders.core import catalogue, pool
 from tfds_builders.core.base import Listing
-from tfds_builders.core.shards import duplicate_notes
+from tfds_builders.core.shards import duplicate_remarks
 from tfds_builders.core.utterance import Measurement, Problem, Utterance, measure
 
 # DC offset from which a recording gets a note, 1 = full scale.
@@ -35,7 +33,7 @@ class Examination:
         speakers, sessions, sample_rates: usable utterances by each.
         rated: usable utterances with a rating of each dimension.
         seconds: duration of all usable audio.
-        warnings: speakers whose names differ in spelling only.
+        warnings: names of speakers or labels that differ in spelling only, and contradictory labels of identical audio.
         notes: further remarks for the user, one sentence each.
     """
 
@@ -107,6 +105,7 @@ def examine(
     good = [item for item, result in pairs if isinstance(result, Measurement)]
     audio = [result for result in results if isinstance(result, Measurement)]
     emotions = _emotions(builder, listing, good)
+    contradictions, duplicates = _duplicates(good, audio)
     return Examination(
         corpus=name,
         folder=str(folder),
@@ -126,8 +125,17 @@ def examine(
             for field in DIMENSIONS
         },
         seconds=sum(sound.seconds for sound in audio),
-        warnings=similar_speakers(item.speaker for item in good),
-        notes=[*listing.notes, *_audio_notes(audio, builder.SAMPLE_RATE), *_leftovers(folder)],
+        warnings=[
+            *similar_speakers(item.speaker for item in good),
+            *similar_labels(item.emotion for item in good),
+            *contradictions,
+        ],
+        notes=[
+            *listing.notes,
+            *_audio_notes(audio, builder.SAMPLE_RATE),
+            *duplicates,
+            *_leftovers(folder),
+        ],
     )
 
 
@@ -174,11 +182,21 @@ def _audio_notes(audio: Sequence[Measurement], sample_rate: int | None) -> list[
         notes.append(
             f'{len(other)} files are not at the {sample_rate} Hz that the owner distributes: {names(other)}'
         )
-    hashes = {
-        'id': np.array([sound.id for sound in audio]),
-        'audio_sha256': np.array([sound.sha256 for sound in audio]),
+    return notes
+
+
+def _duplicates(
+    good: Sequence[Utterance], audio: Sequence[Measurement]
+) -> tuple[list[str], list[str]]:
+    """Warnings and notes of `duplicate_remarks`."""
+    names = sorted({item.emotion for item in good} - {''})
+    fields = {
+        'id': [sound.id for sound in audio],
+        'audio_sha256': [sound.sha256 for sound in audio],
+        'emotion': [names.index(item.emotion) if item.emotion else -1 for item in good],
+        'speaker': [item.speaker for item in good],
     }
-    return notes + duplicate_notes(hashes)
+    return duplicate_remarks(fields, names)
 
 
 def _leftovers(folder: pathlib.Path) -> list[str]:

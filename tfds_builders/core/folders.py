@@ -1,5 +1,6 @@
 """Files of a corpus folder: audio, lists of labels, and notes on them."""
 
+import codecs
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,7 @@ from tfds_builders.core.utterance import Utterance
 
 # Where a recording exists in several formats, the first ending counts.
 LOSSLESS = ('.wav', '.flac')
+_MARKS = {codecs.BOM_UTF16_LE: 'UTF-16', codecs.BOM_UTF16_BE: 'UTF-16'}
 
 
 def audio_files(
@@ -70,7 +72,12 @@ def read_text(path: pathlib.Path) -> str:
     except OSError as error:
         raise UserError(f'cannot read {path}: {error.strerror}') from error
     except UnicodeDecodeError as error:
-        raise UserError(f'{path} is not text in UTF-8 (byte {error.start})') from error
+        encoding = _MARKS.get(error.object[:2])
+        line = 1 + error.object.count(b'\n', 0, error.start)
+        problem = f'is text in {encoding}' if encoding else f'line {line} is not text in UTF-8'
+        raise UserError(
+            f'{path} {problem} (byte {error.start}): save it in UTF-8 (spreadsheets: "CSV UTF-8")'
+        ) from error
 
 
 def file_notes(files: Mapping[str, pathlib.Path], found: Iterable[str], corpus: str) -> list[str]:

@@ -23,7 +23,7 @@ from ser_jax.data.records import (
 )
 from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import file_sha256, local_path, write_checksums
+from ser_jax.runtime.files import file_sha256, library_path, write_checksums
 from tfds_builders.core.catalogue import builder_class, find_folder, list_corpus, not_preparable
 from tfds_builders.core.utterance import grouped
 
@@ -79,7 +79,7 @@ def prepare(
     if beam and strict:
         raise UserError('--strict needs to see the files in order: leave out --beam_runner')
     folder = find_folder(name, manual_dir)
-    root = local_path(data_dir or DEFAULT_DATA_DIR)
+    root = library_path(data_dir or DEFAULT_DATA_DIR)
     target = corpus_folder(name, data_dir=root, representation=representation)
     builder_type = builder_class(name)
     absent = folder is None and builder_type.NEEDS_FOLDER
@@ -114,9 +114,9 @@ def prepare(
         place = str(error.filename or root)
         if not place.startswith(str(root)) and not str(root).startswith(place):
             raise
-        raise UserError(
-            f'cannot write below {root} ({error.strerror or error}): name another data_dir'
-        ) from error
+        dangling = any(path.is_symlink() and not path.exists() for path in (root, *root.parents))
+        reason = 'a link that leads nowhere' if dangling else error.strerror or error
+        raise UserError(f'cannot write below {root} ({reason}): name another data_dir') from error
     return target
 
 

@@ -3,11 +3,12 @@
 The index of a corpus holds all fields but the arrays, one row a record, in the order of the records.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -67,14 +68,32 @@ def corpus_hash(index: dict[str, np.ndarray], vocabulary: Sequence[str], front_e
     return digest.hexdigest()
 
 
-def duplicate_notes(index: dict[str, np.ndarray]) -> list[str]:
-    """A note for each recording that occurs under several ids, from the fields `id` and `audio_sha256`."""
-    by_audio: dict[str, list[str]] = {}
-    for name, digest in zip(index['id'].tolist(), index['audio_sha256'].tolist()):
-        by_audio.setdefault(digest, []).append(name)
-    return [
-        f'identical audio: {" = ".join(names)}' for names in by_audio.values() if len(names) > 1
-    ]
+def duplicate_remarks(
+    index: Mapping[str, Sequence], vocabulary: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Remarks on recordings that occur under several ids.
+
+    Args:
+        index: fields `id`, `audio_sha256`, `emotion` (-1 = none) and `speaker` ('' = unknown).
+        vocabulary: names of the emotion codes.
+
+    Returns:
+        (warnings: one for each recording with several emotions or speakers; notes: one for each other recording).
+    """
+    by_audio, warnings, notes = collections.defaultdict(list), [], []
+    for row, digest in enumerate(np.asarray(index['audio_sha256']).tolist()):
+        by_audio[digest].append(row)
+    for rows in filter(lambda rows: len(rows) > 1, by_audio.values()):
+        emotions = {vocabulary[code] for row in rows if (code := int(index['emotion'][row])) >= 0}
+        speakers = {str(index['speaker'][row]) for row in rows} - {''}
+        text = f'identical audio: {" = ".join(str(index["id"][row]) for row in rows)}'
+        several = [sorted(names) for names in (emotions, speakers) if len(names) > 1]
+        if several:
+            named = ' and '.join(' and '.join(map(repr, names)) for names in several)
+            warnings.append(f'{text}, labelled {named}: correct the labels, or leave one out')
+        else:
+            notes.append(text)
+    return warnings, notes
 
 
 @dataclasses.dataclass(frozen=True)

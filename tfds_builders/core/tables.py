@@ -10,6 +10,7 @@ from tfds_builders.core.folders import read_text
 
 _MAX_COLUMNS = 1000
 _MAX_CELL = 1 << 17  # characters
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?[,;\t]*', re.IGNORECASE)
 
 
 class Row(NamedTuple):
@@ -27,7 +28,8 @@ class Row(NamedTuple):
 def read_csv(path: pathlib.Path, needed: Sequence[str] = ()) -> list[Row]:
     """Reads a csv table (comma, semicolon or tab).
 
-    A cell may be quoted, over several lines, too, with `""` for a quote in it; other quotes inside a cell are text.
+    A cell may be quoted, over several lines, too, with `""` for a quote in it; other quotes inside a cell are text. A first
+    line `sep=;`, as spreadsheets write it, names the separator.
 
     Args:
         path: path of the table.
@@ -43,8 +45,10 @@ def read_csv(path: pathlib.Path, needed: Sequence[str] = ()) -> list[Row]:
     text = read_text(path)
     if '\0' in text:
         raise UserError(f'{path} holds NUL characters: it is not a csv table in UTF-8')
-    head = text.partition('\n')[0]
-    records = _records(text, max(',;\t', key=head.count), path)
+    head, _, rest = text.partition('\n')
+    named = _SEPARATOR_LINE.fullmatch(head)
+    separator = named[1] if named else max(',;\t', key=head.count)
+    records = _records(rest if named else text, separator, path, first=2 if named else 1)
     columns = [name.lower() for name in next(records, ('', []))[1]]
     if len(columns) > _MAX_COLUMNS:
         raise UserError(f'{path} has {len(columns)} columns; at most {_MAX_COLUMNS} are allowed')
@@ -55,7 +59,10 @@ def read_csv(path: pathlib.Path, needed: Sequence[str] = ()) -> list[Row]:
     missing = [name for name in needed if name.lower() not in columns]
     if missing:
         known = ', '.join(columns) or 'none'
-        raise UserError(f'{path} lacks the column {" and ".join(missing)}; it has {known}')
+        raise UserError(
+            f'{path} lacks the column {" and ".join(missing)}; it has {known}'
+            + ' (commas, semicolons or tabs separate columns)' * (len(columns) == 1)
+        )
     rows = []
     for where, cells in records:
         if not any(cells):
@@ -82,8 +89,10 @@ def _cells(count: int) -> str:
     return f'{count} cell' + 's' * (count != 1)
 
 
-def _records(text: str, separator: str, path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
-    """Splits a table into records: (file and line, stripped cells).
+def _records(
+    text: str, separator: str, path: pathlib.Path, first: int
+) -> Iterator[tuple[str, list[str]]]:
+    """Splits a table, from its line `first` on, into records: (file and line, stripped cells).
 
     Raises:
         UserError: a quoted cell that does not end or holds rows, or a cell that is too long.
@@ -92,7 +101,7 @@ def _records(text: str, separator: str, path: pathlib.Path) -> Iterator[tuple[st
     cell = re.compile(
         rf'{blank}(?:"((?:[^"]++|"")*+)"{blank}(?=[{separator}\n]|\Z)|([^{separator}\n]*+))'
     )
-    start, line, cells, width = 0, 1, [], 0
+    start, line, cells, width = 0, first, [], 0
     while match := cell.match(text, start):
         quoted, plain = match.groups()
         if quoted is None and plain.startswith('"'):

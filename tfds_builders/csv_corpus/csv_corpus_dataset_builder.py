@@ -12,20 +12,19 @@ from ser_jax.data.records import DIMENSIONS, EMOTIONS, GENDERS, known_name
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
 from tfds_builders.core.utterance import Utterance
-from tfds_builders.csv_corpus.tables import NEEDED, TABLE, read_folder
+from tfds_builders.csv_corpus.tables import COLUMNS, NAMES, TABLE, read_folder
 
-_NAMES = ('speaker', 'gender', 'session', 'script', 'language')
-_COLUMNS = (*NEEDED, *_NAMES[1:], *DIMENSIONS)
 # With more speakers, leaving one out at a time takes too many folds.
 _MAX_FOLDS = 12
+_ROUNDED = re.compile(r'\d([.,]\d+)?E\+\d+')  # 1.23E+11
 _GENDERS = {'f': 'female', 'w': 'female', 'm': 'male', '': '', **{name: name for name in GENDERS}}
 
 
 def _unused_columns(row: dict[str, str]) -> list[str]:
     """A note for each unknown column, with the known column of a similar name."""
     notes = []
-    for name in row.keys() - {*_COLUMNS, ''}:
-        near = difflib.get_close_matches(name, _COLUMNS, 1)
+    for name in row.keys() - {*COLUMNS, ''}:
+        near = difflib.get_close_matches(name, COLUMNS, 1)
         notes.append(
             f'column {name!r} is not used' + ''.join(f'; did you mean {n!r}?' for n in near)
         )
@@ -75,7 +74,7 @@ class Builder(CorpusBuilder):
         """
         mapping = {label.lower(): emotion for label, emotion in (map or {}).items()}
         rows, files = read_folder(folder)
-        utterances, seen, unknown = [], {}, {}
+        utterances, seen, ids, unknown = [], {}, set(), {}
         for where, row in rows:
             item = cls._utterance(folder, row, where, name)
             label = mapping.get(row['emotion'].lower(), row['emotion'])
@@ -83,13 +82,25 @@ class Builder(CorpusBuilder):
                 label = label.lower()
                 if label and label not in EMOTIONS:
                     unknown.setdefault(label, where.rpartition(' ')[2])
-            if item.id in seen:
-                raise UserError(f'{where}: {item.id!r} is in line {seen[item.id]} already')
-            seen[item.id] = where.rpartition(' ')[2]
+            line, path = seen.setdefault(item.id, (where.rpartition(' ')[2], item.path))
+            if path != item.path:
+                raise UserError(
+                    f'{where}: {row["file"]!r} and {os.path.basename(path)!r} in line {line} differ in their ending only: '
+                    'rename one of them'
+                )
+            if item.id in ids:
+                raise UserError(f'{where}: {item.id!r} is in line {line} already')
+            ids.add(item.id)
             utterances.append(Utterance(**{**item.__dict__, 'emotion': label}))
         if unknown:
             raise cls._unknown_labels(folder / files[0], unknown, name)
         notes = _unused_columns(rows[0].cells)
+        labels = {row['emotion'].lower() for _, row in rows}
+        notes += [
+            f'--map: no label is {label!r}'
+            for label in sorted(map or {})
+            if label.lower() not in labels
+        ]
         unlabelled = sum(not item.emotion for item in utterances)
         if 0 < unlabelled < len(utterances):
             notes.append(f'{unlabelled} utterances have no emotion: they have no label to train on')
@@ -100,6 +111,12 @@ class Builder(CorpusBuilder):
         missing = [repr(text) for text in sorted(named) if not known_name(text)]
         if missing:
             notes.append(f'the speaker {" or ".join(missing)} counts as unknown')
+        rounded = sorted({row.get(field, '') for _, row in rows for field in NAMES})
+        notes += [
+            f'{text!r} looks like a number that a spreadsheet rounded: distinct names may have become one; write them as text'
+            for text in rounded
+            if _ROUNDED.fullmatch(text)
+        ]
         if own_labels:
             notes += [
                 f'the label {label!r} is a class of its own; --map {label}= drops it'
@@ -134,19 +151,22 @@ class Builder(CorpusBuilder):
                 f'{where}: {row["file"]!r} lies outside {folder}; name files inside it'
                 + (f': {near!r}' if near else '')
             )
-        named = {name: known_name(row.get(name, '')) for name in _NAMES}
+        named = {name: known_name(row.get(name, '')) for name in NAMES}
         gender = named['gender'].lower()
         if gender not in _GENDERS:
             raise UserError(f'{where}: gender {row["gender"]!r} is not female or male')
         dimensions = {}
         for field in DIMENSIONS:
-            text = row.get(field, '')
+            text = known_name(row.get(field, ''))
             try:
-                value = float(text) if text else math.nan
+                value = float(text.replace(',', '.')) if text else math.nan
             except ValueError:
-                value = math.inf
-            if not (math.isnan(value) or 1 <= value <= 5):
-                raise UserError(f'{where}: {field} {text!r} is not a number from 1 to 5')
+                value = None
+            if value is None or not (math.isnan(value) or 1 <= value <= 5):
+                raise UserError(
+                    f'{where}: {field} {text!r} is not a number from 1 to 5'
+                    + ': convert the whole column to that scale' * (value is not None)
+                )
             dimensions[field] = value
         return Utterance(
             id=pathlib.PurePath(file).with_suffix('').as_posix(),

@@ -2,13 +2,36 @@
 
 import json
 import pathlib
+import re
+from collections.abc import Sequence
 
+from ser_jax.audio.reading import file_seconds
+from ser_jax.data.records import DIMENSIONS
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.folders import read_text
 from tfds_builders.core.tables import Row, read_csv
 
 TABLE = 'metadata.csv'
 NEEDED = ('file', 'emotion', 'speaker')
+NAMES = ('speaker', 'gender', 'session', 'script', 'language')
+COLUMNS = (*NEEDED, *NAMES[1:], *DIMENSIONS)
+# '0 days 00:00:01.5', '1:02:03', '2.5'
+_TIME = re.compile(r'(?:(\d+) days?,? ?)?(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?)?')
+# Fields of EmoBox' manifests that are read under another name, or not needed.
+_MANIFEST = {
+    'wav',
+    'emo',
+    'spk',
+    'key',
+    'dataset',
+    'type',
+    'sample_rate',
+    'length',
+    'task',
+    'channel',
+}
+_TABLES = ('.csv', '.tsv', '.txt', '.xlsx', '.xls', '.ods', '.json', '.parquet')  # endings
+_MARGIN = 0.1  # seconds by which an end may be before the end of the file
 
 
 def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
@@ -26,7 +49,10 @@ def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
     audformat = sorted(folder.glob('db.*.csv'))
     manifests = sorted(path for path in folder.glob('*.jsonl') if not path.name.startswith('.'))
     if (folder / TABLE).is_file():
-        return read_csv(folder / TABLE, NEEDED), (TABLE,)
+        rows = read_csv(folder / TABLE, NEEDED)
+        if {'start', 'end'} <= rows[0].cells.keys():
+            _refuse_segments(rows, folder)
+        return rows, (TABLE,)
     if audformat:
         return _read_audformat(audformat), tuple(path.name for path in audformat)
     if len(manifests) == 1:
@@ -36,29 +62,40 @@ def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
         raise UserError(
             f'{folder} holds {len(manifests)} jsonl manifests: leave one, or write {TABLE}'
         )
+    others = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _TABLES)
+    there = f'; there is {", ".join(others[:3])}: save it as {TABLE}' if others else ''
     raise UserError(
         f'{folder / TABLE} is missing: a csv corpus needs it, columns {", ".join(NEEDED)} (or the db.*.csv of an audformat '
-        'database, or a jsonl manifest)'
+        f'database, or a jsonl manifest){there}'
     )
 
 
 def _read_audformat(paths: list[pathlib.Path]) -> list[Row]:
-    """Joins the tables of an audformat database that are indexed by file; of equal columns the first counts."""
+    """Joins the tables of an audformat database that are indexed by file.
+
+    Raises:
+        UserError: a file twice in one table, with different values of one column in two, or in segments.
+    """
     joined = {}
     for path in paths:
         rows, files = read_csv(path), set()
         if 'file' not in rows[0].cells:
             continue  # such as a table of speakers
+        _refuse_segments(rows, path.parent)
         for row in rows:
             file = row.cells['file']
             if file in files:
                 raise UserError(f'{row.where}: {file!r} is in this table already')
             files.add(file)
-            if _starts_later(row.cells.get('start', '')):
-                raise UserError(
-                    f'{row.where}: segments of files are not read; cut them into separate files'
-                )
-            cells = joined.setdefault(file, row).cells
+            earlier = joined.setdefault(file, row)
+            cells = earlier.cells
+            for name in COLUMNS:
+                one, other = cells.get(name), row.cells.get(name)
+                if one and other and one != other:
+                    raise UserError(
+                        f'{row.where}: {name} of {file!r} is {other!r}, in {earlier.where} {one!r}: leave one of the tables in '
+                        f'the folder, or write {TABLE}'
+                    )
             cells |= {name: text for name, text in row.cells.items() if not cells.get(name)}
     if not joined:
         raise UserError(f'none of {", ".join(path.name for path in paths)} has the column file')
@@ -68,9 +105,28 @@ def _read_audformat(paths: list[pathlib.Path]) -> list[Row]:
     return [Row(row.where, blank | keep(row.cells)) for row in joined.values()]
 
 
-def _starts_later(start: str) -> bool:
-    """Whether a time such as '0 days 00:00:01.5' is not zero."""
-    return any(digit in '123456789' for digit in start)
+def _refuse_segments(rows: Sequence[Row], folder: pathlib.Path) -> None:
+    """Refuses rows for a part of a file, from `start` to `end`: the whole file would get their labels.
+
+    Raises:
+        UserError: a start after the beginning of its file, or an end before its end.
+    """
+    for where, cells in rows:
+        start, end = (_seconds(cells.get(name, '')) for name in ('start', 'end'))
+        if start or (end and end < file_seconds(folder / cells['file']) - _MARGIN):
+            raise UserError(
+                f'{where}: segments of files are not read (start {cells.get("start", "")!r}, end {cells.get("end", "")!r}): cut '
+                'them into separate files, or rename the columns if they tell something else'
+            )
+
+
+def _seconds(text: str) -> float | None:
+    """A time such as '0 days 00:00:01.5' or '1.5' in seconds; None for another text, such as 'NaT' or a date."""
+    match = _TIME.fullmatch(text)
+    if not text or not match:
+        return None
+    days, hours, minutes, seconds = (float((n or '0').replace(',', '.')) for n in match.groups())
+    return 86400 * days + 3600 * hours + 60 * minutes + seconds
 
 
 def _read_manifest(path: pathlib.Path, labels: pathlib.Path) -> list[Row]:
@@ -91,7 +147,8 @@ def _read_manifest(path: pathlib.Path, labels: pathlib.Path) -> list[Row]:
         file = item['wav']
         if not (path.parent / 'downloads').is_dir():  # where the toolkit keeps its corpora
             file = file.removeprefix(f'downloads/{text("dataset")}/')
-        cells = {name: text(name) for name in ('gender', 'session', 'script', 'language')}
+        # Unknown fields get a note like unknown columns.
+        cells = {name: text(name) for name in item.keys() - _MANIFEST | {*NAMES, *DIMENSIONS}}
         cells |= {
             'file': file,
             'emotion': str(names.get(emotion, emotion)),
@@ -100,6 +157,7 @@ def _read_manifest(path: pathlib.Path, labels: pathlib.Path) -> list[Row]:
         rows.append(Row(where, cells))
     if not rows:
         raise UserError(f'{path} has no rows')
+    _refuse_segments(rows, path.parent)
     return rows
 
 
