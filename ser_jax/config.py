@@ -706,7 +706,10 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
     if statistics and config.crop_frames != 1:
         yield f"config.crop_frames is {config.crop_frames}; with config.encoder.output 'statistics' it must be 1"
     if not statistics and config.crop_frames < 16:
-        yield f'config.crop_frames is {config.crop_frames}; it must be at least 16'
+        yield (
+            f'config.crop_frames is {config.crop_frames}; with config.representation {config.representation!r} it must be at '
+            'least 16'
+        )
     if encoded and config.noise_corpus:
         yield "config.noise_corpus needs log-mels, but config.representation is 'encoded'"
     if not config.reported or len(set(config.reported)) < len(config.reported):

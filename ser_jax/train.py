@@ -216,7 +216,10 @@ def open_encoder(config: ml_collections.ConfigDict) -> EncoderInput | None:
     """
     if config.representation != 'encoded':
         return None
-    encoder = load_encoder(config.encoder.weights)
+    try:
+        encoder = load_encoder(config.encoder.weights)
+    except UserError as error:
+        raise UserError(f'config.encoder.weights: {error}') from error
     layers = tuple(config.encoder.layers or range(encoder.module.outputs))
     if max(layers) >= encoder.module.outputs:
         raise UserError(

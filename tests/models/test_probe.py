@@ -158,3 +158,10 @@ def test_data_of_a_grid_are_checked_without_encoding(config, tmp_path, monkeypat
     check_data(config)
     assert (tmp_path / 'csv_corpus/beeps/waveform').exists()
     assert not (tmp_path / 'csv_corpus/beeps/encoded').exists()
+
+
+def test_unusable_weights_are_refused_by_the_name_of_the_field(config, tmp_path, monkeypatch):
+    monkeypatch.delenv('SER_JAX_ENCODER')
+    config.encoder.weights = 'no name'
+    with pytest.raises(UserError, match=r'^config\.encoder\.weights: no name is neither'):
+        train_and_evaluate(config, tmp_path / 'run')

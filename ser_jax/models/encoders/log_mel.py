@@ -41,6 +41,10 @@ class LogMelEncoder(nn.Module):
     @staticmethod
     def validate(settings: Mapping, front_end: FrontEnd) -> None:
         """Checks the attributes against the front end; raises UserError."""
+        if not settings['blstm_features']:
+            raise UserError(
+                'config.model.blstm_features is 0; only networks on frames of a pretrained encoder work without a BLSTM'
+            )
         cells = _ROW * 2 ** len(settings['channels'])
         if front_end.n_mels % cells:
             raise UserError(
