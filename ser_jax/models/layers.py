@@ -45,11 +45,11 @@ def mean_and_squares(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def mean_and_deviation(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean and standard deviation over real frames, [B, T, D] -> [B, 2 D]; see `mean_and_squares`."""
-    mean, squares, count = mean_and_squares(x[:, None], mask)
+    """Mean and standard deviation over real frames, [B, L, T, D] -> [B, L, 2 D]; see `mean_and_squares`."""
+    mean, squares, count = mean_and_squares(x, mask)
     # The gradient of the root is infinite at 0, which a single frame has.
     deviation = jnp.sqrt(jnp.maximum(squares / count, 1e-12))
-    return jnp.concatenate([mean, deviation], axis=-1)[:, 0]
+    return jnp.concatenate([mean, deviation], axis=-1)
 
 
 def example_keys(rng: jax.Array, batch: int, axis_name: str | None) -> jax.Array:

@@ -85,7 +85,7 @@ class Model(nn.Module):
             if name == 'emotion':
                 features = self._drop(embedding, train)
                 if self.input == 'frames':  # as the linear probe does
-                    shared = self._drop(layers.mean_and_deviation(x, mask), train)
+                    shared = self._drop(layers.mean_and_deviation(x[:, None], mask)[:, 0], train)
                     features = jnp.concatenate([features, shared], axis=-1)
             else:
                 own, _ = layers.AttentionPooling(name=f'{name}_attention')(encoded, mask)

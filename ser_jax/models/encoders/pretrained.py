@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.models.encoders import hub, weights
-from ser_jax.models.layers import mean_and_squares
+from ser_jax.models.layers import mean_and_deviation
 from ser_jax.runtime.errors import UserError
 
 SAMPLE_RATE = 16000  # of every encoder's input, Hz
@@ -111,10 +111,7 @@ class EncoderInput:
             count = pair(jnp.ones((*mask.shape, 1), x.dtype))
             length = (jnp.sum(mask, axis=1, dtype=jnp.int32) + 1) // 2
             return pair(jnp.mean(x, axis=1)) / jnp.maximum(count, 1.0), length
-        mean, squares, count = mean_and_squares(x, mask)
-        # The gradient of the root is infinite at 0, which a single frame has.
-        deviation = jnp.sqrt(jnp.maximum(squares / count, 1e-12))
-        x = jnp.concatenate([mean, deviation], axis=-1).reshape(x.shape[0], 1, self.features)
+        x = mean_and_deviation(x, mask).reshape(x.shape[0], 1, self.features)
         return x, jnp.ones(x.shape[0], jnp.int32)
 
 
