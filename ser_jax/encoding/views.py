@@ -18,6 +18,7 @@ from ser_jax.data.batches import as_float
 from ser_jax.transforms.augment import FRAME_OPERATIONS, Operation
 from ser_jax.transforms.waveform_augmentations import apply_calls, longest_samples
 
+_VERSION = 1  # to be raised where equal call strings come to compute other waveforms: older caches are not read
 _BATCH_SAMPLES = 1 << 21  # of a batch of padded waveforms
 _SHORTEST = 1 << 15  # samples that shorter utterances are padded to
 
@@ -42,7 +43,7 @@ class View(NamedTuple):
         """Name of its folder: readable, and different for different views."""
         if not self.calls:
             return 'clean'
-        digest = hashlib.sha256(self.text.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(f'{_VERSION} {self.text}'.encode()).hexdigest()[:8]
         return re.sub('[^a-z]+', '_', self.text).strip('_') + f'_{digest}'
 
 

@@ -22,7 +22,7 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.training import inference
 from ser_jax.training.experiment import Experiment
 from ser_jax.transforms.conditions import Attack, needs_waveforms
-from ser_jax.transforms.corruptions import SAMPLE_RATE, Corruption, corrupt
+from ser_jax.transforms.corruptions import SAMPLE_RATE, VERSION, Corruption, corrupt
 
 
 class Corrupted(NamedTuple):
@@ -206,6 +206,6 @@ class RobustnessTester:
             corruption,
             dataset.records.encoding.layers,
         ]
-        depends += [clips.corpus_hash, sorted(clips.waveforms or ()), ids.tolist()]
+        depends += [VERSION, clips.corpus_hash, sorted(clips.waveforms or ()), ids.tolist()]
         digest = hashlib.sha256(repr(depends).encode()).hexdigest()
         return folder / f'{corruption.condition}_{digest[:16]}.npz'

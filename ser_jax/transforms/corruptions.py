@@ -21,6 +21,7 @@ from ser_jax.runtime.call_strings import check_arguments, number_rule, parse_cal
 from ser_jax.runtime.errors import UserError
 
 SAMPLE_RATE = 16000
+VERSION = 1  # to be raised where equal call strings come to compute other waveforms: older caches are not read
 _FRAME = 320  # 20 ms
 _ACTIVE = 1e-3  # 30 dB below the loudest frame
 _MU = 255.0

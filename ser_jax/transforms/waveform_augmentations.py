@@ -229,7 +229,7 @@ def room(key: jax.Array, signal: Signal, shortest: float, longest: float) -> Sig
 
 
 def _active_power(signal: Signal) -> jax.Array:
-    """Mean power of the frames within 30 dB of the loudest, as `corruptions.active_power` has it; 0 for silence."""
+    """Mean power of the frames of 32 ms within 30 dB of the loudest; 0 for silence. `corruptions.active_power` has 20 ms."""
     x = jnp.pad(signal.waveform, (0, -signal.waveform.shape[0] % _FRAME)).reshape(-1, _FRAME)
     energy = jnp.sum(jnp.square(x), axis=1)
     active = energy >= energy.max() * _ACTIVE
