@@ -88,6 +88,7 @@ OPTIONS = {
     'whisper_tiny': Option(
         'frames of frozen Whisper tiny.en instead of log-mels',
         WHISPER_TINY,
+        first=True,
     ),
     'no_autoencoder': Option(
         'without decoder and reconstruction', {'tasks.reconstruction.weight': 0.0}

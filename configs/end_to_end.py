@@ -55,12 +55,13 @@ OPTIONS = {
     'whisper_tiny': Option(
         'frames of frozen Whisper tiny.en instead of waveforms',
         WHISPER_TINY | {'batch_size': 32, 'steps': 400, 'eval_every': 50},
+        first=True,
     ),
     **dict.fromkeys(
         _TASKS,
         Option('this task (several may be given); by default the dimensions of the corpus'),
     ),
-    'with_emotion': Option('the emotion beside the dimensions'),
+    'with_emotion': Option('the emotion as well as the dimensions'),
     'regression': Option(
         'the ratings themselves, by the concordance correlation coefficient, instead of three classes',
         {f'tasks.{name}.kind': 'regression' for name in _DIMENSIONS},

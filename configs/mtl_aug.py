@@ -46,6 +46,7 @@ OPTIONS = {
     'whisper_tiny': Option(
         'frames of frozen Whisper tiny.en instead of log-mels',
         WHISPER_TINY,
+        first=True,
     ),
     'single_task': Option(
         "emotion only: no augmentation, no auxiliary task; with the dropout chosen on EMO-DB's validation speakers "

@@ -70,10 +70,12 @@ class Option:
     Attributes:
         meaning: description, a phrase without a full stop.
         sets: changes, dotted field -> value.
+        first: whether it is applied before the others, wherever it stands.
     """
 
     meaning: str
     sets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    first: bool = False
 
 
 def _is_size(value: object) -> bool:
@@ -400,8 +402,7 @@ def apply_options(
         raise UserError(f'unknown option {unknown[0]!r} after the corpus; there are: {known}')
     if len(named) > 1:
         raise UserError(f'{" and ".join(named)} exclude each other: give one of them')
-    # What is seen decides what the other options change.
-    plain.sort(key=lambda name: name != 'whisper_tiny')
+    plain.sort(key=lambda name: not options[name].first)
     config.corpus = corpus or config.corpus
     config.settings_of = named[0].removeprefix(_SETTINGS) if named else config.corpus
     if named and config.settings_of not in corpora:
