@@ -112,7 +112,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Evaluates the kept parameters of a finished run again; predictions and card are written anew.
+    """Evaluates the kept parameters of a finished run again; predictions and card are written again.
 
     Args:
         config: config of the run.

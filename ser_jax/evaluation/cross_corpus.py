@@ -124,7 +124,7 @@ class CrossCorpusTester:
         return {'corpus': target.corpus.name, **facts, **own, 'labels': target.labels}
 
     def fingerprint(self, condition: str) -> str:
-        """Identifies what predictions depend on beside the model: where it differs, they are computed again."""
+        """Identifies what predictions depend on apart from the model: where it differs, they are computed again."""
         target, variant = self._conditions[condition]
         adapted = [self._adaptation] if isinstance(variant, Shots) else []
         return ' '.join([target.corpus.metadata['corpus_hash'], *adapted])

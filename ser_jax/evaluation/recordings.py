@@ -1,4 +1,4 @@
-"""Recordings that evaluation needs beside the tested log-mels: waveforms of the corpus, noises and voices."""
+"""Recordings that evaluation needs in addition to the tested utterances: waveforms of the corpus, noises and voices."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -132,7 +132,7 @@ class RobustnessTester:
             self._source = SourceRun(experiment, attack_source)
 
     def fingerprint(self, name: str) -> str:
-        """Identifies what predictions depend on beside model and utterances: where it differs, they are computed again."""
+        """Identifies what predictions depend on apart from model and utterances: where it differs, they are computed again."""
         if name in self._clips:
             return self._clips[name].corpus_hash
         return self._source.fingerprint if name.startswith('transfer_') else ''

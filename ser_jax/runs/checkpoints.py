@@ -136,7 +136,7 @@ class Checkpoints:
             raise UserError(
                 f'checkpoint {folder} is damaged ({damaged}): delete the folder '
                 f'{self.directory.parent}, and results.json if it is there, and start again to train '
-                'this fold anew'
+                'this fold again'
             )
         if template is None:
             device = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -45,7 +45,7 @@ def read_summary(workdir: Path, fold: str) -> dict[str, Any]:
     try:
         return read_json(path, {'steps': int})
     except UserError as error:
-        raise UserError(f'{error}: delete {path.parent}, and the fold is trained anew') from error
+        raise UserError(f'{error}: delete {path.parent}, and the fold is trained again') from error
 
 
 def predictions_file(workdir: Path, fold: str, condition: str) -> Path:
@@ -119,7 +119,7 @@ def claimed(workdir: Path, config: dict[str, Any], corpus_hashes: dict[str, str]
         corpus_hashes: name -> hash of every corpus in use.
 
     Raises:
-        UserError: it cannot be written to, another process is at work there, or a corpus was prepared anew with other
+        UserError: it cannot be written to, another process is at work there, or a corpus was prepared again with other
             contents.
     """
     path = workdir / 'corpora.json'
@@ -176,7 +176,7 @@ def refuse_changed(workdir: Path, corpus_hashes: dict[str, str | None]) -> None:
         corpus_hashes: name -> hash now, or None where the corpus is no longer prepared; also of lists of utterances (`LISTS`).
 
     Raises:
-        UserError: a corpus was prepared anew with other contents, or `corpora.json` is damaged.
+        UserError: a corpus was prepared again with other contents, or `corpora.json` is damaged.
     """
     path = workdir / 'corpora.json'
     try:

@@ -66,7 +66,7 @@ def docstring(file: str | os.PathLike) -> str:
 
 
 def set_compilation_cache(data_dir: str | os.PathLike = '~/.cache/ser_jax/records') -> None:
-    """Makes JAX cache compiled programs beside the prepared corpora; to be called before JAX is imported.
+    """Makes JAX cache compiled programs in the folder that holds the prepared corpora; to be called before JAX is imported.
 
     Small programs too: by default JAX recompiles those of less than a second at every start, and a run has forty.
 

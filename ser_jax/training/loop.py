@@ -232,7 +232,7 @@ class FoldTraining:
         return most
 
     def pause(self, unpack: Callable, state: TrainState) -> None:
-        """Takes over its own state and metrics, before runs are packed anew."""
+        """Takes over its own state and metrics, before runs are packed again."""
         self.state = unpack(state)
         self._before, self._recent = self._since_validation(unpack), []
         self.meter.pause()

@@ -376,7 +376,7 @@ def test_damaged_metadata_is_refused_or_recomputed(tmp_path, text):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     refused(
-        'delete .*fold_01, and the fold is trained anew', workdir.read_summary, tmp_path, 'fold_01'
+        'delete .*fold_01, and the fold is trained again', workdir.read_summary, tmp_path, 'fold_01'
     )
     refused('choose another --workdir', workdir.refuse_changed, tmp_path, {'beeps': 'x'})
     refused('choose another --workdir', workdir.check_workdir, tmp_path, as_json(base_config()))

@@ -64,7 +64,7 @@ _ITEM_BYTES = {'F64': 8, 'F32': 4, 'F16': 2, 'BF16': 2, 'I32': 4, 'I16': 2, 'I8'
 _FLOATS = {'F64': '<f8', 'F32': '<f4', 'F16': '<f2', 'BF16': '<u2'}  # as NumPy reads them
 _GIT_LFS = b'version https://git-lfs'
 
-# First part of the names of tensors that stand beside the encoder, or are used in pretraining only.
+# First part of the names of tensors outside the encoder, or are used in pretraining only.
 _IGNORED = (
     'decoder',
     'proj_out',
