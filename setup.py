@@ -62,6 +62,7 @@ setup(
             'onnxruntime',
         ],  # and jax2onnx, without its requirements: see README
         'parity': ['torch==2.13.0', 'transformers>=5.0'],  # and to convert pickled weights
+        'opensmile': ['opensmile'],  # its licence forbids commercial use
         'bench': ['torch==2.13.0', 'opensmile', 'scikit-learn>=1.5'],
     },
 )

@@ -3,6 +3,7 @@
 python -m ser_jax.main --config=configs/probe.py                       (synthetic speech)
 python -m ser_jax.main --config=configs/probe.py:ravdess               (RAVDESS, six folds)
 python -m ser_jax.main --config=configs/probe.py:ravdess,views         (and on augmented views)
+python -m ser_jax.main --config=configs/probe.py:ravdess,opensmile     (openSMILE functionals instead of an encoder)
 python -m ser_jax.main --config=configs/probe.py:emodb --config.encoder.weights=FOLDER --config.encoder.layers="()"
 
 The encoder is Whisper tiny.en, 8 M parameters, unless another is named; see docs/encoders.md.
@@ -34,6 +35,10 @@ OPTIONS = {
     'views': Option(
         'trains on augmented views of the recordings, too: robust to noise, telephones, rooms, speed and level',
         {'augmentations': VIEWS, 'clean_share': 0.125, 'steps': 400, 'eval_every': 100},
+    ),
+    'opensmile': Option(
+        "openSMILE's ComParE functionals in place of the encoder; extra [opensmile], not for commercial use",
+        {'encoder.weights': 'opensmile', 'encoder.layers': ()},
     ),
     'no_validation': NO_VALIDATION,
     'smoke': smoke({}),

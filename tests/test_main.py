@@ -400,6 +400,8 @@ def test_every_config_runs_with_every_option(beeps, tiny_encoder, tmp_path, conf
     more = [f'--config.data.manual_dir={beeps["manual_dir"]}/beeps']
     if 'auxiliary' in options:  # its corpora are not available everywhere
         more.append("--config.unlabelled=('csv_corpus/hums',)")
+    if options == 'opensmile':
+        pytest.importorskip('opensmile', reason='needs the extra [opensmile]')
     if options == 'whisper_tiny':  # the tiny encoder has fewer layers
         more.append('--config.encoder.layers=(1, 2)')
     arguments = {'config': f'--config={config}', 'option': options}

@@ -105,7 +105,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _announce(corpus: Corpus, encoder: Encoder, output: str, missing: dict[View, Path]) -> None:
     """Says what will be computed and its size; refuses what does not fit on the disk."""
     seconds, module = float(corpus.index['duration'].sum()), encoder.module
-    size = 4 * len(corpus) * module.outputs * 2 * module.width
+    size = 4 * len(corpus) * module.outputs * encoder.statistics
     if output == 'frames':
         bands = corpus.metadata['front_end']['n_mels']
         size = 2 * (module.width + bands) * int(FRAME_RATE * seconds + len(corpus))
@@ -171,7 +171,6 @@ def _encode(
             'identity': encoder.identity,
             'view': view.text,
             'layers': extractor.layers,
-            'width': encoder.module.width,
         }
         write_json(folder / METADATA_FILE, metadata)
     multihost_utils.sync_global_devices(f'encoded {corpus.name} {view.name}')

@@ -18,6 +18,7 @@ from ser_jax.encoding.cache import cached_inputs
 from ser_jax.encoding.extraction import WINDOW_SECONDS, input_extractor
 from ser_jax.evaluation.attacker import Attacker, SourceRun
 from ser_jax.evaluation.recordings import Clips, Waveforms, read_clips
+from ser_jax.models.encoders import functionals
 from ser_jax.runtime.errors import UserError
 from ser_jax.training import inference
 from ser_jax.training.experiment import Experiment
@@ -74,6 +75,12 @@ def open_recordings(
                 )
     longest = dataset.corpus.index['duration'][dataset.rows].max(initial=0)
     attacks = [name for name, condition in conditions.items() if isinstance(condition, Attack)]
+    own = [name for name in attacks if not name.startswith('transfer_')]
+    encoding = dataset.records.encoding
+    if own and encoding and encoding.encoder == functionals.NAME:
+        raise UserError(
+            f'condition {own[0]}: openSMILE functionals have no gradient; transfer attacks are possible'
+        )
     if dataset.corpus.representation == 'encoded' and attacks and longest > WINDOW_SECONDS:
         raise UserError(
             f'condition {attacks[0]}: an utterance of {dataset.corpus.name} lasts {longest:.0f} s; through an encoder at '

@@ -18,6 +18,7 @@ import numpy as np
 from ser_jax.audio.reading import MIN_SECONDS
 from ser_jax.data.batches import BUCKET_STEP
 from ser_jax.data.tasks import Task
+from ser_jax.models.encoders import functionals
 from ser_jax.runs import workdir as workdirs
 from ser_jax.runs.environment import environment
 from ser_jax.runs.finished import CONFIG
@@ -53,6 +54,8 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
     _refuse_other(out)
     predictor = load(workdir)
     config = read_json(workdir / 'config.json', CONFIG | {'unlabelled': [str]})
+    if config.get('encoder', {}).get('weights') == functionals.NAME:
+        raise UserError(f'{workdir} reads openSMILE functionals, which cannot be exported')
     convert = {'stablehlo': stablehlo, 'onnx': _onnx}[form]
     # Full float32 products: by default GPUs and TPUs round the factors, and would miss the example.
     with jax.default_matmul_precision('highest'):

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.models.encoders import hub, weights
+from ser_jax.models.encoders import functionals, hub, weights
 from ser_jax.models.layers import mean_and_deviation
 from ser_jax.runtime.errors import UserError
 
@@ -24,7 +24,7 @@ class Encoder:
         name: Hugging Face name or folder it was loaded by.
         revision: commit of the Hugging Face repository; '' for a folder.
         folder: folder of its files.
-        family: 'whisper', 'wav2vec2', 'hubert' or 'wavlm'.
+        family: 'whisper', 'wav2vec2', 'hubert' or 'wavlm'; 'opensmile' for functionals, which have statistics only.
         fingerprint: SHA-256 of its parameters, see `weights.fingerprint`.
         module: from waveforms to the frames of every layer.
         params: parameters, float32.
@@ -45,6 +45,12 @@ class Encoder:
         return sum(leaf.size for path, leaf in flat if not path[-1].key.startswith('lora_'))
 
     @property
+    def statistics(self) -> int:
+        """Width of the statistics of a layer."""
+        module = self.module
+        return module.statistics if self.family == functionals.NAME else 2 * module.width
+
+    @property
     def identity(self) -> str:
         """SHA-256 of the parameters and of all settings that change the frames, such as `do_normalize`."""
         fields = {field.name for field in dataclasses.fields(self.module)}
@@ -55,6 +61,10 @@ class Encoder:
     def summary(self) -> str:
         """One line: name, family, size, layers, fingerprint."""
         module = self.module
+        if self.family == functionals.NAME:
+            return (
+                f'{self.name}: {self.statistics} functionals, fingerprint {self.fingerprint[:16]}'
+            )
         return (
             f'{self.name}: {self.family}, {self.size / 1e6:.1f} M parameters, layers 0 to {module.outputs - 1} of '
             f'{module.width}, {SAMPLE_RATE / module.stride:g} frames a second, fingerprint {self.fingerprint[:16]}'
@@ -79,8 +89,9 @@ class EncoderInput:
     @property
     def features(self) -> int:
         """Width F of the input."""
-        width = self.encoder.module.width
-        return width if self.output == 'frames' else len(self.layers) * 2 * width
+        if self.output == 'frames':
+            return self.encoder.module.width
+        return len(self.layers) * self.encoder.statistics
 
     def facts(self) -> dict[str, Any]:
         """What a result card says of the encoder."""
@@ -102,6 +113,8 @@ class EncoderInput:
         Returns:
             (input [B, T, F], T = 1 for statistics; lengths int32 [B] in frames).
         """
+        if self.encoder.family == functionals.NAME:
+            return self.encoder.module.apply(waveform, samples), jnp.ones_like(samples)
         # Full float32 products, as for the stored outputs: by default GPUs and TPUs round the factors.
         with jax.default_matmul_precision('highest'):
             states, mask = self.encoder.module.apply({'params': params}, waveform, samples)
@@ -127,7 +140,7 @@ def load_encoder(
     """Loads an encoder, downloading it if needed.
 
     Args:
-        name: a folder, or a Hugging Face name (`hub.resolve`).
+        name: a folder, or a Hugging Face name (`hub.resolve`); 'opensmile' for functionals.
         dtype: of the products, 'float32' or 'bfloat16'.
         remat: recompute layers in the backward pass, to save memory.
         lora_rank: rank of trainable updates of query and value, or 0.
@@ -138,6 +151,9 @@ def load_encoder(
     Raises:
         UserError: not found, not readable, or not supported; the message names the file.
     """
+    if name == functionals.NAME:
+        module, digest = functionals.Functionals(), functionals.fingerprint()
+        return Encoder(name, '', Path(), name, digest, module, {})
     found = hub.resolve(name)
     checkpoint = weights.read_checkpoint(found.folder)
     family = checkpoint.config['model_type']
