@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -318,8 +319,10 @@ GROUPS = {
 _SHARED = {name: field for group in GROUPS.values() for name, field in group.items()}
 # System -> its own fields, as passed to `base_config`: a ConfigDict has no room for declarations.
 _OWN: dict[str, Mapping[str, Field]] = {}
-# System -> corpora with settings of their own, as passed to `apply_options`.
-_CORPORA: dict[str, tuple[str, ...]] = {}
+# System -> corpus -> its settings, as passed to `apply_options`.
+_CORPORA: dict[str, dict[str, Mapping[str, Any]]] = {}
+# Corpora whose settings others take, and the labelled utterances on which those were chosen.
+RECIPE_SIZES = {'emodb': 339, 'ravdess': 1440}
 
 
 def base_config(
@@ -417,7 +420,7 @@ def apply_options(
             name: v for name, v in changes.items() if not (other and name.startswith('model.'))
         }
         config.update_from_flattened_dict(fitting)
-    _CORPORA[config.system] = tuple(corpora)
+    _CORPORA[config.system] = dict(corpora)
     return config
 
 
@@ -463,13 +466,20 @@ def name_network(arguments: Sequence[str]) -> list[str]:
             network = value if '=' in word else next(words, '')
         else:
             kept.append(word)
-    flags = [word.partition('=')[0] for word in kept]
-    places = [k for k, flag in enumerate(flags) if flag in ('--config', '-config')]
-    if not network or not places:
+    flags = {word.partition('=')[0] for word in kept}
+    if not network or flags.isdisjoint(('--config', '-config')):
         return list(arguments)
-    place = places[0] + ('=' not in kept[places[0]])
+    return _add_option(kept, f'{_NETWORK}{network}')
+
+
+def _add_option(arguments: Sequence[str], option: str) -> list[str]:
+    """Adds an option behind the colon of `--config`, which must be there."""
+    kept = list(arguments)
+    flags = [word.partition('=')[0] for word in kept]
+    place = next(k for k, flag in enumerate(flags) if flag in ('--config', '-config'))
+    place += '=' not in kept[place]
     if place < len(kept):
-        kept[place] += ('' if ':' in kept[place] else ':') + f',{_NETWORK}{network}'
+        kept[place] += ('' if ':' in kept[place] else ':') + f',{option}'
     return kept
 
 
@@ -524,15 +534,49 @@ def unknown_field(config: ml_collections.ConfigDict, field: str) -> str:
     return f'the config has no field {field!r}; {hint}'
 
 
+def recipe(config: ml_collections.ConfigDict, utterances: int) -> str:
+    """Corpus whose settings suit another one of that size: the nearest of EMO-DB and RAVDESS.
+
+    Args:
+        config: the config.
+        utterances: labelled utterances of its corpus.
+
+    Returns:
+        'emodb' or 'ravdess'; '' if the corpus has settings of its own, others are named, or those of the two do not differ in how
+        they train.
+    """
+    settings = _CORPORA.get(config.system, {})
+    named = config.settings_of != config.corpus or config.corpus in settings
+    choices = [settings.get(name, {}) for name in RECIPE_SIZES]
+    about_tasks = any(field.startswith('tasks.') for choice in choices for field in choice)
+    if named or about_tasks or choices[0] == choices[1]:
+        return ''
+    return min(
+        RECIPE_SIZES, key=lambda name: abs(math.log(max(utterances, 1) / RECIPE_SIZES[name]))
+    )
+
+
+def add_recipe(arguments: Sequence[str], name: str) -> list[str]:
+    """The command line with `settings=NAME` behind the colon of `--config`."""
+    return _add_option(arguments, f'{_SETTINGS}{name}')
+
+
 def settings_note(config: ml_collections.ConfigDict) -> str:
     """One line on settings that were not chosen for the corpus of a run; '' if they were."""
     known = _CORPORA.get(config.system, ())
     own = config.corpus == config.settings_of
     if not known or (own and config.corpus in known):
         return ''
-    taken = 'the defaults' if own else f'the settings of {config.settings_of}'
+    size = lambda name: f' ({RECIPE_SIZES[name]} utterances)' if name in RECIPE_SIZES else ''
+    taken = (
+        'the defaults' if own else f'the settings of {config.settings_of}{size(config.settings_of)}'
+    )
     # Those of the synthetic corpus are chosen for speed.
-    others = [_SETTINGS + name for name in known if name not in (config.settings_of, 'demo_speech')]
+    others = [
+        f'{_SETTINGS}{name}{size(name)}'
+        for name in known
+        if name not in (config.settings_of, 'demo_speech')
+    ]
     hint = f'; others, as an option after the colon of --config: {", ".join(others)}'
     return f'{config.corpus} has {taken}, which were not chosen for it{hint if others else ""}'
 

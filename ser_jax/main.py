@@ -7,7 +7,7 @@ python -m ser_jax.main --config=configs/mtl_aug.py:emodb '--config.folds=(1, 4)'
 
 --config      config file; after the colon a corpus, and options that set several fields at once.
               --config=FILE.py:demo_speech,help lists the options; settings=CORPUS is the one to take the settings
-              of another corpus
+              of another corpus. A corpus without settings takes those of emodb or ravdess, by its size
 --config.X    value of field X of the config, e.g. --config.optimiser.learning_rate=3e-4, or with quotes
               "--config.labels=('angry', 'sad')". All fields and options: configs/README.md
 --workdir     run directory; default runs/<config>-<corpus>-<options>-seed<k>. An unfinished run in it is
@@ -44,12 +44,23 @@ import sys
 import traceback
 from pathlib import Path
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ser_jax.config import name_network, parse_config, unknown_field
+from ser_jax.audio.log_mel import FrontEnd
+from ser_jax.config import (
+    RECIPE_SIZES,
+    add_recipe,
+    check_config,
+    name_network,
+    parse_config,
+    recipe,
+    unknown_field,
+)
 from ser_jax.runtime.errors import UserError, report_errors
 from ser_jax.runtime.files import docstring, library_path, set_compilation_cache
+from ser_jax.runtime.schema import read_json
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'see above')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'see above')
@@ -68,6 +79,7 @@ def main(_: list[str]) -> None:
     try:
         given = _WORKDIR.value or default_workdir(config)
         workdir = library_path(given)
+        config = _with_recipe(config, workdir)
         # Slow imports, hence after the flags have been checked.
         from ser_jax import train
         from ser_jax.reporting import text
@@ -94,13 +106,43 @@ def command(argv: list[str], workdir: str | Path) -> str:
         argv: command line of the run.
         workdir: its run directory, named there or by default.
     """
+    arguments = _config_flags(argv)
+    return shlex.join(['python', '-m', 'ser_jax.main', *arguments, f'--workdir={workdir}'])
+
+
+def _config_flags(argv: list[str]) -> list[str]:
+    """The arguments of a command line without --workdir and --mode."""
     arguments = []
     for argument, before in zip(argv[1:], argv):
         names = [text.lstrip('-') for text in (before, argument)]
         value = names[0] in ('workdir', 'mode')  # `--mode evaluate`, in two arguments
         if not value and names[1].partition('=')[0] not in ('workdir', 'mode'):
             arguments.append(argument)
-    return shlex.join(['python', '-m', 'ser_jax.main', *arguments, f'--workdir={workdir}'])
+    return arguments
+
+
+def _with_recipe(config: ml_collections.ConfigDict, workdir: Path) -> ml_collections.ConfigDict:
+    """Takes the settings that suit the size of the corpus, if it has none and the command line names none."""
+    if not recipe(config, 1):
+        return config
+    stored = workdir / 'config.json'
+    if stored.exists():  # a run keeps its settings
+        name = read_json(stored, {}).get('settings_of')
+        if name not in RECIPE_SIZES:
+            return config
+    else:
+        from ser_jax.prepare import open_prepared  # slow to import
+
+        check_config(config)
+        corpus = open_prepared(
+            config.corpus,
+            data_dir=config.data.data_dir,
+            manual_dir=config.data.manual_dir or None,
+            representation='log_mel' if config.representation == 'log_mel' else 'waveform',
+            front_end=FrontEnd(**config.data.front_end),
+        )
+        name = recipe(config, int((corpus.index['emotion'] >= 0).sum()))
+    return parse_config(add_recipe(_config_flags(sys.argv), name))
 
 
 def default_workdir(config) -> Path:

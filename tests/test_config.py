@@ -8,7 +8,7 @@ import ml_collections
 import pytest
 from conftest import ROOT
 
-from configs import adversarial_autoencoder, end_to_end, mtl_aug
+from configs import adversarial_autoencoder, end_to_end, mtl_aug, probe
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.config import (
     GROUPS,
@@ -22,6 +22,7 @@ from ser_jax.config import (
     flatten,
     name_network,
     parse_config,
+    recipe,
     settings_note,
     unknown_field,
 )
@@ -105,15 +106,36 @@ def test_impossible_settings(argument, message):
         ('', ''),
         ('emodb,single_task', ''),
         ('csv_corpus/mine', 'csv_corpus/mine has the defaults, which were not chosen for it; others, as an option after the '
-         'colon of --config: settings=emodb, settings=nemo, settings=urdu, settings=ravdess'),
-        ('csv_corpus/mine,settings=emodb', 'csv_corpus/mine has the settings of emodb, which were not chosen for it; others, '
-         'as an option after the colon of --config: settings=nemo, settings=urdu, settings=ravdess'),
+         'colon of --config: settings=emodb (339 utterances), settings=nemo, settings=urdu, settings=ravdess (1440 utterances)'),
+        ('csv_corpus/mine,settings=emodb', 'csv_corpus/mine has the settings of emodb (339 utterances), which were not chosen for it; others, '
+         'as an option after the colon of --config: settings=nemo, settings=urdu, settings=ravdess (1440 utterances)'),
         ('ravdess,settings=demo_speech', 'ravdess has the settings of demo_speech, which were not chosen for it; others, as '
-         'an option after the colon of --config: settings=emodb, settings=nemo, settings=urdu, settings=ravdess'),
+         'an option after the colon of --config: settings=emodb (339 utterances), settings=nemo, settings=urdu, settings=ravdess (1440 utterances)'),
     ],
 )  # fmt: skip
 def test_settings_that_were_not_chosen_for_the_corpus_are_noted(argument, note):
     assert settings_note(mtl_aug.get_config(argument)) == note
+
+
+@pytest.mark.parametrize(
+    ('get_config', 'argument', 'utterances', 'expected'),
+    [
+        (mtl_aug.get_config, 'csv_corpus/mine', 100, 'emodb'),
+        (mtl_aug.get_config, 'csv_corpus/mine', 690, 'emodb'),
+        (mtl_aug.get_config, 'csv_corpus/mine,augment_only', 710, 'ravdess'),
+        (mtl_aug.get_config, 'iemocap,whisper_tiny', 5531, 'ravdess'),
+        (mtl_aug.get_config, 'nemo', 4481, ''),
+        (mtl_aug.get_config, 'csv_corpus/mine,settings=emodb', 5000, ''),
+        (adversarial_autoencoder.get_config, 'csv_corpus/mine', 5000, 'ravdess'),
+        # Their settings are not about the size: the layers of an encoder, targets of the tasks.
+        (probe.get_config, 'csv_corpus/mine', 100, ''),
+        (end_to_end.get_config, 'csv_corpus/mine', 100, ''),
+    ],
+)
+def test_a_corpus_without_settings_takes_those_of_the_nearest_size(
+    get_config, argument, utterances, expected
+):
+    assert recipe(get_config(argument), utterances) == expected
 
 
 @pytest.fixture

@@ -109,8 +109,13 @@ def test_a_run_without_docstrings_and_assertions(beeps, tmp_path):
     assert result.returncode == 0, result.stderr
     first = result.stderr.splitlines()[0]
     assert first.startswith(
-        'csv_corpus/beeps has the defaults, which were not chosen for it; others'
+        'csv_corpus/beeps has the settings of emodb (339 utterances), which were not chosen for it; others'
     )
+    stored = json.loads((tmp_path / 'config.json').read_text())
+    assert (stored['settings_of'], stored['clean_share'], stored['steps']) == ('emodb', 0.25, 4)
+    again = run('ser_jax.main', config, *folders)  # a finished run keeps its settings
+    assert again.returncode == 0, again.stderr
+    assert not again.stderr
 
 
 def refuses(data_dir, workdir, message, *fields, corpus='csv_corpus/beeps'):
