@@ -2,6 +2,7 @@
 
 import csv
 import io
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,9 +11,8 @@ from ser_jax.grid.matrix import as_markdown, draw_matrices, matrices
 from ser_jax.grid.plan import Grid
 from ser_jax.grid.rows import VALIDATION, Row, families
 from ser_jax.reporting import figures
-from ser_jax.reporting.figures import robustness_figure
-from ser_jax.reporting.text import duration
 from ser_jax.runtime.files import write_atomically
+from ser_jax.runtime.text import duration, markdown_table, percent, text_table
 from ser_jax.transforms import conditions
 
 _MOST_DRAWN = 100  # rows; a longer figure is unreadable
@@ -76,27 +76,27 @@ def levels_as_markdown(panels: Mapping[str, Mapping], references: Mapping[str, f
     parts = []
     for axis, rows in kinds.items():
         levels = list(dict.fromkeys(level for *_, rates in rows for level in rates))
-        lines = [[axis, 'system', 'clean', *levels], ['---'] * (3 + len(levels))]
-        for series, variant, rates in rows:
-            cells = [_percent(rates.get(level)) for level in levels]
-            lines.append([series, variant, _percent(references.get(variant)), *cells])
-        parts.append('\n'.join('| ' + ' | '.join(line) + ' |' for line in lines))
+        lines = [
+            [
+                series,
+                variant,
+                percent(references.get(variant)),
+                *(percent(rates.get(x)) for x in levels),
+            ]
+            for series, variant, rates in rows
+        ]
+        parts.append(markdown_table([axis, 'system', 'clean', *levels], lines))
     return '\n\n'.join(parts) + '\n'
-
-
-def _percent(value: float | None, signed: bool = False) -> str:
-    return '–' if value is None else f'{100 * value:{"+" if signed else ""}.1f}'
 
 
 def _cells(row: Row) -> dict[str, str]:
     """Column -> cell text."""
-    spread = '' if row['uar_std'] is None else f' ± {_percent(row["uar_std"])}'
-    difference = _percent(row['difference'], signed=True)
+    spread = '' if row['uar_std'] is None else f' ± {percent(row["uar_std"])}'
+    difference = percent(row['difference'], signed=True)
     if row['difference_low'] is not None:
         low, high = row['difference_low'], row['difference_high']
-        difference += f' [{_percent(low, signed=True)}, {_percent(high, signed=True)}]'
+        difference += f' [{percent(low, signed=True)}, {percent(high, signed=True)}]'
     p, p_holm = ('–' if row[name] is None else f'{row[name]:.4f}' for name in ('p', 'p_holm'))
-    seconds = row['train_seconds']
     return {
         'setting': row['setting'],
         'condition': row['condition'],
@@ -107,12 +107,12 @@ def _cells(row: Row) -> dict[str, str]:
         else f'{row["protocol"]}, {row["folds"][0]} of {row["folds"][1]} folds',
         'n': str(row['n']),
         'seeds': ', '.join(map(str, row['seeds'])),
-        'UAR % (mean ± std)': _percent(row['uar']) + spread,
+        'UAR % (mean ± std)': percent(row['uar']) + spread,
         '95 % interval': '–'
         if row['uar_low'] is row['uar_high'] is None
-        else f'{_percent(row["uar_low"])} – {_percent(row["uar_high"])}',
-        'WA %': _percent(row['wa']),
-        'time': '–' if seconds is None else duration(seconds),
+        else f'{percent(row["uar_low"])} – {percent(row["uar_high"])}',
+        'WA %': percent(row['wa']),
+        'time': duration(row['train_seconds']),
         'hardware': row['hardware'],
         'difference': difference,
         'p': p,
@@ -124,15 +124,8 @@ def as_text(rows: Sequence[Row]) -> str:
     """The table for a terminal, without protocol, cost and WA."""
     left = ('setting', 'condition', 'variant', 'corpus')
     shown = [*left, 'seeds', 'UAR % (mean ± std)', '95 % interval', 'difference', 'p (Holm)']
-    lines = [shown, *([_cells(row)[name] for name in shown] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return '\n'.join(
-        '  '.join(
-            f'{cell:{"<" if name in left else ">"}{width}}'
-            for name, cell, width in zip(shown, line, widths)
-        ).rstrip()
-        for line in lines
-    )
+    cells = [[_cells(row)[name] for name in shown] for row in rows]
+    return '\n'.join(text_table([shown, *cells], texts=range(len(left))))
 
 
 def _caption(rows: Sequence[Row], grid: Grid) -> str:
@@ -179,8 +172,7 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
         workdir: folder of the grid.
     """
     cells = [_cells(row) for row in rows]
-    lines = [list(cells[0]), ['---'] * len(cells[0]), *(list(line.values()) for line in cells)]
-    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    table = markdown_table([*cells[0]], [[*line.values()] for line in cells])
     against = f'Baseline: {grid.baseline}. ' if grid.baseline else ''
     commits = list(dict.fromkeys(commit or 'unknown' for row in rows for commit in row['commits']))
     notes = ''.join(f'- {note}\n' for note in _notes(rows))
@@ -198,7 +190,10 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -
     levels = curves(rows, grid)
     for setting, (panels, references) in levels.items():
         path = workdir / f'robustness_{setting}.png'
-        robustness_figure(panels, references, f'{grid.name}, {setting}: {summary}', path)
+        level = statistics.mean(row['chance'] for row in rows if row['setting'] == setting)
+        title = f'{grid.name}, {setting}: {summary}'
+        figure = figures.robustness_figure(panels, references, title, chance=level)
+        figures.save_figure(figure, path)
         text = f'# Grid {grid.name}, {setting}: UAR %\n\n{summary}.\n\n{levels_as_markdown(panels, references)}'
         write_atomically(path.with_suffix('.md'), text)
     drawn = [
