@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -27,11 +27,6 @@ _BINS = 10  # confidence bins
 _MOST_POINTS = 4000  # points of a map; more would only make the page larger
 _MOST_ERRORS = 12
 _MOST_BARS = 24  # a figure; more would be taller than a screen
-_MEANING = (
-    'UAR is the mean over the classes of the percentage of their utterances that is recognised; it is computed on the '
-    'predictions of all folds together, and its 95 % interval is a bootstrap over test speakers, without seed variance.'
-)
-_MEANING_OF_RATINGS = ' CCC is the concordance of predicted and true ratings, 1 at best; the rates count ratings binned into classes.'
 
 
 class _Clean(NamedTuple):
@@ -40,17 +35,6 @@ class _Clean(NamedTuple):
     name: str
     predictions: Predictions
     labels: list[str]
-
-
-class _Run(NamedTuple):
-    """Contents of a workdir; folders of `results/` have no metrics and no embedding."""
-
-    workdir: Path
-    card: Mapping
-    command: str
-    clean: list[_Clean]
-    metrics: list[dict]
-    embedding: list[dict[str, str]]
 
 
 def write_page(
@@ -76,62 +60,81 @@ def write_page(
         UserError: a folder without a finished run, unreadable predictions, missing recordings, or a file that cannot
             be written.
     """
-    runs = [_read(workdir) for workdir in [*workdirs, *against]]
-    systems = ['A'] * len(workdirs) + ['B'] * len(against)
-    title = ' against '.join(dict.fromkeys(run.card['system'] for run in runs))
     draw = _Drawing()
-    content = {
-        'title': f'{title} on {runs[0].card["corpus"]}' if len(runs) == 1 else title,
-        'runs': [_content(run, draw, audio) for run in runs],
-        'overview': _overview(systems, runs),
-        'comparison': _comparison(result) if result else None,
-        'text': text,
-    }
+    runs = [_run(Path(workdir), 'A', draw, audio) for workdir in workdirs]
+    runs += [_run(Path(workdir), 'B', draw, audio) for workdir in against]
+    title = ' against '.join(dict.fromkeys(run['card']['system'] for run in runs))
     files = resources.files('ser_jax.reporting.html')
     environment = jinja2.Environment(
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
         finalize=lambda value: (
             value if hasattr(value, '__html__') else figures.printable_xml(value)
         ),
     )
-    template = environment.from_string(files.joinpath('page.html.j2').read_text('utf-8'))
-    css = files.joinpath('page.css').read_text('utf-8')
-    path = Path(path)
+    functions = {'percent': percent, 'interval': interval, 'duration': duration, 'chance': chance}
+    page = environment.from_string(files.joinpath('page.html.j2').read_text('utf-8')).render(
+        functions,
+        css=files.joinpath('page.css').read_text('utf-8'),
+        title=title if against or len(runs) > 1 else f'{title} on {runs[0]["card"]["corpus"]}',
+        runs=runs,
+        result=result,
+        comparison_rows=_comparison_rows(result) if result else [],
+        text=text,
+    )
     try:
-        write_atomically(path, template.render(content, css=css))
+        write_atomically(Path(path), page)
     except OSError as error:
         raise UserError(f'cannot write the page {path}: {error.strerror}') from error
 
 
-def _read(workdir) -> _Run:
-    workdir, card = Path(workdir), _valid(finished.read_card(workdir))
-    clean = []
-    for name, result in card['conditions'].items():
-        if not name.startswith('clean'):
-            continue
-        path = workdir / 'predictions' / f'{name}.csv'
-        found, labels = read_predictions(path)
-        values = (found.probabilities, *([found.predicted_rating] if found.rated else ()))
-        if not all(np.isfinite(value).all() for value in values):
-            raise UserError(f'{path} holds predictions that are not finite')
-        if len(found.id) != result['n']:
-            raise UserError(
-                f'{path} holds {len(found.id)} utterances, but results.json has {result["n"]}'
-            )
-        clean.append(_Clean(name, found, labels))
-    command = workdir / 'command.txt'
-    command = command.read_text('utf-8', 'replace').strip() if command.exists() else ''
-    return _Run(
-        workdir,
-        card,
-        command,
-        clean,
-        _valid(read_metrics(workdir / 'metrics.jsonl')),
-        read_embedding(workdir / 'report' / 'embedding.csv'),
-    )
+def _comparison_rows(result: Mapping) -> list[tuple[str, Mapping]]:
+    """(name, entry) of a comparison; with one seed each, both entries are the same."""
+    if all(len(result[side]['seeds']) == 1 for side in 'ab' if side in result):
+        return [('one seed each', result['mean_over_seeds'])]
+    names = {'mean_over_seeds': 'mean over seeds', 'averaged_posterior': 'averaged posterior'}
+    return [(name, result[key]) for key, name in names.items()]
+
+
+def _run(workdir: Path, side: str, draw: '_Drawing', audio: bool) -> dict:
+    """What the template shows of a run; folders of `results/` have no metrics and no embedding."""
+    card = _valid(finished.read_card(workdir))
+    results = {name: one for name, one in card['conditions'].items() if name.startswith('clean')}
+    clean = [_read_clean(workdir, name, result) for name, result in results.items()]
+    command, folds = workdir / 'command.txt', ', {} of {} folds'.format(*card['n_folds'])
+    facts = [
+        ('protocol', card['protocol'] + (folds if card['n_folds'][1] else '')),
+        ('trained on', ' and '.join(card.get('trained_on', [card['corpus']]))),
+        ('seed', card['seed']),
+        *card_facts(card),
+    ]
+    checks = card.get('attack_checks', [])
+    plain = lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return {
+        'side': side,
+        'card': card,
+        'clean_results': results,
+        'facts': facts,
+        'command': command.read_text('utf-8', 'replace').strip() if command.exists() else '',
+        'folds': [row for name, result in results.items() for row in _fold_rows(result, name)],
+        'config': [(name, plain(value)) for name, value in (card.get('config') or {}).items()],
+        'checks': [(check['check'], 'holds' if check['holds'] else 'FAILS') for check in checks],
+        'sections': _sections(workdir, card, clean, draw, audio),
+    }
+
+
+def _read_clean(workdir: Path, name: str, result: Mapping) -> _Clean:
+    path = workdir / 'predictions' / f'{name}.csv'
+    found, labels = read_predictions(path)
+    values = (found.probabilities, *([found.predicted_rating] if found.rated else ()))
+    if not all(np.isfinite(value).all() for value in values):
+        raise UserError(f'{path} holds predictions that are not finite')
+    if len(found.id) != result['n']:
+        raise UserError(
+            f'{path} holds {len(found.id)} utterances, but results.json has {result["n"]}'
+        )
+    return _Clean(name, found, labels)
 
 
 def _valid(content):
@@ -151,80 +154,13 @@ class _Drawing:
         return {'heading': heading, 'svg': svg, 'note': note}
 
 
-def _table(head, rows, texts: int = 1, summary: str = '', sounds: Sequence[str] = ()) -> dict:
-    """A table, the first columns of which are texts; collapsed under a summary, and with recordings, if there are some."""
-    return {'head': head, 'rows': rows, 'texts': texts, 'summary': summary, 'sounds': sounds}
+def _section(heading, drawn=(), table=(), note: str = '', large: bool = False) -> list[dict]:
+    """A section as a list, empty without content; it spans as many columns of the page as its figures need.
 
-
-def _section(heading, drawn=(), tables=(), note: str = '', large: bool = False) -> list[dict]:
-    """A section as a list, empty without content; it spans as many columns of the page as its figures need."""
-    span = min((1 + large) * len(drawn), 3)
-    section = {'heading': heading, 'note': note, 'span': span, 'large': large}
-    return [section | {'figures': drawn, 'tables': tables}] if drawn or tables else []
-
-
-def _content(run: _Run, draw: _Drawing, audio: bool) -> dict:
-    """The part of a page about one run."""
-    card, n_folds = run.card, run.card['n_folds']
-    conditions = card['conditions']
-    clean = {name: one for name, one in conditions.items() if name.startswith('clean')}
-    folds = ', {} of {} folds'.format(*n_folds) if n_folds[1] else ''
-    facts = [
-        ('protocol', card['protocol'] + folds),
-        ('trained on', ' and '.join(card.get('trained_on', [card['corpus']]))),
-        ('seed', card['seed']),
-        *card_facts(card),
-    ]
-    titles = ('fold', 'test speakers', 'condition', 'n', 'UAR %', 'accuracy %')
-    rows = [row for name, result in clean.items() for row in _fold_rows(result, name)]
-    details = [_table(titles, rows, 3, 'Folds')] if rows else []
-    checks = card.get('attack_checks', [])
-    checks = {check['check']: 'holds' if check['holds'] else 'FAILS' for check in checks}
-    for title, pairs in (
-        ('Config', card.get('config')),
-        ('Versions', card.get('versions')),
-        ('Checks of the attacks', checks),
-    ):
-        if pairs:
-            rows = [(name, _plain(value)) for name, value in pairs.items()]
-            details.append(_table((), rows, 2, title))
-    rated = any('ccc' in result for result in clean.values())
-    return {
-        'title': f'{card["system"]} on {card["corpus"]}',
-        'synthetic': card['synthetic'],
-        'tiles': list(_tiles(card, clean)),
-        'meaning': _MEANING + _MEANING_OF_RATINGS * rated if clean else '',
-        'facts': [(name, value) for name, value in facts if value is not None and value != ''],
-        'command': run.command,
-        'details': details,
-        'sections': _sections(run, draw, audio),
-    }
-
-
-def _plain(value):
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _tiles(card, clean) -> Iterator[tuple[str, str, list[str]]]:
-    """(rate, caption, lines) of every reported task and of validation."""
-    for found in clean.values():
-        where = f', {found["task"]}' if found.get('task') else ''
-        if 'ccc' in found:
-            low, high = found['ccc_ci95']
-            known = None not in found['ccc_ci95']
-            bounds = f'95 % [{low:.3f}, {high:.3f}]' if known else 'no interval'
-            yield f'{found["ccc"]:.3f}', f'CCC{where}', [bounds]
-        bounds = f'95 %: {interval(found["uar_ci95"])}, over speakers'
-        lines = [bounds, f'chance {percent(chance(found))} %; n = {found["n"]}']
-        yield f'{percent(found["uar"])} %', f'UAR{where}', lines
-        yield f'{percent(found["wa"])} %', f'accuracy (WA){where}', []
-        yield f'{percent(found["macro_f1"])} %', f'macro-F1{where}', []
-    if card.get('validation'):
-        unread = [] if clean else ['no test speaker was read']
-        yield f'{percent(card["validation"]["uar"])} %', 'validation UAR', unread
-        for name, uar in card['validation'].get('conditions', {}).items():
-            lines = ['mean over folds and tasks']
-            yield f'{percent(uar)} %', f'validation UAR, {name}', lines
+    `table` has the arguments of a macro of the template: `folded` below figures, else `table`.
+    """
+    section = {'heading': heading, 'figures': drawn, 'table': table, 'note': note, 'large': large}
+    return [section | {'span': min((1 + large) * len(drawn), 3)}] if drawn or table else []
 
 
 def _fold_rows(result, name):
@@ -234,47 +170,55 @@ def _fold_rows(result, name):
         yield fold['fold'], speakers, name, fold['n'], percent(fold['uar']), percent(fold['wa'])
 
 
-def _sections(run: _Run, draw: _Drawing, audio: bool) -> list[dict]:
+def _sections(workdir: Path, card: Mapping, clean: list[_Clean], draw, audio: bool) -> list[dict]:
     """The sections of a run; those without data are left out."""
-    card, conditions = run.card, run.card['conditions']
-    records = open_records(run.workdir, card['corpus']) if audio and run.clean else None
-    matrices = [
-        draw(name, figures.confusion_matrix_figure(found['confusion'], list(found['recall'])))
-        for name, found in conditions.items()
-        if name.startswith(('clean', 'cross_'))
-    ]
-    note = 'Percent of the true class, and number of utterances.'
-    large = any(len(found['recall']) > 6 for found in conditions.values())
-    found = _section('Confusion matrices', matrices, note=note, large=large)
-    note = 'Clean speech; no test speaker is in the training data.'
-    speakers = [one for clean in run.clean for one in _speakers(clean, conditions, draw)]
-    found += _section('Speakers', speakers, note=note)
+    conditions, calibration = card['conditions'], card.get('calibration') or {}
+    records = open_records(workdir, card['corpus']) if audio and clean else None
+    found = _section(
+        'Confusion matrices',
+        [
+            draw(name, figures.confusion_matrix_figure(one['confusion'], list(one['recall'])))
+            for name, one in conditions.items()
+            if name.startswith(('clean', 'cross_'))
+        ],
+        note='Percent of the true class, and number of utterances.',
+        large=any(len(one['recall']) > 6 for one in conditions.values()),
+    )
+    found += _section(
+        'Speakers',
+        [figure for one in clean for figure in _speakers(one, conditions[one.name], draw)],
+        note='Clean speech; no test speaker is in the training data.',
+    )
     found += _robustness(conditions, draw)
-    calibration = card.get('calibration') or {}
-    diagrams = [
-        _reliability(one, calibration.get(one.name), draw)
-        for one in run.clean
-        if not one.predictions.rated  # ratings have no probabilities
-    ]
-    found += _section('Calibration', diagrams, note='Clean speech, the folds pooled.')
-    level = 100 * np.mean([1 / len(one.labels) for one in run.clean]) if run.clean else None
-    found += _section('Learning curves', _learning_curves(run.metrics, level, draw))
-    fold = run.clean[0].predictions.fold[0] if run.clean else ''
-    note = f'Input of the heads for the utterances of {fold}, on its two main axes (PCA). Filled: test; hollow: training and validation.'
-    found += _section('Map of utterances', _maps(run.embedding, draw), note=note)
-    for one in run.clean:
-        rated = one.predictions.rated
+    found += _section(
+        'Calibration',
+        [
+            _reliability(one, calibration.get(one.name) or {}, draw)
+            for one in clean
+            if not one.predictions.rated  # ratings have no probabilities
+        ],
+        note='Clean speech, the folds pooled.',
+    )
+    level = 100 * np.mean([1 / len(one.labels) for one in clean]) if clean else None
+    metrics = _valid(read_metrics(workdir / 'metrics.jsonl'))
+    found += _section('Learning curves', _learning_curves(metrics, level, draw))
+    found += _section(
+        'Map of utterances',
+        _maps(read_embedding(workdir / 'report' / 'embedding.csv'), draw),
+        note=f'Input of the heads for the utterances of {clean[0].predictions.fold[0] if clean else ""}, on its two '
+        'main axes (PCA). Filled: test; hollow: training and validation.',
+    )
+    for one in clean:
+        note = 'Wrong predictions with the highest confidence.'
         found += _section(
-            'Worst errors' + (f': {one.name}' if len(run.clean) > 1 else ''),
-            tables=errors_tables(one.predictions, one.labels, records),
-            note='Largest errors of the rating.'
-            if rated
-            else 'Wrong predictions with the highest confidence.',
+            'Worst errors' + (f': {one.name}' if len(clean) > 1 else ''),
+            table=_errors(one, records),
+            note='Largest errors of the rating.' if one.predictions.rated else note,
         )
     return found
 
 
-def _speakers(clean: _Clean, conditions, draw) -> list[dict]:
+def _speakers(clean: _Clean, result: Mapping, draw) -> list[dict]:
     """UAR and accuracy of every speaker; none if all are unknown."""
     found = clean.predictions
     known = found.speaker != ''
@@ -284,7 +228,7 @@ def _speakers(clean: _Clean, conditions, draw) -> list[dict]:
     labels = found.label[known], found.prediction[known]
     counts = rates.confusion_by_speaker(*labels, found.speaker[known], len(clean.labels))
     skip, unknown = speaker_prefix(names), int((~known).sum())
-    level = chance(conditions[clean.name])
+    level = chance(result)
     note = f"UAR over the classes of the speaker's utterances. Dotted: chance, {percent(level)} %."
     note += f' {unknown} utterances of unknown speakers are left out.' if unknown else ''
     uar = [float(rates.uar(one)) for one in counts]
@@ -365,16 +309,15 @@ def _robustness(conditions, draw) -> list[dict]:
         (name, one['n'], percent(one['uar']), interval(one['uar_ci95']), percent(one['wa']))
         for name, one in conditions.items()
     ]
-    table = _table(titles, rows, summary=f'All {len(rows)} conditions')
-    return _section('Other conditions', drawn, [table])
+    return _section('Other conditions', drawn, (f'All {len(rows)} conditions', titles, rows))
 
 
-def _reliability(clean: _Clean, calibration: Mapping | None, draw) -> dict:
+def _reliability(clean: _Clean, calibration: Mapping, draw) -> dict:
     found = clean.predictions
     confidence, right = found.probabilities.max(1), found.prediction == found.label
     error = rates.expected_calibration_error(found.probabilities, found.label, _BINS)
     note = f'Expected calibration error {percent(error)} % ({_BINS} bins). '
-    calibrated = (calibration or {}).get('ece_calibrated')
+    calibrated = calibration.get('ece_calibrated')
     if calibrated is not None:
         note += f'{percent(calibrated)} % with a temperature fitted on the validation speakers of each fold. '
     note += 'Dashed: perfect calibration; grey: share of the utterances.'
@@ -411,19 +354,9 @@ def worst_errors(predictions: Predictions) -> np.ndarray:
     return wrong[np.argsort(-confidence, kind='stable')[:_MOST_ERRORS]]
 
 
-def errors_tables(
-    predictions: Predictions, labels: Sequence[str], records: Corpus | None
-) -> list[dict]:
-    """The worst errors as a table; none if there are none.
-
-    Args:
-        predictions: predictions for clean speech.
-        labels: K class names.
-        records: waveforms of the corpus, to embed the recordings; None to leave them out.
-
-    Raises:
-        UserError: the corpus lacks an utterance.
-    """
+def _errors(clean: _Clean, records: Corpus | None) -> tuple:
+    """The worst errors as a table, with the recordings if there are records; () without errors."""
+    predictions, labels = clean.predictions, clean.labels
     chosen = worst_errors(predictions)
     skip, rows = speaker_prefix(predictions.speaker.tolist()), []
     for row in chosen:
@@ -439,52 +372,5 @@ def errors_tables(
     if predictions.rated:
         head[2:] = ['true rating', 'predicted']
     sounds = read_recordings(records, predictions.id[chosen]) if records and rows else []
-    return [_table(head, rows, 2 if predictions.rated else 4, sounds=sounds)] if rows else []
-
-
-def _overview(systems, runs) -> dict:
-    """All runs in one table."""
-    rows = []
-    for system, run in zip(systems, runs):
-        card = run.card
-        title = f'{card["system"]}, seed {card["seed"]}'
-        corpus = card['corpus'] + (' (SYNTHETIC)' if card['synthetic'] else '')
-        time = duration(card['cost'].get('train_seconds'))
-        for name, found in [*card['conditions'].items()] or [('validation only', None)]:
-            if found and not name.startswith('clean'):
-                continue
-            shown = ['–'] * 5
-            if found:
-                uar, wa, f1 = (percent(found[key]) for key in ('uar', 'wa', 'macro_f1'))
-                shown = [found['n'], uar, interval(found['uar_ci95']), wa, f1]
-            rows.append((system, title, corpus, name, *shown, time))
-    shown = ('n', 'UAR %', '95 % interval', 'accuracy %', 'macro-F1 %', 'training')
-    (section,) = _section(
-        'Runs', tables=[_table(('', 'run', 'corpus', 'condition', *shown), rows, 4)]
-    )
-    return section
-
-
-def _comparison(result) -> dict:
-    """A minus B, or one system over its seeds."""
-    two = 'b' in result
-    several = any(len(result[side]['seeds']) > 1 for side in ('ab' if two else 'a'))
-    rows = []
-    for key, name in (
-        ('mean_over_seeds', 'mean over seeds' if several else 'one seed each'),
-        ('averaged_posterior', 'averaged posterior'),
-    )[: None if several else 1]:
-        found = result[key]
-        bounds = interval(found['ci95'], signed=two)
-        if two:
-            shown = percent(found['uar_a']), percent(found['uar_b'])
-            difference = percent(found['difference'], signed=True)
-            rows.append((name, *shown, difference, bounds, f'{found["p"]:.3g}'))
-        else:
-            rows.append((name, percent(found['uar']), bounds))
-    middle = ('A', 'B', 'A − B') if two else ('',)
-    return {
-        'heading': f'{"Comparison" if two else "Over seeds"}: {result["condition"]}',
-        'warnings': result['warnings'],
-        'table': _table(('UAR in percent', *middle, '95 % interval', *['p'] * two), rows),
-    }
+    head += ['listen'] if sounds else []
+    return (head, rows, 2 if predictions.rated else 4, sounds) if rows else ()
