@@ -251,7 +251,9 @@ def draw_run(
     if attention:
         save_figure(attention_figure(attention, speech), folder / 'attention.png')
     if codes:
-        save_figure(codes_figure(codes, speech), folder / 'codes.png')
+        title = f'Codes: {speech}, {codes.fold}'
+        figure = scatter_figure(codes.points, codes.labels, title=title, shares=codes.shares)
+        save_figure(figure, folder / 'codes.png')
         if codes.path:
             figure = path_figure(codes.path, f'{speech}, {codes.fold}')
             save_figure(figure, folder / 'path.png')
@@ -286,32 +288,25 @@ def confusion_matrix_figure(confusion, labels: Sequence[str], title: str = ''):
 
     confusion = np.asarray(confusion)
     n_classes, totals = len(labels), confusion.sum(1)
-    names = [textwrap.fill(label, 16) for label in labels]
     side = 0.9 + max(2.4, 0.6 * n_classes)
     figure = new_figure(side + 0.5, side + (0.6 if title else 0), title)
-    axes = figure.add_subplot(
-        xlim=(-0.5, n_classes - 0.5), ylim=(n_classes - 0.5, -0.5), aspect='equal'
-    )
-    for row, column in np.ndindex(confusion.shape):
-        count, own = confusion[row, column], row == column
-        share = count / max(totals[row], 1)
-        cell = Rectangle(
-            (column - 0.47, row - 0.47), 0.94, 0.94, facecolor=HEAT, alpha=0.75 * share
-        )
-        axes.add_patch(cell)
+    ends = -0.5, n_classes - 0.5
+    axes = figure.add_subplot(xlim=ends, ylim=ends[::-1], aspect='equal')
+    for (row, column), count in np.ndenumerate(confusion):
+        share, own = count / max(totals[row], 1), row == column
+        place, edge = (column - 0.47, row - 0.47), {'edgecolor': SOFT, 'lw': 0.8}
+        axes.add_patch(Rectangle(place, 0.94, 0.94, facecolor=HEAT, alpha=0.75 * share))
         if own:
-            corner = (column - 0.47, row - 0.47)
-            axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=SOFT, lw=0.8))
+            axes.add_patch(Rectangle(place, 0.94, 0.94, fill=False, **edge))
         number = f'{100 * share:.0f} %' if totals[row] else '–'
         style = {'ha': 'center', 'va': 'center', 'color': INK if count else SOFT}
         axes.text(column, row - 0.1, number, size=9.5, weight='bold' if own else 'normal', **style)
         axes.text(column, row + 0.24, f'{count}', size=7.5, **style)
-    crowded = max(map(len, labels)) > 8
+    names, crowded = [textwrap.fill(label, 16) for label in labels], max(map(len, labels)) > 8
     turned = {'rotation': 40, 'ha': 'right', 'rotation_mode': 'anchor'} if crowded else {}
     axes.set_xticks(range(n_classes), names, **turned)
-    axes.set_yticks(
-        range(n_classes), [f'{name}\nn = {total}' for name, total in zip(names, totals)]
-    )
+    counted = [f'{name}\nn = {total}' for name, total in zip(names, totals)]
+    axes.set_yticks(range(n_classes), counted)
     axes.set(xlabel='predicted', ylabel='true')
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -338,11 +333,11 @@ def robustness_figure(
     explained = f'{title}; dashed: clean, dotted: chance' if title else ''
     figure = new_figure(*size, explained)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    systems = [name for name in references if name != 'clean']  # in all panels, in one colour
     for axes in grid.ravel()[len(panels) :]:
         axes.set_visible(False)
     for axes, (heading, series) in zip(grid.ravel(), panels.items()):
-        # Series that are the same in all panels have one colour.
-        names = list(dict.fromkeys([*(name for name in references if name != 'clean'), *series]))
+        names = list(dict.fromkeys([*systems, *series]))
         for name, rate in references.items():
             colour = SOFT if name == 'clean' else COLOURS[names.index(name) % len(COLOURS)]
             axes.axhline(100 * rate, color=colour, linestyle='--', linewidth=1)
@@ -350,9 +345,13 @@ def robustness_figure(
             axes.axhline(100 * chance, color=SOFT, linestyle=':', linewidth=1)
         for name, points in series.items():
             _draw_series(
-                axes, heading, name, points, names.index(name), _places(series, names, name)
+                axes, name or heading, points, names.index(name), len(names), _levels(series)
             )
         _scale_levels(axes, heading, series)
+        if any(series) and not systems:
+            _legend([axes], [_mark(number, name) for number, name in enumerate(series)])
+    if systems:
+        _legend(figure.axes, [_mark(number, name) for number, name in enumerate(systems)])
     for axes in grid[:, 0]:
         axes.set_ylabel('UAR, %   (bars: 95 % interval over speakers)')
         axes.set_ylim(0, 100)
@@ -364,29 +363,25 @@ def _levels(series: Mapping) -> list:
     return list(dict.fromkeys(x for points in series.values() for x, *_ in points))
 
 
-def _places(series: Mapping, names: list[str], name: str) -> dict[str, float]:
-    """Single condition -> position of a series on the x axis; side by side, so that bars do not overlap."""
-    offset = 0.6 * ((names.index(name) + 0.5) / len(names) - 0.5)
-    return {x: place + offset for place, x in enumerate(_levels(series)) if isinstance(x, str)}
-
-
-def _draw_series(axes, heading, name, points, number, places) -> None:
+def _draw_series(axes, name, points, number, n_series, levels) -> None:
     x, rates, intervals = zip(*points)
+    single = isinstance(
+        x[0], str
+    )  # conditions, with the series side by side, so that bars do not overlap
+    offset = 0.6 * ((number + 0.5) / n_series - 0.5)
     bars = axes.errorbar(
-        [places.get(level, level) for level in x],
+        [levels.index(level) + offset for level in x] if single else x,
         100 * np.array(rates),
         _reach(rates, intervals),
         **_look(number),
-        linestyle='none' if places else '-',
+        linestyle='none' if single else '-',
         elinewidth=0.7,
         capsize=2,
-        label=name or None,
+        label=name,
     )
-    titles = [
-        f'{name or heading} {level if isinstance(level, str) else f"{level:g}"}: UAR {percent(rate)} % {interval(bounds)}'
-        for level, rate, bounds in points
-    ]
-    add_titles(bars.lines[0], titles)
+    shown = x if single else [f'{level:g}' for level in x]
+    values = [f'UAR {percent(rate)} % {interval(bounds)}' for _, rate, bounds in points]
+    add_titles(bars.lines[0], [f'{name} {level}: {text}' for level, text in zip(shown, values)])
 
 
 def _reach(rates, intervals) -> np.ndarray:
@@ -397,7 +392,7 @@ def _reach(rates, intervals) -> np.ndarray:
 
 
 def _scale_levels(axes, heading: str, series: Mapping) -> None:
-    """Sets up the x axis and the legend."""
+    """Sets up the x axis."""
     levels = _levels(series)
     if isinstance(levels[0], str):
         axes.set_xticks(range(len(levels)), levels, rotation=30, ha='right')
@@ -409,20 +404,20 @@ def _scale_levels(axes, heading: str, series: Mapping) -> None:
     else:
         axes.set_xticks(sorted(levels))
     axes.minorticks_off()
-    if any(series):
-        _legend(axes, axes.get_legend_handles_labels()[0])
     axes.set_xlabel(heading)
     axes.grid(axis='y')
 
 
 def _legend(axes, handles: Sequence) -> None:
-    """A legend below the only axes of a figure, else in the axes."""
-    if len(axes.figure.axes) > 1:
-        axes.legend(handles=handles)
+    """A legend of axes: below them if the figure has no others, else inside."""
+    figure = axes[0].figure
+    if len(axes) < len(figure.axes):
+        axes[0].legend(handles=handles)
         return
-    longest = max(len(handle.get_label()) for handle in handles)
-    columns = max(1, min(len(handles), int(350 // (34 + 5 * longest))))
-    axes.figure.legend(handles=handles, loc='outside lower center', ncols=columns)
+    wide = 72 * figure.get_figwidth() - 10
+    columns = int(wide // (34 + 5 * max(len(handle.get_label()) for handle in handles)))
+    columns = max(1, min(len(handles), columns))
+    figure.legend(handles=handles, loc='outside lower center', ncols=columns)
 
 
 @styled
@@ -509,11 +504,7 @@ def curve_figure(curves: Mapping[str, Sequence[tuple]], unit: str, chance: float
 
 @styled
 def legend_figure(names: Sequence[str]):
-    """The legend of figures that share their series.
-
-    Args:
-        names: names in the order of the series.
-    """
+    """The legend of figures that share their series, whose names are given in order."""
     figure = new_figure(5, 0.25 + 0.22 * -(-len(names) // 2))
     handles = [_mark(number, name, _dashes(number)) for number, name in enumerate(names)]
     columns = 2 if max(map(len, names)) < 28 else 1
@@ -563,38 +554,43 @@ def reliability_figure(bins: 'ConfidenceBins', n_bins: int):
 
 
 @styled
-def map_figure(points: np.ndarray, names: Sequence[str], tested: np.ndarray):
-    """Utterances on two axes of the same scale, coloured by name.
+def scatter_figure(
+    points: np.ndarray,
+    labels: Mapping[str, Sequence[str]],
+    tested: np.ndarray | bool = True,
+    title: str = '',
+    shares: Sequence[float] = (),
+):
+    """Utterances on two axes of the same scale, one panel per kind of label.
 
     Args:
         points: positions [N, 2].
-        names: N names, e.g. emotions.
+        labels: heading -> N names, e.g. emotions or speakers, in their own colours and markers.
         tested: bool [N], drawn filled and on top; the others are hollow.
+        title: heading.
+        shares: fractions of the variance on the two axes.
     """
-    figure = new_figure(5, 4.4)
-    axes = figure.add_subplot(aspect='equal', adjustable='datalim')
-    kinds = sorted(set(names))
-    _scatter(axes, points, np.asarray(names), ~tested, hollow=True)
-    _scatter(axes, points, np.asarray(names), tested)
-    axes.set(xlabel='first main axis', ylabel='second main axis', xticks=[], yticks=[])
-    if len(kinds) <= MOST_NAMES:
-        _legend(axes, [_mark(number, name) for number, name in enumerate(kinds)])
+    figure = new_figure(*((1 + 4.2 * len(labels), 4.9) if title else (5, 4.4)), title)
+    panels = figure.subplots(1, len(labels), squeeze=False)[0]
+    axis_names = ['first main axis', 'second main axis']
+    for number, share in enumerate(shares):
+        axis_names[number] += f' ({100 * share:.0f} % of the variance)'
+    for axes, (heading, names) in zip(panels, labels.items()):
+        names, kinds = np.asarray(names), sorted(set(names))
+        for filled in (False, True):
+            fill = {'markeredgewidth': 0} if filled else {'markerfacecolor': 'none'}
+            style = {'markersize': 3.6, 'linestyle': 'none', 'markeredgewidth': 0.7, **fill}
+            for number, kind in enumerate(kinds):
+                own = points[(names == kind) & (tested == filled)]
+                if len(own):
+                    (line,) = axes.plot(*own.T, **_look(number), **style)
+                    add_titles(line, [kind])
+        axes.set_title(heading)
+        axes.set(xlabel=axis_names[0], xticks=[], yticks=[], aspect='equal', adjustable='datalim')
+        if len(kinds) <= MOST_NAMES:
+            _legend([axes], [_mark(number, kind) for number, kind in enumerate(kinds)])
+    panels[0].set_ylabel(axis_names[1])
     return figure
-
-
-def _scatter(axes, points, names, chosen, hollow: bool = False) -> None:
-    """Points in colour and marker of their names; the names are numbered in order."""
-    for number, name in enumerate(sorted(set(names.tolist()))):
-        own = points[chosen & (names == name)]
-        if len(own):
-            style = {
-                'markersize': 3.6,
-                'linestyle': 'none',
-                'markeredgewidth': 0.7 if hollow else 0,
-            }
-            style |= {'markerfacecolor': 'none'} if hollow else {}
-            (line,) = axes.plot(*own.T, **_look(number), **style)
-            add_titles(line, [name])
 
 
 @styled
@@ -626,29 +622,6 @@ def attention_figure(attention: 'Attention', speech: str):
             if not column:
                 axes.set_ylabel(name)
         grid[-1, column].set_xlabel('seconds')
-    return figure
-
-
-@styled
-def codes_figure(codes: 'Codes', speech: str):
-    """Codes on their two main axes, one panel per kind of label.
-
-    Args:
-        codes: codes of some utterances.
-        speech: corpus and kind of speech, for the heading.
-    """
-    title = f'Codes: {speech}, {codes.fold}'
-    figure = new_figure(1 + 4.2 * len(codes.labels), 4.9, title)
-    grid = figure.subplots(1, len(codes.labels), sharex=True, sharey=True, squeeze=False)[0]
-    first, second = (f'{100 * share:.0f} %' for share in codes.shares)
-    for axes, (heading, names) in zip(grid, codes.labels.items()):
-        kinds = sorted(set(names.tolist()))
-        _scatter(axes, codes.points, names, np.full(len(names), True))
-        axes.set_title(heading)
-        axes.set_xlabel(f'first main axis ({first} of the variance)')
-        if len(kinds) <= MOST_NAMES:
-            _legend(axes, [_mark(number, kind) for number, kind in enumerate(kinds)])
-    grid[0].set_ylabel(f'second ({second})')
     return figure
 
 

@@ -339,7 +339,7 @@ def _maps(rows: Sequence[Mapping[str, str]], draw) -> list[dict]:
         names = [row[field][skip:] or 'unknown' for row in rows]
         note = '' if len(set(names)) <= figures.MOST_NAMES else 'Colours repeat. '
         note += f'Drawn: {len(rows)} of {total}, at random.' if len(rows) < total else ''
-        figure = figures.map_figure(points, names, tested)
+        figure = figures.scatter_figure(points, {'': names}, tested)
         found.append(draw(f'{len(rows)} utterances by {field}', figure, note))
     return found
 
