@@ -13,7 +13,7 @@ from sklearn import metrics as oracle
 
 from ser_jax.evaluation import summary
 from ser_jax.metrics import rates, significance
-from ser_jax.reporting.text import card_table, duration
+from ser_jax.reporting.text import card_table
 from ser_jax.runs import result_card
 from ser_jax.runs.predictions import Predictions, pool, read_predictions, write_predictions
 from ser_jax.runtime import files
@@ -191,13 +191,10 @@ def test_table_is_never_wider_than_100_columns():
         fold['test_speakers'] = [f'csv_corpus/mine/somebody_{number}' for number in range(40)]
     lines = card_table(made).splitlines()
     assert max(map(len, lines)) <= 100
-    text = ''.join(''.join(lines).split())
-    for words in (
-        'noise_rain_' + 'x' * 60,
-        *(f'somebody_{number}' for number in range(40)),
-        *names,
-    ):
-        assert ''.join(words.split()) in text  # nothing is cut
+    text = '\n'.join(lines)
+    assert sum(map(len, re.findall('x{3,}', text))) == 60  # broken into lines, but not cut
+    for word in (*(f'somebody_{number}' for number in range(40)), *names):
+        assert word in text
 
 
 def test_table_without_test_shows_validation_only():
@@ -224,12 +221,6 @@ def test_table_of_one_speaker_has_no_interval():
     made['conditions'] = {'clean': summary.summarise(whole, LABELS)}
     assert 'no interval: a single speaker' in card_table(made)
     assert '5 of 5 folds,' in card_table(made)
-
-
-def test_durations():
-    assert [duration(s) for s in (8.44, 59.96, 185, 3599.7, 7620)] == [
-        '8.4 s', '1 min 00 s', '3 min 05 s', '1 h 00 min', '2 h 07 min'
-    ]  # fmt: skip
 
 
 # results/make_tables.py
