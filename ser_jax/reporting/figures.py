@@ -181,7 +181,7 @@ def of_task(results: Mapping[str, Mapping], suffix: str) -> dict[str, Mapping]:
 
 def chance(result: Mapping) -> float:
     """UAR of guessing: the share of one class among those that occur."""
-    return 1 / sum(recall is not None for recall in result['recall'].values())
+    return 1 / max(1, sum(recall is not None for recall in result['recall'].values()))
 
 
 def robustness_panels(results: Mapping[str, Mapping]) -> dict[str, dict[str, list[tuple]]]:
@@ -293,7 +293,7 @@ def confusion_matrix_figure(confusion, labels: Sequence[str], title: str = ''):
     ends = -0.5, n_classes - 0.5
     axes = figure.add_subplot(xlim=ends, ylim=ends[::-1], aspect='equal')
     for (row, column), count in np.ndenumerate(confusion):
-        share, own = count / max(totals[row], 1), row == column
+        share, own = np.clip(count / max(totals[row], 1), 0, 1), row == column
         place, edge = (column - 0.47, row - 0.47), {'edgecolor': SOFT, 'lw': 0.8}
         axes.add_patch(Rectangle(place, 0.94, 0.94, facecolor=HEAT, alpha=0.75 * share))
         if own:
