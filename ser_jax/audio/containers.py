@@ -79,6 +79,13 @@ def find_samples(file: BinaryIO, length: int) -> Samples | None:
             return Samples(start, _stated(size, form, length - start), 8, form)
         if head[:7] == b'NIST_1A':
             return _nist(file)
+        if head[:20] == b'Creative Voice File\x1a':
+            return _last_voc_block(file, length, *struct.unpack('<H', head[20:22]))
+        if head[:4] == b'2BIT':  # AVR
+            stereo, bits, frames = struct.unpack('>2H10xI', head[12:30])
+            return Samples(128, frames * (2 if stereo else 1) * bits // 8)
+        if head[:15] == b'ALawSoundFile**':
+            return Samples(32, *struct.unpack('>I', head[18:22]))
         if head[:4] == b'OggS':
             return _last_ogg_page(file, length)
         return None
@@ -167,6 +174,27 @@ def _nist(file: BinaryIO) -> Samples | None:
         return None
     count, channels, width = (int(number[1]) for number in numbers)
     return Samples(int(start), count * channels * width)
+
+
+def _last_voc_block(file: BinaryIO, length: int, at: int) -> Samples | None:
+    """The last block of samples of a Creative Voice file.
+
+    Args:
+        file: the file.
+        length: bytes of the file.
+        at: position of the first block.
+    """
+    last = None
+    for _ in range(_MOST_CHUNKS):
+        file.seek(at)
+        head = file.read(4)
+        if at >= length or head[:1] == b'\0':  # the terminator, which some writers leave out
+            break
+        (size,) = struct.unpack('<I', head[1:] + b'\0')
+        if head[0] in (1, 2, 9):
+            last = Samples(at + 4, size)
+        at += 4 + size
+    return last
 
 
 def _last_ogg_page(file: BinaryIO, length: int) -> Samples | None:
