@@ -150,13 +150,18 @@ def similar_labels(names: Iterable[str]) -> list[str]:
     ]
 
 
+def split_speaker(speaker: str) -> tuple[str, str]:
+    """The corpus of a speaker and the name there: 'csv_corpus/mine/f1' -> ('csv_corpus/mine', 'f1')."""
+    corpus = re.match(r'(?:csv_corpus/)?[^/]+(?=/)', speaker)
+    return (corpus[0], speaker[corpus.end() + 1 :]) if corpus else ('', speaker)
+
+
 def similar_speakers(names: Iterable[str]) -> list[str]:
     """A warning for each group of speakers that might be one person; see `similar_names`."""
     warnings = []
     for group in similar_names(names):
-        corpora = {name.rpartition('/')[0] for name in group}
-        corpus = corpora.pop() if len(corpora) == 1 else ''
-        shown = ' and '.join(repr(name.removeprefix(f'{corpus}/')) for name in group)
+        corpus = split_speaker(group[0])[0]
+        shown = ' and '.join(repr(split_speaker(name)[1]) for name in group)
         warnings.append(
             f'speakers {shown}{f" of {corpus}" * bool(corpus)} differ in spelling only: if they are one person, who would be '
             'trained on and tested, give that person one name in the metadata'
