@@ -199,18 +199,33 @@ def _last_voc_block(file: BinaryIO, length: int, at: int) -> Samples | None:
 
 def _last_ogg_page(file: BinaryIO, length: int) -> Samples | None:
     """The last page of an ogg file: a file that is cut off ends within one."""
-    begin = max(0, length - _OGG_PAGE)
-    file.seek(begin)
-    tail = file.read()
-    at = tail.rfind(b'OggS')
-    if at < 0:
+    begin, page = _from_last_ogg_page(file, length)
+    if not page:
         return None
-    page = tail[at:]
     count = page[26] if len(page) > 26 else 256
     segments = page[27 : 27 + count]
     size = 27 + len(segments) + sum(segments)
     is_whole = len(segments) == count and size <= len(page)
-    return Samples(begin + at, size if is_whole else size + len(page) + _SLACK)
+    return Samples(begin, size if is_whole else size + len(page) + _SLACK)
+
+
+def _from_last_ogg_page(file: BinaryIO, length: int) -> tuple[int, bytes]:
+    """Position and bytes from the last page of an ogg file to its end; no bytes where there is no page."""
+    begin = max(0, length - _OGG_PAGE)
+    file.seek(begin)
+    tail = file.read()
+    at = tail.rfind(b'OggS')
+    return begin + max(at, 0), tail[at:] if at >= 0 else b''
+
+
+def lacks_end(path: Path) -> bool:
+    """Whether an ogg file does not end with the page that its writer marks as the last one.
+
+    It is cut off between two pages, or its writer leaves the mark out, as Android's does: ogg states no size.
+    """
+    with path.open('rb') as file:
+        page = _from_last_ogg_page(file, path.stat().st_size)[1]
+    return len(page) > 5 and not page[5] & 4
 
 
 def other_content(path: Path) -> str:

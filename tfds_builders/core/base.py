@@ -27,6 +27,7 @@ from ser_jax.data.records import (
 )
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core import pool, shards, tables, utterance
+from tfds_builders.core.folders import open_end_notes
 from tfds_builders.core.shards import TEXTS, Shard, record_fields
 from tfds_builders.core.utterance import Problem, Utterance
 
@@ -293,7 +294,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
                 *similar_labels(self.names),
                 *warnings,
             ],
-            'notes': [*listing.notes, *notes],
+            'notes': [*listing.notes, *open_end_notes(listing.utterances), *notes],
             'options': self.options,
             **self.extra,
         }
