@@ -106,6 +106,28 @@ def prepared_hash(
     return json.loads((folder / METADATA_FILE).read_text(encoding='utf-8'))['corpus_hash']
 
 
+def read_sources(folder: pathlib.Path) -> dict:
+    """The content of `sources.json` in the folder of a prepared corpus; {} in older records.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = folder / SOURCES_FILE
+    if not path.exists():
+        return {}
+    try:
+        sources = json.loads(path.read_text(encoding='utf-8'))
+        states = [state for state in sources['recordings'].values() if state]
+        kinds = isinstance(sources['manual_dir'], str), isinstance(sources['scanned'], bool)
+        if all(kinds) and all(len(state) == 2 for state in states):
+            return sources
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise UserError(
+        f'{path} is damaged: delete the folder, and the same command prepares the corpus again'
+    )
+
+
 def noise_type(text: str) -> str:
     """The type of a noise recording as written in conditions: `Dog bark` -> `dog_bark`."""
     return re.sub(r'\W+', '_', text.strip().lower())

@@ -93,7 +93,7 @@ class Builder(CorpusBuilder):
             ids.add(item.id)
             utterances.append(Utterance(**{**item.__dict__, 'emotion': label}))
         if unknown:
-            raise cls._unknown_labels(folder / files[0], unknown, name)
+            raise cls._unknown_labels(rows[0].where.rpartition(' line ')[0], unknown, name)
         notes = _unused_columns(rows[0].cells)
         labels = {row['emotion'].lower() for _, row in rows}
         notes += [
@@ -127,7 +127,7 @@ class Builder(CorpusBuilder):
         return Listing(utterances, notes=tuple(notes), label_files=files, remarks=remarks)
 
     @staticmethod
-    def _unknown_labels(path: pathlib.Path, unknown: dict[str, str], name: str) -> UserError:
+    def _unknown_labels(path: str, unknown: dict[str, str], name: str) -> UserError:
         labels = ', '.join(f'{label!r} (line {line})' for label, line in unknown.items())
         label = next(iter(unknown))
         return UserError(
