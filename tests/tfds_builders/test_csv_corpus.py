@@ -71,6 +71,7 @@ def test_csv_own_labels_semicolons_and_many_speakers(tmp_path):
             'file,emotion,speaker\na.wav,joy,x\n',
             ("'joy' (line 2)", '--map joy=', '--own_labels', 'neutral, calm'),
         ),
+        ('file,emotion,speaker\na.wav,sad|calm,x\n', ("--map 'sad|calm=EMOTION'", "'sad|calm='")),
         ('file,emotion,speaker\n../a.wav,happy,x\n', ('line 2', 'outside')),
         ('file,emotion,speaker\nb/../../a.wav,happy,x\n', ('line 2', 'outside')),
         ('file,emotion,speaker\n/etc/a.wav,happy,x\n', ('line 2', 'outside')),
