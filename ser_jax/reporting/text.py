@@ -86,6 +86,7 @@ def card_facts(card: Mapping) -> list[tuple[str, str]]:
         (cost.get('data_wait_fraction'), lambda value: f'{percent(value)} % waiting for data'),
     ]
     pairs = [('leak check', checked)]
+    pairs += [('not learnt', remark) for remark in card.get('untrained_classes') or ()]
     labels = card.get('n_labels')
     if labels:
         counts = f'{labels["train"]:.0f} for training, {labels["validation"]:.0f} for validation'
