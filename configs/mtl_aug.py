@@ -45,7 +45,7 @@ FIELDS = {
 OPTIONS = {
     'whisper_tiny': Option(
         'frames of frozen Whisper tiny.en instead of log-mels',
-        WHISPER_TINY,
+        WHISPER_TINY | {'crop_frames': 128, 'model.blstm_features': 0},
         first=True,
     ),
     'single_task': Option(
@@ -133,7 +133,7 @@ CORPORA_ON_FRAMES = {
     'emodb': {},
     'nemo': {},
     'urdu': {},
-    'ravdess': {'steps': 1000},
+    'ravdess': {'steps': 600},
 }
 
 

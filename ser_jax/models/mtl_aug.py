@@ -22,9 +22,9 @@ class Model(nn.Module):
     Or frames of a frozen pretrained encoder → `FramesEncoder` → the same.
 
     Attributes:
-        heads: number of outputs of every head. 'emotion' reads the utterance embedding, with frames also their mean
-            and standard deviation over time; every other head pools the BLSTM's
-            states with its own attention, so that the embedding need not hold information that emotion should ignore.
+        heads: number of outputs of every head. 'emotion' reads the utterance embedding; with frames, the logits of a linear
+            probe are added. Every other head pools the encoder's states with its own attention, so that the embedding need
+            not hold information that emotion should ignore.
         reconstruction: whether there is a decoder.
         input: 'log_mel' or 'frames'.
         channels, frame_features, blstm_features, map_dropout: see `LogMelEncoder`; frames use the two in the middle.
@@ -84,17 +84,25 @@ class Model(nn.Module):
         for name, classes in self.heads.items():
             if name == 'emotion':
                 features = self._drop(embedding, train)
-                if self.input == 'frames':  # as the linear probe does
-                    shared = self._drop(layers.mean_and_deviation(x[:, None], mask)[:, 0], train)
-                    features = jnp.concatenate([features, shared], axis=-1)
             else:
                 own, _ = layers.AttentionPooling(name=f'{name}_attention')(encoded, mask)
                 features = nn.relu(nn.Dense(self.embedding_features, name=f'{name}_hidden')(own))
             outputs[name] = nn.Dense(classes, name=f'{name}_head')(features)
+            if name == 'emotion' and self.input == 'frames':
+                outputs[name] += self._linear_probe(x, mask, classes, train)
         if self.reconstruction:
             decode = self._decode_frames if self.input == 'frames' else self._decode
             outputs['reconstruction'] = decode(encoded)[:, : x.shape[1]]
         return outputs
+
+    def _linear_probe(self, x: jax.Array, mask: jax.Array, classes: int, train: bool) -> jax.Array:
+        """Logits of a linear map of the mean and standard deviation of the frames over time."""
+        # Without their own standardisation it learns slowly: 60 instead of 76 % UAR on validation speakers of RAVDESS.
+        statistics = layers.mean_and_deviation(x[:, None], mask)
+        norm = layers.MaskedBatchNorm(axis_name=self.axis_name, name='statistics_norm')
+        statistics = norm(statistics, jnp.ones((len(x), 1), bool), train=train)[:, 0]
+        dense = nn.Dense(classes, kernel_init=nn.initializers.zeros, name='emotion_probe')
+        return dense(self._drop(statistics, train))
 
     def _drop(self, x: jax.Array, train: bool) -> jax.Array:
         return layers.Dropout(self.dropout, axis_name=self.axis_name)(x, train=train)

@@ -107,3 +107,26 @@ def test_unused_decoder_and_heads_do_not_exist():
         jnp.zeros((1, 8, BANDS)),
     )
     assert not [name for name in shapes['params'] if 'decoder' in name or 'type' in name]
+
+
+def test_on_frames_the_logits_of_a_linear_probe_are_added():
+    rng = np.random.default_rng(0)
+    model = mtl_aug.Model(
+        heads={'emotion': 3}, reconstruction=False, input='frames', blstm_features=0
+    )
+    length = np.array([7, 12], np.int32)
+    x = rng.normal(size=(2, 12, 5)).astype(np.float32)
+    x[0, 7:] = 99  # padding
+    variables = model.init(jax.random.key(0), x, length, train=False)
+    params, stats = variables['params'], variables['batch_stats']
+    before = model.apply(variables, x, length, train=False)['emotion']
+    kernel = rng.normal(size=(10, 3)).astype(np.float32)
+    params = {**params, 'emotion_probe': {'kernel': kernel, 'bias': np.ones(3, np.float32)}}
+    mean, var = rng.normal(size=10), rng.uniform(0.1, 2, size=10)
+    stats = {**stats, 'statistics_norm': {'mean': mean, 'var': var}}
+    variables = {'params': params, 'batch_stats': stats}
+    after = model.apply(variables, x, length, train=False)['emotion']
+    frames = [row[:size] for row, size in zip(x, length)]
+    found = np.stack([np.concatenate([f.mean(0), f.std(0)]) for f in frames])
+    expected = (found - mean) / np.sqrt(var + 1e-3) @ kernel + 1
+    np.testing.assert_allclose(after - before, expected, atol=1e-4)
