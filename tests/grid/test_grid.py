@@ -127,10 +127,12 @@ def fake_run(folder: str, script: str) -> SimpleNamespace:
     )
 
 
-CARD = ROOT / 'results' / 'demo' / 'mtl_aug-seed0' / 'results.json'
-FINISH = (
-    f'import shutil\nhere.mkdir(parents=True, exist_ok=True)\nshutil.copy({str(CARD)!r}, here)\n'
-)
+CARDS = ROOT / 'results' / 'demo' / 'cards.jsonl'
+FINISH = f"""import json
+here.mkdir(parents=True, exist_ok=True)
+card = json.loads(Path({str(CARDS)!r}).read_text())["card"]
+(here / "results.json").write_text(json.dumps(card))
+"""
 
 
 def test_finished_runs_are_skipped_and_failures_do_not_stop_the_others(tmp_path, capfd):

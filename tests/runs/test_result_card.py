@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from ser_jax.runs.result_card import make_card, read_card
+from ser_jax.runs.finished import read_card
+from ser_jax.runs.result_card import make_card
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.schema import mismatch
 
@@ -47,12 +48,13 @@ def test_shapes(content, shape, problem):
 
 
 @pytest.mark.parametrize(
-    'path', sorted((ROOT / 'results').rglob('results.json')), ids=lambda path: path.parent.name
+    'path', sorted((ROOT / 'results').glob('*/cards.jsonl')), ids=lambda path: path.parent.name
 )
 def test_stored_cards_are_valid_and_written_alike(path):
-    text = path.read_text()
-    card = read_card(path.parent)
-    assert json.dumps(make_card(**card)) == json.dumps(json.loads(text))
+    for line in path.read_text(encoding='utf-8').splitlines():
+        run = json.loads(line)
+        card = read_card(path.parent / run['run'])
+        assert json.dumps(make_card(**card)) == json.dumps(run['card'])
 
 
 def test_cards_have_plain_values_and_no_absent_fields():

@@ -13,7 +13,7 @@ from ser_jax.reporting.html.markup import details, element, section, table
 from ser_jax.reporting.text import duration, interval, percent
 from ser_jax.runs import finished
 from ser_jax.runs.finished import read_embedding, read_metrics
-from ser_jax.runs.predictions import Predictions, read_predictions
+from ser_jax.runs.predictions import Predictions
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
 
@@ -84,7 +84,7 @@ def _read(workdir) -> _Run:
         if not name.startswith('clean'):
             continue
         path = workdir / 'predictions' / f'{name}.csv'
-        found, labels = read_predictions(path)
+        found, labels = finished.read_condition(workdir, name)
         values = (found.probabilities, *([found.predicted_rating] if found.rated else ()))
         if not all(np.isfinite(value).all() for value in values):
             raise UserError(f'{path} holds predictions that are not finite')
@@ -93,12 +93,10 @@ def _read(workdir) -> _Run:
                 f'{path} holds {len(found.id)} utterances, but results.json has {result["n"]}'
             )
         clean.append(_Clean(name, found, labels))
-    command = workdir / 'command.txt'
-    command = command.read_text('utf-8', 'replace').strip() if command.exists() else ''
     return _Run(
         workdir,
         card,
-        command,
+        finished.read_command(workdir),
         clean,
         read_metrics(workdir / 'metrics.jsonl'),
         read_embedding(workdir / 'report' / 'embedding.csv'),
