@@ -10,8 +10,8 @@
 --table     writes the table of the finished runs, runs nothing
 --store     FOLDER of stored runs, e.g. results/NAME: adds the finished runs of the workdir and writes tables
             and figures; runs nothing
---check     FOLDER…: makes the numbers of stored runs again from their predictions, one line per difference;
-            needs no --config
+--check     [FOLDER…]: makes the numbers of stored runs again from their predictions, one line per difference;
+            default all in results/
 --pages     [PAGE…]: rewrites the marked tables of pages from results/; default README.md, results/, docs/
 
 Writes table.md, rows.csv and figures to the grid's folder. Exit status: 0; 1 if a run failed or a number
@@ -47,11 +47,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 if a run failed, 2 for a wrong grid or flag."""
     options = _parse_flags(arguments)
-    if options.check or options.pages is not None:
+    if options.check is not None or options.pages is not None:
         try:
-            return (
-                _write_pages(options.pages) if options.pages is not None else _check(options.check)
-            )
+            return _write_pages(options.pages) if options.check is None else _check(options.check)
         except UserError as error:
             print(f'error: {error}', file=sys.stderr)
             return 1
@@ -100,14 +98,14 @@ def _parse_flags(arguments):
     parser.add_argument('--share', default='1/1')
     for flag in ('--list', '--table'):
         parser.add_argument(flag, action='store_true')
-    parser.add_argument('--check', nargs='+', type=Path, metavar='FOLDER')
+    parser.add_argument('--check', nargs='*', type=Path, metavar='FOLDER')
     parser.add_argument('--pages', nargs='*', type=Path, metavar='PAGE')
     parser.add_argument('-h', '--help', action='store_true')
     options = parser.parse_args(arguments)
     if options.help:
         print(docstring(__file__))
         sys.exit(0)
-    if not options.config and not options.check and options.pages is None:
+    if not options.config and options.check is options.pages is None:
         parser.error('--config is required, e.g. --config=configs/grids/demo.py')
     return options
 
@@ -137,8 +135,11 @@ def _check(folders: Sequence[Path]) -> int:
     from ser_jax.grid import store
 
     status = 0
-    for folder in folders:
-        differences = store.check(folder)
+    for folder in folders or sorted(path.parent for path in Path('results').glob('*/cards.jsonl')):
+        try:
+            differences = store.check(folder)
+        except UserError as error:
+            differences = [str(error)]
         print('\n'.join(differences) if differences else f'{folder}: every number follows')
         status |= bool(differences)
     return status

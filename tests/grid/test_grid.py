@@ -300,7 +300,7 @@ def test_a_grid_from_beginning_to_end(beeps, tmp_path):
     table = (work / 'table.md').read_text()
     assert '2 of 3 runs are finished' in table
     assert '| beeps | clean | full | csv_corpus/beeps (real) |' in table
-    assert (work / 'table.csv').read_text().count('\n') == 3
+    assert (work / 'rows.csv').read_text().count('\n') == 3
     assert (work / 'table.png').stat().st_size > 0
 
     # main ran the planned configs.
