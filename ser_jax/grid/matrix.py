@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ser_jax.reporting.figures import save_figure
-from ser_jax.runtime.text import markdown_table
 
 Row = dict[str, Any]
 Panels = dict[tuple[str, str], dict[tuple[str, str], Row]]
@@ -62,7 +61,7 @@ def as_markdown(panels: Panels) -> str:
     parts = []
     for (variant, way), cells in panels.items():
         settings, corpora = _axes(cells)
-        lines = []
+        lines = [['trained ↓ tested →', *corpora], ['---'] * (1 + len(corpora))]
         for setting in settings:
             found = [cells.get((setting, corpus)) for corpus in corpora]
             texts = [
@@ -74,7 +73,7 @@ def as_markdown(panels: Panels) -> str:
                 for row in found
             ]
             lines.append([setting, *texts])
-        table = markdown_table(['trained ↓ tested →', *corpora], lines)
+        table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
         parts.append(f'**{variant}, {way}** ({_legend(cells)})\n\n{table}\n')
     return '\n'.join(parts)
 

@@ -43,7 +43,7 @@ def text_table(rows: Iterable[Sequence], texts: Iterable[int] = (0,), width: int
         rows: cells of every row, the headings first.
         texts: numbers of the columns that are aligned left; the others are numbers.
         width: width in characters; where the table is wider, the cells of its widest text column are broken into
-            lines at spaces. 0 = unlimited.
+            lines, at spaces where it has some. 0 = unlimited.
 
     Returns:
         Lines without trailing spaces.
@@ -54,7 +54,7 @@ def text_table(rows: Iterable[Sequence], texts: Iterable[int] = (0,), width: int
     if width and excess > 0:
         widest = max(texts, key=lambda number: widths[number])
         room = max(widths[widest] - excess, 8)
-        split = [textwrap.wrap(row[widest], room, break_long_words=False) or [''] for row in rows]
+        split = [textwrap.wrap(row[widest], room, break_on_hyphens=False) or [''] for row in rows]
         widths[widest] = max(len(part) for parts in split for part in parts)
         rows = [
             [part if number == widest else cell * first for number, cell in enumerate(row)]
