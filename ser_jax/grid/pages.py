@@ -10,6 +10,8 @@ NAME.speakers     speakers of the two classes that are confused most
 NAME.parts        gain of each part of MTL-AUG
 NAME.ways         means over a matrix of corpora
 NAME.tries        results of its variants on validation speakers
+
+`<!-- table: overview -->` encloses a table over several folders.
 """
 
 import re
@@ -26,7 +28,8 @@ from ser_jax.metrics import significance
 from ser_jax.runs import finished, stored
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
-from ser_jax.runtime.text import duration, markdown_table
+from ser_jax.runtime.schema import read_json
+from ser_jax.runtime.text import duration, interval, markdown_table, percent
 
 Card = dict[str, Any]
 
@@ -65,6 +68,28 @@ PARTS_CAPTION = (
     'speakers; p: two-sided permutation test over speakers, Holm-corrected for the {} comparisons of a column. '
     'Intervals and p-values reflect speaker sampling, not seed variance.'
 )
+OVERVIEW_CAPTION = (
+    'UAR in percent on unseen speakers, mean over {} to {} seeds; in brackets the 95 % interval, bootstrap over speakers. EMO-DB: 4 emotions, leave one '
+    "speaker out; telephone, rain and babble (at 5 dB) are conditions of its test. RAVDESS: 8 emotions, EmoBox's folds; nEMO: 6, leave one speaker out. "
+    '–: not run.'
+)
+# Row of the overview -> (folder of stored runs, variant); the folder of runs from scratch depends on the corpus.
+OVERVIEW = {
+    'single task, from scratch': ('', 'single_task'),
+    'MTL-AUG, from scratch': ('', 'full'),
+    'linear probe on frozen Whisper tiny.en': ('encoders', 'probe'),
+    '… trained on augmented views': ('encoders', 'probe_views'),
+}
+FROM_SCRATCH = {'emodb': 'mtl_aug', 'ravdess': 'ravdess'}
+# Column of the overview -> corpus, condition.
+OVERVIEW_COLUMNS = {
+    'EMO-DB': ('emodb', 'clean'),
+    'telephone': ('emodb', 'telephone'),
+    'rain, 5 dB': ('emodb', 'noise_rain_5db'),
+    'babble, 5 dB': ('emodb', 'noise_babble3_5db'),
+    'RAVDESS': ('ravdess', 'clean'),
+    'nEMO': ('nemo', 'clean'),
+}
 # Part of MTL-AUG -> (variant with it, variant without it).
 PARTS = {
     'augmentation, as data': ('augmentation_as_data', 'single_task'),
@@ -140,7 +165,9 @@ def fill(page: str, results: Path) -> str:
     def renew(match):
         name, _, kind = match[2].partition('.')
         try:
-            return f'{match[1]}{make_table(results / name, kind)}{match[3]}'
+            overview = match[2] == 'overview'
+            table = make_overview(results) if overview else make_table(results / name, kind)
+            return f'{match[1]}{table}{match[3]}'
         except UserError as error:
             raise UserError(f'table {match[2]}: {error}') from error
 
@@ -170,6 +197,40 @@ def make_table(folder: Path, kind: str) -> str:
     if kind:
         return make_paired_table(folder, kind)
     return make_level_table(folder) or make_system_table(read_cards(folder))
+
+
+def make_overview(results: Path) -> str:
+    """The main results of several folders: one row per system, one column per corpus or condition.
+
+    Raises:
+        UserError: no stored runs, or seeds that do not match.
+    """
+    baselines = []
+    for corpus, condition in OVERVIEW_COLUMNS.values():
+        path = results / f'opensmile_{corpus}.json'
+        known = condition == 'clean' and path.exists()
+        baselines.append([read_json(path, {'svc': dict[str, object]})['svc']] if known else [])
+    systems = {'openSMILE ComParE and SVM': baselines}
+    for system, (folder, variant) in OVERVIEW.items():
+        systems[system] = []
+        for corpus, condition in OVERVIEW_COLUMNS.values():
+            found = stored.read(results / (folder or FROM_SCRATCH.get(corpus, 'mtl_aug')))
+            names = [name for name in found.names if name.startswith(f'{corpus}/{variant}/seed')]
+            cards = [found.card(name) for name in names]
+            systems[system].append(_seeds_of_one_system(cards, condition) if cards else [])
+    counts = [len(seeds) for name in OVERVIEW for seeds in systems[name] if seeds]
+    lines = []
+    for system, columns in systems.items():
+        cells = []
+        for seeds, (_, condition) in zip(columns, OVERVIEW_COLUMNS.values()):
+            cell = percent(statistics.mean(one['uar'] for one in seeds)) if seeds else '–'
+            if seeds and condition == 'clean':
+                bounds = zip(*(one['uar_ci95'] for one in seeds))
+                cell += f' {interval([statistics.mean(side) for side in bounds])}'
+            cells.append(cell)
+        lines.append((system, *cells))
+    table = markdown_table(('system', *OVERVIEW_COLUMNS), lines)
+    return f'{table}\n\n{OVERVIEW_CAPTION.format(min(counts), max(counts))}\n'
 
 
 def _read_grid(folder: Path) -> tuple[list[rows.Row], plan.Grid]:
@@ -267,7 +328,7 @@ def make_system_table(cards: Sequence[Card]) -> str:
 def _system_row(cards):
     first, clean = cards[0], _seeds_of_one_system(cards, 'clean')
     corpus, protocol = _where(first)
-    rate, interval = _rate(clean)
+    rate, bounds = _rate(clean)
     return {
         'system': first['system'],
         'corpus': corpus,
@@ -275,7 +336,7 @@ def _system_row(cards):
         'n': clean[0]['n'],
         'seeds': _listed(card['seed'] for card in cards),
         'UAR % (mean ± std)': rate,
-        '95 % interval': interval,
+        '95 % interval': bounds,
         'WA %': f'{100 * statistics.mean(result["wa"] for result in clean):.1f}',
         'time': duration(_mean_seconds(cards)),
         'hardware': '; '.join(dict.fromkeys(card['device'] for card in cards)),
