@@ -145,7 +145,8 @@ def test_missing_runs_are_one_line(tmp_path, grid, capsys):
         (['--pages', 'none.md'], 'cannot read none.md'),
     ):
         assert command.main(flags) == 1
-        assert message in capsys.readouterr().err
+        shown = capsys.readouterr()
+        assert message in shown.out + shown.err
     assert not (tmp_path / 'g').exists()
 
 
@@ -223,10 +224,10 @@ def test_changed_predictions_fail_the_check(kept, capsys, change, message):
 def test_a_damaged_file_fails_the_check(kept, capsys):
     cut(kept / 'predictions.npz')
     assert command.main(['--check', 'g']) == 1
-    assert 'predictions.npz is not what ser_jax writes' in capsys.readouterr().err
+    assert 'predictions.npz is not what ser_jax writes' in capsys.readouterr().out
     (kept / 'predictions.npz').unlink()
     assert command.main(['--check', 'g']) == 1
-    assert 'predictions.npz has no s/base/seed0/clean' in capsys.readouterr().err
+    assert 'predictions.npz has no s/base/seed0/clean' in capsys.readouterr().out
 
 
 def test_changed_tables_and_cards_fail_the_check(kept, capsys):
