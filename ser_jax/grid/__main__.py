@@ -9,7 +9,7 @@
             the folder; default 1/1
 --table     writes the table of the finished runs, runs nothing
 --store     FOLDER of stored runs, e.g. results/NAME: adds the finished runs of the workdir and writes tables
-            and figures; runs nothing
+            and figures; runs nothing. With --workdir=FOLDER the same tables again, e.g. after a change of their layout
 --check     [FOLDER…]: makes the numbers of stored runs again from their predictions, one line per difference;
             default all in results/
 --pages     [PAGE…]: rewrites the marked tables of pages from results/; default README.md, results/, docs/

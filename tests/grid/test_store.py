@@ -82,6 +82,9 @@ def test_runs_are_added_without_the_others(tmp_path, grid):
     assert store.store(grid, tmp_path / 'first', tmp_path / 'g').startswith('3 of 4')
     assert store.store(grid, tmp_path / 'second', tmp_path / 'g').startswith('4 of 4')
     assert content(tmp_path / 'g') == content(tmp_path / 'whole')
+    (tmp_path / 'g/table.md').unlink()
+    store.store(grid, tmp_path / 'g', tmp_path / 'g')  # the tables again
+    assert content(tmp_path / 'g') == content(tmp_path / 'whole')
     finish(grid, tmp_path / 'third', slice(1), n=21)  # replaces a run
     store.store(grid, tmp_path / 'third', tmp_path / 'g')
     numbers = [
