@@ -109,7 +109,7 @@ KINDS = {
     'attack': ('fgsm_', 'pgd_'),
 }
 _MARKED = re.compile(r'(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)', re.DOTALL)
-_START, _END = '<!-- table: ', '<!-- end table -->'
+_START, _END = (re.compile(f'^<!-- {kind}', re.MULTILINE) for kind in ('table: ', 'end table -->'))
 
 
 def find_pages(root: Path) -> list[Path]:
@@ -119,7 +119,9 @@ def find_pages(root: Path) -> list[Path]:
         *sorted(root.glob('results/*.md')),
         *sorted(root.glob('docs/**/*.md')),
     ]
-    return [path for path in files if path.is_file() and _START in path.read_text(encoding='utf-8')]
+    return [
+        path for path in files if path.is_file() and _START.search(path.read_text(encoding='utf-8'))
+    ]
 
 
 def write_pages(pages: Iterable[Path], results: Path) -> list[Path]:
@@ -159,8 +161,8 @@ def fill(page: str, results: Path) -> str:
         UserError: a marker without its end, no marker at all, or runs from which the table cannot be made.
     """
     found = _MARKED.findall(page)
-    if not found or {page.count(_START), page.count(_END)} != {len(found)}:
-        raise UserError(f'it needs one {_START}NAME --> per {_END}, and at least one')
+    if not found or {len(mark.findall(page)) for mark in (_START, _END)} != {len(found)}:
+        raise UserError('it needs one <!-- table: NAME --> per <!-- end table -->, at least one')
 
     def renew(match):
         name, _, kind = match[2].partition('.')

@@ -130,6 +130,12 @@ def test_every_marker_has_its_end(tmp_path, text):
         pages.fill(text, tmp_path)
 
 
+def test_markers_within_a_line_are_text(tmp_path, runs):
+    store(tmp_path / 'emodb4', runs)
+    page = PAGE.replace('NAME', 'emodb4') + 'Tables stand between `<!-- table: … -->` markers.\n'
+    assert pages.fill(page, tmp_path).endswith('`<!-- table: … -->` markers.\n')
+
+
 def test_pages_are_written_only_if_a_table_changed(tmp_path, runs):
     store(tmp_path / 'emodb4', runs)
     page = tmp_path / 'page.md'
