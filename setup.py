@@ -16,7 +16,7 @@ setup(
     package_dir={'': '.'},
     packages=find_packages(include=['ser_jax*', 'tfds_builders*']),
     package_data={
-        'ser_jax.reporting.html': ['report.css'],
+        'ser_jax.reporting.html': ['page.html.j2', 'page.css'],
         'tfds_builders': ['*/*.md', '*/*.bib', '*/*.sha256', '*/*.txt'],
     },
     install_requires=[
@@ -28,6 +28,7 @@ setup(
         'huggingface_hub>=1.0',
         'importlib_resources>=6.1',  # tensorflow-datasets needs it and does not say so
         'jax>=0.10.2',
+        'jinja2>=3.1',
         'librosa>=0.11',
         'matplotlib>=3.9',
         'ml-collections>=1.1',

@@ -49,11 +49,8 @@ def test_the_tables_of_an_audformat_database_are_joined(tmp_path):
     assert corpus.index['speaker'].tolist() == ['csv_corpus/x/3', 'csv_corpus/x/8']
     assert corpus.index['language'].tolist() == ['de', 'de']
     assert any("'emotion.confidence' is not used" in note for note in corpus.metadata['notes'])
-    assert set(corpus.metadata['label_files']) == {
-        'db.emotion.csv',
-        'db.files.csv',
-        'db.speaker.csv',
-    }
+    files = ('db.emotion.csv', 'db.files.csv', 'db.speaker.csv')
+    assert set(corpus.metadata['label_files']) == {*files, 'db.*.csv', 'metadata.csv'}
 
 
 def test_a_segmented_table(tmp_path):
@@ -97,12 +94,28 @@ def test_an_emobox_manifest(tmp_path, downloads):
     assert np.isnan(corpus.index['arousal']).all()
 
 
-def test_names_of_labels_that_are_added_later_are_noticed(tmp_path):
-    folder = write(tmp_path / 'x', ('a.wav',), a_jsonl='{"wav": "a.wav", "emo": "happy"}\n')
+MANIFEST = '{"wav": "a.wav", "emo": "happy"}\n'
+
+
+@pytest.mark.parametrize(
+    ('table', 'added'),
+    [
+        ({'a_jsonl': MANIFEST}, {'label_map.json': '{"happy": "sad"}'}),
+        ({'a_jsonl': MANIFEST}, {'b.jsonl': MANIFEST}),
+        ({'a_jsonl': MANIFEST}, {'metadata.csv': ''}),
+        ({'db_files_csv': 'file,emotion\na.wav,happy\n'}, {'db.x.csv': 'file,speaker\na.wav,f1\n'}),
+        ({'db_files_csv': 'file,emotion\na.wav,happy\n'}, {'metadata.csv': ''}),
+    ],
+)
+def test_tables_that_are_added_later_are_noticed(tmp_path, table, added):
+    folder = write(tmp_path / 'x', ('a.wav',), **table)
+    (folder / '._b.jsonl').touch()  # left by macOS
     opened(folder, tmp_path)
-    (folder / 'label_map.json').write_text('{"happy": "sad"}')
-    with pytest.warns(UserWarning, match='label_map.json is new since'):
+    ((name, text),) = added.items()
+    (folder / name).write_text(text)
+    with pytest.warns(UserWarning, match=f'/x: {name} is new since .* run python -m') as found:
         open_prepared('csv_corpus/x', data_dir=tmp_path / 'records')
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_jax.data.records import REPRESENTATIONS, corpus_folder
+from ser_jax.data.records import REPRESENTATIONS, corpus_folder, read_sources
 from ser_jax.runtime.errors import UserError, report_errors
 from ser_jax.runtime.files import CHECKSUMS_FILE, damaged_file
 from tfds_builders.core.catalogue import corpus_names
@@ -154,6 +154,9 @@ def _check_records(name: str, data_dir: str | None) -> int:
     problems = [_problem_of(folder) for folder in prepared]
     for folder, problem in zip(prepared, problems):
         print(f'{folder}: {problem or "intact"}')
+        origin = '' if problem else read_sources(folder).get('manual_dir')
+        if origin and not Path(origin).is_dir():
+            print(f'note: prepared from {origin}, which is not here: later changes go unnoticed')
     if any(problems):
         print('delete the folder; the next run that needs it prepares it again', file=sys.stderr)
     return int(any(problems))

@@ -9,6 +9,7 @@ import itertools
 import mmap
 import re
 import struct
+import zlib
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -17,6 +18,12 @@ _SLACK = 64
 _MOST_CHUNKS = 1000
 _FLAC_HEAD = re.compile(rb'fLaC[\x00\x80]\x00\x00\x22')
 _OGG_PAGE = 27 + 255 + 255 * 255  # bytes at most
+_REVERSED = bytes(int(f'{byte:08b}'[::-1], 2) for byte in range(256))
+_TRAILER = 4096  # bytes from which what follows the samples is looked at
+_HEADS = (b'RIFF', b'RIFX', b'RF64', b'BW64', b'FORM', b'caff', b'.snd', b'dns.')
+_JOINED = 'several recordings in one file, of which only the first would be read: split it, or convert it to wav'
+_LONGER = 'longer than its header says: the rest would not be read (correct the header)'
+_DAMAGED = 'damaged inside: a part would be left out'
 # Endings of the GUIDs of wave64: `riff`, and `wave`, `data` and so on.
 _RIFF_GUID = bytes.fromhex('2e91cf11a5d628db04c10000')
 _GUID = bytes.fromhex('f3acd3118cd100c04f8edb8a')
@@ -30,6 +37,7 @@ _OTHER_CONTENT = {
     rb'\x1f\x8b': 'a gzip archive: unpack it',
     rb'....ftyp': f'MPEG-4 audio (m4a, mp4), {_CONVERT}',
     rb'\x1a\x45\xdf\xa3': f'Matroska (webm, mka), {_CONVERT}',
+    rb'\xff[\xf0\xf1\xf8\xf9]': f'AAC, {_CONVERT}',
     rb'#!AMR': f'AMR, {_CONVERT}',
     rb'\x30\x26\xb2\x75': f'Windows Media (wma), {_CONVERT}',
 }
@@ -79,6 +87,13 @@ def find_samples(file: BinaryIO, length: int) -> Samples | None:
             return Samples(start, _stated(size, form, length - start), 8, form)
         if head[:7] == b'NIST_1A':
             return _nist(file)
+        if head[:20] == b'Creative Voice File\x1a':
+            return _last_voc_block(file, length, *struct.unpack('<H', head[20:22]))
+        if head[:4] == b'2BIT':  # AVR
+            stereo, bits, frames = struct.unpack('>2H10xI', head[12:30])
+            return Samples(128, frames * (2 if stereo else 1) * bits // 8)
+        if head[:15] == b'ALawSoundFile**':
+            return Samples(32, *struct.unpack('>I', head[18:22]))
         if head[:4] == b'OggS':
             return _last_ogg_page(file, length)
         return None
@@ -169,20 +184,56 @@ def _nist(file: BinaryIO) -> Samples | None:
     return Samples(int(start), count * channels * width)
 
 
+def _last_voc_block(file: BinaryIO, length: int, at: int) -> Samples | None:
+    """The last block of samples of a Creative Voice file.
+
+    Args:
+        file: the file.
+        length: bytes of the file.
+        at: position of the first block.
+    """
+    last = None
+    for _ in range(_MOST_CHUNKS):
+        file.seek(at)
+        head = file.read(4)
+        if at >= length or head[:1] == b'\0':  # the terminator, which some writers leave out
+            break
+        (size,) = struct.unpack('<I', head[1:] + b'\0')
+        if head[0] in (1, 2, 9):
+            last = Samples(at + 4, size)
+        at += 4 + size
+    return last
+
+
 def _last_ogg_page(file: BinaryIO, length: int) -> Samples | None:
     """The last page of an ogg file: a file that is cut off ends within one."""
-    begin = max(0, length - _OGG_PAGE)
-    file.seek(begin)
-    tail = file.read()
-    at = tail.rfind(b'OggS')
-    if at < 0:
+    begin, page = _from_last_ogg_page(file, length)
+    if not page:
         return None
-    page = tail[at:]
     count = page[26] if len(page) > 26 else 256
     segments = page[27 : 27 + count]
     size = 27 + len(segments) + sum(segments)
     is_whole = len(segments) == count and size <= len(page)
-    return Samples(begin + at, size if is_whole else size + len(page) + _SLACK)
+    return Samples(begin, size if is_whole else size + len(page) + _SLACK)
+
+
+def _from_last_ogg_page(file: BinaryIO, length: int) -> tuple[int, bytes]:
+    """Position and bytes from the last page of an ogg file to its end; no bytes where there is no page."""
+    begin = max(0, length - _OGG_PAGE)
+    file.seek(begin)
+    tail = file.read()
+    at = tail.rfind(b'OggS')
+    return begin + max(at, 0), tail[at:] if at >= 0 else b''
+
+
+def lacks_end(path: Path) -> bool:
+    """Whether an ogg file does not end with the page that its writer marks as the last one.
+
+    It is cut off between two pages, or its writer leaves the mark out, as Android's does: ogg states no size.
+    """
+    with path.open('rb') as file:
+        page = _from_last_ogg_page(file, path.stat().st_size)[1]
+    return len(page) > 5 and not page[5] & 4
 
 
 def other_content(path: Path) -> str:
@@ -216,35 +267,67 @@ def is_cut_off(samples: Samples | None, length: int) -> bool:
     return samples.start + samples.size > length + _SLACK
 
 
-def is_joined(file: BinaryIO, length: int) -> bool:
-    """Whether an ogg or flac file holds several recordings, one after another, of which libsndfile reads the first.
+def unread_part(file: BinaryIO, length: int, samples: Samples | None) -> str:
+    """Why libsndfile would not read all samples of a file, although it opens it; '' if nothing is known to be wrong.
+
+    It reads the first of several recordings, as many samples as a header states, and an ogg file without its damaged pages.
 
     Args:
         file: file, at its beginning.
         length: bytes of the file, at least one.
+        samples: from `find_samples`.
     """
     head = file.read(4)
     if head == b'OggS':
-        return _begins_again(file)
+        return _ogg_fault(file)
     if head == b'fLaC' or head[:3] == b'ID3':
         with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ) as content:
-            return len(list(itertools.islice(_FLAC_HEAD.finditer(content), 2))) == 2
-    return False
+            return (
+                _JOINED if len(list(itertools.islice(_FLAC_HEAD.finditer(content), 2))) == 2 else ''
+            )
+    if head not in _HEADS or samples is None or not samples.size:
+        return ''
+    if length - samples.start - samples.size < _TRAILER:
+        return ''
+    file.seek(samples.start + samples.size)
+    rest = file.read(_TRAILER)
+    if rest[:4] in _HEADS:
+        return _JOINED
+    # A further chunk, or a tag.
+    is_chunk = re.match(rb'[\x20-\x7e]{3}', rest[samples.size % 2 :])
+    return '' if is_chunk or not any(rest) else _LONGER
 
 
-def _begins_again(file: BinaryIO) -> bool:
-    """Whether in an ogg file a stream begins behind the pages of another one."""
-    at, content = 0, False
+def _ogg_fault(file: BinaryIO) -> str:
+    """What is wrong with the pages of an ogg file: a second recording, or damage."""
+    at, content, following = 0, False, {}
     while True:
         file.seek(at)
         page = file.read(27 + 255)
-        if len(page) < 27 or page[:4] != b'OggS':
-            return False
+        if page[:4] != b'OggS':
+            return _DAMAGED if b'OggS' in page + file.read() else ''
+        if len(page) < 27:
+            return ''
         begins = bool(page[5] & 2)
         if begins and content:
-            return True
+            return _JOINED
         content |= not begins
-        at += 27 + page[26] + sum(page[27 : 27 + page[26]])
+        size = 27 + page[26] + sum(page[27 : 27 + page[26]])
+        serial, number, checksum = struct.unpack('<3I', page[14:26])
+        file.seek(at)
+        page = file.read(size)
+        if len(page) < size:
+            return ''
+        if following.get(serial, number) != number or _ogg_checksum(page) != checksum:
+            return _DAMAGED
+        following[serial] = number + 1
+        at += size
+
+
+def _ogg_checksum(page: bytes) -> int:
+    """CRC-32 of a page, most significant bit first: zlib's, from the other end, of bytes turned around."""
+    plain = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED)
+    return int(f'{zlib.crc32(plain, 0xFFFFFFFF) ^ 0xFFFFFFFF:032b}'[::-1], 2)
 
 
 class WithSize(io.RawIOBase):

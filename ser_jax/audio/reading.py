@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ser_jax.audio.containers import WithSize, find_samples, is_cut_off, is_joined, other_content
+from ser_jax.audio.containers import WithSize, find_samples, is_cut_off, other_content, unread_part
 from ser_jax.audio.mp3 import WithFrameCount, find_frames
 from ser_jax.runtime.errors import UserError
 
@@ -37,8 +37,6 @@ AUDIO_ENDINGS = (
 # Plausible sample rates, Hz; a damaged header may hold any number.
 _RATES = 1000, 768_000
 
-
-_JOINED = 'several recordings in one file, of which only the first would be read: split it, or convert it to wav'
 _TRUNCATED = 'truncated (shorter than its header says)'
 
 
@@ -94,6 +92,8 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
             pieces = [np.empty(0, np.int16), *_resampled(file, path, sample_rate, channels)]
     except soundfile.LibsndfileError as error:
         reason = ' '.join(str(error.error_string).split()).rstrip('.')
+        if reason.startswith('File does not exist'):  # said of files that might be mp3
+            reason = 'no known format'
         reason = other_content(path) or f'cannot be decoded ({reason})'
         raise AudioError(path, reason) from error
     except OSError as error:
@@ -129,7 +129,7 @@ def _open(path: pathlib.Path):
     """Opens a file with libsndfile, up to its end where its header leaves that open.
 
     Raises:
-        AudioError: the file is cut off, or holds several recordings.
+        AudioError: the file is cut off or damaged, or holds more than would be read.
     """
     import soundfile
 
@@ -137,12 +137,12 @@ def _open(path: pathlib.Path):
     with path.open('rb') as file:
         samples = find_samples(file, length)
         file.seek(0)
-        joined = is_joined(file, length)
+        unread = unread_part(file, length, samples)
     frames = find_frames(path)
     if is_cut_off(samples, length) or (frames and frames.is_cut_off):
         raise AudioError(path, _TRUNCATED)
-    if joined:
-        raise AudioError(path, _JOINED)
+    if unread:
+        raise AudioError(path, unread)
     if frames and frames.is_misread:
         return soundfile.SoundFile(WithFrameCount(path, frames))
     if samples and samples.size is None and samples.field:

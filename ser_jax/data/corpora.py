@@ -16,11 +16,11 @@ from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.data.records import (
     INDEX_FILE,
     METADATA_FILE,
-    SOURCES_FILE,
     SPLIT,
     corpus_folder,
     default_manual_dir,
     is_prepared,
+    read_sources,
 )
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import damaged_file, file_sha256, local_path
@@ -114,7 +114,7 @@ def open_corpus(
         name: 'demo_speech', 'emodb', 'ravdess', ..., 'csv_corpus/<name>' or 'folder/<name>'.
         data_dir: root of the prepared corpora; None = `~/.cache/ser_jax/records`.
         manual_dir: folder of the corpus; None = the one that it was prepared from, else `$SER_JAX_MANUAL_DIR/<corpus>`.
-            A warning is given if labels or recordings have changed, moved or gone since the corpus was prepared.
+            A warning is given if labels or recordings in it have changed or gone, or are new, since the corpus was prepared.
         representation: 'log_mel' or 'waveform'.
         front_end: expected log-mel parameters.
 
@@ -169,58 +169,43 @@ def _check_front_end(corpus: Corpus, front_end: FrontEnd):
 def _warn_if_stale(
     corpus: Corpus, manual_dir: str | os.PathLike | None, data_dir: str | os.PathLike | None
 ):
-    """Warns where labels or recordings have changed, moved or gone since the corpus was prepared from them."""
-    sources = _read_sources(corpus)
+    """Warns where labels or recordings have changed or gone, or are new, since the corpus was prepared from them."""
+    sources = read_sources(corpus.path)
     recorded = sources.get('manual_dir')  # '' if downloaded or synthesised, None in older records
     if recorded == '':
         return
     places = [manual_dir] if manual_dir else [recorded, default_manual_dir(corpus.name)]
     places = [local_path(place) for place in places if place]
     folder = next((place for place in places if place.is_dir()), None)
-    if folder:
-        same = bool(recorded) and os.path.realpath(folder) == os.path.realpath(recorded)
-        changes = [*_changed_labels(corpus, folder), *_changed_recordings(sources, folder, same)]
-    else:
-        changes = ['the folder is gone'] if recorded else []
+    if not folder:  # records may be copied without their recordings: the doctor names the folder
+        return
+    same = bool(recorded) and os.path.realpath(folder) == os.path.realpath(recorded)
+    changes = [*_changed_labels(corpus, folder), *_changed_recordings(sources, folder, same)]
     if changes:
         warnings.warn(
-            f'{folder or places[0]}: {", ".join(changes)} since {corpus.name} was prepared: to prepare it again, run '
-            + _build_command(corpus, folder or 'FOLDER', data_dir),
+            f'{folder}: {", ".join(changes)} since {corpus.name} was prepared: to prepare it again, run '
+            + _build_command(corpus, folder, data_dir),
             stacklevel=3,
         )
 
 
-def _read_sources(corpus: Corpus) -> dict:
-    """The content of `sources.json`; {} in older records.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    path = corpus.path / SOURCES_FILE
-    if not path.exists():
-        return {}
-    try:
-        sources = json.loads(path.read_text(encoding='utf-8'))
-        states = [state for state in sources['recordings'].values() if state]
-        kinds = isinstance(sources['manual_dir'], str), isinstance(sources['scanned'], bool)
-        if all(kinds) and all(len(state) == 2 for state in states):
-            return sources
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass
-    raise UserError(
-        f'{path} is damaged: delete the folder, and the same command prepares the corpus again'
-    )
-
-
 def _changed_labels(corpus: Corpus, folder: Path) -> Iterator[str]:
     """The files of labels in a folder that are not those that the corpus was prepared from."""
-    for file, digest in corpus.metadata.get('label_files', {}).items():
+    known = corpus.metadata.get(
+        'label_files', {}
+    )  # file -> SHA-256, pattern of further files -> None
+    for file, digest in known.items():
         path = PurePath(file)
-        if path.is_absolute() or '..' in path.parts:
+        if not path.parts or path.is_absolute() or '..' in path.parts:
             continue
-        found = file_sha256(folder / file) if (folder / file).is_file() else None
-        if found != digest:
-            yield f'{file} ' + ('is gone' if not found else 'has changed' if digest else 'is new')
+        if not digest:
+            found = (path.relative_to(folder).as_posix() for path in folder.glob(file))
+            new = [name for name in found if not known.get(name)]
+            yield from (f'{name} is new' for name in sorted(new) if PurePath(name).name[0] != '.')
+        elif not (folder / file).is_file():
+            yield f'{file} is gone'
+        elif file_sha256(folder / file) != digest:
+            yield f'{file} has changed'
 
 
 def _changed_recordings(sources: dict, folder: Path, same: bool) -> Iterator[str]:
@@ -255,7 +240,7 @@ def _changed_recordings(sources: dict, folder: Path, same: bool) -> Iterator[str
             yield min(names) + more
 
 
-def _build_command(corpus: Corpus, folder: Path | str, data_dir: str | os.PathLike | None) -> str:
+def _build_command(corpus: Corpus, folder: Path, data_dir: str | os.PathLike | None) -> str:
     """The command that prepares a corpus again with the same options."""
     options = corpus.metadata.get('options') or {}
     command = ['python', '-m', 'tfds_builders.build', corpus.name]

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -119,6 +120,7 @@ class Dataset:
         tasks: learnt tasks.
         reported: those of them that are validated and tested.
         sampling: how training batches are drawn.
+        untrained_classes: remarks on folds that train no utterance of a class of their held-out speakers.
     """
 
     records: Records
@@ -135,6 +137,7 @@ class Dataset:
     tasks: tuple[Task, ...]
     reported: tuple[Task, ...]
     sampling: Sampling
+    untrained_classes: Sequence[str] = ()
 
     def corpora(self) -> list[Corpus]:
         """Every corpus that trains."""
@@ -315,6 +318,9 @@ def open_dataset(
     chosen = select_folds(all_folds, folds)
     refuse_splits_without_labels(main_corpus, chosen, tested)
     parts = [(other, rows_that_join(other, tested, corpus)) for other in joined]
+    untrained = untrained_classes(main_corpus, chosen, tested, parts)
+    for remark in untrained:
+        warnings.warn(remark, stacklevel=2)
     checked = chosen or [Fold('final', rows, *[np.empty(0, np.int64)] * 2, ())]
     added = [*joined, *unlabelled_corpora, *([noise[0]] if noise else [])]
     return Dataset(
@@ -332,6 +338,7 @@ def open_dataset(
         tasks=all_tasks,
         reported=tested,
         sampling=sampling,
+        untrained_classes=untrained,
     )
 
 
@@ -382,6 +389,34 @@ def refuse_splits_without_labels(
                         f'{fold.name} of {corpus.name}: no {split} utterance has a label of the task {task.name}; '
                         'take it out of config.reported, or split otherwise (config.protocol, config.folds)'
                     )
+
+
+def untrained_classes(
+    corpus: Corpus, folds: list[Fold], tasks: tuple[Task, ...], labelled: Sequence[Part]
+) -> list[str]:
+    """A remark for each fold that trains no utterance of a class which its held-out speakers have.
+
+    Args:
+        corpus: corpus of the folds.
+        folds: the folds.
+        tasks: reported tasks.
+        labelled: other corpora that join training with their labels.
+    """
+    remarks = []
+    for fold in folds:
+        held_out = np.concatenate([fold.validation, fold.test])
+        for task in (task for task in tasks if task.kind == 'classification'):
+            classes = lambda *parts, task=task: {
+                int(k) for part in parts for k in labels_of(*part, task.target, task.classes)
+            }
+            unseen = classes((corpus, held_out)) - classes((corpus, fold.train), *labelled) - {-1}
+            if unseen:
+                names = ', '.join(task.classes[k] for k in sorted(unseen))
+                remarks.append(
+                    f'{fold.name}: no training utterance has the {task.name} {names}, which its held-out speakers have: the class '
+                    'is not learnt and its recall counts; leave it out of config.labels, or split otherwise (config.protocol)'
+                )
+    return remarks
 
 
 def rows_that_join(corpus: Corpus, tasks: tuple[Task, ...], name: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ser_jax.data.protocols import PROTOCOLS, Utterances
+from ser_jax.data.records import split_speaker
 from ser_jax.runtime.call_strings import parse_call
 from ser_jax.runtime.errors import UserError
 
@@ -135,9 +136,8 @@ def _fold(utterances, name, splits, validation, excluded):
         train, held_out = np.union1d(train, held_out), _NONE
     for split, rows in (('training', train), ('validation', held_out), ('test', test)):
         if not rows.size and (split != 'validation' or validation):
-            raise UserError(
-                f'{name}: no {split} utterance (test speakers: {", ".join(test_speakers) or "none"})'
-            )
+            names = ', '.join(split_speaker(speaker)[1] for speaker in test_speakers)
+            raise UserError(f'{name}: no {split} utterance (test speakers: {names or "none"})')
     return Fold(name, train, held_out, test, test_speakers, excluded)
 
 

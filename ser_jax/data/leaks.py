@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ser_jax.data.records import similar_speakers
+from ser_jax.data.records import similar_speakers, split_speaker
 from ser_jax.runtime.errors import UserError
 
 # Equal ids in two corpora are one recording only if the durations agree to this, in seconds.
@@ -64,6 +64,8 @@ def check_leaks(
                 ]
             if shared:
                 example = _example(other, rows, field, shared[0])
+                if field == 'speaker':
+                    example += f' ({split_speaker(shared[0])[0]})'
                 raise UserError(
                     f'leak in {fold.name}: {what} {example} of an added corpus is in its '
                     f'validation or test split ({len(shared)} such); '
@@ -119,9 +121,9 @@ def _shared(first, first_rows, second, second_rows, field):
 
 
 def _example(index, rows, field, value):
-    """The shared id or speaker itself; for a hash, an id that has it."""
+    """The shared id or speaker, as its corpus names it; for a hash, an id that has it."""
     if field != 'audio_sha256':
-        return repr(value)
+        return repr(split_speaker(value)[1] if field == 'speaker' else value)
     return f'of {str(index["id"][rows[_values(index, rows, field) == value][0]])!r}'
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ser_jax.audio.finding import SimilarNames
+from ser_jax.data.records import split_speaker
 from ser_jax.runtime.errors import UserError
 
 _NONE = np.empty(0, np.int64)
@@ -78,7 +79,8 @@ def published_folds(utterances: Utterances) -> list[tuple]:
     listed = [speaker for speakers in utterances.published for speaker in speakers]
     repeated = sorted({speaker for speaker in listed if listed.count(speaker) > 1})
     if repeated:
-        raise UserError(f'published_folds(): speaker {repeated[0]} is a test speaker of two folds')
+        name = split_speaker(repeated[0])[1]
+        raise UserError(f'published_folds(): speaker {name} is a test speaker of two folds')
     return utterances.hold_out_speakers(utterances.published)
 
 

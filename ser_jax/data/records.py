@@ -106,6 +106,28 @@ def prepared_hash(
     return json.loads((folder / METADATA_FILE).read_text(encoding='utf-8'))['corpus_hash']
 
 
+def read_sources(folder: pathlib.Path) -> dict:
+    """The content of `sources.json` in the folder of a prepared corpus; {} in older records.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = folder / SOURCES_FILE
+    if not path.exists():
+        return {}
+    try:
+        sources = json.loads(path.read_text(encoding='utf-8'))
+        states = [state for state in sources['recordings'].values() if state]
+        kinds = isinstance(sources['manual_dir'], str), isinstance(sources['scanned'], bool)
+        if all(kinds) and all(len(state) == 2 for state in states):
+            return sources
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise UserError(
+        f'{path} is damaged: delete the folder, and the same command prepares the corpus again'
+    )
+
+
 def noise_type(text: str) -> str:
     """The type of a noise recording as written in conditions: `Dog bark` -> `dog_bark`."""
     return re.sub(r'\W+', '_', text.strip().lower())
@@ -150,13 +172,18 @@ def similar_labels(names: Iterable[str]) -> list[str]:
     ]
 
 
+def split_speaker(speaker: str) -> tuple[str, str]:
+    """The corpus of a speaker and the name there: 'csv_corpus/mine/f1' -> ('csv_corpus/mine', 'f1')."""
+    corpus = re.match(r'(?:csv_corpus/)?[^/]+(?=/)', speaker)
+    return (corpus[0], speaker[corpus.end() + 1 :]) if corpus else ('', speaker)
+
+
 def similar_speakers(names: Iterable[str]) -> list[str]:
     """A warning for each group of speakers that might be one person; see `similar_names`."""
     warnings = []
     for group in similar_names(names):
-        corpora = {name.rpartition('/')[0] for name in group}
-        corpus = corpora.pop() if len(corpora) == 1 else ''
-        shown = ' and '.join(repr(name.removeprefix(f'{corpus}/')) for name in group)
+        corpus = split_speaker(group[0])[0]
+        shown = ' and '.join(repr(split_speaker(name)[1]) for name in group)
         warnings.append(
             f'speakers {shown}{f" of {corpus}" * bool(corpus)} differ in spelling only: if they are one person, who would be '
             'trained on and tested, give that person one name in the metadata'

@@ -130,6 +130,7 @@ def make_card(
         n_params=summaries[0]['n_params'],
         conditions=results,
         leak_check=dataset.leak_check,
+        untrained_classes=list(dataset.untrained_classes) or None,
         cost=_total_cost([found['cost'] for found in summaries]),
         validation=validation,
         attack_checks=attack_checks(conditions, recalls) or None,

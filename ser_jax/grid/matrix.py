@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ser_jax.reporting.figures import save_figure
+from ser_jax.reporting import figures
+from ser_jax.runtime.text import interval, markdown_table, percent
 
 Row = dict[str, Any]
 Panels = dict[tuple[str, str], dict[tuple[str, str], Row]]
@@ -39,17 +40,15 @@ def _axes(cells: Mapping[tuple[str, str], Row]) -> tuple[list[str], list[str]]:
     return settings, sorted(corpora, key=lambda c: settings.index(c) if c in settings else last)
 
 
-def _interval(row: Row) -> str:
-    if row['uar_low'] is None:
-        return ''
-    return f'[{100 * row["uar_low"]:.1f}, {100 * row["uar_high"]:.1f}]'
-
-
-def _difference(row: Row) -> str:
-    if row['difference'] is None:
-        return ''
+def _texts(row: Row) -> tuple[str, str, str]:
+    """UAR, interval and difference; '' where there is none."""
+    bounds, difference = (row['uar_low'], row['uar_high']), row['difference']
     star = '*' if row['p_holm'] is not None and row['p_holm'] < 0.05 else ''
-    return f'({100 * row["difference"]:+.1f}{star})'
+    return (
+        percent(row['uar']),
+        '' if None in bounds else interval(bounds),
+        '' if difference is None else f'({percent(difference, signed=True)}{star})',
+    )
 
 
 def as_markdown(panels: Panels) -> str:
@@ -61,19 +60,13 @@ def as_markdown(panels: Panels) -> str:
     parts = []
     for (variant, way), cells in panels.items():
         settings, corpora = _axes(cells)
-        lines = [['trained ↓ tested →', *corpora], ['---'] * (1 + len(corpora))]
+        lines = []
         for setting in settings:
             found = [cells.get((setting, corpus)) for corpus in corpora]
-            texts = [
-                ' '.join(
-                    filter(None, (f'{100 * row["uar"]:.1f}', _interval(row), _difference(row)))
-                )
-                if row
-                else ''
-                for row in found
-            ]
-            lines.append([setting, *texts])
-        table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+            lines.append(
+                [setting, *(' '.join(filter(None, _texts(row))) if row else '' for row in found)]
+            )
+        table = markdown_table(['trained ↓ tested →', *corpora], lines)
         parts.append(f'**{variant}, {way}** ({_legend(cells)})\n\n{table}\n')
     return '\n'.join(parts)
 
@@ -91,6 +84,7 @@ def _legend(cells: Mapping[tuple[str, str], Row]) -> str:
     )
 
 
+@figures.styled
 def draw_matrices(panels: Panels, title: str, path: Path) -> None:
     """Draws the matrices side by side: colour from chance to 100 %; UAR, interval and difference in each cell.
 
@@ -99,17 +93,13 @@ def draw_matrices(panels: Panels, title: str, path: Path) -> None:
         title: title, one line.
         path: PNG file, written atomically.
     """
-    # Imported here: matplotlib costs half a second.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shapes = [tuple(map(len, _axes(cells))) for cells in panels.values()]
     columns = min(len(panels), 2)
     lines = -(-len(panels) // columns)
     height, width = (max(lengths) for lengths in zip(*shapes))
     size = (columns * (1.6 + 1.15 * width), 0.8 + lines * (1.3 + 0.75 * height))
-    figure = Figure(figsize=size, layout='constrained')
-    FigureCanvasAgg(figure)
+    legend = _legend({key: row for cells in panels.values() for key, row in cells.items()})
+    figure = figures.new_figure(*size, f'{title}\n{legend}')
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
@@ -122,20 +112,18 @@ def draw_matrices(panels: Panels, title: str, path: Path) -> None:
             axes.fill(
                 [x - 0.5, x + 0.5, x + 0.5, x - 0.5], [y - 0.5] * 2 + [y + 0.5] * 2, color=colour
             )
-            ink = 'white' if share > 0.55 else '#1b2a41'
+            ink = 'white' if share > 0.55 else figures.INK
             style = {'ha': 'center', 'va': 'center', 'color': ink}
-            axes.text(x, y - 0.1, f'{100 * row["uar"]:.1f}', size=11, weight='bold', **style)
-            axes.text(x, y + 0.2, _interval(row), size=6.5, **style)
-            axes.text(x, y + 0.38, _difference(row), size=6.5, **style)
+            uar, bounds, difference = _texts(row)
+            axes.text(x, y - 0.1, uar, size=11, weight='bold', **style)
+            axes.text(x, y + 0.2, bounds, size=6.5, **style)
+            axes.text(x, y + 0.38, difference, size=6.5, **style)
         axes.set_xlim(-0.5, len(corpora) - 0.5)
         axes.set_ylim(len(settings) - 0.5, -0.5)
-        axes.set_xticks(range(len(corpora)), corpora, size=8)
-        axes.set_yticks(range(len(settings)), settings, size=8)
-        axes.set_xlabel('tested', size=9)
-        axes.set_ylabel('trained', size=9)
+        axes.set_xticks(range(len(corpora)), corpora)
+        axes.set_yticks(range(len(settings)), settings)
+        axes.set(xlabel='tested', ylabel='trained')
         axes.tick_params(length=0)
-        axes.spines[:].set_color('#cbd2d9')
-        axes.set_title(f'{variant}, {way}', loc='left', size=9.5, weight='bold')
-    legend = _legend({key: row for cells in panels.values() for key, row in cells.items()})
-    figure.suptitle(f'{title}\n{legend}', x=0.01, ha='left', size=8.5)
-    save_figure(figure, path)
+        axes.spines[:].set_visible(True)
+        axes.set_title(f'{variant}, {way}', weight='bold')
+    figures.save_figure(figure, path)

@@ -15,11 +15,11 @@ from pathlib import Path
 from ser_jax import train
 from ser_jax.config import as_json, compared
 from ser_jax.grid.plan import Grid, Run
-from ser_jax.reporting.text import duration
 from ser_jax.runs.result_card import read_card
 from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
+from ser_jax.runtime.text import duration
 from ser_jax.transforms.conditions import parse_conditions
 
 _GRACE = 9.0  # seconds that an interrupted run gets to end by itself; it takes 8 at most (`runtime.signals`)

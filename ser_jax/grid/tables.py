@@ -1,5 +1,6 @@
 """Tables and figures of a grid, from its rows."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from ser_jax.grid.figures import draw_grid
 from ser_jax.grid.plan import Grid
 from ser_jax.grid.rows import VALIDATION, Row, as_csv, families
 from ser_jax.reporting import figures
-from ser_jax.reporting.figures import robustness_figure
 from ser_jax.runtime.files import write_atomically
 from ser_jax.runtime.text import duration, interval, markdown_table, percent, text_table
 from ser_jax.transforms import conditions
@@ -198,7 +198,9 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, folder: Path) ->
     levels, title = curves(rows, grid), f'{grid.name}: {summary}'
     for setting, drawn in levels.items():
         heading = f'{grid.name}, {setting}: {summary}'
-        robustness_figure(*drawn, heading, folder / f'robustness_{setting}.png')
+        chance = statistics.mean(row['chance'] for row in rows if row['setting'] == setting)
+        figure = figures.robustness_figure(*drawn, heading, chance=chance)
+        figures.save_figure(figure, folder / f'robustness_{setting}.png')
     drawn = [
         row
         for row in rows

@@ -1,10 +1,10 @@
-"""Plain-text tables of result cards, seeds and comparisons, at most 100 columns wide; formats rates and durations."""
+"""Plain-text tables of result cards, seeds and comparisons, at most 100 columns wide."""
 
-import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from ser_jax.runtime.errors import printable
+from ser_jax.runtime.text import duration, interval, percent, text_table
 
 _WIDTH = 100
 _FEW = 8  # speakers; with fewer, no p-value can be small
@@ -21,29 +21,6 @@ _WAYS = {
     'mean_over_seeds': 'mean over seeds ± std',
     'averaged_posterior': 'averaged posterior',
 }
-
-
-def percent(value: float | None, *, signed: bool = False) -> str:
-    """A fraction in percent, without the % sign; – if undefined."""
-    if value is None or math.isnan(value):
-        return '–'
-    return f'{100 * value:{"+" if signed else ""}.1f}'
-
-
-def interval(bounds: Sequence[float | None], *, signed: bool = False) -> str:
-    """An interval of fractions in percent, `[low, high]`; – if undefined."""
-    if None in bounds:
-        return '–'
-    return '[{}, {}]'.format(*(percent(bound, signed=signed) for bound in bounds))
-
-
-def duration(seconds: float) -> str:
-    """A duration: `8.4 s`, `3 min 05 s`, `2 h 07 min`."""
-    if seconds < 59.95:
-        return f'{seconds:.1f} s'
-    if round(seconds) < 3600:
-        return f'{round(seconds) // 60} min {round(seconds) % 60:02d} s'
-    return f'{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min'
 
 
 def speaker_prefix(speakers: Iterable[str]) -> int:
@@ -109,6 +86,7 @@ def card_facts(card: Mapping) -> list[tuple[str, str]]:
         (cost.get('data_wait_fraction'), lambda value: f'{percent(value)} % waiting for data'),
     ]
     pairs = [('leak check', checked)]
+    pairs += [('not learnt', remark) for remark in card.get('untrained_classes') or ()]
     labels = card.get('n_labels')
     if labels:
         counts = f'{labels["train"]:.0f} for training, {labels["validation"]:.0f} for validation'
@@ -128,7 +106,7 @@ def comparison_table(result: Mapping) -> str:
         Lines of at most 100 columns; rates in percent.
     """
     several = len(result['a']['seeds']) > 1 or len(result['b']['seeds']) > 1
-    rows = [f'{"UAR in percent":<24}{"A":>11}{"B":>13}{"A − B":>9}   {"95 % interval":<16}p']
+    rows = [('UAR in percent', 'A', 'B', 'A − B', '95 % interval', 'p')]
     for name, title in _WAYS.items() if several else [('mean_over_seeds', 'one seed each')]:
         found, mean = result[name], name == 'mean_over_seeds'
         a, b = (
@@ -137,7 +115,7 @@ def comparison_table(result: Mapping) -> str:
         )
         difference = percent(found['difference'], signed=True)
         bounds = interval(found['ci95'], signed=True)
-        rows.append(f'{title:<24}{a:>11}{b:>13}{difference:>9}   {bounds:<16}{found["p"]:.3g}')
+        rows.append((title, a, b, difference, bounds, f'{found["p"]:.3g}'))
     n_clusters = result['n_speakers'] + result['n_unknown_speaker']
     p = 'two-sided; A and B swapped speaker by speaker, ' + (
         f'in all {2**n_clusters} ways'
@@ -149,7 +127,8 @@ def comparison_table(result: Mapping) -> str:
     notes = _notes(result, several, paired=True)
     notes.append(('p', f'{p}; not corrected for other comparisons'))
     systems = [('A', result['a']), ('B', result['b'])]
-    return _join(_context(systems, result), rows, _labelled(notes, 10))
+    table = text_table(rows, texts=(0, 4, 5))
+    return _join(_context(systems, result), table, _labelled(notes, 10))
 
 
 def seeds_table(result: Mapping) -> str:
@@ -161,13 +140,13 @@ def seeds_table(result: Mapping) -> str:
     Returns:
         Lines of at most 100 columns; rates in percent.
     """
-    rows = [f'{"UAR in percent":<24}{"":>11}   95 % interval']
+    rows = [('UAR in percent', '', '95 % interval')]
     for name, title in _WAYS.items():
         std = result['a']['uar_std'] if name == 'mean_over_seeds' else None
-        uar = _spread(result[name]['uar'], std)
-        rows.append(f'{title:<24}{uar:>11}   {interval(result[name]["ci95"])}')
+        rows.append((title, _spread(result[name]['uar'], std), interval(result[name]['ci95'])))
     notes = _notes(result, several=True, paired=False)
-    return _join(_context([('', result['a'])], result), rows, _labelled(notes, 10))
+    table = text_table(rows, texts=(0, 2))
+    return _join(_context([('', result['a'])], result), table, _labelled(notes, 10))
 
 
 def validation_table(rates: Mapping[str, Mapping[str, float]], n_seeds: int) -> str:
@@ -177,11 +156,11 @@ def validation_table(rates: Mapping[str, Mapping[str, float]], n_seeds: int) -> 
         rates: condition -> `mean` and `std`.
         n_seeds: number of seeds.
     """
-    width = max(map(len, rates))
-    return '\n'.join(
-        f'validation UAR, {name:<{width}}  {_spread(**rate)} %   mean over {n_seeds} seeds ± std'
-        for name, rate in rates.items()
-    )
+    over = f'mean over {n_seeds} seeds ± std'
+    rows = [
+        (f'validation UAR, {name}', f'{_spread(**rate)} %', over) for name, rate in rates.items()
+    ]
+    return '\n'.join(text_table(rows, texts=(0, 2), width=_WIDTH))
 
 
 def _join(*blocks: Iterable[str]) -> str:
@@ -226,73 +205,55 @@ def _condition(name, result):
         bounds = 'no interval: a single speaker'
     else:
         bounds = f'{interval(result["uar_ci95"])} 95 % bootstrap over {n_speakers} speakers'
+    where = f', condition {name}' if name != 'clean' else ''
     rates = [
-        f'UAR       {percent(result["uar"]):>5} %   {bounds}',
-        f'chance    {percent(1 / present):>5} %   {present} classes, n = {result["n"]}'
-        + (f', condition {name}' if name != 'clean' else ''),
-        f'WA        {percent(result["wa"]):>5} %',
-        f'macro-F1  {percent(result["macro_f1"]):>5} %',
+        ('UAR', f'{percent(result["uar"])} %', bounds),
+        ('chance', f'{percent(1 / present)} %', f'{present} classes, n = {result["n"]}{where}'),
+        ('WA', f'{percent(result["wa"])} %', ''),
+        ('macro-F1', f'{percent(result["macro_f1"])} %', ''),
     ]
     if 'ccc' in result:
         bounds = ', '.join('–' if bound is None else f'{bound:.3f}' for bound in result['ccc_ci95'])
-        rates.insert(
-            0,
-            f'CCC       {result["ccc"]:5.3f}     [{bounds}] 95 %; rates below: ratings binned into classes',
-        )
+        text = f'[{bounds}] 95 %; rates below: ratings binned into classes'
+        rates.insert(0, ('CCC', f'{result["ccc"]:.3f}  ', text))
+    rates = text_table(rates, texts=(0, 2), width=_WIDTH)
     return [rates, _confusion(result), _folds(result['folds'], 'test_speakers', ('uar', 'wa'))]
 
 
 def _confusion(result):
     """The confusion matrix; where the names of the classes are too wide for columns, their numbers head them."""
     labels = list(result['recall'])
-    rows, columns = labels, labels
-    room = lambda: (_WIDTH - max(4, *map(len, rows)) - 17) // len(labels) - 2
-    if max(map(len, labels)) > room():
-        columns = [str(number) for number in range(1, len(labels) + 1)]
-        rows = [_cut(f'{number} {label}', 40) for number, label in zip(columns, labels)]
-    first = max(4, *map(len, rows))
-    counts = result['confusion']
-    cell = max(len(str(text)) for row in (*counts, columns) for text in row)
-    head = ''.join(f'  {column:>{cell}}' for column in columns)
-    lines = [f'{"true":<{first}}  {"n":>5}  recall %{head}   <- predicted'[:_WIDTH]]
-    for name, label, row in zip(rows, labels, counts):
-        recall = percent(result['recall'][label])
-        cells = ''.join(f'  {count:>{cell}}' for count in row)
-        lines.append(f'{name:<{first}}  {sum(row):>5}  {recall:>8}{cells}')
-    return lines
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + '…'
+    numbers = [str(number) for number in range(1, len(labels) + 1)]
+    numbered = [f'{number} {label}' for number, label in zip(numbers, labels)]
+    for names, columns, width in ((labels, labels, 0), (numbered, numbers, _WIDTH)):
+        rows = [('true', 'n', 'recall %', *columns)]
+        for name, label, counts in zip(names, labels, result['confusion']):
+            rows.append((name, sum(counts), percent(result['recall'][label]), *counts))
+        lines = text_table(rows, width=width)
+        if max(map(len, lines)) <= _WIDTH:
+            break
+    head = f'{lines[0]}  <- predicted'
+    return [head if len(head) <= _WIDTH else lines[0], *lines[1:]]
 
 
 def _folds(folds: Sequence[Mapping], speakers: str, rates: Sequence[str]):
     """One line per fold."""
     skip = speaker_prefix(name for fold in folds for name in fold[speakers])
-    shown = [' '.join(name[skip:] for name in fold[speakers]) or '?' for fold in folds]
-    title = speakers.replace('_', ' ')
-    name_width = max(len(fold['fold']) for fold in folds)
-    room = _WIDTH - name_width - 8 - 8 * len(rates) - 2
-    width = min(room, max(len(title), *map(len, shown)))
-    shown = [_cut(text, width) for text in shown]
-    head = ''.join(f'{rate.upper() + " %":>8}' for rate in rates)
-    lines = [f'{"fold":<{name_width}}  {title:<{width}}{"n":>8}{head}']
-    for fold, text in zip(folds, shown):
-        values = ''.join(f'{percent(fold[rate]):>8}' for rate in rates)
-        lines.append(f'{fold["fold"]:<{name_width}}  {text:<{width}}{fold["n"]:>8}{values}')
-    return lines
+    rows = [('fold', speakers.replace('_', ' '), 'n', *(f'{rate.upper()} %' for rate in rates))]
+    for fold in folds:
+        names = ' '.join(name[skip:] for name in fold[speakers]) or '?'
+        rows.append((fold['fold'], names, fold['n'], *(percent(fold[rate]) for rate in rates)))
+    return text_table(rows, texts=(0, 1), width=_WIDTH)
 
 
 def _conditions(conditions):
-    width = min(40, max(len('condition'), *map(len, conditions)))
-    lines = [f'{"condition":<{width}}{"n":>8}{"UAR %":>8}  {"95 % interval":<14}{"WA %":>8}']
+    rows = [('condition', 'n', 'UAR %', '95 % interval', 'WA %', '')]
     for name, result in conditions.items():
-        rates = f'{percent(result["uar"]):>8}  {interval(result["uar_ci95"]):<14}'
-        line = f'{_cut(name, width):<{width}}{result["n"]:>8}{rates}{percent(result["wa"]):>8}'
-        if 'perturbation_snr_db' in result:
-            line += f'   {result["perturbation_snr_db"]:.0f} dB below the speech'
-        lines.append(line)
-    return lines
+        rates = percent(result['uar']), interval(result['uar_ci95']), percent(result['wa'])
+        level = result.get('perturbation_snr_db')
+        below = '' if level is None else f'{level:.0f} dB below the speech'
+        rows.append((name, result['n'], *rates, below))
+    return text_table(rows, texts=(0, 3, 5), width=_WIDTH)
 
 
 def _validation(result):
@@ -300,10 +261,10 @@ def _validation(result):
     blocks = [[line], _folds(result['folds'], 'validation_speakers', ('uar',))]
     tried = result.get('conditions', {})
     if tried:
-        width = min(40, max(len('condition'), *map(len, tried)))
-        lines = [f'{_cut(name, width):<{width}}{percent(uar):>8}' for name, uar in tried.items()]
         over = 'on the validation speakers, mean over folds and tasks'
-        blocks.append([f'{"condition":<{width}}{"UAR %":>8}  {over}', *lines])
+        rows = [('condition', 'UAR %', over)]
+        rows += [(name, percent(uar), '') for name, uar in tried.items()]
+        blocks.append(text_table(rows, texts=(0, 2), width=_WIDTH))
     return blocks
 
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -31,10 +32,16 @@ class Checkpoints:
     Args:
         directory: folder of the steps, created if missing.
         read_only: whether to change nothing; the processes are then not synchronised.
+
+    Raises:
+        UserError: the path holds `[…]` or a backslash: Orbax would not find what it has written.
     """
 
     def __init__(self, directory: Path, *, read_only: bool = False):
         self.directory = Path(directory).absolute()
+        for name in self.directory.parts[1:]:
+            if re.search(r'\[.*\]|\\', name):
+                raise UserError(f'{directory}: no checkpoint can be read below {name!r}: rename it')
         if read_only:
             return
         if jax.process_index() == 0:

@@ -193,6 +193,7 @@ class ResultCard(TypedDict):
         n_params: trained parameters.
         conditions: condition, or `<condition>_<task>` -> result; empty with `report_test = False`.
         leak_check: overlap of the splits.
+        untrained_classes: remarks on folds that train no utterance of a class of their held-out speakers.
         cost: `train_seconds`, `compile_seconds`, `utterances_per_second`, `peak_memory_mb`, `data_wait_fraction`.
         validation: results on validation speakers, if validated.
         attack_checks: sanity checks, if attacked.
@@ -220,6 +221,7 @@ class ResultCard(TypedDict):
     n_params: int
     conditions: dict[str, ConditionResult]
     leak_check: LeakCheck
+    untrained_classes: NotRequired[list[str]]
     cost: dict[str, float | None]
     validation: NotRequired[ValidationResult]
     attack_checks: NotRequired[list[AttackCheck]]

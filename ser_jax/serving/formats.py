@@ -11,6 +11,7 @@ from pathlib import Path
 from ser_jax.data.tasks import Task
 from ser_jax.runtime.errors import printable
 from ser_jax.runtime.files import csv_writer
+from ser_jax.runtime.text import percent
 from ser_jax.serving.predictor import Prediction
 
 _NONE = '–'
@@ -30,7 +31,7 @@ def table(tasks: tuple[Task, ...], windows: bool) -> Writer:
         cells = [f'{_NONE if value is None else value:<{width}}' for value in best]
         for task, label, _ in columns:
             probabilities = prediction.probabilities(task)
-            cell = f'{100 * probabilities[label]:.1f} %' if probabilities else _NONE
+            cell = f'{percent(probabilities[label])} %' if probabilities else _NONE
             cells.append(f'{cell:>{width}}')
         flags = f'  ({", ".join(prediction.flags)})' if prediction.flags else ''
         print(printable('  '.join([*cells, name + flags])))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import jax
 
 from ser_jax.runtime import signals
+from ser_jax.runtime.text import percent
 
 _EVERY = 2.0  # seconds between two updates
 _EVERY_IN_LOGS = 30.0
@@ -98,7 +99,7 @@ class Progress:
         self._at[part], self._left[part], self._clock, self._updated = step, stop - step, now, now
         texts = [f'{self._titles[part]}  step {step}/{stop}', self._times()]
         if 'validation_uar' in values:
-            texts.append(f'validation UAR {100 * values["validation_uar"]:.1f} %')
+            texts.append(f'validation UAR {percent(values["validation_uar"])} %')
         if 'validation_ccc' in values:
             texts.append(f'CCC {values["validation_ccc"]:.3f}')
         texts.append(f'loss {values["loss"]:.3f}')

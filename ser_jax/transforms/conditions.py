@@ -11,6 +11,7 @@ import numpy as np
 
 from ser_jax.runtime.call_strings import check_arguments, number_rule, parse_call
 from ser_jax.runtime.errors import UserError
+from ser_jax.runtime.text import percent
 from ser_jax.transforms.corruptions import CORRUPTIONS, Corruption, parse_corruption
 
 _EPSILON = {'epsilon': number_rule(0, 100)}
@@ -172,4 +173,4 @@ def _checks_of_pairs(rates, clean):
 
 
 def _listed(rates, *attacks) -> str:
-    return ', '.join(f'{attack.condition} {100 * rates[attack]:.1f} %' for attack in attacks)
+    return ', '.join(f'{attack.condition} {percent(rates[attack])} %' for attack in attacks)

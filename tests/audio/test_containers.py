@@ -1,6 +1,7 @@
 """Files that are cut off, streams whose size is left open, and files that are no recordings."""
 
 import contextlib
+import re
 import struct
 
 import numpy as np
@@ -9,6 +10,7 @@ import soundfile
 
 from ser_jax.audio.reading import AudioError, read_audio
 
+NOISE = np.random.default_rng(0).bytes(100_000)
 SAMPLES = (np.random.default_rng(0).normal(0, 0.1, 40000) * 32767).astype(np.int16)
 
 
@@ -37,6 +39,13 @@ def written(path, form='WAV', subtype='PCM_16', endian='FILE', samples=SAMPLES):
         ('CAF', 'PCM_16', 'FILE'),
         ('SVX', 'PCM_16', 'FILE'),
         ('NIST', 'PCM_16', 'FILE'),
+        ('VOC', 'PCM_16', 'FILE'),
+        ('VOC', 'PCM_U8', 'FILE'),
+        ('VOC', 'ULAW', 'FILE'),
+        ('AVR', 'PCM_16', 'FILE'),
+        ('AVR', 'PCM_S8', 'FILE'),
+        ('WVE', 'ALAW', 'FILE'),
+        ('HTK', 'PCM_16', 'FILE'),
         ('FLAC', 'PCM_16', 'FILE'),
         ('OGG', 'VORBIS', 'FILE'),
         ('OGG', 'OPUS', 'FILE'),
@@ -46,12 +55,14 @@ def written(path, form='WAV', subtype='PCM_16', endian='FILE', samples=SAMPLES):
 def test_files_that_are_cut_off_are_refused(tmp_path, form, subtype, endian):
     path = tmp_path / 'a.wav'
     whole = written(path, form, subtype, endian)
-    assert abs(len(read_audio(path)) - 40000) < 1000
+    expected = 80000 if form == 'WVE' else 40000  # always 8 kHz
+    assert abs(len(read_audio(path)) - expected) < 1000
     path.write_bytes(b'ID3\4\0\0\0\0\0\x14' + bytes(20) + whole if form == 'MP3' else whole)
     read_audio(path)
+    # libsndfile checks the length of HTK files itself.
+    reason = {'FLAC': 'truncated|lost sync', 'HTK': 'not recognised'}.get(form, 'truncated')
     for part in (0.3, 0.5, 0.9, 0.98):
         path.write_bytes(whole[: int(part * len(whole))])
-        reason = 'truncated|lost sync' if form == 'FLAC' else 'truncated'
         with pytest.raises(AudioError, match=reason):
             read_audio(path)
 
@@ -144,6 +155,7 @@ def test_headers_of_many_chunks_end(tmp_path):
         (b'\0\0\0\x20ftypM4A ' + bytes(100), 'm4a, mp4.*convert it to wav'),
         (b'\x1a\x45\xdf\xa3' + bytes(100), 'webm'),
         (b'#!AMR\n' + bytes(100), 'AMR'),
+        (b'\xff\xf1\x50\x80' + NOISE, 'AAC'),
     ],
 )
 @pytest.mark.parametrize('name', ['a.wav', 'a.mp3', 'a.raw'])
@@ -153,7 +165,17 @@ def test_files_that_are_no_recordings_are_named(tmp_path, content, words, name):
         read_audio(tmp_path / name)
 
 
-@pytest.mark.parametrize('form', ['WAV', 'RF64', 'W64', 'AIFF', 'AU', 'CAF', 'OGG', 'NIST'])
+@pytest.mark.parametrize('name', ['a.wav', 'a.mp3'])
+def test_a_file_of_no_format_is_not_called_missing(tmp_path, name):
+    (tmp_path / name).write_bytes(NOISE)
+    with pytest.raises(AudioError, match='cannot be decoded') as raised:
+        read_audio(tmp_path / name)
+    assert 'exist' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    'form', ['WAV', 'RF64', 'W64', 'AIFF', 'AU', 'CAF', 'OGG', 'NIST', 'VOC', 'AVR', 'HTK']
+)
 def test_headers_cut_off_anywhere_and_changed(tmp_path, form):
     path = tmp_path / 'a.wav'
     whole = written(path, form, 'VORBIS' if form == 'OGG' else 'PCM_16', samples=SAMPLES[:4000])
@@ -172,7 +194,12 @@ def test_headers_cut_off_anywhere_and_changed(tmp_path, form):
 
 
 @pytest.mark.parametrize(
-    ('form', 'subtype'), [('OGG', 'VORBIS'), ('OGG', 'OPUS'), ('FLAC', 'PCM_16')]
+    ('form', 'subtype'),
+    [
+        ('OGG', 'VORBIS'),
+        ('OGG', 'OPUS'),
+        *((form, 'PCM_16') for form in ('FLAC', 'WAV', 'AIFF', 'AU')),
+    ],
 )
 def test_joined_recordings_are_refused(tmp_path, form, subtype):
     one = tmp_path / 'one'
@@ -182,3 +209,36 @@ def test_joined_recordings_are_refused(tmp_path, form, subtype):
     both.write_bytes(one.read_bytes() * 2)
     with pytest.raises(AudioError, match='several recordings in one file'):
         read_audio(both)
+
+
+@pytest.mark.parametrize('form', ['WAV', 'RF64', 'AIFF', 'AU', 'CAF'])
+def test_samples_behind_those_of_the_header(tmp_path, form):
+    path = tmp_path / 'a'
+    whole = written(path, form)
+    for harmless in (bytes(5000), b'LIST' + bytes(5000), b'ID3\3' + bytes(5000), b'\1' * 1000):
+        path.write_bytes(whole + harmless)
+        assert len(read_audio(path)) == 40000
+    path.write_bytes(whole + SAMPLES.tobytes())  # appended without a new header
+    with pytest.raises(AudioError, match='longer than its header says'):
+        read_audio(path)
+
+
+@pytest.mark.parametrize('subtype', ['VORBIS', 'OPUS'])
+def test_ogg_files_with_damaged_or_missing_pages(tmp_path, subtype):
+    path = tmp_path / 'a.ogg'
+    whole = written(path, 'OGG', subtype)
+    pages = [match.start() for match in re.finditer(b'OggS', whole)]
+    third, fourth = pages[2:4]
+    changed = bytearray(whole)
+    changed[third + 500] ^= 1
+    for content in (
+        changed,
+        whole[:third] + whole[fourth:],
+        whole[:third] + b'xx' + whole[third:],
+        whole[: third + 100] + bytes(100) + whole[third + 200 :],
+    ):
+        path.write_bytes(content)
+        with pytest.raises(AudioError, match='damaged inside'):
+            read_audio(path)
+    path.write_bytes(whole + b'TAG' + bytes(125))
+    assert len(read_audio(path)) == 40000

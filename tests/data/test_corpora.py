@@ -16,7 +16,7 @@ from ser_jax.data.corpora import open_corpus
 from ser_jax.data.records import EMOTIONS, GENDERS, corpus_folder, default_manual_dir
 from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
-from tfds_builders import build
+from tfds_builders import build, doctor
 from tfds_builders.core.prepare import prepare
 
 
@@ -115,15 +115,18 @@ def test_labels_edited_after_a_build_are_noticed(tmp_path, mine, monkeypatch, gi
     assert 'metadata.csv is gone since' in opening('csv_corpus/mine', **where)[0]
 
 
-def test_a_folder_that_moved_is_noticed(tmp_path, mine, monkeypatch):
+def test_records_without_their_folder_are_opened_in_silence(tmp_path, mine, monkeypatch, capsys):
     monkeypatch.delenv('SER_JAX_MANUAL_DIR', raising=False)
     where = {'data_dir': tmp_path / 'records'}
     open_prepared('csv_corpus/mine', manual_dir=mine, **where)
+    check = ['csv_corpus/mine', '--records', f'--data_dir={tmp_path}/records']
+    assert doctor.main(check) == 0
+    assert 'note' not in capsys.readouterr().out
     shutil.copytree(mine, tmp_path / 'elsewhere/mine', copy_function=shutil.copyfile)
     shutil.rmtree(mine)
-    (warning,) = opening('csv_corpus/mine', **where)
-    assert f'{mine}: the folder is gone since csv_corpus/mine was prepared' in warning
-    assert '--manual_dir=FOLDER' in warning
+    assert opening('csv_corpus/mine', **where) == []
+    assert doctor.main(check) == 0
+    assert f'note: prepared from {mine}, which is not here' in capsys.readouterr().out
     # An equal copy, whose times differ, is found again; a changed one is not equal.
     monkeypatch.setenv('SER_JAX_MANUAL_DIR', str(tmp_path / 'elsewhere'))
     assert opening('csv_corpus/mine', **where) == []

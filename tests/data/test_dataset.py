@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+from trees import write_csv
 
 from configs.mtl_aug import get_config
 from ser_jax.data.dataset import (
     refuse_splits_without_labels,
     rows_that_join,
     rows_with_labels,
+    untrained_classes,
 )
 from ser_jax.data.folds import Fold
 from ser_jax.data.tasks import Task
@@ -105,6 +107,32 @@ def test_a_split_without_a_label_is_refused_before_training():
         refuse_splits_without_labels(corpus, fold(rows(0), rows(1), rows(2)), tasks)
     with pytest.raises(UserError, match=r'no validation utterance .* valence'):
         refuse_splits_without_labels(corpus, fold(rows(0), rows(2), rows(1)), tasks)
+
+
+def test_a_class_that_a_fold_does_not_train_is_remarked():
+    corpus, tasks = rated(arousal=[1.0, 3.0, 5.0, 1.0], valence=[1.0, 3.0, np.nan, 3.0])
+    rows = lambda *chosen: np.array(chosen, int)
+    split = lambda *splits: [Fold('fold_02', *splits, ())]
+    assert untrained_classes(corpus, split(rows(0, 1, 2), rows(), rows(3)), tasks, []) == []
+    (remark,) = untrained_classes(corpus, split(rows(0, 1), rows(3), rows(2)), tasks, [])
+    assert remark.startswith('fold_02: no training utterance has the arousal high, which')
+    joined = [(corpus, rows(2))]
+    assert untrained_classes(corpus, split(rows(0, 1), rows(3), rows(2)), tasks, joined) == []
+
+
+def test_a_class_of_one_speaker_is_warned_of_before_training(tmp_path):
+    folder = tmp_path / 'mine'
+    text = ['file,emotion,speaker']
+    for number in range(8):
+        emotion = 'bored' if number == 7 else ('sad', 'happy')[number % 2]
+        text.append(f'{number}.wav,{emotion},s{number // 2}')
+    write_csv(folder, '\n'.join(text), [f'{number}.wav' for number in range(8)])
+    open_prepared('csv_corpus/mine', data_dir=tmp_path, manual_dir=folder)
+    config = get_config('csv_corpus/mine,smoke')
+    config.data.data_dir, config.folds = str(tmp_path), ()
+    with pytest.warns(UserWarning, match='fold_04: no training utterance has the emotion bored'):
+        dataset = open_data(config)
+    assert 'bored' in dataset.untrained_classes[-1]
 
 
 def test_a_task_of_one_class_is_refused():

@@ -409,7 +409,7 @@ def test_cards_and_seeds_without_another_system(runs, capsys):
     for result in (over['mean_over_seeds'], over['averaged_posterior']):
         assert result['ci95'][0] < result['uar'] < result['ci95'][1]
     low, high = (100 * bound for bound in over['mean_over_seeds']['ci95'])
-    row = f'{100 * np.mean(uar):.1f} ± {100 * np.std(uar, ddof=1):.1f}   [{low:.1f}, {high:.1f}]'
+    row = f'{100 * np.mean(uar):.1f} ± {100 * np.std(uar, ddof=1):.1f}  [{low:.1f}, {high:.1f}]'
     assert re.search('mean over seeds ± std +' + re.escape(row), out)
     posterior = f'{100 * over["averaged_posterior"]["uar"]:.1f}'
     assert re.search(rf'averaged posterior +{posterior} +\[', out)
@@ -434,9 +434,9 @@ def test_conditions_and_validation(tmp_path, capsys):
         seeds.append(lay(tmp_path / f'v{seed}', predictions(0), seed, **fields))
     out, _ = shown(capsys, '--workdir', *seeds)
     clean, corrupted = out.splitlines()[-2:]
-    assert re.fullmatch(r'validation UAR, clean +85\.0 ± 7\.1 %   mean over 2 seeds ± std', clean)
+    assert re.fullmatch(r'validation UAR, clean +85\.0 ± 7\.1 %  mean over 2 seeds ± std', clean)
     assert re.fullmatch(
-        r'validation UAR, noise_fire_crackling_5db  35\.0 ± 7\.1 %   mean over .*', corrupted
+        r'validation UAR, noise_fire_crackling_5db  35\.0 ± 7\.1 %  mean over .*', corrupted
     )
 
 
@@ -452,6 +452,7 @@ def test_no_name_of_a_class_is_cut(tmp_path, capsys, labels):
     head, *rows = out[out.index('\ntrue ') + 1 :].splitlines()
     columns = head.partition('recall %')[2].split()[: len(labels)]
     numbers = [str(number) for number in range(1, len(labels) + 1)]
-    assert columns == (labels if labels == LABELS else numbers)
+    fits = sum(map(len, labels)) < 70
+    assert columns == (labels if fits else numbers)
     for number, label, row in zip(numbers, labels, rows):
-        assert row.startswith(f'{label} ' if labels == LABELS else f'{number} {label} ')
+        assert row.startswith(f'{label} ' if fits else f'{number} {label} ')

@@ -1,5 +1,6 @@
 """Checkpoints are restored bit for bit, or refused."""
 
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -104,3 +105,15 @@ def test_full_disk_is_detected_before_writing(tmp_path, tree, monkeypatch):
     with pytest.raises(OSError, match='No space left'):
         checkpoints.save(1, tree)
     assert not list((tmp_path / 'latest').iterdir())
+
+
+@pytest.mark.parametrize('name', ['a [1]', 'a\\b'])
+def test_folders_that_orbax_does_not_find_are_named(tmp_path, name):
+    with pytest.raises(UserError, match=re.escape(f'below {name!r}: rename it')):
+        Checkpoints(tmp_path / name / 'latest')
+
+
+def test_folders_with_other_characters(tmp_path, tree):
+    folder = tmp_path / "ü #%20 *?'[;:@{a}$HOME" / 'latest'
+    Checkpoints(folder).save(7, tree)
+    jax.tree.map(np.testing.assert_array_equal, Checkpoints(folder).restore(tree), tree)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soundfile
 from trees import call, check_rows, failed, write_csv
 
 from ser_jax.data.records import EMOTIONS
@@ -70,6 +71,7 @@ def test_csv_own_labels_semicolons_and_many_speakers(tmp_path):
             'file,emotion,speaker\na.wav,joy,x\n',
             ("'joy' (line 2)", '--map joy=', '--own_labels', 'neutral, calm'),
         ),
+        ('file,emotion,speaker\na.wav,sad|calm,x\n', ("--map 'sad|calm=EMOTION'", "'sad|calm='")),
         ('file,emotion,speaker\n../a.wav,happy,x\n', ('line 2', 'outside')),
         ('file,emotion,speaker\nb/../../a.wav,happy,x\n', ('line 2', 'outside')),
         ('file,emotion,speaker\n/etc/a.wav,happy,x\n', ('line 2', 'outside')),
@@ -336,3 +338,19 @@ def test_numbers_that_a_spreadsheet_rounded(tmp_path):
     out = call(tmp_path, doctor, 'csv_corpus/mine', f'--manual_dir={folder}')[1]
     assert out.count('note: ') == 1
     assert "note: '1.23E+11' looks like a number that a spreadsheet rounded" in out
+
+
+def test_ogg_files_without_a_last_page_are_noted(tmp_path):
+    text = 'file,emotion,speaker\na.ogg,sad,x\nb.opus,sad,x\n'
+    folder = write_csv(tmp_path / 'mine', text)
+    for name, subtype in (('a.ogg', 'VORBIS'), ('b.opus', 'OPUS')):
+        noise = np.random.default_rng(0).normal(0, 0.1, 60000)
+        soundfile.write(folder / name, noise, 16000, format='OGG', subtype=subtype)
+    flags = 'csv_corpus/mine', f'--manual_dir={folder}'
+    assert 'last page' not in call(tmp_path, doctor, *flags)[1]
+    whole = (folder / 'b.opus').read_bytes()
+    (folder / 'b.opus').write_bytes(whole[: whole.rfind(b'OggS')])  # cut off between two pages
+    note = 'note: 1 ogg files do not end with a last page'
+    for command in (doctor, build):
+        out = call(tmp_path, command, *flags)[1]
+        assert [line[-6:] for line in out.splitlines() if line.startswith(note)] == ['b.opus']

@@ -1,6 +1,7 @@
 """IEMOCAP on a synthetic tree of the official layout: all fields of all records, bad label files, and all systems."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -76,6 +77,21 @@ def records(tree, tmp_path_factory):
     assert status == 0, err
     assert 'iemocap: 60 of 10039 published utterances' in out
     return folder / 'records'
+
+
+@pytest.mark.parametrize('inside', [False, True])
+def test_a_label_file_that_is_added_later_is_noticed(tree, tmp_path, inside):
+    release = tmp_path / 'iemocap/IEMOCAP_full_release'
+    shutil.copytree(tree, tmp_path / 'iemocap')
+    folder = release if inside else tmp_path / 'iemocap'
+    labels = release / 'Session5/dialog/EmoEvaluation/Ses05F_impro01.txt'
+    text = labels.read_text()
+    labels.unlink()
+    open_prepared('iemocap', data_dir=tmp_path, manual_dir=folder)
+    labels.write_text(text)
+    expected = f'{folder}: {labels.relative_to(folder)} is new since'
+    with pytest.warns(UserWarning, match=expected):
+        open_prepared('iemocap', data_dir=tmp_path)
 
 
 @pytest.mark.parametrize('inside', [False, True])

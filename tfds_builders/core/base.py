@@ -27,6 +27,7 @@ from ser_jax.data.records import (
 )
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core import pool, shards, tables, utterance
+from tfds_builders.core.folders import open_end_notes
 from tfds_builders.core.shards import TEXTS, Shard, record_fields
 from tfds_builders.core.utterance import Problem, Utterance
 
@@ -43,8 +44,8 @@ class Listing:
         utterances: those found, in the order of the records.
         published: those that the owner published, in the owner's order, as far as their names are known; without paths.
         notes: remarks for the user, one sentence each.
-        label_files: files with labels, relative to the folder, also those that it may hold and does not; edits are noticed
-            when the corpus is opened.
+        label_files: patterns of files with labels, relative to the folder, also of those that it may hold and does not;
+            new, edited and removed ones are noticed when the corpus is opened.
         n_published: number of published utterances where more exist than are known by name; 0 = unknown.
         remarks: id of an utterance without a file -> the file that may be meant.
     """
@@ -293,7 +294,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
                 *similar_labels(self.names),
                 *warnings,
             ],
-            'notes': [*listing.notes, *notes],
+            'notes': [*listing.notes, *open_end_notes(listing.utterances), *notes],
             'options': self.options,
             **self.extra,
         }

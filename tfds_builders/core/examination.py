@@ -10,6 +10,7 @@ from ser_jax.audio.reading import CLIPPED_SHARE
 from ser_jax.data.records import DIMENSIONS, similar_labels, similar_speakers
 from tfds_builders.core import catalogue, pool
 from tfds_builders.core.base import Listing
+from tfds_builders.core.folders import open_end_notes
 from tfds_builders.core.shards import duplicate_remarks
 from tfds_builders.core.utterance import Measurement, Problem, Utterance, measure
 
@@ -132,6 +133,7 @@ def examine(
         ],
         notes=[
             *listing.notes,
+            *open_end_notes(good),
             *_audio_notes(audio, builder.SAMPLE_RATE),
             *duplicates,
             *_leftovers(folder),

@@ -5,11 +5,13 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping
 
+from ser_jax.audio.containers import lacks_end
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core.utterance import Utterance
 
 # Where a recording exists in several formats, the first ending counts.
 LOSSLESS = ('.wav', '.flac')
+_OGG = ('.ogg', '.oga', '.opus')
 _MARKS = {codecs.BOM_UTF16_LE: 'UTF-16', codecs.BOM_UTF16_BE: 'UTF-16'}
 
 
@@ -99,3 +101,16 @@ def file_notes(files: Mapping[str, pathlib.Path], found: Iterable[str], corpus: 
     if recoded:
         notes.append(f'{recoded} files are recoded (flac)')
     return notes
+
+
+def open_end_notes(utterances: Iterable[Utterance]) -> list[str]:
+    """A note on ogg files that may be cut off: nothing in them states their size."""
+    paths = [pathlib.Path(item.path) for item in utterances]
+    paths = [path for path in paths if path.suffix.lower() in _OGG and path.is_file()]
+    names = [path.name for path in paths if lacks_end(path)]
+    if not names:
+        return []
+    return [
+        f'{len(names)} ogg files do not end with a last page: cut off there, or from a program that does not mark it (recorders of '
+        f'Android): {", ".join(names[:3])}{", …" * (len(names) > 3)}'
+    ]

@@ -173,7 +173,7 @@ def _build(
 
     builder_type = builder_class(name)
     listing = list_corpus(name, folder, **settings['options'])
-    labels = {file: _sha256(folder / file) for file in listing.label_files}
+    labels = _label_files(folder, listing.label_files)
     sources = _sources(builder_type, folder, listing)
     if downloaded:  # not edited, and perhaps deleted to make room
         sources['manual_dir'] = ''
@@ -253,8 +253,14 @@ def _metadata(folder: pathlib.Path) -> dict:
     return json.loads((folder / METADATA_FILE).read_text(encoding='utf-8'))
 
 
-def _sha256(file: pathlib.Path) -> str | None:
-    return file_sha256(file) if file.is_file() else None
+def _label_files(folder: pathlib.Path, patterns: Sequence[str]) -> dict[str, str | None]:
+    """File -> SHA-256 of the files with labels, and pattern -> None: other files that match it are new."""
+    files = dict.fromkeys(patterns)
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file() and not path.name.startswith('.'):
+                files[path.relative_to(folder).as_posix()] = file_sha256(path)
+    return files
 
 
 def _sources(builder_type, folder: pathlib.Path | None, listing) -> dict:

@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 import re
+import shlex
 from collections.abc import Sequence
 
 from ser_jax.audio.finding import SimilarNames, find_audio
@@ -93,7 +94,7 @@ class Builder(CorpusBuilder):
             ids.add(item.id)
             utterances.append(Utterance(**{**item.__dict__, 'emotion': label}))
         if unknown:
-            raise cls._unknown_labels(folder / files[0], unknown, name)
+            raise cls._unknown_labels(rows[0].where.rpartition(' line ')[0], unknown, name)
         notes = _unused_columns(rows[0].cells)
         labels = {row['emotion'].lower() for _, row in rows}
         notes += [
@@ -119,7 +120,7 @@ class Builder(CorpusBuilder):
         ]
         if own_labels:
             notes += [
-                f'the label {label!r} is a class of its own; --map {label}= drops it'
+                f'the label {label!r} is a class of its own; {shlex.join(["--map", f"{label}="])} drops it'
                 for label in sorted({item.emotion for item in utterances} - {''})
                 if not known_name(label)
             ]
@@ -127,13 +128,14 @@ class Builder(CorpusBuilder):
         return Listing(utterances, notes=tuple(notes), label_files=files, remarks=remarks)
 
     @staticmethod
-    def _unknown_labels(path: pathlib.Path, unknown: dict[str, str], name: str) -> UserError:
+    def _unknown_labels(path: str, unknown: dict[str, str], name: str) -> UserError:
         labels = ', '.join(f'{label!r} (line {line})' for label, line in unknown.items())
         label = next(iter(unknown))
+        option = lambda emotion: shlex.join(['--map', f'{label}={emotion}'])
         return UserError(
             f'{path}: labels outside the vocabulary: {labels}; the vocabulary is '
             f'{", ".join(EMOTIONS)}. Run python -m tfds_builders.build {name} with '
-            f'--map {label}=EMOTION to read one as another, --map {label}= to drop it, '
+            f'{option("EMOTION")} to read one as another, {option("")} to drop it, '
             'or --own_labels to keep all labels as they are (rules out runs across corpora)'
         )
 

@@ -12,6 +12,7 @@ from tfds_builders.core.folders import read_text
 from tfds_builders.core.tables import Row, read_csv
 
 TABLE = 'metadata.csv'
+_AUDFORMAT, _MANIFESTS, _LABEL_MAP = 'db.*.csv', '*.jsonl', 'label_map.json'
 NEEDED = ('file', 'emotion', 'speaker')
 NAMES = ('speaker', 'gender', 'session', 'script', 'language')
 COLUMNS = (*NEEDED, *NAMES[1:], *DIMENSIONS)
@@ -41,23 +42,23 @@ def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
         folder: folder of the recordings.
 
     Returns:
-        (rows in their order; names of the files that count, also those that might be there).
+        (rows in their order; patterns of the files that count, also those that might be there).
 
     Raises:
         UserError: no table, or one that cannot be read.
     """
-    audformat = sorted(folder.glob('db.*.csv'))
-    manifests = sorted(path for path in folder.glob('*.jsonl') if not path.name.startswith('.'))
+    audformat = sorted(folder.glob(_AUDFORMAT))
+    manifests = sorted(path for path in folder.glob(_MANIFESTS) if not path.name.startswith('.'))
     if (folder / TABLE).is_file():
         rows = read_csv(folder / TABLE, NEEDED)
         if {'start', 'end'} <= rows[0].cells.keys():
             _refuse_segments(rows, folder)
         return rows, (TABLE,)
     if audformat:
-        return _read_audformat(audformat), tuple(path.name for path in audformat)
+        return _read_audformat(audformat), (TABLE, _AUDFORMAT)
     if len(manifests) == 1:
-        labels = folder / 'label_map.json'
-        return _read_manifest(manifests[0], labels), (manifests[0].name, labels.name)
+        rows = _read_manifest(manifests[0], folder / _LABEL_MAP)
+        return rows, (TABLE, _AUDFORMAT, _MANIFESTS, _LABEL_MAP)
     if manifests:
         raise UserError(
             f'{folder} holds {len(manifests)} jsonl manifests: leave one, or write {TABLE}'

@@ -84,8 +84,8 @@ class Builder(CorpusBuilder):
                 f'{release}/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav and so on'
             )
         notes = file_notes(files, turns.keys() & files.keys(), 'the labelled turns of IEMOCAP')
-        names = tuple(path.relative_to(folder).as_posix() for path in texts)
-        return Listing(found, list(turns.values()), tuple(notes), names, cls.PUBLISHED)
+        labels = (release / _LABELS).relative_to(folder).as_posix()
+        return Listing(found, list(turns.values()), tuple(notes), (labels,), cls.PUBLISHED)
 
 
 def _turns(path: pathlib.Path) -> list[Utterance]:

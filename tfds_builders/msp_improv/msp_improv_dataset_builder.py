@@ -65,7 +65,7 @@ class Builder(CorpusBuilder):
                 f'no MSP-IMPROV turn in {folder}: expected {folder}/session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.wav and so on'
             )
         notes = file_notes(files, turns.keys() & files.keys(), 'the labelled turns of MSP-IMPROV')
-        return Listing(found, list(turns.values()), tuple(notes), (texts[0].name,), cls.PUBLISHED)
+        return Listing(found, list(turns.values()), tuple(notes), _LABELS, cls.PUBLISHED)
 
 
 def _turns(path: pathlib.Path) -> dict[str, Utterance]:

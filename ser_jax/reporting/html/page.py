@@ -1,21 +1,32 @@
-"""Self-contained HTML page of finished runs."""
+"""Self-contained HTML page of finished runs: a Jinja2 template, filled with the figures of `reporting.figures`."""
 
+import itertools
+import json
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+import jinja2
 import numpy as np
 
-from ser_jax.reporting.html import charts, markup
-from ser_jax.reporting.html.card import head
-from ser_jax.reporting.html.errors import errors_table, open_records
-from ser_jax.reporting.html.markup import details, element, section, table
-from ser_jax.reporting.text import duration, interval, percent
+from ser_jax.data.corpora import Corpus
+from ser_jax.metrics import rates
+from ser_jax.reporting import figures
+from ser_jax.reporting.figures import chance, of_task, robustness_panels
+from ser_jax.reporting.html.recordings import open_records, read_recordings
+from ser_jax.reporting.text import card_facts, speaker_prefix
 from ser_jax.runs import finished
 from ser_jax.runs.finished import read_embedding, read_metrics
 from ser_jax.runs.predictions import Predictions
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
+from ser_jax.runtime.text import duration, interval, percent
+
+_BINS = 10  # confidence bins
+_MOST_POINTS = 4000  # points of a map; more would only make the page larger
+_MOST_ERRORS = 12
+_MOST_BARS = 24  # a figure; more would be taller than a screen
 
 
 class _Clean(NamedTuple):
@@ -24,17 +35,6 @@ class _Clean(NamedTuple):
     name: str
     predictions: Predictions
     labels: list[str]
-
-
-class _Run(NamedTuple):
-    """Contents of a workdir; folders of `results/` have no metrics and no embedding."""
-
-    workdir: Path
-    card: Mapping
-    command: str
-    clean: list[_Clean]
-    metrics: list[dict]
-    embedding: list[dict[str, str]]
 
 
 def write_page(
@@ -60,176 +60,317 @@ def write_page(
         UserError: a folder without a finished run, unreadable predictions, missing recordings, or a file that cannot
             be written.
     """
-    runs = [_read(workdir) for workdir in [*workdirs, *against]]
-    if len(runs) == 1:
-        title = '{system} on {corpus}'.format(**runs[0].card)
-        body = _sections(runs[0], audio)
-    else:
-        title = ' against '.join(dict.fromkeys(run.card['system'] for run in runs))
-        systems = ['A'] * len(workdirs) + ['B'] * len(against)
-        body = [element('h1', title), _overview(systems, runs)]
-        body += [_comparison(result, text)] if result else []
-        body += [element('section', *_sections(run, audio), class_='run') for run in runs]
-    path = Path(path)
+    draw = _Drawing()
+    runs = [_run(Path(workdir), 'A', draw, audio) for workdir in workdirs]
+    runs += [_run(Path(workdir), 'B', draw, audio) for workdir in against]
+    title = ' against '.join(dict.fromkeys(run['card']['system'] for run in runs))
+    files = resources.files('ser_jax.reporting.html')
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: (
+            value if hasattr(value, '__html__') else figures.printable_xml(value)
+        ),
+    )
+    functions = {'percent': percent, 'interval': interval, 'duration': duration, 'chance': chance}
+    page = environment.from_string(files.joinpath('page.html.j2').read_text('utf-8')).render(
+        functions,
+        css=files.joinpath('page.css').read_text('utf-8'),
+        title=title if against or len(runs) > 1 else f'{title} on {runs[0]["card"]["corpus"]}',
+        runs=runs,
+        result=result,
+        comparison_rows=_comparison_rows(result) if result else [],
+        text=text,
+    )
     try:
-        write_atomically(path, markup.document(title, *body))
+        write_atomically(Path(path), page)
     except OSError as error:
         raise UserError(f'cannot write the page {path}: {error.strerror}') from error
 
 
-def _read(workdir) -> _Run:
-    workdir, card = Path(workdir), finished.read_card(workdir)
-    clean = []
-    for name, result in card['conditions'].items():
-        if not name.startswith('clean'):
-            continue
-        path = workdir / 'predictions' / f'{name}.csv'
-        found, labels = finished.read_condition(workdir, name)
-        values = (found.probabilities, *([found.predicted_rating] if found.rated else ()))
-        if not all(np.isfinite(value).all() for value in values):
-            raise UserError(f'{path} holds predictions that are not finite')
-        if len(found.id) != result['n']:
-            raise UserError(
-                f'{path} holds {len(found.id)} utterances, but results.json has {result["n"]}'
-            )
-        clean.append(_Clean(name, found, labels))
-    return _Run(
-        workdir,
-        card,
-        finished.read_command(workdir),
-        clean,
-        read_metrics(workdir / 'metrics.jsonl'),
-        read_embedding(workdir / 'report' / 'embedding.csv'),
-    )
+def _comparison_rows(result: Mapping) -> list[tuple[str, Mapping]]:
+    """(name, entry) of a comparison; with one seed each, both entries are the same."""
+    if all(len(result[side]['seeds']) == 1 for side in 'ab' if side in result):
+        return [('one seed each', result['mean_over_seeds'])]
+    names = {'mean_over_seeds': 'mean over seeds', 'averaged_posterior': 'averaged posterior'}
+    return [(name, result[key]) for key, name in names.items()]
 
 
-def _sections(run: _Run, audio: bool) -> list:
+def _run(workdir: Path, side: str, draw: '_Drawing', audio: bool) -> dict:
+    """What the template shows of a run; folders of `results/` have no metrics and no embedding."""
+    card = _valid(finished.read_card(workdir))
+    results = {name: one for name, one in card['conditions'].items() if name.startswith('clean')}
+    clean = [_read_clean(workdir, name, result) for name, result in results.items()]
+    folds = ', {} of {} folds'.format(*card['n_folds'])
+    facts = [
+        ('protocol', card['protocol'] + (folds if card['n_folds'][1] else '')),
+        ('trained on', ' and '.join(card.get('trained_on', [card['corpus']]))),
+        ('seed', card['seed']),
+        *card_facts(card),
+    ]
+    checks = card.get('attack_checks', [])
+    plain = lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return {
+        'side': side,
+        'card': card,
+        'clean_results': results,
+        'facts': facts,
+        'command': finished.read_command(workdir),
+        'folds': [row for name, result in results.items() for row in _fold_rows(result, name)],
+        'config': [(name, plain(value)) for name, value in (card.get('config') or {}).items()],
+        'checks': [(check['check'], 'holds' if check['holds'] else 'FAILS') for check in checks],
+        'sections': _sections(workdir, card, clean, draw, audio),
+    }
+
+
+def _read_clean(workdir: Path, name: str, result: Mapping) -> _Clean:
+    path = workdir / 'predictions' / f'{name}.csv'
+    found, labels = finished.read_condition(workdir, name)
+    values = (found.probabilities, *([found.predicted_rating] if found.rated else ()))
+    if not all(np.isfinite(value).all() for value in values):
+        raise UserError(f'{path} holds predictions that are not finite')
+    if len(found.id) != result['n']:
+        raise UserError(
+            f'{path} holds {len(found.id)} utterances, but results.json has {result["n"]}'
+        )
+    return _Clean(name, found, labels)
+
+
+def _valid(content):
+    """JSON content without halves of surrogate pairs, which JSON files may contain, but no page and no font."""
+    text = json.dumps(content, ensure_ascii=False)
+    return json.loads(text.encode('utf-8', 'replace'))
+
+
+class _Drawing:
+    """Makes figures of a page, with ids that are unique in it."""
+
+    def __init__(self):
+        self._numbers = itertools.count()
+
+    def __call__(self, heading: str, figure, note: str = '') -> dict:
+        svg = figures.to_svg(figure, heading or 'legend', f'f{next(self._numbers)}-')
+        return {'heading': heading, 'svg': svg, 'note': note}
+
+
+def _section(heading, drawn=(), table=(), note: str = '', large: bool = False) -> list[dict]:
+    """A section as a list, empty without content; it spans as many columns of the page as its figures need.
+
+    `table` has the arguments of a macro of the template: `folded` below figures, else `table`.
+    """
+    section = {'heading': heading, 'figures': drawn, 'table': table, 'note': note, 'large': large}
+    return [section | {'span': min((1 + large) * len(drawn), 3)}] if drawn or table else []
+
+
+def _fold_rows(result, name):
+    skip = speaker_prefix(name for fold in result['folds'] for name in fold['test_speakers'])
+    for fold in result['folds']:
+        speakers = ' '.join(name[skip:] for name in fold['test_speakers']) or '?'
+        yield fold['fold'], speakers, name, fold['n'], percent(fold['uar']), percent(fold['wa'])
+
+
+def _sections(workdir: Path, card: Mapping, clean: list[_Clean], draw, audio: bool) -> list[dict]:
     """The sections of a run; those without data are left out."""
-    card, conditions = run.card, run.card['conditions']
-    chance = float(np.mean([1 / len(one.labels) for one in run.clean])) if run.clean else None
-    records = open_records(run.workdir, card['corpus']) if audio and run.clean else None
-    calibration = card.get('calibration') or {}
-    first_fold = run.clean[0].predictions.fold[0] if run.clean else ''
-    parts = [
-        _part(
-            'Confusion matrices',
-            'Percent of the true class, and number of utterances.',
-            [
-                charts.confusion(name, found)
-                for name, found in conditions.items()
-                if name.startswith(('clean', 'cross_'))
-            ],
-        ),
-        _robustness(card),
-        _part(
-            'Speakers',
-            'Clean speech; no test speaker is in the training data.',
-            [charts.speakers(*one) for one in run.clean],
-        ),
-        _part('Learning curves', '', charts.learning_curves(run.metrics, chance)),
-        _part(
-            'Calibration',
-            'Clean speech, the folds pooled.',
-            [
-                charts.reliability(one.name, one.predictions, calibration.get(one.name))
-                for one in run.clean
-                if not one.predictions.rated  # ratings have no probabilities
-            ],
-        ),
-        _part(
-            'Map of utterances',
-            f'Input of the heads for the utterances of {first_fold}, on its two main axes (PCA).',
-            charts.embedding_map(run.embedding),
-        ),
-        *(
-            _part(
-                'Worst errors' + (f': {one.name}' if len(run.clean) > 1 else ''),
-                'Largest errors of the rating.'
-                if one.predictions.rated
-                else 'Wrong predictions with the highest confidence.',
-                [errors_table(one.predictions, one.labels, records)],
-            )
-            for one in run.clean
-        ),
-    ]
-    return [*head(card, run.command), *(part for part in parts if part is not None)]
+    conditions, calibration = card['conditions'], card.get('calibration') or {}
+    records = open_records(workdir, card['corpus']) if audio and clean else None
+    found = _section(
+        'Confusion matrices',
+        [
+            draw(name, figures.confusion_matrix_figure(one['confusion'], list(one['recall'])))
+            for name, one in conditions.items()
+            if name.startswith(('clean', 'cross_'))
+        ],
+        note='Percent of the true class, and number of utterances.',
+        large=any(len(one['recall']) > 6 for one in conditions.values()),
+    )
+    found += _section(
+        'Speakers',
+        [figure for one in clean for figure in _speakers(one, conditions[one.name], draw)],
+        note='Clean speech; no test speaker is in the training data.',
+    )
+    found += _robustness(conditions, draw)
+    found += _section(
+        'Calibration',
+        [
+            _reliability(one, calibration.get(one.name) or {}, draw)
+            for one in clean
+            if not one.predictions.rated  # ratings have no probabilities
+        ],
+        note='Clean speech, the folds pooled.',
+    )
+    level = 100 * np.mean([1 / len(one.labels) for one in clean]) if clean else None
+    metrics = _valid(read_metrics(workdir / 'metrics.jsonl'))
+    found += _section('Learning curves', _learning_curves(metrics, level, draw))
+    found += _section(
+        'Map of utterances',
+        _maps(read_embedding(workdir / 'report' / 'embedding.csv'), draw),
+        note=f'Input of the heads for the utterances of {clean[0].predictions.fold[0] if clean else ""}, on its two '
+        'main axes (PCA). Filled: test; hollow: training and validation.',
+    )
+    for one in clean:
+        note = 'Wrong predictions with the highest confidence.'
+        found += _section(
+            'Worst errors' + (f': {one.name}' if len(clean) > 1 else ''),
+            table=_errors(one, records),
+            note='Largest errors of the rating.' if one.predictions.rated else note,
+        )
+    return found
 
 
-def _part(heading, note, content):
-    """A section of figures or of one table; None without content."""
-    content = [node for node in content if node is not None]
-    if not content:
-        return None
-    kind = 'panels wide' if heading in ('Confusion matrices', 'Speakers') else 'panels'
-    body = element('div', *content, class_=kind) if content[0].tag == 'figure' else content[0]
-    return section(heading, element('p', note, class_='soft') if note else None, body)
+def _speakers(clean: _Clean, result: Mapping, draw) -> list[dict]:
+    """UAR and accuracy of every speaker; none if all are unknown."""
+    found = clean.predictions
+    known = found.speaker != ''
+    names = sorted(set(found.speaker[known].tolist()))
+    if not names:
+        return []
+    labels = found.label[known], found.prediction[known]
+    counts = rates.confusion_by_speaker(*labels, found.speaker[known], len(clean.labels))
+    skip, unknown = speaker_prefix(names), int((~known).sum())
+    level = chance(result)
+    note = f"UAR over the classes of the speaker's utterances. Dotted: chance, {percent(level)} %."
+    note += f' {unknown} utterances of unknown speakers are left out.' if unknown else ''
+    uar = [float(rates.uar(one)) for one in counts]
+    columns = {
+        'UAR %': [percent(rate) for rate in uar],
+        'accuracy %': [percent(float(rates.wa(one))) for one in counts],
+        'n': [str(one.sum()) for one in counts],
+    }
+    per_figure = -(-len(names) // -(-len(names) // _MOST_BARS))
+    drawn = []
+    for first in range(0, len(names), per_figure):
+        part = slice(first, first + per_figure)
+        figure = figures.bar_figure(
+            [name[skip:] for name in names[part]],
+            uar[part],
+            {heading: texts[part] for heading, texts in columns.items()},
+            chance=level,
+        )
+        drawn.append(draw(clean.name if not first else f'{clean.name}, continued', figure, note))
+        note = ''
+    return drawn
 
 
-def _robustness(card):
-    """The curves of every task, and a table of all conditions; None with clean speech only."""
-    conditions = card['conditions']
-    rows = [
-        (name, found['n'], percent(found['uar']), interval(found['uar_ci95']), percent(found['wa']))
-        for name, found in conditions.items()
-    ]
+def _learning_curves(rows: Sequence[Mapping], chance: float | None, draw) -> list[dict]:
+    """Training loss and validation scores over the steps, one line per fold, and their legend."""
+    folds, drawn = list(dict.fromkeys(row['fold'] for row in rows)), []
+    for field, heading, unit in (
+        ('loss', 'Training loss', 'loss, mean since the last point'),
+        ('validation_uar', 'Validation UAR', 'UAR, %'),
+        ('validation_ccc', 'Validation CCC', 'CCC'),
+    ):
+        scale = 100 if field == 'validation_uar' else 1
+        curves = {fold: [] for fold in folds}
+        for row in rows:
+            if _drawable(row.get(field)) and _drawable(row['step']):
+                curves[row['fold']].append((row['step'], scale * row[field]))
+        if any(curves.values()):
+            level = chance if field == 'validation_uar' else None
+            note = f'Dotted: chance, {level:.1f} %.' if level else ''
+            drawn.append(draw(heading, figures.curve_figure(curves, unit, level), note))
+    if drawn and 1 < len(folds) <= figures.MOST_NAMES:
+        drawn.append(draw('', figures.legend_figure(folds)))
+    return drawn
+
+
+def _drawable(value) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e30  # neither NaN nor beyond any axis
+
+
+def _robustness(conditions, draw) -> list[dict]:
+    """The curves of every task, and a table of all conditions; none with clean speech only."""
     clean = [name for name in conditions if name.startswith('clean')]
     if len(clean) == len(conditions):
-        return None
-    figures = []
+        return []
+    drawn = []
     for name in clean:
-        figures += charts.robustness(conditions, name.removeprefix('clean'))
+        task, level = name.removeprefix('clean_').removeprefix('clean'), chance(conditions[name])
+        about, uar = f': {task}' if task else '', conditions[name]['uar']
+        for heading, lines in robustness_panels(of_task(conditions, name[5:])).items():
+            note = f'Dashed: clean, {percent(uar)} %; dotted: chance, {percent(level)} %.'
+            if heading == 'corruption':
+                names, uars, bounds = zip(*sorted(lines[''], key=lambda point: point[1]))
+                columns = {
+                    'UAR %': [percent(rate) for rate in uars],
+                    '95 % interval': [interval(pair) for pair in bounds],
+                }
+                figure = figures.bar_figure(
+                    names, uars, columns, intervals=bounds, chance=level, clean=uar
+                )
+                title = f'UAR under corruptions{about}'
+            else:
+                panel = {heading: lines}
+                figure = figures.robustness_figure(panel, {'clean': uar}, chance=level)
+                title = f'UAR against {heading}{about}'
+            drawn.append(draw(title, figure, note))
     titles = ('condition', 'n', 'UAR %', '95 % interval', 'accuracy %')
-    return section(
-        'Other conditions',
-        element('div', *figures, class_='panels') if figures else None,
-        details(f'All {len(rows)} conditions', table(titles, rows)),
-    )
+    rows = [
+        (name, one['n'], percent(one['uar']), interval(one['uar_ci95']), percent(one['wa']))
+        for name, one in conditions.items()
+    ]
+    return _section('Other conditions', drawn, (f'All {len(rows)} conditions', titles, rows))
 
 
-def _overview(systems, runs):
-    """All runs in one table."""
-    rows = []
-    for system, run in zip(systems, runs):
-        card = run.card
-        title = f'{card["system"]}, seed {card["seed"]}'
-        corpus = card['corpus'] + (' (SYNTHETIC)' if card['synthetic'] else '')
-        seconds = card['cost'].get('train_seconds')
-        time = '–' if seconds is None else duration(seconds)
-        for name, found in [*card['conditions'].items()] or [('validation only', None)]:
-            if found and not name.startswith('clean'):
-                continue
-            rates = ['–'] * 4
-            if found:
-                rates = [percent(found[key]) for key in ('uar', 'wa', 'macro_f1')]
-                rates.insert(1, interval(found['uar_ci95']))
-            rows.append((system, title, corpus, name, found['n'] if found else '–', *rates, time))
-    rates = ('n', 'UAR %', '95 % interval', 'accuracy %', 'macro-F1 %', 'training')
-    return section('Runs', table(('', 'run', 'corpus', 'condition', *rates), rows, texts=4))
+def _reliability(clean: _Clean, calibration: Mapping, draw) -> dict:
+    found = clean.predictions
+    confidence, right = found.probabilities.max(1), found.prediction == found.label
+    error = rates.expected_calibration_error(found.probabilities, found.label, _BINS)
+    note = f'Expected calibration error {percent(error)} % ({_BINS} bins). '
+    calibrated = calibration.get('ece_calibrated')
+    if calibrated is not None:
+        note += f'{percent(calibrated)} % with a temperature fitted on the validation speakers of each fold. '
+    note += 'Dashed: perfect calibration; grey: share of the utterances.'
+    bins = rates.confidence_bins(confidence, right, _BINS)
+    return draw(clean.name, figures.reliability_figure(bins, _BINS), note)
 
 
-def _comparison(result, text):
-    """A minus B, or one system over its seeds."""
-    two = 'b' in result
-    several = any(len(result[side]['seeds']) > 1 for side in ('ab' if two else 'a'))
-    rows = []
-    for key, name in (
-        ('mean_over_seeds', 'mean over seeds' if several else 'one seed each'),
-        ('averaged_posterior', 'averaged posterior'),
-    )[: None if several else 1]:
-        found = result[key]
-        bounds = interval(found['ci95'], signed=two)
-        if two:
-            rates = percent(found['uar_a']), percent(found['uar_b'])
-            difference = percent(found['difference'], signed=True)
-            rows.append((name, *rates, difference, bounds, f'{found["p"]:.3g}'))
+def _maps(rows: Sequence[Mapping[str, str]], draw) -> list[dict]:
+    """The map of a fold's utterances, coloured by emotion and by speaker."""
+    total = len(rows)
+    if total > _MOST_POINTS:
+        drawn = np.random.default_rng(0).choice(total, _MOST_POINTS, replace=False)
+        rows = [rows[number] for number in sorted(drawn)]
+    points = np.array([(float(row['x']), float(row['y'])) for row in rows]).reshape(-1, 2)
+    tested = np.array([row['side'] == 'test' for row in rows])
+    found = []
+    for field in ('emotion', 'speaker') if rows else ():
+        skip = speaker_prefix(row[field] for row in rows) if field == 'speaker' else 0
+        names = [row[field][skip:] or 'unknown' for row in rows]
+        note = '' if len(set(names)) <= figures.MOST_NAMES else 'Colours repeat. '
+        note += f'Drawn: {len(rows)} of {total}, at random.' if len(rows) < total else ''
+        figure = figures.scatter_figure(points, {'': names}, tested)
+        found.append(draw(f'{len(rows)} utterances by {field}', figure, note))
+    return found
+
+
+def worst_errors(predictions: Predictions) -> np.ndarray:
+    """Rows of at most 12 utterances: the most confident wrong predictions, or the largest rating errors."""
+    if predictions.rated:
+        misses = np.abs(predictions.predicted_rating - predictions.rating)
+        return np.argsort(-misses, kind='stable')[:_MOST_ERRORS]
+    wrong = np.flatnonzero(predictions.prediction != predictions.label)
+    confidence = predictions.probabilities[wrong].max(1)
+    return wrong[np.argsort(-confidence, kind='stable')[:_MOST_ERRORS]]
+
+
+def _errors(clean: _Clean, records: Corpus | None) -> tuple:
+    """The worst errors as a table, with the recordings if there are records; () without errors."""
+    predictions, labels = clean.predictions, clean.labels
+    chosen = worst_errors(predictions)
+    skip, rows = speaker_prefix(predictions.speaker.tolist()), []
+    for row in chosen:
+        line = [predictions.id[row], predictions.speaker[row][skip:] or '?']
+        if predictions.rated:
+            line += [f'{x[row]:.2f}' for x in (predictions.rating, predictions.predicted_rating)]
         else:
-            rows.append((name, percent(found['uar']), bounds))
-    middle = ('A', 'B', 'A − B') if two else ('',)
-    titles = ('UAR in percent', *middle, '95 % interval', *(['p'] if two else []))
-    warnings = [element('p', line, class_='note') for line in result['warnings']]
-    return section(
-        f'Comparison: {result["condition"]}' if two else f'Over seeds: {result["condition"]}',
-        *warnings,
-        table(titles, rows),
-        details('As text, with notes', element('pre', text)),
-    )
+            pair = predictions.label[row], predictions.prediction[row]
+            line += [labels[label] for label in pair]
+            line += [percent(predictions.probabilities[row][label]) for label in pair[::-1]]
+        rows.append(line)
+    head = ['utterance', 'speaker', 'true', 'predicted', 'confidence %', 'true class %']
+    if predictions.rated:
+        head[2:] = ['true rating', 'predicted']
+    sounds = read_recordings(records, predictions.id[chosen]) if records and rows else []
+    head += ['listen'] if sounds else []
+    return (head, rows, 2 if predictions.rated else 4, sounds) if rows else ()
