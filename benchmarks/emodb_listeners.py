@@ -13,7 +13,6 @@ from scipy.stats import spearmanr
 
 from ser_jax.data.records import default_manual_dir
 from ser_jax.runs import finished
-from ser_jax.runs.predictions import read_predictions
 from ser_jax.runtime.errors import UserError
 
 
@@ -50,7 +49,7 @@ def measure(folders: list[pathlib.Path], listeners: dict[str, float]) -> dict:
         UserError: runs that cannot be paired, or a recording without listeners.
     """
     runs = finished.read_runs(folders, [finished.read_card(one) for one in folders], 'clean')
-    ids = sorted(read_predictions(folders[0] / 'predictions' / 'clean.csv')[0].id)
+    ids = sorted(finished.read_condition(folders[0], 'clean')[0].id)
     names = [pathlib.PurePosixPath(one).name for one in ids]
     missing = [name for name in names if name not in listeners]
     if missing:
@@ -93,7 +92,7 @@ def main() -> None:
     try:
         if folder is None:
             raise UserError('where is EMO-DB? --manual_dir, or SER_JAX_MANUAL_DIR')
-        folders = sorted(path.parent for path in options.group.glob('*/results.json'))
+        folders = finished.list_runs(options.group)
         if not folders:
             raise UserError(f'{options.group} holds no finished run')
         result = measure(folders, read_listeners(folder / 'erkennung.txt'))

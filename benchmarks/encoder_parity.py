@@ -366,8 +366,8 @@ def main() -> None:
     lines += ['', f'{versions}; `python -m benchmarks.encoder_parity --docs`.']
     if options.docs:
         text = DOCS.read_text(encoding='utf-8')
-        table = '<!-- table: parity -->\n' + '\n'.join(lines) + '\n<!-- end -->'
-        text = re.sub(r'<!-- table: parity -->.*<!-- end -->', lambda _: table, text, flags=re.S)
+        table = '<!-- parity -->\n' + '\n'.join(lines) + '\n<!-- end parity -->'
+        text = re.sub(r'<!-- parity -->.*<!-- end parity -->', lambda _: table, text, flags=re.S)
         DOCS.write_text(text, encoding='utf-8')
 
 

@@ -1,7 +1,6 @@
 """Every benchmark runs; measured values are not asserted."""
 
 import collections
-import csv
 import dataclasses
 import importlib.util
 import json
@@ -34,6 +33,7 @@ from benchmarks import (
     train_step,
     trainers,
 )
+from ser_jax.runs import finished
 from ser_jax.runtime.errors import UserError
 
 _HAS_TORCH = importlib.util.find_spec('torch') is not None
@@ -259,10 +259,11 @@ def test_screening(beeps, capsys, monkeypatch):
 def test_emodb_listeners(tmp_path, monkeypatch, capsys):
     stored = ROOT / 'results' / 'mtl_aug'
     right = collections.Counter()
-    for path in stored.glob('*/predictions/clean.csv'):
-        rows = list(csv.DictReader(path.open()))
-        right.update({row['id']: row['prediction'] == row['label'] for row in rows})
-    count = len(list(stored.glob('*/results.json')))
+    runs = finished.list_runs(stored)
+    for folder in runs:
+        rows, _ = finished.read_condition(folder, 'clean')
+        right.update(dict(zip(rows.id.tolist(), (rows.prediction == rows.label).tolist())))
+    count = len(runs)
     # Listeners that equal the runs, in the layout of EMO-DB's file, with its decimal commas and hard spaces.
     lines = ['Nr.\tSatz\terkannt\tnatuerlich']
     for number, (name, times) in enumerate(right.items(), 1):

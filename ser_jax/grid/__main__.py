@@ -8,9 +8,15 @@
 --share     K/N: every Nth run from the Kth only, e.g. 2/4 on the second of four machines that share
             the folder; default 1/1
 --table     writes the table of the finished runs, runs nothing
+--store     FOLDER of stored runs, e.g. results/NAME: adds the finished runs of the workdir and writes tables
+            and figures; runs nothing. With --workdir=FOLDER the same tables again, e.g. after a change of their layout
+--check     [FOLDER…]: makes the numbers of stored runs again from their predictions, one line per difference;
+            default all in results/
+--pages     [PAGE…]: rewrites the marked tables of pages from results/; default README.md, results/, docs/
 
-Writes table.md, table.csv and figures to the grid's folder. Exit status: 0; 1 if a run failed, 2 for a wrong
-grid or flag; 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP, once the current run has saved a checkpoint.
+Writes table.md, rows.csv and figures to the grid's folder. Exit status: 0; 1 if a run failed or a number
+differs, 2 for a wrong grid or flag; 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP, once the current run has
+saved a checkpoint.
 """
 
 from ser_jax.runtime import signals
@@ -41,6 +47,12 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 1 if a run failed, 2 for a wrong grid or flag."""
     options = _parse_flags(arguments)
+    if options.check is not None or options.pages is not None:
+        try:
+            return _write_pages(options.pages) if options.check is None else _check(options.check)
+        except UserError as error:
+            print(f'error: {error}', file=sys.stderr)
+            return 1
     try:
         grid = plan.read_grid(options.config)
         start, step = _parse_share(options.share)
@@ -53,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     share = list(enumerate(grid.runs, 1))[start - 1 :: step]
     try:
         workdir = library_path(options.workdir or f'runs/grids/{grid.name}')
+        if options.store:
+            from ser_jax.grid import store
+
+            summary = store.store(grid, workdir, Path(options.store))
+            print(f'{options.store}: cards, predictions, tables and figures: {summary}')
+            return 0
         runs.check_grid(workdir, grid, write=False)
         if options.list:
             for number, run in share:
@@ -75,17 +93,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse_flags(arguments):
     parser = _Parser(allow_abbrev=False, add_help=False)
-    for flag in ('--config', '--workdir', '--jobs'):
+    for flag in ('--config', '--workdir', '--jobs', '--store'):
         parser.add_argument(flag)
     parser.add_argument('--share', default='1/1')
     for flag in ('--list', '--table'):
         parser.add_argument(flag, action='store_true')
+    parser.add_argument('--check', nargs='*', type=Path, metavar='FOLDER')
+    parser.add_argument('--pages', nargs='*', type=Path, metavar='PAGE')
     parser.add_argument('-h', '--help', action='store_true')
     options = parser.parse_args(arguments)
     if options.help:
         print(docstring(__file__))
         sys.exit(0)
-    if not options.config:
+    if not options.config and options.check is options.pages is None:
         parser.error('--config is required, e.g. --config=configs/grids/demo.py')
     return options
 
@@ -111,6 +131,28 @@ def _write_jobs(path: Path, jobs: Sequence[plan.Run], workdir: Path) -> int:
     return 0
 
 
+def _check(folders: Sequence[Path]) -> int:
+    from ser_jax.grid import store
+
+    status = 0
+    for folder in folders or sorted(path.parent for path in Path('results').glob('*/cards.jsonl')):
+        try:
+            differences = store.check(folder)
+        except UserError as error:
+            differences = [str(error)]
+        print('\n'.join(differences) if differences else f'{folder}: every number follows')
+        status |= bool(differences)
+    return status
+
+
+def _write_pages(files: Sequence[Path]) -> int:
+    from ser_jax.grid import pages
+
+    changed = pages.write_pages(files or pages.find_pages(Path()), Path('results'))
+    print('\n'.join(map(str, changed)) or 'no table changed')
+    return 0
+
+
 def _report(grid: plan.Grid, workdir: Path, failures: dict[str, str]) -> int:
     from ser_jax.grid import rows, runs, tables
 
@@ -119,7 +161,7 @@ def _report(grid: plan.Grid, workdir: Path, failures: dict[str, str]) -> int:
     summary = f'{finished} of {len(grid.runs)} runs are finished'
     if table:
         tables.write_tables(table, grid, summary, workdir)
-        print(f'\n{tables.as_text(table)}\n\n{workdir}/table.md, table.csv and figures: {summary}')
+        print(f'\n{tables.as_text(table)}\n\n{workdir}/table.md, rows.csv and figures: {summary}')
     else:
         print(f'no table: {summary}')
     for folder, problem in failures.items():

@@ -1,5 +1,8 @@
 """Rows of a grid's table, from the result cards and predictions of its finished runs."""
 
+import csv
+import io
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +17,17 @@ from ser_jax.runtime.errors import UserError
 Row = dict[str, Any]
 # Reason why validation results are not compared.
 VALIDATION = 'results on validation speakers, who are not independent over the folds'
+# Columns of `as_csv` that are text; the others are JSON.
+_TEXTS = (
+    'setting',
+    'condition',
+    'variant',
+    'system',
+    'corpus',
+    'protocol',
+    'hardware',
+    'not_compared',
+)
 
 
 def make_rows(grid: Grid, workdir: Path) -> list[Row]:
@@ -21,7 +35,7 @@ def make_rows(grid: Grid, workdir: Path) -> list[Row]:
 
     Args:
         grid: grid to summarise.
-        workdir: folder of the grid.
+        workdir: folder of the grid, or of its stored runs.
 
     Returns:
         Rows in the grid's order: `setting`, `condition`, `variant`, `system`, `trained_on`, `corpus` (tested), `synthetic`,
@@ -35,11 +49,8 @@ def make_rows(grid: Grid, workdir: Path) -> list[Row]:
     """
     cards: dict[tuple[str, str], list[tuple[Run, dict]]] = {}
     for run in grid.runs:
-        folder = workdir / run.folder
-        if (folder / 'results.json').exists():
-            cards.setdefault((run.setting, run.variant), []).append(
-                (run, finished.read_card(folder))
-            )
+        if card := finished.find_card(workdir / run.folder):
+            cards.setdefault((run.setting, run.variant), []).append((run, card))
     settings = list(dict.fromkeys(run.setting for run in grid.runs))
     variants = list(dict.fromkeys(run.variant for run in grid.runs))
     rows = []
@@ -193,3 +204,36 @@ def difference_to_baseline(
     difference = {'difference': found['difference'], 'difference_low': low, 'difference_high': high}
     warnings = {'p': found['p'], 'smallest_p': result['smallest_p'], 'warnings': result['warnings']}
     return difference | warnings
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV: lists as JSON, undefined values as empty cells."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator='\n')
+    writer.writeheader()
+    for row in rows:
+        cells = {
+            name: value if name in _TEXTS or value is None else json.dumps(value)
+            for name, value in row.items()
+        }
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Reads the rows of a file of `as_csv`.
+
+    Raises:
+        UserError: missing or malformed file.
+    """
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            return [
+                {
+                    name: cell if name in _TEXTS and cell else json.loads(cell or 'null')
+                    for name, cell in row.items()
+                }
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f'{path} is not what ser_jax writes: {error}') from error

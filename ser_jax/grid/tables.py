@@ -1,18 +1,16 @@
 """Tables and figures of a grid, from its rows."""
 
-import csv
-import io
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ser_jax.grid import matrix
 from ser_jax.grid.figures import draw_grid
-from ser_jax.grid.matrix import as_markdown, draw_matrices, matrices
 from ser_jax.grid.plan import Grid
-from ser_jax.grid.rows import VALIDATION, Row, families
+from ser_jax.grid.rows import VALIDATION, Row, as_csv, families
 from ser_jax.reporting import figures
 from ser_jax.runtime.files import write_atomically
-from ser_jax.runtime.text import duration, markdown_table, percent, text_table
+from ser_jax.runtime.text import duration, interval, markdown_table, percent, text_table
 from ser_jax.transforms import conditions
 
 _MOST_DRAWN = 100  # rows; a longer figure is unreadable
@@ -76,26 +74,21 @@ def levels_as_markdown(panels: Mapping[str, Mapping], references: Mapping[str, f
     parts = []
     for axis, rows in kinds.items():
         levels = list(dict.fromkeys(level for *_, rates in rows for level in rates))
-        lines = [
-            [
-                series,
-                variant,
-                percent(references.get(variant)),
-                *(percent(rates.get(x)) for x in levels),
-            ]
-            for series, variant, rates in rows
-        ]
+        lines = []
+        for series, variant, rates in rows:
+            cells = [percent(rates.get(level)) for level in levels]
+            lines.append([series, variant, percent(references.get(variant)), *cells])
         parts.append(markdown_table([axis, 'system', 'clean', *levels], lines))
     return '\n\n'.join(parts) + '\n'
 
 
-def _cells(row: Row) -> dict[str, str]:
-    """Column -> cell text."""
+def cells(row: Row) -> dict[str, str]:
+    """The cells of a row: heading -> text."""
     spread = '' if row['uar_std'] is None else f' ± {percent(row["uar_std"])}'
     difference = percent(row['difference'], signed=True)
     if row['difference_low'] is not None:
-        low, high = row['difference_low'], row['difference_high']
-        difference += f' [{percent(low, signed=True)}, {percent(high, signed=True)}]'
+        bounds = row['difference_low'], row['difference_high']
+        difference += f' {interval(bounds, signed=True)}'
     p, p_holm = ('–' if row[name] is None else f'{row[name]:.4f}' for name in ('p', 'p_holm'))
     return {
         'setting': row['setting'],
@@ -124,11 +117,12 @@ def as_text(rows: Sequence[Row]) -> str:
     """The table for a terminal, without protocol, cost and WA."""
     left = ('setting', 'condition', 'variant', 'corpus')
     shown = [*left, 'seeds', 'UAR % (mean ± std)', '95 % interval', 'difference', 'p (Holm)']
-    cells = [[_cells(row)[name] for name in shown] for row in rows]
-    return '\n'.join(text_table([shown, *cells], texts=range(len(left))))
+    lines = [shown, *([cells(row)[name] for name in shown] for row in rows)]
+    return '\n'.join(text_table(lines, range(len(left))))
 
 
-def _caption(rows: Sequence[Row], grid: Grid) -> str:
+def caption(rows: Sequence[Row], grid: Grid) -> str:
+    """The text below the table of all rows."""
     compared = families(rows, grid)
     floor, count = 'none', max(map(len, compared), default=0)
     if compared:
@@ -142,78 +136,83 @@ def _caption(rows: Sequence[Row], grid: Grid) -> str:
     return CAPTION.format(family=family, count=count, floor=floor, validation=validation)
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
-    """Failed checks, missing comparisons and warnings, each once."""
-    notes, warned = {}, {}
+def origin(rows: Sequence[Row], grid: Grid, summary: str) -> str:
+    """The text above the table: number of runs, baseline, commits."""
+    against = f'Baseline: {grid.baseline}. ' if grid.baseline else ''
+    commits = dict.fromkeys(commit or 'unknown' for row in rows for commit in row['commits'])
+    return f'{summary}. {against}Code: commit {", ".join(commits)}.'
+
+
+def notes(rows: Sequence[Row]) -> str:
+    """A Markdown list of failed checks, missing comparisons and warnings, each once; '' if there are none."""
+    found, warned = {}, {}
     for row in rows:
         where = f'{row["setting"]}, {row["variant"]}'
         for check in row['failed_checks']:
             note = f'A check of the attacks FAILS, so that they say nothing about robustness: {where}: {check}'
-            notes[note] = None
+            found[note] = None
         for warning in row['warnings']:
             warned.setdefault(warning, {})[where] = None
         if row['not_compared'] == VALIDATION:
-            notes[f'Not compared: {VALIDATION}'] = None
+            found[f'Not compared: {VALIDATION}'] = None
         elif row['not_compared']:
-            notes[f'Not compared: {where}, {row["condition"]}: {row["not_compared"]}'] = None
-    return [*notes, *(f'{"; ".join(places)}: {warning}' for warning, places in warned.items())]
+            found[f'Not compared: {where}, {row["condition"]}: {row["not_compared"]}'] = None
+    lines = [*found, *(f'{"; ".join(places)}: {warning}' for warning, places in warned.items())]
+    return ''.join(f'- {line}\n' for line in lines)
 
 
-def write_tables(rows: Sequence[Row], grid: Grid, summary: str, workdir: Path) -> None:
-    """Writes `table.md`, `table.csv` and `table.png`, each atomically.
-
-    Cross-corpus results are also written to `matrix.md` and `.png`, conditions of `config.conditions` to `robustness_<setting>.md`
-    and `.png`, which `table.png` then omits. With more than 100 rows left there is no `table.png`.
+def as_markdown(rows: Sequence[Row], grid: Grid, summary: str) -> dict[str, str]:
+    """The Markdown files of a grid: name -> text.
 
     Args:
         rows: at least one row of `rows.make_rows`.
         grid: grid of the rows.
         summary: number of finished runs, as text.
-        workdir: folder of the grid.
     """
-    cells = [_cells(row) for row in rows]
-    table = markdown_table([*cells[0]], [[*line.values()] for line in cells])
-    against = f'Baseline: {grid.baseline}. ' if grid.baseline else ''
-    commits = list(dict.fromkeys(commit or 'unknown' for row in rows for commit in row['commits']))
-    notes = ''.join(f'- {note}\n' for note in _notes(rows))
-    origin = f'{summary}. {against}Code: commit {", ".join(commits)}'
-    text = f'# Grid {grid.name}\n\n{origin}.\n\n{table}\n\n{_caption(rows, grid)}\n'
-    text += f'\n{notes}' if notes else ''
-    write_atomically(workdir / 'table.md', text)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0], lineterminator='\n')
-    writer.writeheader()
-    for row in rows:
-        lists = {name: ' '.join(map(str, v)) for name, v in row.items() if isinstance(v, list)}
-        writer.writerow(row | lists | {'synthetic': str(row['synthetic']).lower()})
-    write_atomically(workdir / 'table.csv', file.getvalue())
-    levels = curves(rows, grid)
-    for setting, (panels, references) in levels.items():
-        path = workdir / f'robustness_{setting}.png'
-        level = statistics.mean(row['chance'] for row in rows if row['setting'] == setting)
-        title = f'{grid.name}, {setting}: {summary}'
-        figure = figures.robustness_figure(panels, references, title, chance=level)
-        figures.save_figure(figure, path)
-        text = f'# Grid {grid.name}, {setting}: UAR %\n\n{summary}.\n\n{levels_as_markdown(panels, references)}'
-        write_atomically(path.with_suffix('.md'), text)
+    head = f'# Grid {grid.name}\n\n{origin(rows, grid, summary)}\n\n'
+    lines = [cells(row) for row in rows]
+    table = markdown_table(lines[0], [line.values() for line in lines])
+    listed = notes(rows)
+    pages = {'table.md': f'{head}{table}\n\n{caption(rows, grid)}\n' + f'\n{listed}' * bool(listed)}
+    for setting, drawn in curves(rows, grid).items():
+        heading = f'# Grid {grid.name}, {setting}: UAR %\n\n{summary}.'
+        pages[f'robustness_{setting}.md'] = f'{heading}\n\n{levels_as_markdown(*drawn)}'
+    if panels := matrix.matrices(rows):
+        pages['matrix.md'] = head + matrix.as_markdown(panels)
+    return pages
+
+
+def write_tables(rows: Sequence[Row], grid: Grid, summary: str, folder: Path) -> None:
+    """Writes `table.md`, `rows.csv` and `table.png`, each atomically.
+
+    Cross-corpus results are also written to `matrix.md` and `.png`, conditions of `config.conditions` to `robustness_<setting>.md`
+    and `.png`, which `table.png` then omits. With more than 100 rows left there is no `table.png`.
+
+    Args:
+        rows, grid, summary: see `as_markdown`.
+        folder: folder of the grid.
+    """
+    for name, text in as_markdown(rows, grid, summary).items():
+        write_atomically(folder / name, text)
+    write_atomically(folder / 'rows.csv', as_csv(rows))
+    levels, title = curves(rows, grid), f'{grid.name}: {summary}'
+    for setting, drawn in levels.items():
+        heading = f'{grid.name}, {setting}: {summary}'
+        chance = statistics.mean(row['chance'] for row in rows if row['setting'] == setting)
+        figure = figures.robustness_figure(*drawn, heading, chance=chance)
+        figures.save_figure(figure, folder / f'robustness_{setting}.png')
     drawn = [
         row
         for row in rows
         if row['condition'].startswith(('clean', 'cross_')) or row['setting'] not in levels
     ]
-    figure = workdir / 'table.png'
     if len(drawn) <= _MOST_DRAWN:
-        draw_grid(drawn, f'{grid.name}: {summary}', figure)
+        draw_grid(drawn, title, folder / 'table.png')
     else:
-        figure.unlink(missing_ok=True)  # drawn when the grid was smaller
-    panels = matrices(rows)
-    if panels:
-        write_atomically(
-            workdir / 'matrix.md', f'# Grid {grid.name}\n\n{origin}.\n\n{as_markdown(panels)}'
-        )
+        (folder / 'table.png').unlink(missing_ok=True)  # drawn when the grid was smaller
+    if panels := matrix.matrices(rows):
         # The figure shows the baseline through the differences to it.
-        others = {key: cells for key, cells in panels.items() if key[0] != grid.baseline}
-        title = f'{grid.name}: {summary}'
+        others = {key: found for key, found in panels.items() if key[0] != grid.baseline}
         if others and len(others) < len(panels):
             title += f'; differences to {grid.baseline}'
-        draw_matrices(others or panels, title, workdir / 'matrix.png')
+        matrix.draw_matrices(others or panels, title, folder / 'matrix.png')

@@ -1,4 +1,4 @@
-"""Finished runs, read from disk: cards, metrics, embeddings, and predictions paired by utterance."""
+"""Finished runs, in run directories or stored: cards, metrics, embeddings, and predictions paired by utterance."""
 
 import csv
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 
 from ser_jax.data.labels import level_of
 from ser_jax.metrics import rates
-from ser_jax.runs import result_card
+from ser_jax.runs import result_card, stored
 from ser_jax.runs.predictions import Predictions, read_predictions
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.schema import checked, mismatch
@@ -53,22 +53,68 @@ class Runs:
         return np.stack([count(run.argmax(1)) for run in probabilities])
 
 
-def read_card(workdir) -> dict:
-    """Reads the result card of a finished run.
+def find_card(workdir) -> dict | None:
+    """Reads the result card of a run.
 
     Args:
-        workdir: folder of a run, or of `results/`.
+        workdir: run directory, or path of a stored run (see `stored`).
 
     Returns:
-        A `ResultCard`.
+        A `ResultCard`; None if the run is not finished.
 
     Raises:
-        UserError: no `results.json`, or not a result card.
+        UserError: not a result card.
     """
     card = result_card.read_card(workdir)
+    if card is None and (found := stored.find(Path(workdir))):
+        store, name = found
+        return store.card(name)
+    return card
+
+
+def read_card(workdir) -> dict:
+    """Reads the result card of a finished run; see `find_card`.
+
+    Raises:
+        UserError: no result card, or an invalid one.
+    """
+    card = find_card(workdir)
     if card is None:
         raise UserError(f'{workdir} holds no results.json: not a finished run')
     return card
+
+
+def read_condition(workdir, condition: str) -> tuple[Predictions, list[str]]:
+    """Reads the predictions of a finished run under one condition, and the class names.
+
+    Args:
+        workdir: see `find_card`.
+        condition: e.g. `clean`.
+
+    Raises:
+        UserError: missing or malformed predictions.
+    """
+    workdir = Path(workdir)
+    if not workdir.is_dir() and (found := stored.find(workdir)):
+        store, name = found
+        return store.predictions(name, condition)
+    return read_predictions(workdir / 'predictions' / f'{condition}.csv')
+
+
+def read_command(workdir) -> str:
+    """Reads the command line of a finished run, '' if unknown; see `find_card`."""
+    path = Path(workdir) / 'command.txt'
+    if path.exists():
+        return path.read_text('utf-8', 'replace').strip()
+    found = stored.find(Path(workdir))
+    return found[0].command(found[1]) if found else ''
+
+
+def list_runs(folder: Path) -> list[Path]:
+    """The finished runs in a folder: the stored ones, or else its run directories; sorted."""
+    if stored.exists(folder):
+        return [folder / name for name in sorted(stored.read(folder).names)]
+    return sorted(path.parent for path in folder.glob('*/results.json'))
 
 
 def read_seeds(workdirs: Sequence) -> list[dict]:
@@ -125,7 +171,7 @@ def read_runs(workdirs: Sequence, cards: Sequence[dict], condition: str) -> Runs
                 f'cannot pair {workdirs[0]} with {workdir}: their corpora are '
                 f'{cards[0]["corpus"]} and {card["corpus"]}'
             )
-    runs = [_read_sorted(Path(folder, 'predictions', f'{condition}.csv')) for folder in workdirs]
+    runs = [_read_sorted(workdir, condition) for workdir in workdirs]
     first, labels = runs[0]
     for workdir, (predictions, names) in zip(workdirs, runs):
         difference = _difference(first, labels, predictions, names)
@@ -136,8 +182,9 @@ def read_runs(workdirs: Sequence, cards: Sequence[dict], condition: str) -> Runs
     return Runs(list(cards), labels, first.label, first.speaker, probabilities, ratings)
 
 
-def _read_sorted(path):
-    predictions, labels = read_predictions(path)
+def _read_sorted(workdir, condition):
+    path = Path(workdir, 'predictions', f'{condition}.csv')
+    predictions, labels = read_condition(workdir, condition)
     order = np.argsort(predictions.id, kind='stable')
     fields = [field.name for field in dataclasses.fields(predictions)]
     predictions = Predictions(*(getattr(predictions, name)[order] for name in fields))

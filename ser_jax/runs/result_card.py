@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict, Unpack
 
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import to_plain
-from ser_jax.runtime.schema import checked, read_json
+from ser_jax.runtime.schema import checked, mismatch, read_json
 
 
 class FoldResult(TypedDict):
@@ -253,7 +253,7 @@ def read_card(workdir: str | os.PathLike) -> dict[str, Any] | None:
     """Reads the result card of a run.
 
     Args:
-        workdir: folder of a run, or of `results/`.
+        workdir: folder of a run.
 
     Returns:
         A `ResultCard`; None if the run is not finished.
@@ -266,8 +266,27 @@ def read_card(workdir: str | os.PathLike) -> dict[str, Any] | None:
         card = read_json(path, ResultCard)
     except FileNotFoundError:
         return None
+    return _consistent(card, path)
+
+
+def validated(card: Any, where: str) -> dict[str, Any]:
+    """Returns a result card that was read from elsewhere.
+
+    Args:
+        card: content of a `results.json`.
+        where: place of the card, for the message.
+
+    Raises:
+        UserError: not a result card.
+    """
+    if problem := mismatch(card, ResultCard):
+        raise UserError(f'{where} is not what ser_jax writes: {problem}')
+    return _consistent(card, where)
+
+
+def _consistent(card, where):
     if problem := _inconsistency(card):
-        raise UserError(f'{path} is not what ser_jax writes: {problem}')
+        raise UserError(f'{where} is not what ser_jax writes: {problem}')
     return card
 
 

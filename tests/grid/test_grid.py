@@ -127,10 +127,12 @@ def fake_run(folder: str, script: str) -> SimpleNamespace:
     )
 
 
-CARD = ROOT / 'results' / 'demo' / 'mtl_aug-seed0' / 'results.json'
-FINISH = (
-    f'import shutil\nhere.mkdir(parents=True, exist_ok=True)\nshutil.copy({str(CARD)!r}, here)\n'
-)
+CARDS = ROOT / 'results' / 'demo' / 'cards.jsonl'
+FINISH = f"""import json
+here.mkdir(parents=True, exist_ok=True)
+card = json.loads(Path({str(CARDS)!r}).read_text())["card"]
+(here / "results.json").write_text(json.dumps(card))
+"""
 
 
 def test_finished_runs_are_skipped_and_failures_do_not_stop_the_others(tmp_path, capfd):
@@ -298,7 +300,7 @@ def test_a_grid_from_beginning_to_end(beeps, tmp_path):
     table = (work / 'table.md').read_text()
     assert '2 of 3 runs are finished' in table
     assert '| beeps | clean | full | csv_corpus/beeps (real) |' in table
-    assert (work / 'table.csv').read_text().count('\n') == 3
+    assert (work / 'rows.csv').read_text().count('\n') == 3
     assert (work / 'table.png').stat().st_size > 0
 
     # main ran the planned configs.

@@ -4,68 +4,18 @@ import csv
 import dataclasses
 import json
 import re
-import shutil
 import statistics
-from pathlib import Path
 
 import matplotlib.image
-import numpy as np
 import pytest
-from conftest import ROOT, load
-from grids import make_grid
+from conftest import ROOT
+from grids import fake_result, make_grid
 
 from ser_jax.evaluation import summary as evaluation
-from ser_jax.grid import tables
-from ser_jax.grid.rows import families, make_rows
+from ser_jax.grid import matrix, tables
+from ser_jax.grid.rows import families, make_rows, read_csv
 from ser_jax.metrics import significance
-from ser_jax.runs import result_card
-from ser_jax.runs.predictions import Predictions, write_predictions
-from ser_jax.runtime import files
 from ser_jax.runtime.errors import UserError
-
-LABELS = ['angry', 'happy', 'sad']
-
-
-def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
-    """Writes a card and predictions of a run that gets `hits` of the utterances of each class right."""
-    labels = np.arange(n) % 3
-    predicted = np.where(np.arange(n) // 3 < hits, labels, (labels + 1) % 3)
-    predictions = Predictions(
-        id=[f'u{i:02d}' for i in range(n)],
-        fold=['fold_01'] * n,
-        speaker=[f'c/{i // 3}' for i in range(n)],
-        label=labels,
-        probabilities=np.eye(3)[predicted],
-    )
-    folder = workdir / run.folder
-    for condition in conditions:
-        write_predictions(folder / f'predictions/{condition}.csv', predictions, LABELS)
-    summary = evaluation.summarise(predictions, LABELS, n_bootstrap=200)
-    card = result_card.make_card(
-        **{
-            'system': run.variant,
-            'config_hash': '1',
-            'config': {},
-            'corpus': 'c',
-            'trained_on': ['c'],
-            'corpus_hash': '2',
-            'synthetic': True,
-            'labels': LABELS,
-            'tasks': {'emotion': LABELS},
-            'protocol': 'speaker_folds(4)',
-            'n_folds': (1, 4),
-            'commit': 'abc',
-            'versions': {},
-            'device': '1 × cpu',
-            'seed': run.seed,
-            'n_params': 1,
-            'conditions': dict.fromkeys(conditions, summary),
-            'leak_check': {'scripts': 0},
-            'cost': {'train_seconds': 10.0 + 10 * run.seed},
-            **fields,
-        }
-    )
-    files.write_json(folder / 'results.json', card)
 
 
 @pytest.fixture
@@ -163,7 +113,7 @@ def test_the_figure_of_matrices_shows_differences_instead_of_the_baseline(
     for run in grid.runs:
         fake_result(tmp_path, run, 4, conditions=('cross_c',))
     drawn = []
-    monkeypatch.setattr(tables, 'draw_matrices', lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr(matrix, 'draw_matrices', lambda *arguments: drawn.append(arguments))
     for one in (grid, dataclasses.replace(grid, baseline=None)):
         tables.write_tables(make_rows(one, tmp_path), one, 'done', tmp_path)
         text = (tmp_path / 'matrix.md').read_text()
@@ -198,11 +148,12 @@ def test_the_files_of_a_grid(tmp_path, grid):
 
     note = '1 seed against 2: a mean of fewer scatters more, an averaged posterior gains with every seed'
     assert lines[-1] == f'- s, full; s, half: {note}'
-    for text, row in zip(rows_of(tmp_path / 'table.csv'), rows, strict=True):
+    for text, row in zip(rows_of(tmp_path / 'rows.csv'), rows, strict=True):
         assert float(text['uar']) == row['uar']
-        assert text['seeds'] == ' '.join(map(str, row['seeds']))
+        assert text['seeds'] == str(row['seeds'])
         assert (text['corpus'], text['synthetic']) == ('c', 'true')
         assert text['p'] == ('' if row['p'] is None else str(row['p']))
+    assert read_csv(tmp_path / 'rows.csv') == rows
     assert 'SYNTHETIC' in tables.as_text(rows)
     image = matplotlib.image.imread(tmp_path / 'table.png')
     colours = {tuple(pixel) for pixel in (255 * image[..., :3]).astype(int).reshape(-1, 3)}
@@ -272,146 +223,6 @@ def test_conditions_with_levels_are_drawn_as_curves(tmp_path, monkeypatch):
     colours = {tuple(pixel) for pixel in (255 * image[..., :3]).astype(int).reshape(-1, 3)}
     assert {(0, 114, 178), (213, 94, 0)} <= colours
     assert not (tmp_path / 'matrix.md').exists()
-
-
-@pytest.fixture
-def store():
-    """The module results/store_grid.py."""
-    return load('results/store_grid.py')
-
-
-def test_tables_are_regenerated_from_stored_runs(tmp_path, grid, store):
-    workdir, kept = tmp_path / 'work', tmp_path / 'kept'
-    for run in grid.runs[:9]:
-        fake_result(workdir, run, 4 + run.seed, conditions=('clean', 'noise_rain_5db'))
-        (workdir / run.folder / 'checkpoints').mkdir()
-    rows = make_rows(grid, workdir)
-    tables.write_tables(rows, grid, '9 of 12 runs are finished', workdir)
-    store.copy_runs(grid, workdir, kept)
-    folder = kept / 's-full-seed1'
-    (folder / 'predictions/gone.csv').touch()  # of an earlier copy
-    (kept / 's-full-seed1.tmp').mkdir()  # of one that was killed
-    store.copy_runs(grid, workdir, kept)
-    store.write_tables(grid, kept)
-    for name in ('table.md', 'table.csv', 'table.png'):
-        assert (kept / name).read_bytes() == (workdir / name).read_bytes()
-    files = [str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()]
-    assert sorted(files) == [
-        'command.txt',
-        'predictions/clean.csv',
-        'predictions/noise_rain_5db.csv',
-        'results.json',
-    ]
-    command = (folder / 'command.txt').read_text()
-    assert command.startswith('python -m ser_jax.main --config=')
-    assert '--config.seed=1' in command
-    assert '--workdir' not in command
-    assert not list(kept.glob('*.tmp'))
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-20])
-
-
-def without_a_line(path):
-    path.write_text(''.join(path.read_text().splitlines(keepends=True)[:-1]))
-
-
-@pytest.mark.parametrize(
-    ('name', 'damage', 'message'),
-    [
-        ('results.json', cut, 'results.json is not what ser_jax writes'),
-        ('predictions/clean.csv', Path.unlink, 'cannot read predictions from'),
-        ('predictions/clean.csv', cut, 'cannot read predictions from'),
-        ('predictions/clean.csv', without_a_line, 'clean.csv has 23 utterances, results.json 24'),
-    ],
-)
-def test_a_damaged_run_is_not_stored(tmp_path, grid, store, name, damage, message):
-    workdir, kept = tmp_path / 'work', tmp_path / 'kept'
-    for run in grid.runs:
-        fake_result(workdir, run, 4)
-    store.copy_runs(grid, workdir, kept)
-    store.write_tables(grid, kept)
-    before = {path: path.read_bytes() for path in kept.rglob('*') if path.is_file()}
-    damage(workdir / grid.runs[-1].folder / name)
-    with pytest.raises(UserError, match=re.escape(message)):
-        store.copy_runs(grid, workdir, kept)
-    assert {path: path.read_bytes() for path in kept.rglob('*') if path.is_file()} == before
-    damage(kept / 't-half-seed1' / name)
-    with pytest.raises(UserError, match=re.escape(message)):
-        store.write_tables(grid, kept)
-    (kept / 't-half-seed1/results.json').unlink(missing_ok=True)
-    with pytest.raises(UserError, match='t-half-seed1 holds no results'):
-        store.write_tables(grid, kept)
-    assert (kept / 'table.md').read_bytes() == before[kept / 'table.md']
-
-
-@pytest.mark.parametrize(
-    ('fields', 'message'),
-    [
-        ({'config': {'steps': 399}}, 'steps is 399 there, 400 in this one'),
-        ({'seed': 7}, 'seed is 7 there, 0 in this one'),
-    ],
-)
-def test_runs_of_another_grid_are_not_stored(tmp_path, grid, store, fields, message):
-    fake_result(tmp_path / 'work', grid.runs[0], 4, config={'steps': 400, 'gone_since': 1})
-    store.copy_runs(grid, tmp_path / 'work', tmp_path / 'kept')
-    fake_result(tmp_path / 'kept' / 'work', grid.runs[0], 4, **fields)
-    with pytest.raises(UserError, match=f'is of another grid: {message}'):
-        store.copy_runs(grid, tmp_path / 'kept' / 'work', tmp_path / 'kept')
-    shutil.copy(
-        tmp_path / 'kept/work' / grid.runs[0].folder / 'results.json',
-        tmp_path / 'kept' / 's-base-seed0',
-    )
-    with pytest.raises(UserError, match=f'is of another grid: {message}'):
-        store.write_tables(grid, tmp_path / 'kept')
-
-
-def test_missing_grids_and_runs_are_one_line(tmp_path, store, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert store.main(['nowhere']) == 1
-    assert store.main(['mtl_aug', '--results=.']) == 1
-    assert store.main(['mtl_aug', '--results=.', '--workdir=.']) == 1
-    wrong, unkept, empty = capsys.readouterr().err.splitlines()
-    assert wrong.startswith('store_grid: --config=configs/grids/nowhere.py: no such grid file')
-    assert unkept == f'store_grid: {tmp_path}/mtl_aug holds no run of the grid mtl_aug'
-    assert empty == f'store_grid: {tmp_path} holds no finished run of the grid mtl_aug'
-    assert not list(tmp_path.iterdir())
-
-
-def test_one_command_makes_the_tables_of_grids_and_pages(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'results')
-    kept, page = tmp_path / 'results/label_shares', tmp_path / 'page.md'
-    shutil.copytree(ROOT / 'results/label_shares', kept)
-    (kept / 'table.md').write_text('')
-    text = '<!-- table: label_shares.clean -->\n{}<!-- end table -->\n'
-    page.write_text(text.format(''))
-    flags = '--grids', f'--results={tmp_path}/results', f'--readme={page}'
-    assert load('results/make_tables.py').main(flags) == 0
-    assert page.read_text().count('| emodb_25 | full') == 2
-    (kept / 'emodb_25-full-seed0/results.json').unlink()
-    assert load('results/make_tables.py').main(flags) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    'name', sorted(path.parent.name for path in (ROOT / 'results').glob('*/table.md'))
-)
-def test_the_tables_of_results_follow_from_the_stored_runs(tmp_path, store, name):
-    kept, again = ROOT / 'results' / name, tmp_path / name
-    again.mkdir()
-    for run in kept.glob('*/results.json'):
-        (again / run.parent.name).symlink_to(run.parent)
-    assert store.main([name, f'--results={tmp_path}']) == 0
-    for page in kept.glob('*.md'):
-        assert (again / page.name).read_text() == page.read_text()
-    stored, made = (rows_of(folder / 'table.csv') for folder in (kept, again))
-    for before, after in zip(stored, made, strict=True):
-        for name, cell in before.items():
-            try:
-                assert float(after[name]) == pytest.approx(float(cell), rel=1e-9)
-            except ValueError:
-                assert after[name] == cell
 
 
 def rows_of(path):

@@ -249,7 +249,7 @@ def test_nothing_becomes_markup(tmp_path):
 
 def test_real_results_compared(tmp_path, capsys):
     path = tmp_path / 'made' / 'page.html'
-    sides = [str(ROBUST / f'emodb-{name}-seed0') for name in ('full', 'single_task')]
+    sides = [str(ROBUST / f'emodb/{name}/seed0') for name in ('full', 'single_task')]
     words = [f'--workdir={sides[0]}', f'--against={sides[1]}', '--replicates=300']
     assert report.main(words) == 0
     plain = capsys.readouterr()

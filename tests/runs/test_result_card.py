@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from ser_jax.runs import finished
 from ser_jax.runs.result_card import make_card, read_card
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.schema import mismatch
@@ -47,16 +48,17 @@ def test_shapes(content, shape, problem):
 
 
 @pytest.mark.parametrize(
-    'path', sorted((ROOT / 'results').rglob('results.json')), ids=lambda path: path.parent.name
+    'path', sorted((ROOT / 'results').glob('*/cards.jsonl')), ids=lambda path: path.parent.name
 )
 def test_stored_cards_are_valid_and_written_alike(path):
-    text = path.read_text()
-    card = read_card(path.parent)
-    assert json.dumps(make_card(**card)) == json.dumps(json.loads(text))
+    for line in path.read_text(encoding='utf-8').splitlines():
+        run = json.loads(line)
+        card = finished.read_card(path.parent / run['run'])
+        assert json.dumps(make_card(**card)) == json.dumps(run['card'])
 
 
 def test_cards_have_plain_values_and_no_absent_fields():
-    stored = read_card(STORED)
+    stored = finished.read_card(STORED)
     card = make_card(**stored | {'n_folds': (1, np.int64(4)), 'validation': None, 'config': {}})
     assert list(card) == [name for name in stored if name != 'validation']
     assert card['n_folds'] == [1, 4]
@@ -74,7 +76,7 @@ def test_cards_have_plain_values_and_no_absent_fields():
 )
 def test_invalid_cards_are_not_written(changes, error, message):
     with pytest.raises(error, match=message):
-        make_card(**read_card(STORED) | changes)
+        make_card(**finished.read_card(STORED) | changes)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_invalid_cards_are_not_written(changes, error, message):
     ],
 )
 def test_inconsistent_cards_are_refused(tmp_path, result, problem):
-    card = read_card(STORED)
+    card = finished.read_card(STORED)
     card['conditions'] = {'clean': card['conditions']['clean'] | result} if result else {}
     card.pop('validation', None)
     (tmp_path / 'results.json').write_text(json.dumps(card))

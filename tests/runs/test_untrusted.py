@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cards import unpack
 from conftest import ROOT
 
 from ser_jax.config import as_json, base_config
@@ -294,8 +295,7 @@ def broken(content):
 @pytest.fixture
 def cards(untrusted):
     """Run directories with predictions of classes, and of classes and ratings."""
-    rated = sorted(ROOT.glob('results/end_to_end/*multitask-seed0'))[0]
-    shutil.copytree(rated, untrusted.parent / 'rated')
+    unpack(ROOT / 'results/end_to_end/demo_speech/multitask/seed0', untrusted.parent / 'rated')
     card = json.loads((untrusted.parent / 'rated' / 'results.json').read_text())
     for found in card['conditions'].values():
         found |= {'ccc': 0.5, 'ccc_ci95': [0.4, 0.6]}

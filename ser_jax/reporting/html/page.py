@@ -18,7 +18,7 @@ from ser_jax.reporting.html.recordings import open_records, read_recordings
 from ser_jax.reporting.text import card_facts, speaker_prefix
 from ser_jax.runs import finished
 from ser_jax.runs.finished import read_embedding, read_metrics
-from ser_jax.runs.predictions import Predictions, read_predictions
+from ser_jax.runs.predictions import Predictions
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
 from ser_jax.runtime.text import duration, interval, percent
@@ -102,7 +102,7 @@ def _run(workdir: Path, side: str, draw: '_Drawing', audio: bool) -> dict:
     card = _valid(finished.read_card(workdir))
     results = {name: one for name, one in card['conditions'].items() if name.startswith('clean')}
     clean = [_read_clean(workdir, name, result) for name, result in results.items()]
-    command, folds = workdir / 'command.txt', ', {} of {} folds'.format(*card['n_folds'])
+    folds = ', {} of {} folds'.format(*card['n_folds'])
     facts = [
         ('protocol', card['protocol'] + (folds if card['n_folds'][1] else '')),
         ('trained on', ' and '.join(card.get('trained_on', [card['corpus']]))),
@@ -116,7 +116,7 @@ def _run(workdir: Path, side: str, draw: '_Drawing', audio: bool) -> dict:
         'card': card,
         'clean_results': results,
         'facts': facts,
-        'command': command.read_text('utf-8', 'replace').strip() if command.exists() else '',
+        'command': finished.read_command(workdir),
         'folds': [row for name, result in results.items() for row in _fold_rows(result, name)],
         'config': [(name, plain(value)) for name, value in (card.get('config') or {}).items()],
         'checks': [(check['check'], 'holds' if check['holds'] else 'FAILS') for check in checks],
@@ -126,7 +126,7 @@ def _run(workdir: Path, side: str, draw: '_Drawing', audio: bool) -> dict:
 
 def _read_clean(workdir: Path, name: str, result: Mapping) -> _Clean:
     path = workdir / 'predictions' / f'{name}.csv'
-    found, labels = read_predictions(path)
+    found, labels = finished.read_condition(workdir, name)
     values = (found.probabilities, *([found.predicted_rating] if found.rated else ()))
     if not all(np.isfinite(value).all() for value in values):
         raise UserError(f'{path} holds predictions that are not finite')
