@@ -12,6 +12,8 @@ GROUP.parts        gain of each part of MTL-AUG
 GROUP.ways         means over a matrix of corpora
 GROUP.tries        results of its variants on validation speakers
 
+`<!-- table: overview -->` is a table over several groups.
+
 `--grids` first regenerates the tables and figures of all stored grids from their runs (a minute). `--check` writes no page and exits
 with 1 if one differs from the cards.
 """
@@ -80,6 +82,30 @@ PARTS_CAPTION = (
     'Points of UAR that a part adds, mean over the seeds and the conditions of a kind (their number in brackets), with a 95 % bootstrap interval over '
     'speakers; p: two-sided permutation test over speakers, Holm-corrected for the {} comparisons of a column. '
     'Intervals and p-values reflect speaker sampling, not seed variance.'
+)
+# Row of the overview -> pattern of its runs, or of the file of a baseline.
+OVERVIEW = {
+    'openSMILE ComParE and SVM': 'opensmile_{corpus}.json',
+    'single task, from scratch': '{group}/{corpus}-single_task-seed*',
+    'MTL-AUG, from scratch': '{group}/{corpus}-full-seed*',
+    'linear probe on frozen Whisper tiny.en': 'encoders/{corpus}-probe-seed*',
+    '… trained on augmented views': 'encoders/{corpus}-probe_views-seed*',
+}
+# Corpus -> group of the runs from scratch.
+OVERVIEW_GROUPS = {'emodb': 'mtl_aug', 'ravdess': 'ravdess', 'nemo': 'nemo'}
+# Column of the overview -> corpus, condition.
+OVERVIEW_COLUMNS = {
+    'EMO-DB': ('emodb', 'clean'),
+    'telephone': ('emodb', 'telephone'),
+    'rain, 5 dB': ('emodb', 'noise_rain_5db'),
+    'babble, 5 dB': ('emodb', 'noise_babble3_5db'),
+    'RAVDESS': ('ravdess', 'clean'),
+    'nEMO': ('nemo', 'clean'),
+}
+OVERVIEW_CAPTION = (
+    'UAR in percent on unseen speakers, mean over {} to {} seeds; in brackets the 95 % interval, bootstrap over speakers. EMO-DB: 4 emotions, leave one '
+    "speaker out; telephone, rain and babble (at 5 dB) are conditions of its test. RAVDESS: 8 emotions, EmoBox's folds; nEMO: 6, leave one speaker out. "
+    '–: not run.'
 )
 COLUMNS = (
     'system',
@@ -613,6 +639,38 @@ def _some_matrices(text: str) -> str:
     return '\n\n'.join(chosen) + '\n'
 
 
+def make_overview_table(results: Path) -> str:
+    """The main results of several groups: one row per system, one column per corpus or condition.
+
+    Raises:
+        CardError: see `make_table`.
+    """
+    lines, counts = [('system', *OVERVIEW_COLUMNS), ['---'] * (1 + len(OVERVIEW_COLUMNS))], []
+    for system, pattern in OVERVIEW.items():
+        cells = []
+        for corpus, condition in OVERVIEW_COLUMNS.values():
+            name = pattern.format(corpus=corpus, group=OVERVIEW_GROUPS[corpus])
+            files = sorted(results.glob(name))
+            cards = [
+                json.loads((file / 'results.json' if file.is_dir() else file).read_text())
+                for file in files
+            ]
+            if cards and 'svc' in cards[0]:
+                found = [cards[0]['svc']] if condition == 'clean' else []
+            else:
+                found = _seeds_of_one_system(cards, condition) if cards else []
+                counts += [len(found)] if found else []
+            cells.append('–')
+            if found:
+                cells[-1] = f'{100 * statistics.mean(one["uar"] for one in found):.1f}'
+            if found and condition == 'clean':
+                low, high = (100 * statistics.mean(b) for b in zip(*(f['uar_ci95'] for f in found)))
+                cells[-1] += f' [{low:.1f}, {high:.1f}]'
+        lines.append((system, *cells))
+    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return f'{table}\n\n{OVERVIEW_CAPTION.format(min(counts), max(counts))}\n'
+
+
 def fill(page: str, results: Path) -> str:
     """A page's text with every marked table regenerated.
 
@@ -626,6 +684,8 @@ def fill(page: str, results: Path) -> str:
         raise CardError('a page has no <!-- table: GROUP --> … <!-- end table -->')
 
     def renew(match):
+        if match[2] == 'overview':
+            return f'{match[1]}{make_overview_table(results)}{match[3]}'
         group, condition = results / match[2].partition('.')[0], match[2].partition('.')[2]
         if condition:
             own = {
