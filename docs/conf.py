@@ -39,7 +39,7 @@ html_theme = 'furo'
 html_title = f'ser_jax {version}'
 html_extra_path = ['_extra']  # sends index.html on to docs/index.html
 html_copy_source = False
-html_show_sphinx = False
+html_show_copyright = html_show_sphinx = False
 
 default_role = 'code'
 autodoc_default_options = {'members': True, 'member-order': 'bysource'}
@@ -76,8 +76,8 @@ def escape_docstring(app, what, name, obj, options, lines):
 
 
 def skip_flax(app, what, name, obj, skip, options):
-    """Leaves out the fields that Flax adds to every module."""
-    return skip or name in ('name', 'parent', 'scope')
+    """Leaves out what Flax adds to every module, and the fields of named tuples, which their docstrings describe."""
+    return skip or name in ('name', 'parent', 'scope') or type(obj).__name__ == '_tuplegetter'
 
 
 def setup(app):
