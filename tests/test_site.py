@@ -35,7 +35,7 @@ def test_it_loads_nothing_from_outside(site):
     found = [match for file in files for match in LOADED.findall(file.read_text(encoding='utf-8'))]
     assert len(found) > 100
     outside = [''.join(match) for match in found if '//' in ''.join(match)]
-    assert [text for text in outside if not text.strip('"').startswith('data:')] == []
+    assert [text for text in outside if not text.strip('\'"').startswith('data:')] == []
 
 
 def test_every_page_and_every_field_can_be_reached(site):
