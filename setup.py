@@ -7,7 +7,7 @@ URL = ''  # the public address of the repository, not known yet
 setup(
     name='ser_jax',
     url=URL,
-    version='0.1.0',
+    version='0.2.0',
     description='Speech emotion recognition in JAX: multitask learning, evaluated honestly',
     license='Apache-2.0',
     python_requires='>=3.11',
@@ -54,6 +54,7 @@ setup(
             'ipykernel>=6.29',
             'ruff==0.17.5',
         ],
+        'docs': ['furo>=2024.8.6', 'myst-parser>=4.0', 'sphinx>=8.0'],
         'cuda': ['jax[cuda13]'],
         'tpu': ['jax[tpu]'],
         'beam': ['apache-beam'],
@@ -61,7 +62,7 @@ setup(
             'onnx',
             'onnx-ir',
             'onnxruntime',
-        ],  # and jax2onnx, without its requirements: see README
+        ],  # and jax2onnx, without its requirements: docs/predicting.md
         'parity': ['torch==2.13.0', 'transformers>=5.0'],  # and to convert pickled weights
         'opensmile': ['opensmile'],  # its licence forbids commercial use
         'bench': ['torch==2.13.0', 'opensmile', 'scikit-learn>=1.5'],

@@ -56,7 +56,7 @@ def tables() -> str:
     systems = {n: flatten(m.get_config('csv_corpus/NAME')) | same for n, m in modules.items()}
     parts = [f'## {head}\n\n{field_table(fields, systems)}' for head, fields in GROUPS.items()]
     for name, module in modules.items():
-        parts.append(f'## [`{name}.py`]({name}.py)\n\n{module.__doc__.partition(chr(10))[0]}\n')
+        parts.append(f'## {name}.py\n\n{module.__doc__.partition(chr(10))[0]}\n')
         options = [(f'`{k}`', o.meaning, changes(o.sets)) for k, o in module.OPTIONS.items()]
         parts.append(table(('option', 'meaning', 'sets'), options))
         corpora = [(f'`{corpus}`', changes(sets)) for corpus, sets in module.CORPORA.items()]

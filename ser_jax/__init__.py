@@ -2,7 +2,7 @@
 
 from ser_jax.runtime.user import provide_user
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 provide_user()  # before anything looks for its cache
 

@@ -1,4 +1,4 @@
-"""CITATION.cff follows the Citation File Format 1.2.0 and agrees with setup.py and the README."""
+"""CITATION.cff follows the Citation File Format 1.2.0 and agrees with setup.py, the systems' page and the BibTeX."""
 
 import ast
 
@@ -8,7 +8,10 @@ from conftest import ROOT
 import ser_jax
 
 CITATION = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))
-README = ' '.join((ROOT / 'README.md').read_text(encoding='utf-8').split())
+SYSTEMS, BIBTEX = (
+    ' '.join((ROOT / 'docs' / name).read_text(encoding='utf-8').split())
+    for name in ('systems.md', 'citation.md')
+)
 
 
 def setup_argument(name):
@@ -26,17 +29,20 @@ def test_the_software_is_that_of_setup_py():
     assert CITATION['version'] == setup_argument('version') == ser_jax.__version__
     assert CITATION['license'] == setup_argument('license')
     assert setup_argument('name') in CITATION['title']
+    assert f'version = {{{CITATION["version"]}}}' in BIBTEX
 
 
-def test_the_papers_are_those_of_the_readme():
+def test_the_papers_are_those_of_the_systems():
     cited = set()
     for paper in CITATION['references']:
         assert {'type', 'title', 'authors', 'year'} <= set(paper)
-        assert paper['title'] in README
+        assert paper['title'] in SYSTEMS
+        assert f'title = {{{paper["title"]}}}' in BIBTEX
         (number,) = [identifier['value'] for identifier in paper['identifiers']]
         assert paper['url'] == f'https://arxiv.org/abs/{number.removeprefix("arXiv:")}'
-        assert paper['url'] in README
+        assert paper['url'] in SYSTEMS
+        assert f'eprint = {{{number.removeprefix("arXiv:")}}}' in BIBTEX
         for author in paper['authors']:
-            assert author.get('family-names', author.get('name')).split()[0] in README
+            assert author.get('family-names', author.get('name')).split()[0] in SYSTEMS
         cited.add(paper['url'])
     assert len(cited) == 3

@@ -1,4 +1,4 @@
-"""The README's examples of extending ser_jax, each applied to a copy of the repository and run.
+"""The examples of extending ser_jax in docs/, each applied to a copy of the repository and run.
 
 A block after `<!-- example: NAME -->` belongs to an example: a command, or a part of a file that its first line names:
 `# FILE` (a new file, or the end of one), `# FILE, above: LINE` or `# FILE, below: LINE`. `<!-- example: NAME, FILE -->`
@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT, metrics, run, simulated
 from test_imports import faults, undocumented
 
-README = ROOT / 'README.md'
+PAGES = (ROOT / 'docs' / 'extending.md', ROOT / 'docs' / 'recordings.md')
 BLOCK = re.compile(r'<!-- example: (\w+)(?:, (\S+))? -->\n```(\w*)\n(.*?)```\n', re.DOTALL)
 SMOKE = 'runs/mtl_aug-{}-smoke-seed0'
 EXAMPLES = ('recordings', 'corpus', 'augmentation', 'task', 'architecture', 'protocol')
@@ -26,7 +26,7 @@ EXAMPLES = ('recordings', 'corpus', 'augmentation', 'task', 'architecture', 'pro
 
 def blocks(name):
     """(file or '', language, text) of the blocks of an example, in order."""
-    found = BLOCK.findall(README.read_text(encoding='utf-8'))
+    found = [block for page in PAGES for block in BLOCK.findall(page.read_text(encoding='utf-8'))]
     return [rest for example, *rest in found if example == name]
 
 

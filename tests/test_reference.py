@@ -38,7 +38,7 @@ def test_the_reference_is_current(make_reference, capsys):
 def test_every_field_and_option_is_described(system):
     config = importlib.import_module(f'configs.{system}')
     shared = {k: v for part in README.split('\n## ')[1:] for k, v in rows(part).items()}
-    table = shared | rows(f'[`{system}.py`]')
+    table = shared | rows(f'{system}.py')
     for field in flatten(config.get_config()):
         row = re.sub(r'^(tasks|optimisers)\.\w+', r'\1.NAME', field)
         default, must, meaning = table[row]

@@ -394,7 +394,7 @@ def test_onnx_without_its_packages(workdir, tmp_path, monkeypatch):
 def test_onnx(finished, tmp_path, system):
     for package in ('jax2onnx', 'onnxruntime'):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f'{package} is not installed (extra [onnx], see README)')
+            pytest.skip(f'{package} is not installed (extra [onnx], see docs/predicting.md)')
     workdir, out = finished(system), tmp_path / 'out'
     # In a separate process: jax2onnx patches JAX.
     done = run('ser_jax.export', f'--workdir={workdir}', f'--out={out}', '--format=onnx')
