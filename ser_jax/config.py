@@ -23,6 +23,7 @@ from ser_jax.runtime.errors import UserError
 _LARGEST = 2**31 - 1  # the largest int32, JAX's default integer
 _LARGEST_SIZE = 65_536  # of a layer, batch or transform
 _SETTINGS, _NETWORK = 'settings=', 'network='  # options of all systems
+_NO_SETTINGS = 'none'  # in place of a corpus: the defaults
 _MODELS = Path(__file__).parent / 'models'
 _NOT_SETTINGS = (
     'heads',
@@ -380,7 +381,7 @@ def apply_options(
     Args:
         config: config, changed in place.
         argument: `''`, or a corpus, or a corpus and options, separated by commas; `settings=CORPUS` is the option to take
-            the settings of another corpus, `network=NAME` that of another network.
+            the settings of another corpus, `settings=none` the defaults, `network=NAME` another network.
         options: name -> option.
         corpora: corpus -> its settings, dotted field -> value.
 
@@ -408,8 +409,10 @@ def apply_options(
     plain.sort(key=lambda name: not options[name].first)
     config.corpus = corpus or config.corpus
     config.settings_of = named[0].removeprefix(_SETTINGS) if named else config.corpus
-    if named and config.settings_of not in corpora:
-        raise UserError(f'{named[0]}: there are settings of {", ".join(corpora)}')
+    if named and config.settings_of not in (*corpora, _NO_SETTINGS):
+        raise UserError(
+            f'{named[0]}: there are settings of {", ".join(corpora)}, and {_NO_SETTINGS}'
+        )
     config.options = tuple(chosen)
     other = networks and networks[-1] != config.model.name
     if other:
@@ -561,11 +564,17 @@ def add_recipe(arguments: Sequence[str], name: str) -> list[str]:
     return _add_option(arguments, f'{_SETTINGS}{name}')
 
 
+def without_recipe(arguments: Sequence[str]) -> list[str]:
+    """The command line whose config no recipe changes."""
+    needed = recipe(parse_config(arguments), 1)
+    return add_recipe(arguments, _NO_SETTINGS) if needed else list(arguments)
+
+
 def settings_note(config: ml_collections.ConfigDict) -> str:
     """One line on settings that were not chosen for the corpus of a run; '' if they were."""
     known = _CORPORA.get(config.system, ())
-    own = config.corpus == config.settings_of
-    if not known or (own and config.corpus in known):
+    own = config.settings_of in (config.corpus, _NO_SETTINGS)
+    if not known or (config.settings_of == config.corpus and config.corpus in known):
         return ''
     size = lambda name: f' ({RECIPE_SIZES[name]} utterances)' if name in RECIPE_SIZES else ''
     taken = (

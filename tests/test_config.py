@@ -89,8 +89,11 @@ def test_settings_of_another_corpus():
     ('argument', 'message'),
     [
         ('settings=emodb', ':demo_speech,settings=emodb'),
-        ('emodb,settings=', 'settings=: there are settings of demo_speech, emodb'),
-        ('emodb,settings=nowhere', 'settings=nowhere: there are settings of demo_speech, emodb'),
+        ('emodb,settings=', 'settings=: there are settings of demo_speech, emodb, and none'),
+        (
+            'emodb,settings=nowhere',
+            'settings=nowhere: there are settings of demo_speech, emodb, and none',
+        ),
         ('emodb,settings=emodb,settings=demo_speech', 'exclude each other'),
         ('emodb,setting=emodb', "unknown option 'setting=emodb'.*slow, settings=CORPUS"),
     ],
@@ -109,6 +112,8 @@ def test_impossible_settings(argument, message):
          'colon of --config: settings=emodb (339 utterances), settings=nemo, settings=urdu, settings=ravdess (1440 utterances)'),
         ('csv_corpus/mine,settings=emodb', 'csv_corpus/mine has the settings of emodb (339 utterances), which were not chosen for it; others, '
          'as an option after the colon of --config: settings=nemo, settings=urdu, settings=ravdess (1440 utterances)'),
+        ('emodb,settings=none', 'emodb has the defaults, which were not chosen for it; others, as an option after the colon of '
+         '--config: settings=emodb (339 utterances), settings=nemo, settings=urdu, settings=ravdess (1440 utterances)'),
         ('ravdess,settings=demo_speech', 'ravdess has the settings of demo_speech, which were not chosen for it; others, as '
          'an option after the colon of --config: settings=emodb (339 utterances), settings=nemo, settings=urdu, settings=ravdess (1440 utterances)'),
     ],
@@ -126,6 +131,7 @@ def test_settings_that_were_not_chosen_for_the_corpus_are_noted(argument, note):
         (mtl_aug.get_config, 'iemocap,whisper_tiny', 5531, 'ravdess'),
         (mtl_aug.get_config, 'nemo', 4481, ''),
         (mtl_aug.get_config, 'csv_corpus/mine,settings=emodb', 5000, ''),
+        (mtl_aug.get_config, 'csv_corpus/mine,settings=none', 5000, ''),
         (adversarial_autoencoder.get_config, 'csv_corpus/mine', 5000, 'ravdess'),
         # Their settings are not about the size: the layers of an encoder, targets of the tasks.
         (probe.get_config, 'csv_corpus/mine', 100, ''),

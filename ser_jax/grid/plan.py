@@ -24,6 +24,7 @@ from ser_jax.config import (
     name_network,
     parse_config,
     unknown_field,
+    without_recipe,
 )
 from ser_jax.runtime.errors import UserError
 
@@ -230,6 +231,8 @@ def _make_run(
     changes = {**common.get('changes', {}), **own.get('changes', {}), 'seed': seed}
     first = f'--config={":".join(filter(None, [config_file, ",".join(options)]))}'
     arguments = (first, *(f'--config.{field}={value}' for field, value in changes.items()))
+    # What the grid says is what runs.
+    arguments = (*without_recipe(arguments[:1]), *arguments[1:])
     plain = parse_config(name_network(arguments)[:1])
     names = flatten(plain)
     for field in map(str, changes):
