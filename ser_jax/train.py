@@ -163,16 +163,16 @@ def open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None = 
 def _open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None) -> Dataset:
     prepare_corpora(config, encoder)
     front_end = FrontEnd(**config.data.front_end)
-    length = config.crop_frames * front_end.hop_length
-    if config.representation == 'log_mel':
-        operations = augment.parse_operations(config.augmentations)
-        length = augment.input_frames(operations, config.crop_frames)
+    operations = augment.parse_operations(config.augmentations, config.representation)
     encoding, types = None, (0,)
-    if config.representation == 'waveform':
-        types = tuple(range(1 + len(config.augmentations)))
-    if encoder and config.representation == 'encoded':
+    if config.representation == 'log_mel':
+        length = augment.input_frames(operations, config.crop_frames)
+    elif config.representation == 'waveform':
+        length = config.crop_frames * front_end.hop_length
+        types = tuple(range(1 + len(operations)))
+    else:
         length = config.crop_frames
-        views, types = views_of(augment.parse_operations(config.augmentations, 'encoded'))
+        views, types = views_of(operations)
         encoding = make_encoding(encoder.encoder, encoder.layers, encoder.output, views)
     manual_dirs = {config.corpus: config.data.manual_dir} if config.data.manual_dir else {}
     dataset = open_dataset(
@@ -242,9 +242,6 @@ def _build_experiment(
     config: ml_collections.ConfigDict, encoder: EncoderInput | None
 ) -> Experiment:
     dataset, head = _open_data(config, encoder), None
-    if encoder and encoder.rates:
-        _refuse_long_utterances(config, dataset)
-        head = _build_experiment(_head_config(config), encoder.frozen())
     front_end = dataset.records.front_end
     model = make_model(
         config.model.to_dict(),
@@ -268,6 +265,9 @@ def _build_experiment(
         parallelism=config.parallelism,
         placement=devices.make_placement(config.parallelism, config.parallel_runs, sizes),
     )
+    if program.trains_encoder:
+        _refuse_long_utterances(config, dataset)
+        head = _build_experiment(_head_config(config), encoder.frozen())
     return Experiment(dataset, program, head, config.steps)
 
 

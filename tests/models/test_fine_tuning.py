@@ -61,6 +61,7 @@ def command(data, workdir, *flags):
         '--config.crop_frames=60',
         f'--config.augmentations={VIEWS}',
         '--config.fine_tune.trains=lora(2)',
+        '--config.fine_tune.head_steps=80',
         '--config.optimiser.learning_rate=0.02',
         '--config.steps=20',
         '--config.eval_every=10',
