@@ -298,8 +298,7 @@ GROUPS = {
     'Augmentation': {
         'augmentations': Field(
             (), "call strings, e.g. 'speed(0.9, 1.1)', 'mixup(0.2)'; each utterance stays clean or undergoes one of them, its "
-            'augmentation type. With config.encoder, changes of the waveform: computed once, or in each step of fine-tuning. Not for '
-            'other networks on waveforms', _TEXTS),
+            'augmentation type. With config.encoder, changes of the waveform: computed once, or in each fine-tuning step', _TEXTS),
         'clean_share': Field(
             0.4, 'probability that an utterance stays clean; the augmentations share the rest',
             Bounds(lambda x: 0 <= x <= 1, 'from 0 to 1')),
