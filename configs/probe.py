@@ -4,6 +4,7 @@ python -m ser_jax.main --config=configs/probe.py                       (syntheti
 python -m ser_jax.main --config=configs/probe.py:ravdess               (RAVDESS, six folds)
 python -m ser_jax.main --config=configs/probe.py:ravdess,views         (and on augmented views)
 python -m ser_jax.main --config=configs/probe.py:ravdess,opensmile     (openSMILE functionals instead of an encoder)
+python -m ser_jax.main --config=configs/probe.py:ravdess,fine_tune     (then with the encoder in the training step)
 python -m ser_jax.main --config=configs/probe.py:emodb --config.encoder.weights=FOLDER --config.encoder.layers="()"
 
 The encoder is Whisper tiny.en, 8 M parameters, unless another is named; see docs/encoders.md.
@@ -12,6 +13,7 @@ The encoder is Whisper tiny.en, 8 M parameters, unless another is named; see doc
 import ml_collections
 
 from ser_jax.config import (
+    FINE_TUNE_FIELDS,
     FRACTION,
     NO_VALIDATION,
     PRETRAINED_FIELDS,
@@ -28,6 +30,7 @@ FIELDS = {
     'model.name': Field('probe', 'module in ser_jax/models/'),
     'model.dropout': Field(0.0, 'dropout rate of the input', FRACTION),
     **PRETRAINED_FIELDS,
+    **FINE_TUNE_FIELDS,
     **task_fields('emotion', 1.0),
 }
 
@@ -35,13 +38,29 @@ OPTIONS = {
     'views': Option(
         'trains on augmented views of the recordings, too: robust to noise, telephones, rooms, speed and level',
         {'augmentations': VIEWS, 'clean_share': 0.125, 'steps': 400, 'eval_every': 100},
+        first=True,
+    ),
+    'fine_tune': Option(
+        'then fine-tunes the encoder on waveforms, from the probe on',
+        {
+            'representation': 'waveform',
+            'fine_tune.trains': 'top(2)',
+            'fine_tune.rate': 1.0,
+            'crop_frames': 400,
+            'batch_size': 16,
+            'eval_batch_size': 16,
+            'steps': 300,
+            'eval_every': 50,
+            'optimiser.learning_rate': 2e-5,
+        },
+        first=True,
     ),
     'opensmile': Option(
         "openSMILE's ComParE functionals in place of the encoder; extra [opensmile], not for commercial use",
         {'encoder.weights': 'opensmile', 'encoder.layers': ()},
     ),
     'no_validation': NO_VALIDATION,
-    'smoke': smoke({}),
+    'smoke': smoke({'fine_tune.head_steps': 4}),
 }
 
 # The layers of Whisper tiny.en and the optimiser were chosen on validation speakers of EMO-DB and RAVDESS; nEMO and URDU take them.
@@ -63,5 +82,6 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     config.batch_size = config.eval_batch_size = 64
     config.label_smoothing = 0.0
     config.steps, config.eval_every = 300, 50
-    config.optimiser.learning_rate, config.optimiser.weight_decay = 1e-3, 10.0
+    for optimiser in (config.optimiser, config.optimisers.head):
+        optimiser.learning_rate, optimiser.weight_decay = 1e-3, 10.0
     return apply_options(config, argument, OPTIONS, CORPORA)

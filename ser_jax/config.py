@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,31 @@ PRETRAINED_FIELDS = {
             'different whole numbers from 0')),
 }
 
+# Fields of systems that may fine-tune the encoder (config.representation 'waveform').
+FINE_TUNE_FIELDS = {
+    'fine_tune.trains': Field(
+        '', "what of the encoder trains with the network: 'all'; 'top(N)', the highest N of the layers in use; 'lora(RANK)', low-rank "
+        "updates of queries and values; '' = nothing, its outputs are computed once",
+        Bounds(
+            lambda x: re.fullmatch(r'|all|top\([1-9]\d?\)|lora\([1-9]\d?\)', x) is not None,
+            "'', 'all', 'top(N)' or 'lora(RANK)', numbers from 1 to 99")),
+    'fine_tune.rate': Field(
+        0.1, "learning rate of the encoder's highest layer, as a factor of config.optimiser.learning_rate", POSITIVE),
+    'fine_tune.layer_decay': Field(
+        0.8, 'factor from the learning rate of a layer of the encoder to that of the layer below',
+        Bounds(lambda x: 0 < x <= 1, 'above 0, at most 1')),
+    'fine_tune.warmup_steps': Field(
+        0, "steps during which the encoder's learning rates rise, beside config.optimiser.warmup", NOT_NEGATIVE),
+    'fine_tune.front_end': Field(
+        False, "whether 'all' includes convolutions and positions below the first layer (Whisper's positions never train)"),
+    'fine_tune.remat': Field(
+        False, 'whether the layers are computed again in the backward pass: less memory, more time', identity=False),
+    'fine_tune.head_steps': Field(
+        300, 'steps of training on the outputs of the frozen encoder before; fine-tuning begins with that network', NOT_NEGATIVE),
+    'fine_tune.head_batch_size': Field(64, 'utterances per step of that training', SIZE),
+    **optimiser_fields('optimisers.head'),
+}
+
 # Changes for networks that read frames of Whisper tiny.en; the layers were chosen on validation speakers.
 WHISPER_TINY = {
     'representation': 'encoded',
@@ -273,7 +299,7 @@ GROUPS = {
     'Augmentation': {
         'augmentations': Field(
             (), "call strings, e.g. 'speed(0.9, 1.1)', 'mixup(0.2)'; each utterance stays clean or undergoes one of them, its "
-            'augmentation type. Not for waveforms. With config.encoder, changes of the waveform are computed once', _TEXTS),
+            'augmentation type. With config.encoder, changes of the waveform: computed once, or in each fine-tuning step', _TEXTS),
         'clean_share': Field(
             0.4, 'probability that an utterance stays clean; the augmentations share the rest',
             Bounds(lambda x: 0 <= x <= 1, 'from 0 to 1')),
@@ -731,9 +757,18 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
             "config.adversarial_epsilon needs config.representation 'log_mel' and the task emotion: it attacks that task"
         )
     reconstructs = any(task.kind == 'reconstruction' for task in config.tasks.values())
-    if config.representation == 'waveform' and (config.augmentations or reconstructs):
-        yield "augmentations and reconstruction need log-mels or an encoder, but config.representation is 'waveform'"
+    waveform = config.representation == 'waveform'
     encoded = config.representation == 'encoded'
+    tuned = bool(config.get('fine_tune', {}).get('trains', ''))
+    if waveform and ((config.augmentations and not tuned) or reconstructs):
+        yield "augmentations and reconstruction need log-mels or an encoder, but config.representation is 'waveform'"
+    if 'fine_tune' in config and tuned != waveform:
+        yield (
+            f'config.fine_tune.trains is {config.fine_tune.trains!r}; what trains must be named where config.representation is '
+            "'waveform', and only there: see the option fine_tune"
+        )
+    if tuned:
+        yield from _fine_tuning_conflicts(config)
     if encoded and 'encoder' not in config:
         yield "config.representation 'encoded' belongs to systems with a config.encoder"
     statistics = encoded and config.encoder.output == 'statistics'
@@ -753,7 +788,7 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
         yield (
             f'config.data.front_end.hop_length is {config.data.front_end.hop_length}; frames of an encoder need a divisor of 640'
         )
-    if encoded and config.data.front_end.sample_rate != 16000:
+    if (encoded or tuned) and config.data.front_end.sample_rate != 16000:
         yield (
             f'config.data.front_end.sample_rate is {config.data.front_end.sample_rate}; encoders need 16000'
         )
@@ -764,8 +799,8 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
             f'config.crop_frames is {config.crop_frames}; with config.representation {config.representation!r} it must be at '
             'least 16'
         )
-    if encoded and config.noise_corpus:
-        yield "config.noise_corpus needs log-mels, but config.representation is 'encoded'"
+    if (encoded or tuned) and config.noise_corpus:
+        yield f'config.noise_corpus needs log-mels, but config.representation is {config.representation!r}'
     if not config.reported or len(set(config.reported)) < len(config.reported):
         yield f'config.reported is {config.reported!r}; it must be one or more different tasks'
     for name in config.reported:
@@ -779,3 +814,13 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
             yield (
                 f"config.tasks.{name}.target is {task.target!r}: the task 'emotion', and no other, has the target 'emotion'"
             )
+
+
+def _fine_tuning_conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
+    """Messages on fields that exclude fine-tuning of the encoder."""
+    if config.encoder.output != 'statistics':
+        yield f"config.encoder.output is {config.encoder.output!r}; fine-tuning needs 'statistics'"
+    if config.target_statistics:
+        yield (
+            'config.target_statistics and config.fine_tune.trains exclude each other: a fine-tuned encoder has no stored outputs'
+        )

@@ -18,13 +18,14 @@ from ser_jax.data.folds import Fold
 from ser_jax.data.records import prepared_hash
 from ser_jax.data.tasks import Task
 from ser_jax.encoding.cache import make_encoding
+from ser_jax.encoding.extraction import WINDOW_SECONDS
 from ser_jax.encoding.views import views_of
 from ser_jax.evaluation import diagnostics, results, testing
 from ser_jax.evaluation.adaptation import Adapter
 from ser_jax.evaluation.cross_corpus import CrossCorpusTester
 from ser_jax.evaluation.robustness import RobustnessTester, open_recordings
 from ser_jax.models.build import make_model
-from ser_jax.models.encoders.pretrained import EncoderInput, load_encoder
+from ser_jax.models.encoders.pretrained import EncoderInput, load_input
 from ser_jax.objectives.build import make_phases
 from ser_jax.objectives.multitask import Phase
 from ser_jax.objectives.optimiser import make_optimiser
@@ -103,7 +104,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
     if config.attack_source and Path(config.attack_source).expanduser().absolute() == workdir:
         raise UserError(f'config.attack_source is the workdir itself: {workdir}; name another run')
     run = open_run(config)
-    hashes = run.experiment.dataset.corpus_hashes() | _list_hashes(config)
+    hashes = _run_hashes(config, run)
     with workdirs.claimed(workdir, as_json(config), hashes):
         with _progress(config, run, workdir) as progress:
             _train_all(config, run, workdir, progress)
@@ -130,8 +131,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     if not (workdir / 'config.json').exists():
         raise UserError(f'there is no run in {workdir}: run it with --mode=train first')
     run = open_run(config)
-    dataset = run.experiment.dataset
-    hashes = dataset.corpus_hashes() | _list_hashes(config)
+    dataset, hashes = run.experiment.dataset, _run_hashes(config, run)
     with workdirs.claimed(workdir, as_json(config), hashes):
         names = [fold.name for fold in dataset.folds] + ['final'] * bool(config.test_corpora)
         missing = [name for name in names if not workdirs.summary_file(workdir, name).exists()]
@@ -163,14 +163,16 @@ def open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None = 
 def _open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None) -> Dataset:
     prepare_corpora(config, encoder)
     front_end = FrontEnd(**config.data.front_end)
-    length = config.crop_frames * front_end.hop_length
-    if config.representation == 'log_mel':
-        operations = augment.parse_operations(config.augmentations)
-        length = augment.input_frames(operations, config.crop_frames)
+    operations = augment.parse_operations(config.augmentations, config.representation)
     encoding, types = None, (0,)
-    if encoder:
+    if config.representation == 'log_mel':
+        length = augment.input_frames(operations, config.crop_frames)
+    elif config.representation == 'waveform':
+        length = config.crop_frames * front_end.hop_length
+        types = tuple(range(1 + len(operations)))
+    else:
         length = config.crop_frames
-        views, types = views_of(augment.parse_operations(config.augmentations, 'encoded'))
+        views, types = views_of(operations)
         encoding = make_encoding(encoder.encoder, encoder.layers, encoder.output, views)
     manual_dirs = {config.corpus: config.data.manual_dir} if config.data.manual_dir else {}
     dataset = open_dataset(
@@ -214,18 +216,14 @@ def open_encoder(config: ml_collections.ConfigDict) -> EncoderInput | None:
     Raises:
         UserError: it cannot be loaded, or lacks a layer.
     """
-    if config.representation != 'encoded':
+    fine_tune = config.get('fine_tune', {})
+    if config.representation != 'encoded' and not fine_tune.get('trains'):
         return None
     try:
-        encoder = load_encoder(config.encoder.weights)
+        return load_input(config.encoder, fine_tune)
     except UserError as error:
-        raise UserError(f'config.encoder.weights: {error}') from error
-    layers = tuple(config.encoder.layers or range(encoder.module.outputs))
-    if max(layers) >= encoder.module.outputs:
-        raise UserError(
-            f'config.encoder.layers is {layers}; {encoder.name} has layers 0 to {encoder.module.outputs - 1}'
-        )
-    return EncoderInput(encoder, layers, config.encoder.output)
+        named = str(error).startswith('config.')
+        raise UserError(f'config.encoder.weights: {error}' if not named else str(error)) from error
 
 
 def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
@@ -237,8 +235,13 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     devices.start_processes()
     devices.check_devices()
     check_config(config)
-    encoder = open_encoder(config)
-    dataset = open_data(config, encoder)
+    return _build_experiment(config, open_encoder(config))
+
+
+def _build_experiment(
+    config: ml_collections.ConfigDict, encoder: EncoderInput | None
+) -> Experiment:
+    dataset, head = _open_data(config, encoder), None
     front_end = dataset.records.front_end
     model = make_model(
         config.model.to_dict(),
@@ -250,7 +253,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     sizes = {name: config[name] for name in ('batch_size', 'eval_batch_size')}
     program = build_program(
         model=model,
-        phases=build_phases(config, model, dataset.tasks),
+        phases=build_phases(config, model, dataset.tasks, encoder),
         reported=dataset.reported,
         representation=config.representation,
         front_end=front_end,
@@ -262,13 +265,50 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         parallelism=config.parallelism,
         placement=devices.make_placement(config.parallelism, config.parallel_runs, sizes),
     )
-    return Experiment(dataset, program)
+    if program.trains_encoder:
+        _refuse_long_utterances(config, dataset)
+        head = _build_experiment(_head_config(config), encoder.frozen())
+    return Experiment(dataset, program, head, config.steps)
+
+
+def _head_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config of the network with which fine-tuning begins: the same on the outputs of the frozen encoder."""
+    head = ml_collections.ConfigDict(config.to_dict())
+    head.update(
+        representation='encoded',
+        crop_frames=1,
+        batch_size=config.fine_tune.head_batch_size,
+        steps=config.fine_tune.head_steps,
+        augmentations=(),
+        conditions=(),
+        test_corpora=(),
+        parallel_runs=1,
+    )
+    head.optimiser = config.optimisers.head
+    return head
+
+
+def _refuse_long_utterances(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Refuses utterances that an encoder cannot take at once."""
+    others = [
+        dataset.records.open(name, 'waveform', 'test_corpora') for name in config.test_corpora
+    ]
+    for corpus in (*dataset.corpora(), *others):
+        longest = corpus.index['duration'].max(initial=0)
+        if longest > WINDOW_SECONDS:
+            raise UserError(
+                f'config.fine_tune.trains: an utterance of {corpus.name} lasts {longest:.0f} s; an encoder takes at most '
+                f'{WINDOW_SECONDS} s at once'
+            )
 
 
 def build_phases(
-    config: ml_collections.ConfigDict, model: nn.Module, tasks: tuple[Task, ...]
+    config: ml_collections.ConfigDict,
+    model: nn.Module,
+    tasks: tuple[Task, ...],
+    encoder: EncoderInput | None = None,
 ) -> tuple[Phase, ...]:
-    """Builds the phases of a training step for a network and its tasks.
+    """Builds the phases of a training step for a network, its tasks and an encoder that trains with it.
 
     Raises:
         UserError: phases that do not fit the network or the tasks.
@@ -287,6 +327,8 @@ def build_phases(
         phases=config.get('phases', ()),
         optimisers=config.get('optimisers', {}),
         adversary=config.adversary.to_dict() if 'adversary' in config else {},
+        encoder=encoder if encoder and encoder.rates else None,
+        encoder_warmup=config.get('fine_tune', {}).get('warmup_steps', 0),
     )
 
 
@@ -508,6 +550,15 @@ def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     found['corpus_hashes'] = _hashes(config, representations)
     if config.attack_source:
         found['attack_models'] = workdirs.run_fingerprint(config.attack_source)
+    return found
+
+
+def _run_hashes(config: ml_collections.ConfigDict, run: OpenRun) -> dict[str, str]:
+    """Hashes of all that a run must find unchanged when it resumes."""
+    experiment = run.experiment
+    found = experiment.dataset.corpus_hashes() | _list_hashes(config)
+    if experiment.program.trains_encoder:  # checkpoints lack its frozen parameters
+        found['the pretrained encoder'] = experiment.program.encoder.encoder.identity
     return found
 
 

@@ -193,8 +193,8 @@ class TrainBatches:
         length: frames or samples to crop or pad to.
         seed: seed of the order and the crops.
         rows: rows of the global batch to load (those of this process).
-        views: of encoded utterances, number of the view of each augmentation type; the first type is 'clean'.
-        clean_share: of encoded utterances, probability of the type 'clean'; the others share the rest.
+        views: of encoded utterances and of waveforms, number of the view of each augmentation type; the first type is 'clean'.
+        clean_share: their probability of the type 'clean'; the others share the rest.
     """
 
     labelled: Utterances
@@ -217,8 +217,8 @@ class TrainBatches:
         Returns:
             'log_mel' or 'encoded' [B, T, F] or 'waveform' [B, S]; 'length' int32 [B]; 'emotion' float32 [B, K], one-hot, zeros where
             missing; 'emotion_mask' bool [B]; every other label int32 [B], −1 where missing; `<dimension>_rating`
-            float32 [B], NaN where missing; with noise recordings 'noise' [B, T, F]; of encoded utterances 'augmentation_type'
-            int32 [B], and with frames 'clean_log_mel' [B, T, bands].
+            float32 [B], NaN where missing; with noise recordings 'noise' [B, T, F]; of encoded utterances, and with several views of
+            waveforms, 'augmentation_type' int32 [B]; with frames 'clean_log_mel' [B, T, bands].
         """
         examples = [self._example(step, row) for row in range(*self.rows.indices(self.batch_size))]
         batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
@@ -248,8 +248,11 @@ class TrainBatches:
         if utterances.representation == 'encoded':
             example = self._encoded(utterances, chosen, rng)
         else:
+            drawn = {}
+            if len(self.views) > 1:
+                drawn['augmentation_type'] = np.int32(self._draw_type(rng))
             array, length = crop_or_pad(utterances[chosen], self.length, rng)
-            example = {utterances.representation: array, 'length': np.int32(length)}
+            example = {utterances.representation: array, 'length': np.int32(length), **drawn}
         example |= {field: labels[chosen] for field, labels in utterances.labels.items()}
         example |= {
             f'{field}_rating': ratings[chosen] for field, ratings in utterances.ratings.items()
@@ -260,11 +263,15 @@ class TrainBatches:
             example['noise'], _ = crop_or_pad(np.tile(noise, (repeats, 1)), self.length, rng)
         return example
 
+    def _draw_type(self, rng: np.random.Generator) -> int:
+        """Draws an augmentation type."""
+        if len(self.views) > 1 and rng.random() >= self.clean_share:
+            return int(rng.integers(1, len(self.views)))
+        return 0
+
     def _encoded(self, utterances: Utterances, chosen: int, rng) -> dict[str, np.ndarray]:
         """Draws an augmentation type, and loads the view that it stands for."""
-        kind = 0
-        if len(self.views) > 1 and rng.random() >= self.clean_share:
-            kind = rng.integers(1, len(self.views))
+        kind = self._draw_type(rng)
         x, log_mel = utterances.with_log_mel(chosen, self.views[kind])
         joined, length = crop_or_pad(np.concatenate([x, log_mel], axis=1), self.length, rng)
         example = {'encoded': joined[:, : x.shape[1]], 'length': np.int32(length)}

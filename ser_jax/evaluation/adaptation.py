@@ -13,6 +13,7 @@ from ser_jax.data.batches import TrainBatches, Utterances, prefetch
 from ser_jax.data.corpora import Corpus
 from ser_jax.data.labels import labels_of
 from ser_jax.data.tasks import Task
+from ser_jax.models.encoders.fine_tuning import PRETRAINED
 from ser_jax.objectives.multitask import multitask
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
@@ -147,11 +148,11 @@ class Adapter:
         self._label_smoothing, self._label_free = label_smoothing, label_free
 
     @functools.cache  # noqa: B019 - one object a run
-    def _step(self, adapted: Task):
-        """Phases, placement and compiled training step."""
-        dataset, program = self._experiment
+    def _step(self, adapted: Task, updates: tuple[str, ...]):
+        """Phase, placement and compiled training step."""
+        dataset, program = self._experiment.dataset, self._experiment.program
         further = _LABEL_FREE if self._label_free else ()
-        phases = multitask(
+        (phase,) = multitask(
             program.model.clone(axis_name=devices.AXIS),
             tuple(t for t in dataset.tasks if t == adapted or t.target in further),
             self._tx,
@@ -159,14 +160,16 @@ class Adapter:
             clean_target=True,
             axis_name=devices.AXIS,
             representation=program.representation,
+            encoder=program.encoder if program.trains_encoder else None,
         )
         plain = augment.unchanged
-        if program.front_end:
+        if program.representation == 'log_mel':
             plain = functools.partial(
                 augment.augment, operations=(), frames=program.crop_frames, axis_name=devices.AXIS
             )
+        phase = dataclasses.replace(phase, updates=updates)
         placement = program.on_all_devices()
-        return phases, placement, steps.compile_train_step(phases, plain, placement)
+        return phase, placement, steps.compile_train_step((phase,), plain, placement)
 
     def utterances(self, target: Target, rows: np.ndarray) -> Utterances:
         """Utterances of a target corpus with the classes of the trained one."""
@@ -186,18 +189,21 @@ class Adapter:
         Returns:
             The adapted variables.
         """
-        dataset, program = self._experiment
-        phases, placement, step = self._step(target.task)
+        dataset, program = self._experiment.dataset, self._experiment.program
         variables = jax.device_get(variables)
+        # Too few utterances for an encoder, which stays as it is.
+        updates = tuple(name for name in variables['params'] if name != PRETRAINED)
+        phase, placement, step = self._step(target.task, updates)
         constants = variables['constants'] | {
             'class_weights': {target.task.name: np.ones(len(target.task.classes), np.float32)},
             'seed': np.int32(dataset.sampling.seed),
         }
+        model_state = {name: part for name, part in variables.items() if name != 'params'}
         state = steps.TrainState(
             step=np.int32(0),
             params=variables['params'],
-            opt_state={p.name: jax.device_get(p.tx.init(variables['params'])) for p in phases},
-            model_state={'batch_stats': variables['batch_stats'], 'constants': constants},
+            opt_state={phase.name: phase.tx.init(steps.chosen(variables['params'], updates))},
+            model_state=model_state | {'constants': constants},
         )
         state = placement.pack([devices.replicate(state, program.mesh)])
         batches = TrainBatches(

@@ -17,6 +17,7 @@ from ser_jax.data.folds import Fold
 from ser_jax.data.tasks import Task
 from ser_jax.evaluation.recordings import Waveforms
 from ser_jax.models.build import stored_model
+from ser_jax.models.encoders.fine_tuning import lora_rank
 from ser_jax.models.encoders.pretrained import EncoderInput
 from ser_jax.models.forward import forward, make_predict_step, normalise, standardised
 from ser_jax.runs.checkpoints import Checkpoints
@@ -40,6 +41,7 @@ class SourceRun:
 
     Attributes:
         model: its network.
+        front_end: see `forward.network_input`.
         fingerprint: identifies its models.
 
     Raises:
@@ -83,8 +85,12 @@ class SourceRun:
             )
         self.fingerprint = run_fingerprint(self._workdir)
         self.model = stored_model(stored, {task.name: task.outputs for task in dataset.reported})
+        self.front_end = experiment.program.front_end
+        if isinstance(self.front_end, EncoderInput):
+            trains = stored.get('fine_tune', {}).get('trains', '')
+            self.front_end = self.front_end.with_lora(lora_rank(trains))
         for fold in dataset.folds:  # before anything is trained
-            self._parameters(fold, dataset.statistics(fold.train))
+            self._parameters(fold, experiment.statistics(fold.train))
 
     @staticmethod
     def _encoder(experiment: Experiment) -> str | None:
@@ -119,14 +125,20 @@ class Attacker:
 
     Args:
         experiment: dataset and program of the attacked run.
-        source: network that the attack is made on.
+        source, front_end: network that the attack is made on, and what it sees, see `forward.network_input`.
         kind: 'standardised' (the network's input) or 'waveform'.
     """
 
-    def __init__(self, experiment: Experiment, source: nn.Module, kind: str):
+    def __init__(
+        self,
+        experiment: Experiment,
+        source: nn.Module,
+        front_end: FrontEnd | EncoderInput | None,
+        kind: str,
+    ):
         self._experiment, self._kind = experiment, kind
         program, tasks = experiment.program, experiment.dataset.reported
-        attack = make_attack_step(source, tasks, kind, program.front_end)
+        attack = make_attack_step(source, tasks, kind, front_end)
         predict = make_predict_step(program.model, tasks, devices.AXIS, kind, program.front_end)
         self._attack = program.on_all_devices().compile(attack, returns_rows=True)
         self._predict = program.on_all_devices().compile(predict)
@@ -151,7 +163,7 @@ class Attacker:
         Returns:
             (task -> predictions as `inference.predict` returns them; for waveforms the mean 'perturbation_snr_db').
         """
-        dataset, program = self._experiment
+        dataset, program = self._experiment.dataset, self._experiment.program
         utterances = dataset.utterances(rows)
         lengths, size = utterances.lengths, program.eval_batch_size
         outputs = {

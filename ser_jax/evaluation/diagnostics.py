@@ -261,7 +261,7 @@ def represent(experiment: Experiment, variables: dict, rows: np.ndarray) -> np.n
         float32 [N, D]: the utterance embedding of MTL-AUG, the code of the autoencoder, the pooled states of
         end_to_end. Different inputs of several heads are concatenated.
     """
-    dataset, program = experiment
+    dataset, program = experiment.dataset, experiment.program
     heads = {f'{task.name}_head' for task in dataset.reported}
 
     @jax.jit

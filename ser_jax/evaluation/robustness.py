@@ -132,9 +132,9 @@ class RobustnessTester:
         self._waveforms, self._clips = recordings
         self._source = None
         self._attackers = {}
-        encoder = experiment.program.encoder
-        if self._clips and encoder:
-            self._encode = input_extractor(encoder)
+        program = experiment.program
+        if self._clips and program.representation == 'encoded':
+            self._encode = input_extractor(program.encoder)
         if any(name.startswith('transfer_') for name in conditions):
             self._source = SourceRun(experiment, attack_source)
 
@@ -170,8 +170,10 @@ class RobustnessTester:
         kind = 'waveform' if '_waveform' in name else 'standardised'
         transfer = name.startswith('transfer_')
         if (kind, transfer) not in self._attackers:
-            model = self._source.model if transfer else experiment.program.model
-            self._attackers[kind, transfer] = Attacker(experiment, model, kind)
+            source = self._source if transfer else experiment.program
+            self._attackers[kind, transfer] = Attacker(
+                experiment, source.model, source.front_end, kind
+            )
         source = self._source.variables(fold, variables) if transfer else variables
         waveforms = self._waveforms if kind == 'waveform' else None
         return self._attackers[kind, transfer].predict(
@@ -193,7 +195,7 @@ class RobustnessTester:
                 rng = np.random.default_rng([zlib.crc32(name.encode()) for name in names])
                 yield corrupt(corruption, self._waveforms[row], rng, clips.waveforms)
 
-        if program.encoder:
+        if program.representation == 'encoded':
             path = self._cache_file(corruption, ids[rows], clips)
             arrays = cached_inputs(path, signals, self._encode)
         elif program.representation == 'log_mel':

@@ -10,6 +10,7 @@ from flax import linen as nn
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.audio.log_mel_jax import batch_log_mel
 from ser_jax.data.tasks import Task
+from ser_jax.models.encoders import fine_tuning
 from ser_jax.models.encoders.pretrained import EncoderInput
 
 
@@ -38,7 +39,8 @@ def network_input(
     """Computes the input of the network.
 
     Args:
-        variables: 'constants' ('mean' and 'std'), and 'encoder', its parameters, for an `EncoderInput`.
+        variables: 'constants' ('mean' and 'std'); for an `EncoderInput` also 'encoder', its parameters, and 'params', whose subtree
+            `fine_tuning.PRETRAINED` replaces some of them.
         x: [B, ...].
         length: int [B], see `forward`.
         kind: 'log_mel', 'waveform' or 'encoded', or 'standardised' where x is the network's input already.
@@ -51,7 +53,8 @@ def network_input(
     if kind == 'standardised':
         return x, length
     if kind == 'waveform' and isinstance(front_end, EncoderInput):
-        x, length = front_end(x, length, variables['encoder'])
+        trained = variables['params'].get(fine_tuning.PRETRAINED, {})
+        x, length = front_end(x, length, fine_tuning.merge(variables['encoder'], trained))
     elif kind == 'waveform' and front_end:
         x = batch_log_mel(x, front_end)
     return normalise(x, variables['constants']), length

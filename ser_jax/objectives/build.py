@@ -6,6 +6,8 @@ from typing import Any
 from flax import linen as nn
 
 from ser_jax.data.tasks import Task
+from ser_jax.models.encoders.fine_tuning import PRETRAINED
+from ser_jax.models.encoders.pretrained import EncoderInput
 from ser_jax.objectives.adversarial import PHASES, adversarial
 from ser_jax.objectives.multitask import Phase, multitask
 from ser_jax.objectives.optimiser import make_optimiser
@@ -28,6 +30,8 @@ def make_phases(
     phases: Sequence[str] = (),
     optimisers: Mapping[str, Mapping[str, float]] | None = None,
     adversary: Mapping[str, Any] | None = None,
+    encoder: EncoderInput | None = None,
+    encoder_warmup: int = 0,
 ) -> tuple[Phase, ...]:
     """Builds the phases of an objective.
 
@@ -42,6 +46,8 @@ def make_phases(
         phases: of an adversarial objective, in the order in which they are run.
         optimisers: settings of the other phases' optimisers.
         adversary: 'prior', 'separation' and 'gradient_penalty' of an adversarial objective.
+        encoder: the pretrained encoder that trains with the network, or None.
+        encoder_warmup: steps during which its learning rates rise from 0.
 
     Raises:
         UserError: phases that do not fit the network or the tasks.
@@ -52,13 +58,15 @@ def make_phases(
         'axis_name': devices.AXIS,
         'representation': representation,
     }
-    supervised = make_optimiser(optimiser, steps)
+    rates = {(PRETRAINED, *path): rate for path, rate in (encoder.rates if encoder else {}).items()}
+    supervised = make_optimiser(optimiser, steps, rates=rates, warmup_steps=encoder_warmup)
     if objective == 'multitask':
         return multitask(
             model,
             tasks,
             supervised,
             adversarial_epsilon=adversarial_epsilon,
+            encoder=encoder,
             **common,
         )
     _check_phases(phases, tasks, model.adversary)

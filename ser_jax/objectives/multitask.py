@@ -12,7 +12,8 @@ from flax import linen as nn
 
 from ser_jax.data.tasks import Task
 from ser_jax.models import layers
-from ser_jax.models.forward import normalise, normalise_log_mel, standardised
+from ser_jax.models.encoders.pretrained import EncoderInput
+from ser_jax.models.forward import network_input, normalise_log_mel, standardised
 from ser_jax.objectives import losses
 from ser_jax.transforms import attacks
 
@@ -46,6 +47,7 @@ def multitask(
     axis_name: str,
     adversarial_epsilon: float = 0.0,
     representation: str = 'log_mel',
+    encoder: EncoderInput | None = None,
 ) -> tuple[Phase, ...]:
     """Objective of MTL-AUG: Σ weight × loss over the tasks (Latif et al. 2022), in one phase.
 
@@ -58,6 +60,7 @@ def multitask(
         axis_name: mapped axis of the devices.
         adversarial_epsilon: radius of adversarial training on the standardised log-mel (`_attacked`); 0 = none.
         representation: batch field of the network's input, 'log_mel', 'waveform' or 'encoded'.
+        encoder: the pretrained encoder in the step, whose outputs of the waveforms are the network's input; or None.
 
     Returns:
         One phase.
@@ -71,6 +74,7 @@ def multitask(
         axis_name=axis_name,
         adversarial_epsilon=adversarial_epsilon,
         representation=representation,
+        encoder=encoder,
     )
     return (Phase('multitask', loss, (), tx),)
 
@@ -88,20 +92,24 @@ def _multitask_loss(
     axis_name,
     adversarial_epsilon,
     representation,
+    encoder,
 ):
     constants = model_state['constants']
+    variables = {**model_state, 'params': params}
+    x, length = network_input(
+        variables, batch[representation], batch['length'], representation, encoder
+    )
 
     def apply(x):
         return model.apply(
             {'params': params, 'batch_stats': model_state['batch_stats']},
             x,
-            batch['length'],
+            length,
             train=True,
             rngs=rngs,
             mutable=['batch_stats'],
         )
 
-    x = normalise(batch[representation], constants)
     if adversarial_epsilon:
         x = _attacked(x, apply, batch, rngs['dropout'], adversarial_epsilon, axis_name)
     outputs, updated = apply(x)

@@ -1,6 +1,7 @@
 """AdamW with warm-up and cosine decay, clipping, skipping of non-finite steps, and averaging of the parameters."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import jax
@@ -44,16 +45,49 @@ def with_average(inner: optax.GradientTransformation, decay: float) -> optax.Gra
     return optax.GradientTransformation(init, update)
 
 
-def make_optimiser(settings: Mapping[str, float], steps: int) -> optax.GradientTransformation:
+def with_rates(
+    rates: Mapping[tuple[str, ...], float], warmup_steps: int = 0
+) -> optax.GradientTransformation:
+    """Scales the updates of some parameters, from the first step on or after a linear rise.
+
+    Args:
+        rates: path -> factor of every parameter that is scaled.
+        warmup_steps: steps during which the factors rise from 0.
+    """
+
+    def init(params):
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
+
+    def update(updates, state, params=None):
+        del params
+        rise = jnp.minimum(1.0, (state.count + 1) / (warmup_steps + 1))
+        scaled = jax.tree_util.tree_map_with_path(
+            lambda path, x: x * (rates[_keys(path)] * rise) if _keys(path) in rates else x, updates
+        )
+        return scaled, optax.ScaleByScheduleState(state.count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def make_optimiser(
+    settings: Mapping[str, float],
+    steps: int,
+    *,
+    rates: Mapping[tuple[str, ...], float] | None = None,
+    warmup_steps: int = 0,
+) -> optax.GradientTransformation:
     """Builds AdamW with warm-up and cosine decay.
 
-    Weight decay applies to kernels, not to biases and normalisation scales. A step with a non-finite gradient changes nothing
+    Weight decay applies to kernels, not to biases and normalisation scales, nor to pretrained parameters. A step with a non-finite gradient changes nothing
     and is counted (`skipped_steps`).
 
     Args:
         settings: `learning_rate` (peak), `warmup` (share of the steps), `beta1` (of Adam), `weight_decay`, `clip` (largest
             global gradient norm), `average` (see `with_average`).
         steps: length of the whole schedule.
+        rates: path -> relative learning rate of pretrained parameters.
+        warmup_steps: steps during which these rates rise from 0.
 
     Returns:
         An optax transformation for the whole parameter tree.
@@ -70,19 +104,25 @@ def make_optimiser(settings: Mapping[str, float], steps: int) -> optax.GradientT
         schedule,
         b1=settings['beta1'],
         weight_decay=settings['weight_decay'],
-        mask=_decays,
+        mask=functools.partial(_decays, pretrained=rates or ()),
     )
-    tx = with_average(
-        optax.chain(optax.clip_by_global_norm(settings['clip']), adamw), settings['average']
-    )
+    parts = [optax.clip_by_global_norm(settings['clip']), adamw]
+    if rates:
+        parts.append(with_rates(rates, warmup_steps))
+    tx = with_average(optax.chain(*parts), settings['average'])
     return optax.apply_if_finite(tx, max_consecutive_errors=1_000_000)
 
 
-def _decays(params: optax.Params):
-    """True for kernels, False for biases and scales, regardless of shape."""
+def _decays(params: optax.Params, pretrained: Collection[tuple[str, ...]]):
+    """True for kernels, False for biases and scales, regardless of shape, and for pretrained parameters."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key not in ('bias', 'scale'), params
+        lambda path, _: path[-1].key not in ('bias', 'scale') and _keys(path) not in pretrained,
+        params,
     )
+
+
+def _keys(path) -> tuple[str, ...]:
+    return tuple(part.key for part in path)
 
 
 def averaged_params(opt_state: optax.OptState) -> optax.Params:

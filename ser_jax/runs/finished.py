@@ -225,6 +225,7 @@ CONFIG = {
     'representation': str,
     'model': {'name': str},
     'tasks': {str: {'kind': str, 'target': str}},
+    'fine_tune?': {'trains': str},
     'data': {
         'front_end': {
             **dict.fromkeys(('sample_rate', 'n_fft', 'win_length', 'hop_length', 'n_mels'), int),

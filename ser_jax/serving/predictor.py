@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax.errors import FlaxError
+from flax.traverse_util import flatten_dict
 
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.audio.reading import MIN_SECONDS, read_audio, to_mono
@@ -17,7 +18,8 @@ from ser_jax.config import check_front_end
 from ser_jax.data.batches import as_float, padded_batches
 from ser_jax.data.tasks import Task
 from ser_jax.models.build import stored_model
-from ser_jax.models.encoders.pretrained import EncoderInput, load_encoder
+from ser_jax.models.encoders import fine_tuning
+from ser_jax.models.encoders.pretrained import EncoderInput, load_input
 from ser_jax.models.forward import forward, to_predictions
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.finished import CONFIG
@@ -241,6 +243,8 @@ def load(workdir: str | Path) -> Predictor:
     check_front_end(front_end, f'{workdir / "config.json"}: ')
     model = stored_model(config, {task.name: task.outputs for task in tasks})
     encoder = _encoder(config, card, workdir)
+    if encoder:
+        variables = variables | {'encoder': encoder.encoder.params}
     problem = _mismatch(model, config['representation'], front_end, encoder, variables)
     if problem:
         raise UserError(f'{workdir}: config.json does not match checkpoints/final: {problem}')
@@ -252,19 +256,19 @@ def load(workdir: str | Path) -> Predictor:
 
 
 def _encoder(config: dict, card: dict, workdir: Path) -> EncoderInput | None:
-    """The frozen encoder of a run, which must be the one that it was trained on."""
-    if config['representation'] != 'encoded':
+    """The pretrained encoder of a run, which must be the one that it was trained on."""
+    fine_tune = config.get('fine_tune', {})
+    if config['representation'] != 'encoded' and not fine_tune.get('trains'):
         return None
     settings = config['encoder']
-    encoder = load_encoder(settings['weights'])
-    expected = card.get('encoder', {}).get('identity')
+    seen = load_input(settings, fine_tune)
+    encoder, expected = seen.encoder, card.get('encoder', {}).get('identity')
     if encoder.identity != expected:
         raise UserError(
             f'{workdir} was trained on the encoder {settings["weights"]} of the identity {expected} (parameters and '
             f'settings); that of {encoder.folder} is {encoder.identity}'
         )
-    layers = tuple(settings['layers']) or tuple(range(encoder.module.outputs))
-    return EncoderInput(encoder, layers, settings['output'])
+    return seen
 
 
 def _temperatures(card: dict, tasks: Sequence[Task]) -> dict[str, float]:
@@ -285,12 +289,12 @@ def _mismatch(model, representation, front_end, encoder, variables) -> str:
     samples = int(screening.SHORTEST_SECONDS * front_end.sample_rate)
     log_mel = (1, front_end.frames(samples), front_end.n_mels)
     shape = log_mel if representation == 'log_mel' else (1, samples)
-    if encoder:
-        shape = (1, 1 if encoder.output == 'statistics' else 8, encoder.features)
     inputs = jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct((1,), np.int32)
+    kind, trained = 'waveform' if encoder else 'standardised', encoder.rates if encoder else ()
     try:
-        own = {name: variables[name] for name in ('params', 'batch_stats')}
-        jax.eval_shape(lambda *x: model.apply(own, *x, train=False), *inputs)
+        if set(flatten_dict(variables['params'].get(fine_tuning.PRETRAINED, {}))) != set(trained):
+            return 'other parameters of the encoder train'
+        jax.eval_shape(lambda *x: forward(model, variables, *x, kind, encoder), *inputs)
     except (ArithmeticError, LookupError, TypeError, ValueError, FlaxError) as error:
         return ' '.join(str(error).split())[:200]
     return ''
@@ -301,8 +305,6 @@ def _program(model, tasks, config, front_end, encoder, variables, temperatures) 
     seen = encoder
     if config['representation'] == 'log_mel':
         seen = front_end
-    if encoder:
-        variables = variables | {'encoder': encoder.encoder.params}
 
     @jax.jit
     def compute(variables, waveform, samples):

@@ -18,7 +18,7 @@ from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.environment import environment
 from ser_jax.runtime import devices, signals
 from ser_jax.runtime.errors import UserError
-from ser_jax.training import cost, inference
+from ser_jax.training import cost, inference, steps
 from ser_jax.training.experiment import Experiment
 from ser_jax.training.metric_log import MetricLog
 from ser_jax.training.progress import Progress
@@ -136,7 +136,7 @@ class FoldTraining:
         self._environment = environment()
         batch_size = dataset.sampling.batch_size
         self.meter = cost.Meter(batch_size, job.folder / 'cost.json')
-        self.state = experiment.program.init_state(dataset.statistics(fold.train))
+        self.state = experiment.initial_state(fold.train)
         self._n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self._latest = Checkpoints(job.folder / 'latest')
         self._best = Checkpoints(job.folder / 'best')
@@ -147,11 +147,15 @@ class FoldTraining:
         # Metrics since the last validation: before this start, and in it.
         self._before, self._recent = [], []
         if self.step:
-            self.state = self._latest.restore(self.state)
+            found = self._latest.restore(steps.stored(self.state))
+            self.state = steps.restored(found, self.state)
             self._before = _rows(self._latest.read_extra(self.step))
         self._validation = dataset.utterances(fold.validation) if len(fold.validation) else None
         if self.step:
             progress.say(fold.name, f'resumes from step {self.step}')
+        elif experiment.head:
+            progress.say(fold.name, 'training the head on the frozen encoder')
+            self.state = experiment.initial_state(fold.train, experiment.head.train(fold.train))
         progress.say(fold.name, 'compiling (programs are kept for the next run)')
         self.done = self.step == job.stop or not is_patient(self._history, schedule.patience)
         batches = self._all_batches = dataset.train_batches(fold.train)
@@ -207,9 +211,9 @@ class FoldTraining:
             self._report(row)
             self._log.write(row)
             if row is best_row(self._history):
-                self._best.save(self.step, inference_variables(state))
+                self._best.save(self.step, inference_variables(steps.stored(state)))
             self.meter.save()
-            self._latest.save(self.step, state)
+            self._latest.save(self.step, steps.stored(state))
             impatient = not is_patient(self._history, self._schedule.patience)
             self.done = impatient or self.step == self.job.stop
 
@@ -242,7 +246,7 @@ class FoldTraining:
         rows = self._since_validation(unpack)
         extra = {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
         self.meter.save()
-        self._latest.save(self.step, unpack(state), extra)
+        self._latest.save(self.step, steps.stored(unpack(state)), extra)
         return f'step {self.step} of {self.job.fold.name}'
 
     def _since_validation(self, unpack: Callable) -> list[dict[str, np.ndarray]]:

@@ -1,7 +1,7 @@
 """The training step: a pure function of (state, batch) for the rows of one device."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import flax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from ser_jax.models.encoders.fine_tuning import PRETRAINED, split
 from ser_jax.objectives import optimiser
 from ser_jax.objectives.multitask import Phase
 from ser_jax.runtime import devices
@@ -25,7 +26,8 @@ class TrainState:
         opt_state: phase name -> optimiser state.
         model_state: 'batch_stats' of the network; 'constants', the training-set statistics (`data.dataset.Dataset.statistics`):
             'seed' [], 'mean' and 'std' of the inputs, 'class_weights' [K] of every reported classification, 'trained_classes'
-            bool [K] of every other (the classes that occur in training), 'ratings' [2] (mean, standard deviation) of every regression.
+            bool [K] of every other (the classes that occur in training), 'ratings' [2] (mean, standard deviation) of every regression;
+            of an encoder that trains, 'encoder', its frozen parameters: those that train are `params[PRETRAINED]`.
     """
 
     step: jax.Array
@@ -42,18 +44,24 @@ def stream(seed: jax.Array, step: jax.Array, name: str) -> jax.Array:
 
 def init_state(
     constants: dict[str, Any],
+    encoder: Mapping[str, Any] | None = None,
+    start: Mapping[str, Any] | None = None,
     *,
     model: nn.Module,
     phases: tuple[Phase, ...],
     input_shape: tuple[int, ...],
+    trained: Collection[tuple[str, ...]] = (),
 ) -> TrainState:
     """Initialises the state of step 0.
 
     Args:
         constants: see `TrainState.model_state`.
+        encoder: parameters of an encoder that trains with the network.
+        start: parameters of the network that replace the random ones.
         model: the network.
         phases: phases of the objective.
-        input_shape: shape of one input, (T, F) or (S,), to trace the network.
+        input_shape: shape of one input of the network, (T, F) or (S,), to trace it.
+        trained: paths of the encoder's parameters that train.
     """
     variables = model.clone(axis_name=None).init(
         stream(constants['seed'], jnp.int32(0), 'init'),
@@ -61,16 +69,31 @@ def init_state(
         jnp.full((1,), input_shape[0], jnp.int32),
         train=False,
     )
-    params = variables['params']
+    params = {**variables['params'], **(start or {})}
+    model_state = {'batch_stats': variables.get('batch_stats', {}), 'constants': constants}
+    if encoder:
+        params[PRETRAINED], model_state['encoder'] = split(encoder, trained)
     return TrainState(
         step=jnp.int32(0),
         params=params,
-        opt_state={phase.name: phase.tx.init(_chosen(params, phase.updates)) for phase in phases},
-        model_state={'batch_stats': variables.get('batch_stats', {}), 'constants': constants},
+        opt_state={phase.name: phase.tx.init(chosen(params, phase.updates)) for phase in phases},
+        model_state=model_state,
     )
 
 
-def _chosen(params, updates: tuple[str, ...]):
+def stored(state: TrainState) -> TrainState:
+    """What a checkpoint holds: a state without the frozen parameters of an encoder, which its identity stands for."""
+    kept = {name: part for name, part in state.model_state.items() if name != 'encoder'}
+    return state.replace(model_state=kept)
+
+
+def restored(found: TrainState, initial: TrainState) -> TrainState:
+    """A stored state with the frozen parameters of an encoder, which the initial state has."""
+    return found.replace(model_state={**initial.model_state, **found.model_state})
+
+
+def chosen(params: dict[str, Any], updates: tuple[str, ...]) -> dict[str, Any]:
+    """The top-level subtrees of the parameters that a phase updates, see `Phase`."""
     return {name: params[name] for name in updates} if updates else params
 
 
@@ -100,29 +123,28 @@ def make_train_step(phases: tuple[Phase, ...], axis_name: str) -> Callable:
         params, opt_state, model_state = state.params, dict(state.opt_state), state.model_state
         metrics = {}
         for phase in phases:
-            chosen = _chosen(params, phase.updates)
+            own = chosen(params, phase.updates)
             rngs = {
                 name: stream(seed, state.step, f'{name} {phase.name}')
                 for name in ('dropout', 'sample')
             }
             gradient_of = jax.grad(
-                lambda chosen, params, *rest, loss=phase.loss: loss({**params, **chosen}, *rest),
+                lambda own, params, *rest, loss=phase.loss: loss({**params, **own}, *rest),
                 has_aux=True,
             )
-            gradients, (new, model_state) = gradient_of(chosen, params, model_state, batch, rngs)
+            gradients, (new, model_state) = gradient_of(own, params, model_state, batch, rngs)
             gradients = jax.lax.psum(gradients, axis_name)
-            updates, opt_state[phase.name] = phase.tx.update(
-                gradients, opt_state[phase.name], chosen
-            )
-            params = {**params, **optax.apply_updates(chosen, updates)}
+            updates, opt_state[phase.name] = phase.tx.update(gradients, opt_state[phase.name], own)
+            params = {**params, **optax.apply_updates(own, updates)}
             norm = 'gradient_norm' if len(phases) == 1 else f'gradient_norm_{phase.name}'
             metrics |= new | {norm: optax.tree.norm(gradients)}
         # The optimiser skips gradients that are not finite; running statistics must not keep them either.
-        model_state = jax.tree.map(
+        batch_stats = jax.tree.map(
             lambda new, old: jnp.where(jnp.isfinite(new).all(), new, old),
-            model_state,
-            state.model_state,
+            model_state['batch_stats'],
+            state.model_state['batch_stats'],
         )
+        model_state = {**state.model_state, 'batch_stats': batch_stats}
         return TrainState(state.step + 1, params, opt_state, model_state), metrics
 
     return train_step

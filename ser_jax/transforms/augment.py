@@ -9,6 +9,7 @@ length that the highest speed would leave, and gets a background at a random lev
 exception is `band_limit`: its stop band may fall silent, as on telephones.
 """
 
+import functools
 import inspect
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -53,7 +54,7 @@ def parse_operations(
     Args:
         texts: call strings such as 'speed(0.9, 1.1)'; 'speed(0.9, 1.1) + spec_mask(2, 0.1, 0.1)' is one type that
             applies both.
-        representation: of the network's input, 'log_mel' or 'encoded'.
+        representation: of the network's input, 'log_mel', 'waveform' or 'encoded'.
 
     Returns:
         One `Operation` a string.
@@ -62,8 +63,9 @@ def parse_operations(
         UserError: unknown augmentation, wrong arguments, an order that would undo an operation, or a repeated type.
     """
     known = augmentations.OPERATIONS
-    if representation == 'encoded':
-        known = waveform_augmentations.OPERATIONS | {name: known[name] for name in FRAME_OPERATIONS}
+    last = FRAME_OPERATIONS if representation == 'encoded' else ()
+    if representation != 'log_mel':
+        known = waveform_augmentations.OPERATIONS | {name: known[name] for name in last}
     operations = []
     for text in texts:
         calls = tuple(parse_call(part, 'augmentation') for part in text.split('+'))
@@ -83,7 +85,6 @@ def parse_operations(
             numbers = all(type(argument) in (int, float) for argument in arguments)
             if not numbers or not is_valid(*arguments):
                 raise UserError(f'augmentation {name!r} in {text!r}: {requirement}')
-        last = FRAME_OPERATIONS if representation == 'encoded' else ()
         order = [_ORDER.get(name, 2) + 3 * (name in last) for name, _ in calls]
         if order != sorted(order) or len({name for name, _ in calls}) < len(calls):
             raise UserError(
@@ -250,6 +251,40 @@ def augment_frames(
     mask = frames_mask(batch['length'], x.shape[1])[..., None]
     parts = jnp.split(jnp.where(mask, result.pop('x'), 0.0), sizes[:-1], axis=-1)
     return {**batch, **dict(zip(fields, parts)), **result}
+
+
+def augment_waveforms(
+    rng: jax.Array, batch: dict, operations: Sequence[Operation], *, axis_name: str | None = None
+) -> dict:
+    """Changes each waveform by the operation of its augmentation type, which was drawn when the batch was made.
+
+    Args:
+        rng: key, the same on every device.
+        batch: 'waveform' float32 [B, S]; 'length' int32 [B], samples; 'augmentation_type' int32 [B] (0 = clean); other fields
+            are passed through.
+        operations: parsed augmentations.
+        axis_name: mapped axis the batch is spread over, or None.
+
+    Returns:
+        The batch with these waveforms and lengths changed; what is beyond S samples is cut.
+    """
+    x, size = batch['waveform'], batch['waveform'].shape[1]
+
+    def change(operation: Operation | None, key, waveform, samples):
+        if operation is None:
+            return waveform, samples
+        longest = waveform_augmentations.longest_samples(operation.calls, size)
+        padded = jnp.pad(waveform, (0, longest - size))
+        changed = waveform_augmentations.apply_calls(
+            operation.calls, key[None], padded[None], samples[None]
+        )
+        return changed.waveform[0, :size], jnp.minimum(changed.samples[0], size)
+
+    branches = [functools.partial(change, operation) for operation in (None, *operations)]
+    rows = batch['augmentation_type'], example_keys(rng, len(x), axis_name), x, batch['length']
+    # One utterance after the other: of the operations only the one that was drawn is computed.
+    x, length = jax.lax.map(lambda row: jax.lax.switch(row[0], branches, *row[1:]), rows)
+    return {**batch, 'waveform': x, 'length': length}
 
 
 def unchanged(rng: jax.Array, batch: dict) -> dict:

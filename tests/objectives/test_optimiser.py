@@ -77,3 +77,29 @@ def test_biases_and_scales_do_not_decay():
     assert (updates['lstm']['kernel'] < 0).all()
     assert (updates['lstm']['bias'] == 0).all()
     assert (updates['lstm']['scale'] == 0).all()
+
+
+def test_pretrained_parameters_have_their_own_rates_rise_and_no_decay():
+    """Adam moves every parameter by the learning rate where gradients are constant."""
+    config = CONFIG.copy_and_resolve_references()
+    config.update(warmup=0.0, weight_decay=0.5, clip=1e9)
+    rates = {('pretrained', 'layer_1', 'kernel'): 0.1, ('pretrained', 'layer_0', 'kernel'): 0.05}
+    leaf = {'kernel': jnp.ones((2, 2))}
+    params = {'head': leaf, 'pretrained': {'layer_0': leaf, 'layer_1': leaf}}
+    gradients = jax.tree.map(lambda x: jnp.full_like(x, 0.5), params)
+    sizes = {}
+    for warmup_steps in (0, 4):
+        tx = optimiser.make_optimiser(config, 1000, rates=rates, warmup_steps=warmup_steps)
+        state = tx.init(params)
+        for step in range(6):
+            updates, state = tx.update(gradients, state, params)
+            sizes[warmup_steps, step] = jax.tree.map(lambda x: -float(x[0, 0]), updates)
+    for (warmup_steps, step), size in sizes.items():
+        if step == 0:
+            continue  # the rate of the first step is 0
+        adam = size['head']['kernel'] / 1.5  # the decay of a parameter of 1 adds a half
+        np.testing.assert_allclose(adam, 0.1, rtol=1e-3)
+        rise = min(1.0, (step + 1) / (warmup_steps + 1))
+        for name, rate in (('layer_1', 0.1), ('layer_0', 0.05)):
+            found = size['pretrained'][name]['kernel']
+            np.testing.assert_allclose(found, adam * rate * rise, rtol=1e-3)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.models.encoders import functionals, hub, weights
+from ser_jax.models.encoders import fine_tuning, functionals, hub, weights
 from ser_jax.models.layers import mean_and_deviation
 from ser_jax.runtime.errors import UserError
 
@@ -74,17 +75,20 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderInput:
-    """The input of a network that sees the outputs of a frozen encoder, computed from waveforms.
+    """The input of a network that sees the outputs of an encoder, computed from waveforms.
 
     Attributes:
         encoder: the encoder.
         layers: numbers of the layers: statistics are concatenated in this order, frames averaged.
         output: 'statistics', mean and standard deviation over time, or 'frames', at half the encoder's rate.
+        rates: of an encoder that trains with the network, path -> relative learning rate of every parameter that trains
+            (`fine_tuning.learning_rates`); {} = frozen.
     """
 
     encoder: Encoder
     layers: tuple[int, ...]
     output: str = 'statistics'
+    rates: Mapping[tuple[str, ...], float] = dataclasses.field(default_factory=dict)
 
     @property
     def features(self) -> int:
@@ -92,6 +96,18 @@ class EncoderInput:
         if self.output == 'frames':
             return self.encoder.module.width
         return len(self.layers) * self.encoder.statistics
+
+    def with_lora(self, rank: int) -> 'EncoderInput':
+        """The same with low-rank updates of another rank, whose parameters a network brings; 0 = none."""
+        module = self.encoder.module
+        if getattr(module, 'lora_rank', 0) == rank:
+            return self
+        module = module.clone(lora_rank=rank)
+        return dataclasses.replace(self, encoder=dataclasses.replace(self.encoder, module=module))
+
+    def frozen(self) -> 'EncoderInput':
+        """The same encoder as it was pretrained."""
+        return dataclasses.replace(self.with_lora(0), rates={})
 
     def facts(self) -> dict[str, Any]:
         """What a result card says of the encoder."""
@@ -177,3 +193,37 @@ def load_encoder(
         module,
         params,
     )
+
+
+def load_input(
+    settings: Mapping[str, Any], fine_tune: Mapping[str, Any] | None = None
+) -> EncoderInput:
+    """Loads the encoder of a config.
+
+    Args:
+        settings: `config.encoder`.
+        fine_tune: `config.fine_tune` of an encoder that trains.
+
+    Raises:
+        UserError: see `load_encoder`; or it lacks a layer, or none of its parameters would train.
+    """
+    tuned = dict(fine_tune or {'trains': ''})
+    rank = fine_tuning.lora_rank(tuned['trains'])
+    encoder = load_encoder(settings['weights'], remat=tuned.get('remat', False), lora_rank=rank)
+    layers = tuple(settings['layers'] or range(encoder.module.outputs))
+    if max(layers) >= encoder.module.outputs:
+        raise UserError(
+            f'config.encoder.layers is {layers}; {encoder.name} has layers 0 to {encoder.module.outputs - 1}'
+        )
+    rates = {}
+    if tuned['trains']:
+        own = ('trains', 'rate', 'layer_decay', 'front_end')
+        rates = fine_tuning.learning_rates(
+            encoder.module, encoder.params, layers, **{name: tuned[name] for name in own}
+        )
+        if not rates:
+            raise UserError(
+                f'config.fine_tune.trains is {tuned["trains"]!r}, which trains nothing of {encoder.name} with '
+                f'config.encoder.layers {layers}'
+            )
+    return EncoderInput(encoder, layers, settings['output'], rates)
