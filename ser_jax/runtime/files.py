@@ -172,8 +172,10 @@ def _head_sha256(path: Path) -> str:
 
 
 def write_checksums(folder: Path) -> None:
-    """Writes the sizes and SHA-256 sums of a folder's files to its `checksums.json`."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    """Writes the sizes and SHA-256 sums of a folder's other files to its `checksums.json`."""
+    files = sorted(
+        path for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS_FILE
+    )
     sums = {
         path.name: {
             'bytes': path.stat().st_size,

@@ -8,7 +8,13 @@ import pytest
 from conftest import ROOT
 
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import library_path, replacing, write_atomically
+from ser_jax.runtime.files import (
+    damaged_file,
+    library_path,
+    replacing,
+    write_atomically,
+    write_checksums,
+)
 
 
 def test_a_write_that_fails_changes_nothing(tmp_path):
@@ -53,3 +59,11 @@ def test_even_small_programs_are_cached_beside_the_corpora(tmp_path):
 def test_a_name_that_is_no_text():
     with pytest.raises(UserError, match=r'd\\udcff: the name is not text in this locale'):
         library_path('d\udcff')
+
+
+def test_checksums_written_twice_still_match(tmp_path):
+    (tmp_path / 'values.npy').write_bytes(b'1')
+    for content in (b'1', b'22'):
+        (tmp_path / 'values.npy').write_bytes(content)
+        write_checksums(tmp_path)
+        assert damaged_file(tmp_path, whole=True) is None
