@@ -87,7 +87,7 @@ FIELDS = {
 OPTIONS = {
     'whisper_tiny': Option(
         'frames of frozen Whisper tiny.en instead of log-mels',
-        WHISPER_TINY,
+        WHISPER_TINY | {'crop_frames': 64},
         first=True,
     ),
     'no_autoencoder': Option(

@@ -54,7 +54,7 @@ FIELDS = {
 OPTIONS = {
     'whisper_tiny': Option(
         'frames of frozen Whisper tiny.en instead of waveforms',
-        WHISPER_TINY | {'batch_size': 32, 'steps': 400, 'eval_every': 50},
+        WHISPER_TINY | {'crop_frames': 64, 'batch_size': 32, 'steps': 400, 'eval_every': 50},
         first=True,
     ),
     **dict.fromkeys(

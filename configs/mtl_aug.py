@@ -45,7 +45,7 @@ FIELDS = {
 OPTIONS = {
     'whisper_tiny': Option(
         'frames of frozen Whisper tiny.en instead of log-mels',
-        WHISPER_TINY | {'crop_frames': 128, 'model.blstm_features': 0},
+        WHISPER_TINY,
         first=True,
     ),
     'single_task': Option(
@@ -125,6 +125,7 @@ _ON_FRAMES = {
     'augmentations': VIEWS,
     'clean_share': 0.25,
     'batch_size': 32,
+    'crop_frames': 64,
     'steps': 400,
     'optimiser.weight_decay': 1.0,
 }
@@ -133,7 +134,16 @@ CORPORA_ON_FRAMES = {
     'emodb': {},
     'nemo': {},
     'urdu': {},
-    'ravdess': {'steps': 600},
+    'ravdess': {
+        'crop_frames': 128,
+        'steps': 600,
+        'model.blstm_features': 0,
+        'model.dropout': 0.1,
+    },
+}
+_WITHOUT_DROPOUT = {k: v for k, v in OPTIONS['single_task'].sets.items() if k != 'model.dropout'}
+OPTIONS_ON_FRAMES = OPTIONS | {
+    'single_task': Option('emotion only: no views, no auxiliary task', _WITHOUT_DROPOUT)
 }
 
 
@@ -142,9 +152,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     config = base_config('mtl_aug', FIELDS)
     if 'whisper_tiny' in argument:
         config.update_from_flattened_dict(_ON_FRAMES)
-        config = apply_options(config, argument, OPTIONS, CORPORA_ON_FRAMES)
-        config.model.dropout = 0.1  # of all variants
-        return config
+        return apply_options(config, argument, OPTIONS_ON_FRAMES, CORPORA_ON_FRAMES)
     config.augmentations = (
         'speed(0.9, 1.1)',
         'mixup(0.2)',

@@ -205,7 +205,6 @@ WHISPER_TINY = {
     'encoder.output': 'frames',
     'encoder.layers': (1, 2, 3, 4),
     'model.input': 'frames',
-    'crop_frames': 64,
 }
 
 # Changes of the waveform, by which a frozen encoder's outputs become robust (`config.augmentations`).
