@@ -54,7 +54,7 @@ def open_prepared(name: str, **where) -> Corpus:
     """Prepares a corpus where it is missing, and opens it.
 
     Args:
-        name: of the corpus.
+        name: name of the corpus.
         where: keyword arguments of `prepare_corpus`.
 
     Raises:

@@ -151,7 +151,7 @@ def open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None = 
 
     Args:
         config: the config.
-        encoder: of `open_encoder`.
+        encoder: result of `open_encoder`.
 
     Raises:
         UserError: an invalid config, a corpus that cannot be prepared or opened, a protocol that does not fit it, a leak.

@@ -29,7 +29,7 @@ class Utterances:
         labels: field -> int32 [N] class numbers, −1 where missing.
         classes: field -> number of classes.
         ratings: dimension -> float32 [N], NaN where missing.
-        representation: of the corpora, 'log_mel', 'waveform' or 'encoded'.
+        representation: representation of the corpora, 'log_mel', 'waveform' or 'encoded'.
         lengths: int32 [N], frames or samples.
     """
 
@@ -193,7 +193,7 @@ class TrainBatches:
         length: frames or samples to crop or pad to.
         seed: seed of the order and the crops.
         rows: rows of the global batch to load (those of this process).
-        views: of encoded utterances and of waveforms, number of the view of each augmentation type; the first type is 'clean'.
+        views: views of encoded utterances and of waveforms, number of the view of each augmentation type; the first type is 'clean'.
         clean_share: their probability of the type 'clean'; the others share the rest.
     """
 

@@ -49,9 +49,9 @@ class Records(NamedTuple):
         """Opens a prepared corpus.
 
         Args:
-            name: of the corpus.
+            name: name of the corpus.
             representation: 'log_mel', 'waveform' or 'encoded'.
-            field: of the config that names the corpus, for messages.
+            field: field of the config that names the corpus, for messages.
 
         Raises:
             UserError: see `corpora.open_corpus`; or its features are not finite.
@@ -81,13 +81,13 @@ class Sampling(NamedTuple):
     Attributes:
         batch_size: rows of the global batch.
         length: frames or samples that the host delivers.
-        seed: of order, crops and kept labels.
+        seed: seed of order, crops and kept labels.
         labelled_share: fraction of each training speaker's utterances that keep their label.
         unlabelled_share: share of each batch without labels, where there are unlabelled utterances.
         class_weights: whether every class of a reported task counts the same.
         label_free: whether the objective learns from utterances without any label.
         memory_gb: size up to which utterances are kept in memory.
-        views, clean_share: of encoded utterances, see `batches.TrainBatches`.
+        views, clean_share: views and share of clean utterances of encoded utterances, see `batches.TrainBatches`.
     """
 
     batch_size: int

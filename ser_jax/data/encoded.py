@@ -33,7 +33,7 @@ class Encoding(NamedTuple):
 
     Attributes:
         encoder: its name, for messages.
-        identity: of its parameters and settings (`Encoder.identity`).
+        identity: SHA-256 of its parameters and settings (`Encoder.identity`).
         layers: numbers of the layers: statistics are concatenated in this order, frames averaged.
         output: 'statistics' or 'frames'.
         views: names of the folders of the views; the first is 'clean'.

@@ -94,8 +94,8 @@ class Shots(NamedTuple):
 
     Attributes:
         field: 'few_shot', utterances a class, or 'few_shot_speakers', shares of the speakers.
-        amount: of this condition.
-        largest: of all conditions: what it takes is tested by none of them.
+        amount: amount of this condition.
+        largest: largest amount of all conditions: what it takes is tested by none of them.
     """
 
     field: str

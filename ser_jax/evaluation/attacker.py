@@ -158,7 +158,7 @@ class Attacker:
             variables: parameters of the attacked network.
             source: parameters of the network that the attack is made on.
             rows: [N] of the corpus.
-            waveforms: of the corpus, for that kind.
+            waveforms: waveforms of the corpus, for that kind.
 
         Returns:
             (task -> predictions as `inference.predict` returns them; for waveforms the mean 'perturbation_snr_db').

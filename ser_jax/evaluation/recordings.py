@@ -65,7 +65,7 @@ def read_clips(
 
     Args:
         corruption: parsed call.
-        dataset: of the run; its noise must not be tested.
+        dataset: dataset of the run; its noise must not be tested.
         corpora: 'test_noise_corpus' and 'babble_corpus' -> name of a prepared corpus, or ''.
         trained_types: types of noise that train; () = all of the noise corpus.
 

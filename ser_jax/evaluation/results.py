@@ -63,7 +63,7 @@ def make_card(
     """Makes the result card.
 
     Args:
-        dataset: of the run.
+        dataset: dataset of the run.
         pooled: predictions of the folds (`pooled_predictions`); {} where no test speaker was read.
         cross: other corpora that were tested.
         workdir: run directory with summaries and predictions.

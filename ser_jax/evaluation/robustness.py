@@ -53,7 +53,7 @@ def open_recordings(
     """Opens the recordings that conditions need; touches no device.
 
     Args:
-        dataset: of the run.
+        dataset: dataset of the run.
         conditions, corpora, trained_noise: see `RobustnessTester`.
 
     Returns:

@@ -40,7 +40,7 @@ def predict_fold(
         tester: predicts under the conditions.
         fold: the fold.
         workdir: run directory.
-        progress: of the run.
+        progress: progress of the run.
         test: whether test speakers may be read.
         again: whether to predict what is up to date, too.
     """
@@ -96,7 +96,7 @@ def predict_corpora(
         experiment: dataset and program.
         tester: predicts the corpora.
         workdir: run directory.
-        progress: of the run.
+        progress: progress of the run.
         again: whether to predict what is up to date, too.
     """
     facts = {

@@ -43,7 +43,7 @@ def make_phases(
         optimiser: settings of `make_optimiser`, for the phase 'supervised' where there are several.
         label_smoothing, clean_target, representation, adversarial_epsilon: see `multitask`.
         batch_size: rows of the global batch.
-        phases: of an adversarial objective, in the order in which they are run.
+        phases: phases of an adversarial objective, in the order in which they are run.
         optimisers: settings of the other phases' optimisers.
         adversary: 'prior', 'separation' and 'gradient_penalty' of an adversarial objective.
         encoder: the pretrained encoder that trains with the network, or None.

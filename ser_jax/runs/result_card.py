@@ -22,7 +22,7 @@ class FoldResult(TypedDict):
         n: test utterances.
         uar: over the classes that occur in the fold.
         wa: weighted accuracy.
-        ccc: of predicted ratings.
+        ccc: concordance correlation of predicted ratings.
     """
 
     fold: str
@@ -160,8 +160,8 @@ class EncoderFacts(TypedDict):
     Attributes:
         name: folder or Hugging Face name.
         revision: commit of the Hugging Face repository.
-        fingerprint: of its parameters.
-        identity: of its parameters and settings.
+        fingerprint: SHA-256 of its parameters.
+        identity: SHA-256 of its parameters and settings.
         layers: numbers of the layers that are used.
     """
 
@@ -177,13 +177,13 @@ class ResultCard(TypedDict):
 
     Attributes:
         system: name and options of the config, e.g. `mtl_aug,single_task`.
-        config_hash: of `config`.
-        commit: of the code, with `+changes` if modified; '' outside a clone.
+        config_hash: hash of `config`.
+        commit: commit of the code, with `+changes` if modified; '' outside a clone.
         versions: package -> version.
         device: number and kind of devices.
         corpus: name of the corpus.
         trained_on: corpora whose labels were used.
-        corpus_hash: of the prepared corpus.
+        corpus_hash: hash of the prepared corpus.
         synthetic: whether the corpus is synthesised.
         labels: the emotions.
         tasks: reported task -> its class names.

@@ -123,7 +123,7 @@ def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]
 
     Args:
         batch: arrays [rows of this process, ...].
-        mesh: of `make_mesh`.
+        mesh: device mesh, see `make_mesh`.
 
     Returns:
         Global arrays [rows of all processes, ...], split along the first axis.
@@ -150,7 +150,7 @@ class DataParallel:
     """One run at a time, its batches split over all devices of a mesh.
 
     Args:
-        mesh: of `make_mesh`.
+        mesh: device mesh, see `make_mesh`.
         parallelism: 'jit' (jit of shard_map) or 'pmap' (in maintenance since JAX 0.8, kept for those who need it).
     """
 

@@ -106,7 +106,7 @@ def map_files(
     Args:
         function: N waveforms, int16 [S] -> N results.
         files: audio files of any sample rate and number of channels.
-        sample_rate: of the waveforms, Hz.
+        sample_rate: sample rate of the waveforms, Hz.
 
     Yields:
         (file, result) in order, or (file, error message) for a file that cannot be read.

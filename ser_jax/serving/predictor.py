@@ -119,7 +119,7 @@ class Predictor:
 
         Args:
             waveform: [S] or [S, channels], floats in [-1, 1] or integers (`audio.reading.to_mono`); or the path of a file.
-            sample_rate: of the waveform, Hz; a file has its own.
+            sample_rate: sample rate of the waveform, Hz; a file has its own.
 
         Returns:
             The prediction.

@@ -158,14 +158,14 @@ def build_program(
 
     Args:
         model: the network, for batches spread over `devices.AXIS`.
-        phases: of the objective.
+        phases: phases of the objective.
         reported: tasks to predict.
         representation: 'log_mel', 'waveform' or 'encoded'.
         front_end: log-mel parameters of the records.
         operations: augmentations.
         clean_share: probability that an utterance is left clean.
         crop_frames: frames of a training input.
-        encoder: of a network that sees its outputs: read where the representation is 'encoded', else computed in every step.
+        encoder: encoder of a network that sees its outputs: read where the representation is 'encoded', else computed in every step.
         eval_batch_size: rows of a global evaluation batch.
         parallelism: 'jit' or 'pmap'.
         placement: how training is spread over the devices.

@@ -71,7 +71,7 @@ def train_folds(
         schedule: validations and stopping.
         jobs: folds to train.
         log: metrics of the run.
-        progress: of the run.
+        progress: progress of the run.
 
     Yields:
         Every job when it is done, with its summary: 'steps' of the kept parameters, their 'validation_uar' (None without
@@ -112,7 +112,7 @@ class FoldTraining:
         schedule: validations and stopping.
         job: the fold.
         log: metrics of the run.
-        progress: of the run.
+        progress: progress of the run.
 
     Attributes:
         job: the fold.

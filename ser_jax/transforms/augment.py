@@ -54,7 +54,7 @@ def parse_operations(
     Args:
         texts: call strings such as 'speed(0.9, 1.1)'; 'speed(0.9, 1.1) + spec_mask(2, 0.1, 0.1)' is one type that
             applies both.
-        representation: of the network's input, 'log_mel', 'waveform' or 'encoded'.
+        representation: representation of the network's input, 'log_mel', 'waveform' or 'encoded'.
 
     Returns:
         One `Operation` a string.

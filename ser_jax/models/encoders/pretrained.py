@@ -81,7 +81,7 @@ class EncoderInput:
         encoder: the encoder.
         layers: numbers of the layers: statistics are concatenated in this order, frames averaged.
         output: 'statistics', mean and standard deviation over time, or 'frames', at half the encoder's rate.
-        rates: of an encoder that trains with the network, path -> relative learning rate of every parameter that trains
+        rates: learning rates of an encoder that trains with the network, path -> relative learning rate of every parameter that trains
             (`fine_tuning.learning_rates`); {} = frozen.
     """
 
@@ -157,7 +157,7 @@ def load_encoder(
 
     Args:
         name: a folder, or a Hugging Face name (`hub.resolve`); 'opensmile' for functionals.
-        dtype: of the products, 'float32' or 'bfloat16'.
+        dtype: data type of the products, 'float32' or 'bfloat16'.
         remat: recompute layers in the backward pass, to save memory.
         lora_rank: rank of trainable updates of query and value, or 0.
 

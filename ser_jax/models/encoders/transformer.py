@@ -22,7 +22,7 @@ class Dense(nn.Module):
     Attributes:
         features: width of the output.
         use_bias: whether a bias is added.
-        dtype: of the products and the output.
+        dtype: data type of the products and the output.
         lora_rank: r, or 0 for no low-rank update.
     """
 
@@ -51,7 +51,7 @@ class LayerNorm(nn.Module):
     """Layer normalisation, statistics in float32 (Ba et al. 2016).
 
     Attributes:
-        dtype: of the output.
+        dtype: data type of the output.
     """
 
     dtype: str = 'float32'
@@ -73,7 +73,7 @@ class SelfAttention(nn.Module):
     Attributes:
         heads: H, divides the width D.
         key_bias: whether keys have a bias (it changes no output).
-        dtype: of the products.
+        dtype: data type of the products.
         lora_rank: see `Dense`, for query and value.
     """
 
@@ -118,7 +118,7 @@ class FeedForward(nn.Module):
 
     Attributes:
         hidden: width between the two.
-        dtype: of the products.
+        dtype: data type of the products.
     """
 
     hidden: int

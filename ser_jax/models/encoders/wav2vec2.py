@@ -163,7 +163,7 @@ class FirstConvolution(nn.Module):
         size: K, samples of the kernel.
         stride: samples between frames.
         use_bias: whether a checkpoint has a bias; normalisation cancels it.
-        dtype: of the output.
+        dtype: data type of the output.
     """
 
     features: int
@@ -218,7 +218,7 @@ class Convolution(nn.Module):
         stride: frames between outputs.
         use_bias: whether the convolution has a bias.
         norm: whether channels are normalised.
-        dtype: of the products and the output.
+        dtype: data type of the products and the output.
     """
 
     features: int
@@ -343,7 +343,7 @@ class PositionalConvolution(nn.Module):
     Attributes:
         size: k, frames of the kernel.
         groups: groups of channels, divides D.
-        dtype: of the output.
+        dtype: data type of the output.
     """
 
     size: int
@@ -502,10 +502,10 @@ class Wav2Vec2(nn.Module):
         position_kernel: frames of the convolution that encodes positions.
         position_groups: its groups of channels.
         pre_norm: see `Layer`; with a norm after the last layer.
-        buckets: of WavLM's position bias, see `PositionBias`, or 0 for none.
+        buckets: number of buckets of WavLM's position bias, see `PositionBias`, or 0 for none.
         max_distance: see `PositionBias`.
         normalise: whether every utterance is scaled to mean 0 and variance 1.
-        dtype: of the products; 'bfloat16' for accelerators.
+        dtype: data type of the products; 'bfloat16' for accelerators.
         remat: recompute the layers in the backward pass, to save memory.
         lora_rank: rank of trainable updates of query and value, or 0.
     """

@@ -111,7 +111,7 @@ def encoder_class(model_type: str) -> type:
     """The Linen module of a family.
 
     Args:
-        model_type: of `config.json`.
+        model_type: model type of `config.json`.
 
     Raises:
         UserError: no such family.
@@ -468,7 +468,7 @@ def _sharded_index(folder: Path, files: Mapping[str, str]) -> dict[str, _Stored]
     """Where the tensors of several safetensors files are stored.
 
     Args:
-        folder: of the files.
+        folder: folder of the files.
         files: full name -> file name.
     """
     found = {}

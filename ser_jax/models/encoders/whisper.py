@@ -57,7 +57,7 @@ class Convolution(nn.Module):
     Attributes:
         features: output channels.
         stride: frames between outputs.
-        dtype: of the products.
+        dtype: data type of the products.
     """
 
     features: int
@@ -114,7 +114,7 @@ class Whisper(nn.Module):
         hidden: width of the feed-forward networks.
         n_mels: mel bands, 80 or 128.
         positions: longest input, in frames of 20 ms.
-        dtype: of the products; 'bfloat16' for accelerators.
+        dtype: data type of the products; 'bfloat16' for accelerators.
         remat: recompute the layers in the backward pass, to save memory.
         lora_rank: rank of trainable updates of query and value, or 0.
     """
