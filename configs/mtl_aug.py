@@ -150,7 +150,7 @@ OPTIONS_ON_FRAMES = OPTIONS | {
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
     """The config for an argument: '', 'CORPUS' or 'CORPUS,OPTION…'."""
     config = base_config('mtl_aug', FIELDS)
-    if 'whisper_tiny' in argument:
+    if 'whisper_tiny' in [word.strip() for word in argument.split(',')[1:]]:
         config.update_from_flattened_dict(_ON_FRAMES)
         return apply_options(config, argument, OPTIONS_ON_FRAMES, CORPORA_ON_FRAMES)
     config.augmentations = (

@@ -431,7 +431,8 @@ def apply_options(
         raise UserError(f'unknown option {unknown[0]!r} after the corpus; there are: {known}')
     if len(named) > 1:
         raise UserError(f'{" and ".join(named)} exclude each other: give one of them')
-    plain.sort(key=lambda name: not options[name].first)
+    order = [*(name for name in options if options[name].first), '']
+    plain.sort(key=lambda name: order.index(name if options[name].first else ''))
     config.corpus = corpus or config.corpus
     config.settings_of = named[0].removeprefix(_SETTINGS) if named else config.corpus
     if named and config.settings_of not in (*corpora, _NO_SETTINGS):
@@ -590,7 +591,7 @@ def add_recipe(arguments: Sequence[str], name: str) -> list[str]:
 
 
 def without_recipe(arguments: Sequence[str]) -> list[str]:
-    """The command line whose config no recipe changes."""
+    """The command line with `settings=none` where a recipe would apply."""
     needed = recipe(parse_config(arguments), 1)
     return add_recipe(arguments, _NO_SETTINGS) if needed else list(arguments)
 

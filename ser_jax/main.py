@@ -45,6 +45,7 @@ import traceback
 from pathlib import Path
 
 import ml_collections
+import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -123,15 +124,16 @@ def _config_flags(argv: list[str]) -> list[str]:
 
 def _with_recipe(config: ml_collections.ConfigDict, workdir: Path) -> ml_collections.ConfigDict:
     """Takes the settings that suit the size of the corpus, if it has none and the command line names none."""
-    if not recipe(config, 1):
-        return config
     stored = workdir / 'config.json'
+    if not recipe(config, 1) or (_MODE.value == 'evaluate' and not stored.exists()):
+        return config
     if stored.exists():  # a run keeps its settings
         name = read_json(stored, {}).get('settings_of')
         if name not in RECIPE_SIZES:
             return config
     else:
-        from ser_jax.prepare import open_prepared  # slow to import
+        from ser_jax.data.labels import labels_of  # slow to import
+        from ser_jax.prepare import open_prepared
 
         check_config(config)
         corpus = open_prepared(
@@ -141,7 +143,9 @@ def _with_recipe(config: ml_collections.ConfigDict, workdir: Path) -> ml_collect
             representation='log_mel' if config.representation == 'log_mel' else 'waveform',
             front_end=FrontEnd(**config.data.front_end),
         )
-        name = recipe(config, int((corpus.index['emotion'] >= 0).sum()))
+        names = tuple(config.labels or corpus.metadata['labels'])
+        labels = labels_of(corpus, np.arange(len(corpus)), 'emotion', names)
+        name = recipe(config, int((labels >= 0).sum()))
     return parse_config(add_recipe(_config_flags(sys.argv), name))
 
 

@@ -75,11 +75,10 @@ def open_recordings(
                 )
     longest = dataset.corpus.index['duration'][dataset.rows].max(initial=0)
     attacks = [name for name, condition in conditions.items() if isinstance(condition, Attack)]
-    own = [name for name in attacks if not name.startswith('transfer_')]
     encoding = dataset.records.encoding
-    if own and encoding and encoding.encoder == functionals.NAME:
+    if attacks and encoding and encoding.encoder == functionals.NAME:
         raise UserError(
-            f'condition {own[0]}: openSMILE functionals have no gradient; transfer attacks are possible'
+            f'condition {attacks[0]}: openSMILE functionals have no gradient; they cannot be attacked'
         )
     if dataset.corpus.representation == 'encoded' and attacks and longest > WINDOW_SECONDS:
         raise UserError(

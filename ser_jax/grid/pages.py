@@ -57,7 +57,7 @@ SPEAKERS_CAPTION = (
 )
 WAYS_CAPTION = (
     'UAR in percent, mean over the pairs of a trained and a tested corpus, ± standard deviation of that mean over the seeds; last: of how many pairs the '
-    'mean over the seeds is highest. Ties count for neither. Pairs with the same corpora share recordings: the means are descriptive only.'
+    'mean over the seeds is highest. Ties are not counted. Pairs with the same corpora share recordings: the means are descriptive only.'
 )
 TRIES_CAPTION = (
     'UAR in percent on the validation speakers at the last step, mean over the folds (and the seeds, ± standard deviation); '
@@ -69,16 +69,19 @@ PARTS_CAPTION = (
     'Intervals and p-values reflect speaker sampling, not seed variance.'
 )
 OVERVIEW_CAPTION = (
-    'UAR in percent on unseen speakers, mean over {} to {} seeds; in brackets the 95 % interval, bootstrap over speakers. EMO-DB: 4 emotions, leave one '
+    'UAR in percent on unseen speakers, mean over {} to {} seeds; in brackets the 95 % interval, bootstrap over speakers, the mean of the bounds over '
+    'the seeds. SVM: the better one of those with and without class weights. EMO-DB: 4 emotions, leave one '
     "speaker out; telephone, rain and babble (at 5 dB) are conditions of its test. RAVDESS: 8 emotions, EmoBox's folds; nEMO: 6, leave one speaker out. "
     '–: not run.'
 )
 # Row of the overview -> (folder of stored runs, variant); the folder of runs from scratch depends on the corpus.
+MACHINES = ('svc', 'svc_balanced')
 OVERVIEW = {
     'single task, from scratch': ('', 'single_task'),
     'MTL-AUG, from scratch': ('', 'full'),
     'linear probe on frozen Whisper tiny.en': ('encoders', 'probe'),
     '… trained on augmented views': ('encoders', 'probe_views'),
+    'MTL-AUG on frames of Whisper tiny.en': ('encoders', 'mtl_aug'),
 }
 FROM_SCRATCH = {'emodb': 'mtl_aug', 'ravdess': 'ravdess'}
 # Column of the overview -> corpus, condition.
@@ -211,7 +214,11 @@ def make_overview(results: Path) -> str:
     for corpus, condition in OVERVIEW_COLUMNS.values():
         path = results / f'opensmile_{corpus}.json'
         known = condition == 'clean' and path.exists()
-        baselines.append([read_json(path, {'svc': dict[str, object]})['svc']] if known else [])
+        machines = read_json(path, dict.fromkeys(MACHINES, dict[str, object])) if known else {}
+        best = max(
+            (machines[name] for name in MACHINES if known), key=lambda x: x['uar'], default=None
+        )
+        baselines.append([best] if best else [])
     systems = {'openSMILE ComParE and SVM': baselines}
     for system, (folder, variant) in OVERVIEW.items():
         systems[system] = []
@@ -227,8 +234,9 @@ def make_overview(results: Path) -> str:
         for seeds, (_, condition) in zip(columns, OVERVIEW_COLUMNS.values()):
             cell = percent(statistics.mean(one['uar'] for one in seeds)) if seeds else '–'
             if seeds and condition == 'clean':
-                bounds = zip(*(one['uar_ci95'] for one in seeds))
-                cell += f' {interval([statistics.mean(side) for side in bounds])}'
+                bounds = [*zip(*(one['uar_ci95'] for one in seeds))]
+                if None not in (*bounds[0], *bounds[1]):
+                    cell += f' {interval([statistics.mean(side) for side in bounds])}'
             cells.append(cell)
         lines.append((system, *cells))
     table = markdown_table(('system', *OVERVIEW_COLUMNS), lines)
@@ -350,6 +358,8 @@ def _seeds_of_one_system(cards, condition):
     """The results of a row's runs under a condition."""
     first, seeds = cards[0], [card['seed'] for card in cards]
     where = f'{first["system"]} on {first["corpus"]}'
+    if missing := [card['seed'] for card in cards if condition not in card['conditions']]:
+        raise UserError(f'{where}: seed {missing[0]} has no condition {condition}')
     results = [card['conditions'][condition] for card in cards]
     numbers = sorted({result['n'] for result in results})
     if len(set(seeds)) < len(seeds):

@@ -231,7 +231,7 @@ def _make_run(
     changes = {**common.get('changes', {}), **own.get('changes', {}), 'seed': seed}
     first = f'--config={":".join(filter(None, [config_file, ",".join(options)]))}'
     arguments = (first, *(f'--config.{field}={value}' for field, value in changes.items()))
-    # What the grid says is what runs.
+    # Grids never take a recipe: their runs use the config as written.
     arguments = (*without_recipe(arguments[:1]), *arguments[1:])
     plain = parse_config(name_network(arguments)[:1])
     names = flatten(plain)

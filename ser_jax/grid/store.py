@@ -112,7 +112,7 @@ def shrink(path: Path) -> None:
 
 
 def check(folder: Path) -> list[str]:
-    """Makes every number of stored runs again from their predictions: cards, and the tables of a grid.
+    """Recomputes the test results of stored runs from their predictions, and the tables of a grid from its cards.
 
     Args:
         folder: stored runs; with `rows.csv` those of the grid `configs/grids/<name of the folder>.py`.
@@ -147,8 +147,8 @@ def _check_run(store: stored.Store, name: str) -> Iterator[str]:
         pairs = [pair for pair in pairs if pair[0] != 'folds']
         folds, again = by_fold(result['folds']), by_fold(made['folds'])
         pairs += [
-            (f'{rate} of {fold}', folds.get(fold, {}).get(rate), again[fold][rate])
-            for fold in again
+            (f'{rate} of {fold}', folds.get(fold, {}).get(rate), again.get(fold, {}).get(rate))
+            for fold in folds | again
             for rate in ('n', 'uar', 'wa')
         ]
         if condition in card.get('calibration', {}):

@@ -181,6 +181,8 @@ def write(folder: Path, runs: Mapping[str, StoredRun]) -> None:
     if arrays:
         with replacing(folder / PREDICTIONS) as temporary, temporary.open('wb') as file:
             np.savez_compressed(file, **arrays)
+    else:
+        (folder / PREDICTIONS).unlink(missing_ok=True)
     write_atomically(folder / CARDS, ''.join(f'{line}\n' for line in lines))
 
 
@@ -220,13 +222,14 @@ def _stacked(members: Mapping[str, tuple[Predictions, list[str]]]) -> dict[str, 
 def _read_lines(path: Path) -> dict[str, str]:
     """Run -> line of `cards.jsonl`."""
     try:
-        lines = path.read_text(encoding='utf-8').splitlines()
+        # Not splitlines: it also splits at other separators, which JSON may contain.
+        lines = path.read_text(encoding='utf-8').split('\n')[:-1]
         runs = checked([json.loads(line) for line in lines], list[_Line])
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{path} is not what ser_jax writes: {error}') from error
     named = {run['run']: line for run, line in zip(runs, lines)}
     if len(named) < len(lines):
-        raise UserError(f'{path} has a run twice')
+        raise UserError(f'{path} lists a run twice')
     return named
 
 
@@ -242,7 +245,15 @@ def _read_sets(path: Path) -> dict[str, dict[str, np.ndarray]]:
         for number, arrays in sets.items():
             if problem := _misshapen(arrays):
                 raise ValueError(f'set {number}: {problem}')
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        TypeError,
+        ValueError,
+        KeyError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise UserError(f'{path} is not what ser_jax writes: {error}') from error
     return sets
 
@@ -260,7 +271,7 @@ def _misshapen(arrays: Mapping[str, np.ndarray]) -> str:
         if arrays[name].shape != shape:
             return f'{name} is {list(arrays[name].shape)}, not {list(shape)}'
     if max(arrays['label'].max(), arrays['predicted'].max()) >= k:
-        return 'a class beyond the last one'
+        return 'class index out of range'
     if rated.keys() & arrays.keys():
         return ''
     probabilities, predicted = arrays['probabilities'], arrays['predicted']

@@ -7,7 +7,6 @@ The package opensmile is not part of this project, and its licence forbids comme
 import dataclasses
 import hashlib
 import os
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -79,7 +78,5 @@ def _smile():
 
 
 def _functionals(waveform: np.ndarray) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # pandas
-        found = _smile().process_signal(waveform, _SAMPLE_RATE).to_numpy(np.float32)
+    found = _smile().process_signal(waveform, _SAMPLE_RATE).to_numpy(np.float32)
     return np.nan_to_num(found, posinf=0.0, neginf=0.0)
