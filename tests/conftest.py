@@ -189,7 +189,7 @@ def trained(beeps, tmp_path_factory):
     from configs.mtl_aug import get_config
 
     workdir = tmp_path_factory.mktemp('trained') / 'run'
-    config = get_config('csv_corpus/beeps,smoke')
+    config = get_config('csv_corpus/beeps,settings=emodb,smoke')  # the recipe of its size
     config.data.data_dir = beeps['data_dir']
     config.optimiser.learning_rate = 0.02
     config.update(final=True, steps=20, eval_every=10)

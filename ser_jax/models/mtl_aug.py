@@ -100,7 +100,7 @@ class Model(nn.Module):
         # Not standardised, they are learnt slowly (docs/encoders.md).
         statistics = layers.mean_and_deviation(x[:, None], mask)
         norm = layers.MaskedBatchNorm(axis_name=self.axis_name, name='statistics_norm')
-        statistics = norm(statistics, jnp.ones((len(x), 1), bool), train=train)[:, 0]
+        statistics = norm(statistics, jnp.ones_like(mask[:, :1]), train=train)[:, 0]
         dense = nn.Dense(classes, kernel_init=nn.initializers.zeros, name='emotion_probe')
         return dense(self._drop(statistics, train))
 

@@ -18,6 +18,7 @@ from runs_on_disk import write_run as lay
 from ser_jax import report
 from ser_jax.prepare import open_prepared
 from ser_jax.reporting.html.page import worst_errors, write_page
+from ser_jax.runs.finished import read_card
 from ser_jax.runs.predictions import Predictions, read_predictions, write_predictions
 from ser_jax.runtime import files
 from ser_jax.runtime.errors import UserError
@@ -172,9 +173,9 @@ def test_numbers_in_the_figures(finished):
 
 def test_what_a_pointer_shows(tmp_path):
     """Titles of bars and points, and lines of chance."""
-    write_page(tmp_path / 'page.html', [ROBUST / 'emodb-full-seed0'])
+    write_page(tmp_path / 'page.html', [ROBUST / 'emodb/full/seed0'])
     text = (tmp_path / 'page.html').read_text()
-    card = json.loads((ROBUST / 'emodb-full-seed0' / 'results.json').read_text())['conditions']
+    card = read_card(ROBUST / 'emodb/full/seed0')['conditions']
     show = lambda name: f'UAR {100 * card[name]["uar"]:.1f} %'
     for title in (
         f'rain -5: {show("noise_rain_-5db")} [',
