@@ -150,13 +150,14 @@ OPTIONS_ON_FRAMES = OPTIONS | {
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
     """The config for an argument: '', 'CORPUS' or 'CORPUS,OPTION…'."""
     config = base_config('mtl_aug', FIELDS)
-    if 'whisper_tiny' in [word.strip() for word in argument.split(',')[1:]]:
-        config.update_from_flattened_dict(_ON_FRAMES)
-        return apply_options(config, argument, OPTIONS_ON_FRAMES, CORPORA_ON_FRAMES)
+    options, corpora = OPTIONS, CORPORA
     config.augmentations = (
         'speed(0.9, 1.1)',
         'mixup(0.2)',
         'spec_mask(2, 0.1, 0.1)',
         'noise(15, 30)',
     )
-    return apply_options(config, argument, OPTIONS, CORPORA)
+    if 'whisper_tiny' in [word.strip() for word in argument.split(',')[1:]]:
+        config.update_from_flattened_dict(_ON_FRAMES)
+        options, corpora = OPTIONS_ON_FRAMES, CORPORA_ON_FRAMES
+    return apply_options(config, argument, options, corpora)

@@ -212,7 +212,7 @@ def objects(arrays):
         (less_certain, 's/full/seed1, clean: ece is 7.5 in cards.jsonl, 47.5 from predictions.npz'),
         (another_label, 's/full/seed1, noise_rain_5db: recall is '),
         (another_probability, 's/full/seed0/clean, u05: its probabilities do not sum to 1'),
-        (a_class_too_many, 'set 0: a class beyond the last one'),
+        (a_class_too_many, 'set 0: class index out of range'),
         (no_labels, "is not what ser_jax writes: 'label'"),
         (objects, 'is not what ser_jax writes: Object arrays cannot be loaded'),
     ],
