@@ -36,6 +36,7 @@ myst_heading_anchors = 4  # GitHub's anchors
 myst_enable_extensions = ['colon_fence']
 
 html_theme = 'furo'
+smartquotes = False  # flags have two hyphens
 html_title = f'ser_jax {version}'
 html_extra_path = ['_extra']  # sends index.html on to docs/index.html
 html_copy_source = False

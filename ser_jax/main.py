@@ -95,7 +95,8 @@ def main(_: list[str]) -> None:
             if card != before:  # else an earlier command produced it
                 (workdir / 'command.txt').write_text(command(sys.argv, given) + '\n')
             page.write_page(workdir / 'report' / 'report.html', [workdir])
-            print(f'{text.card_table(card)}\nEverything about this run: {workdir}', flush=True)
+            end = f'Report: {workdir}/report/report.html\nEverything about this run: {workdir}'
+            print(f'{text.card_table(card)}\n{end}', flush=True)
     except UserError as error:
         sys.exit(f'error: {error}')
 

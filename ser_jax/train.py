@@ -235,6 +235,8 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     devices.start_processes()
     devices.check_devices()
     check_config(config)
+    if config.representation == 'encoded':  # what cannot be run is refused before hours of encoding
+        check_data(config)
     return _build_experiment(config, open_encoder(config))
 
 
@@ -383,7 +385,7 @@ def check_data(config: ml_collections.ConfigDict) -> None:
     check_config(config)
     if config.representation == 'encoded':  # encoding needs a device: the waveforms are checked
         config = ml_collections.ConfigDict(config.to_dict())
-        config.update(representation='waveform', crop_frames=16)
+        config.update(representation='waveform', crop_frames=16, augmentations=())
     dataset = _open_data(config, None)
     open_recordings(dataset, **_conditions(config))
     for name in config.test_corpora:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from ser_jax.models.encoders.pretrained import Encoder
 from ser_jax.runtime.devices import is_main_process
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import replacing, write_checksums, write_json
+from ser_jax.runtime.text import duration
 
 _CHUNK = 256  # utterances that are encoded before a part is written; an interrupted extraction resumes behind it
 _RESERVE = 5 << 30  # bytes of the disk that are left free
@@ -76,12 +78,21 @@ def encode_corpus(
     extractor = Extractor(
         encoder, layers=layers if average else None, output='average' if average else output
     )
+    begin = time.monotonic()
     with progress:
-        for view, folder in missing.items():
+        for number, (view, folder) in enumerate(missing.items(), 1):
             with _locked(folder) if is_main_process() else contextlib.nullcontext():
                 # Another run may just have written it.
                 if not multihost_utils.broadcast_one_to_all(np.array(is_encoded(folder))):
                     _encode(corpus, encoder, extractor, output, view, folder, progress)
+            if progress.disable and is_main_process():  # in a log
+                seconds = time.monotonic() - begin
+                left = duration(seconds / number * (len(missing) - number))
+                print(
+                    f'encoded {number} of {len(missing)} ({view.text}), {left} left',
+                    file=sys.stderr,
+                    flush=True,
+                )
 
 
 @contextlib.contextmanager

@@ -165,3 +165,10 @@ def test_unusable_weights_are_refused_by_the_name_of_the_field(config, tmp_path,
     config.encoder.weights = 'no name'
     with pytest.raises(UserError, match=r'^config\.encoder\.weights: no name is neither'):
         train_and_evaluate(config, tmp_path / 'run')
+
+
+def test_a_corpus_that_cannot_be_trained_is_refused_before_encoding(config, tmp_path, monkeypatch):
+    monkeypatch.setattr('ser_jax.prepare.encode_corpus', lambda *_, **__: pytest.fail('encoded'))
+    config.protocol = 'speaker_folds(50)'
+    with pytest.raises(UserError, match='speaker_folds'):
+        train_and_evaluate(config, tmp_path)

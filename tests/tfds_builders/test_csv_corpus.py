@@ -64,7 +64,7 @@ def test_csv_own_labels_semicolons_and_many_speakers(tmp_path):
     ('text', 'words'),
     [
         (None, ('metadata.csv is missing', 'file, emotion, speaker')),
-        ('', ('lacks the column file and emotion and speaker', 'none')),
+        ('', ('lacks the columns file, emotion, speaker', 'none')),
         ('file,label,speaker\na.wav,happy,x\n', ('lacks the column emotion', 'file, label')),
         ('file,emotion,speaker\n', ('no rows',)),
         (
@@ -157,7 +157,8 @@ def test_a_label_that_looks_missing_is_named(tmp_path):
     ],
 )
 def test_one_speaker_under_two_names_is_a_warning(tmp_path, one, other):
-    rows = [f'{n}.wav,happy,{name}' for n, name in enumerate((one, other, 'ben', 'cara'))]
+    names = (one, other, 'ben', 'cara')
+    rows = [f'{n}.wav,{("happy", "sad")[n % 2]},{name}' for n, name in enumerate(names)]
     text = '\n'.join(['file,emotion,speaker', *rows]) + '\n'
     folder = write_csv(tmp_path / 'mine', text, [f'{n}.wav' for n in range(4)])
     flags = ('csv_corpus/mine', f'--manual_dir={folder}')
@@ -354,3 +355,18 @@ def test_ogg_files_without_a_last_page_are_noted(tmp_path):
     for command in (doctor, build):
         out = call(tmp_path, command, *flags)[1]
         assert [line[-6:] for line in out.splitlines() if line.startswith(note)] == ['b.opus']
+
+
+@pytest.mark.parametrize(
+    ('rows', 'warning'),
+    [
+        ('0.wav,happy,anna\n1.wav,sad,ben\n', '2 known speaker(s)'),
+        ('0.wav,happy,anna\n1.wav,happy,ben\n2.wav,happy,cara\n', 'one emotion, happy'),
+    ],
+)
+def test_doctor_warns_of_too_few_speakers_or_emotions_to_train_on(tmp_path, rows, warning):
+    text = f'file,emotion,speaker\n{rows}'
+    folder = write_csv(tmp_path / 'mine', text, [f'{n}.wav' for n in range(rows.count('\n'))])
+    _, out, _ = call(tmp_path, doctor, 'csv_corpus/mine', f'--manual_dir={folder}')
+    assert f'warning: {warning}' in out
+    assert out.count('warning: ') == 1

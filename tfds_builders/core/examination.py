@@ -34,7 +34,8 @@ class Examination:
         speakers, sessions, sample_rates: usable utterances by each.
         rated: usable utterances with a rating of each dimension.
         seconds: duration of all usable audio.
-        warnings: names of speakers or labels that differ in spelling only, and contradictory labels of identical audio.
+        warnings: names of speakers or labels that differ in spelling only, contradictory labels of identical audio, and too
+            few speakers or emotions to train on.
         notes: further remarks for the user, one sentence each.
     """
 
@@ -130,6 +131,7 @@ def examine(
             *similar_speakers(item.speaker for item in good),
             *similar_labels(item.emotion for item in good),
             *contradictions,
+            *_too_few(good),
         ],
         notes=[
             *listing.notes,
@@ -139,6 +141,21 @@ def examine(
             *_leftovers(folder),
         ],
     )
+
+
+def _too_few(good: Sequence[Utterance]) -> list[str]:
+    """Why no system can be trained on the labelled utterances; empty for corpora without labels."""
+    labelled = [item for item in good if item.emotion]
+    speakers = {item.speaker for item in labelled if item.speaker}
+    emotions = {item.emotion for item in labelled}
+    found = []
+    if labelled and len(speakers) < 3:
+        found.append(
+            f'{len(speakers)} known speaker(s): training, validation and test need 3 speakers, no_validation 2'
+        )
+    if len(emotions) == 1:
+        found.append(f'one emotion, {emotions.pop()}: training needs two')
+    return found
 
 
 def _counted(values) -> dict:

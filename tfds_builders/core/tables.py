@@ -60,7 +60,7 @@ def read_csv(path: pathlib.Path, needed: Sequence[str] = ()) -> list[Row]:
     if missing:
         known = ', '.join(columns) or 'none'
         raise UserError(
-            f'{path} lacks the column {" and ".join(missing)}; it has {known}'
+            f'{path} lacks the column{"s" * (len(missing) > 1)} {", ".join(missing)}; it has {known}'
             + ' (commas, semicolons or tabs separate columns)' * (len(columns) == 1)
         )
     rows = []
