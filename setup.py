@@ -30,7 +30,7 @@ setup(
         'jax>=0.10.2',
         'jinja2>=3.1',
         'librosa>=0.11',
-        'matplotlib>=3.9',
+        'matplotlib>=3.10',
         'ml-collections>=1.1',
         'numpy>=2.0',
         'optax>=0.2.6',

@@ -144,7 +144,7 @@ def test_runs_that_were_not_tested_have_no_predictions(tmp_path):
         ('{', 'cards.jsonl is not what ser_jax writes'),
         ('[]', 'cards.jsonl is not what ser_jax writes'),
         ('{"run": "x", "command": ""}', 'it lacks card'),
-        ('{"run": "full/seed0", "command": "", "card": {}}', 'has a run twice'),
+        ('{"run": "full/seed0", "command": "", "card": {}}', 'lists a run twice'),
         ('{"run": "x", "command": "", "card": {}}', 'cards.jsonl, x, is not what ser_jax writes'),
     ],
 )
