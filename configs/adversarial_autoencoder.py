@@ -3,7 +3,7 @@
 python -m ser_jax.main --config=configs/adversarial_autoencoder.py                      (synthetic speech)
 python -m ser_jax.main --config=configs/adversarial_autoencoder.py:emodb,auxiliary      (with speech of three other corpora)
 python -m ser_jax.main --config=configs/adversarial_autoencoder.py:emodb,single_task    (the same encoder, the emotion only)
-python -m ser_jax.main --config=configs/adversarial_autoencoder.py:demo_speech,dimensions       (ratings beside the emotion)
+python -m ser_jax.main --config=configs/adversarial_autoencoder.py:demo_speech,dimensions       (ratings as well as the emotion)
 
 Published: an adversarial autoencoder whose latent code feeds classifiers of emotion, speaker and gender, trained together on
 speech with and without emotion labels. Everything else (features, sizes, prior, order, rates) is ours: the full text of the

@@ -188,7 +188,7 @@ FINE_TUNE_FIELDS = {
         0.8, 'factor from the learning rate of a layer of the encoder to that of the layer below',
         Bounds(lambda x: 0 < x <= 1, 'above 0, at most 1')),
     'fine_tune.warmup_steps': Field(
-        0, "steps during which the encoder's learning rates rise, beside config.optimiser.warmup", NOT_NEGATIVE),
+        0, "steps during which the encoder's learning rates rise, in addition to config.optimiser.warmup", NOT_NEGATIVE),
     'fine_tune.front_end': Field(
         False, "whether 'all' includes convolutions and positions below the first layer (Whisper's positions never train)"),
     'fine_tune.remat': Field(
@@ -272,7 +272,7 @@ GROUPS = {
             0.5, 'fraction of a batch that is unlabelled, if there is unlabelled speech',
             Bounds(lambda x: 0 < x < 1, 'between 0 and 1')),
     },
-    'Tests beside clean speech': {
+    'Test conditions and further test corpora': {
         'conditions': Field(
             (), "call strings of test conditions, e.g. \"noise('rain', 5)\", 'telephone', 'pgd(0.05, 20)'", _TEXTS,
             identity=False),
@@ -444,7 +444,7 @@ def apply_options(
     if other:
         config.model = {'name': networks[-1], **_attributes(networks[-1])}
     for changes in (corpora.get(config.settings_of, {}), *(options[name].sets for name in plain)):
-        # What was chosen for one network does not suit another.
+        # Settings of `model.*` belong to the network they were chosen for.
         fitting = {
             name: v for name, v in changes.items() if not (other and name.startswith('model.'))
         }

@@ -76,7 +76,7 @@ def _check_config(run: Run, card: dict, where: Path) -> None:
 
 
 def write_tables(grid: Grid, folder: Path) -> str:
-    """Writes the tables and figures of stored runs beside them.
+    """Writes the tables and figures of stored runs into their folder.
 
     Returns:
         Number of stored runs, as text.

@@ -31,7 +31,7 @@ from ser_jax.serving import standalone
 from ser_jax.serving.predictor import WINDOW_SECONDS, Predictor, load
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-_FILES = ('card.json', standalone.EXAMPLE, 'run.py')  # beside the model
+_FILES = ('card.json', standalone.EXAMPLE, 'run.py')  # in addition to the model
 _SOURCE_PATHS = 'jax_hlo_source_file_canonicalization_regex'
 
 

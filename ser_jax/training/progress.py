@@ -27,7 +27,7 @@ class Progress:
         steps: part -> largest number of steps, for those that are not trained yet.
         tested: the parts that are tested.
         batch_size: utterances a step.
-        conditions: whether there are tests beside clean speech, which take a time worth mentioning.
+        conditions: whether conditions other than clean speech are tested, which takes noticeable time.
     """
 
     def __init__(

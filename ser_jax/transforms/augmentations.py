@@ -4,7 +4,7 @@ An operation is a function `name(keys, batch, *arguments) -> changed fields`, ap
 utterance had drawn it; `augment.augment` keeps its result for those that did. A new augmentation is one function here
 and its line in `OPERATIONS`.
 
-The batch holds, beside the fields of `augment.augment`: 'source' [B, T_in, F] and 'source_length' [B], the log-mels as
+The batch holds the fields of `augment.augment` and 'source' [B, T_in, F] and 'source_length' [B], the log-mels as
 delivered by the host; 'texture' and 'background' [B, T, F], see `mel_noise`; 'bands', the `mel_noise.Bands`; 'floor',
 log of the front end's floor; 'partner_shift' [], the distance between the rows that mixup mixes; 'axis_name'.
 """
