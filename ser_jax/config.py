@@ -321,6 +321,9 @@ GROUPS = {
             identity=False),
         'eval_batch_size': Field(16, 'utterances per evaluation step, a multiple of the number of devices', SIZE),
         'class_weights': Field(True, 'whether all classes of a reported task have the same weight in its loss'),
+        'balanced_draws': Field(
+            False, 'whether every emotion of every labelled corpus is drawn equally often, in place of config.class_weights',
+        ),
         'label_smoothing': Field(0.1, 'probability spread over all classes, in the reported tasks', FRACTION),
         'adversarial_epsilon': Field(
             0.0, 'size of the adversarial perturbation of training inputs (standardised log-mel); 0 = none',

@@ -188,6 +188,7 @@ def _open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None) 
             labelled_share=config.labelled_share,
             unlabelled_share=config.unlabelled_share,
             class_weights=config.class_weights,
+            balanced_draws=config.balanced_draws,
             label_free='generator' in config.get('phases', ()),
             memory_gb=config.data.memory_gb,
             views=types,

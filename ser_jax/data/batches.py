@@ -195,6 +195,7 @@ class TrainBatches:
         rows: rows of the global batch to load (those of this process).
         views: views of encoded utterances and of waveforms, number of the view of each augmentation type; the first type is 'clean'.
         clean_share: their probability of the type 'clean'; the others share the rest.
+        groups: positions of the labelled utterances, in groups that are drawn equally often; () draws every utterance equally often.
     """
 
     labelled: Utterances
@@ -207,6 +208,7 @@ class TrainBatches:
     rows: slice
     views: tuple[int, ...] = (0,)
     clean_share: float = 1.0
+    groups: tuple[np.ndarray, ...] = ()
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Loads the batch of one step.
@@ -240,8 +242,13 @@ class TrainBatches:
         else:
             utterances, stream = self.unlabelled, 1
             position = step * self.n_unlabelled + row - n_labelled
-        chosen = shuffled(len(utterances), 2 * self.seed + stream)[position]
-        return utterances, chosen, np.random.default_rng((self.seed, stream, position))
+        rng = np.random.default_rng((self.seed, stream, position))
+        seed = 2 * self.seed + stream
+        if stream == 0 and self.groups:  # each group once, then each again
+            group = self.groups[shuffled(len(self.groups), seed)[position]]
+            chosen = group[shuffled(len(group), seed)[position // len(self.groups)]]
+            return utterances, int(chosen), rng
+        return utterances, shuffled(len(utterances), seed)[position], rng
 
     def _example(self, step: int, row: int) -> dict[str, np.ndarray]:
         utterances, chosen, rng = self._chosen(step, row)

@@ -85,6 +85,7 @@ class Sampling(NamedTuple):
         labelled_share: fraction of each training speaker's utterances that keep their label.
         unlabelled_share: share of each batch without labels, where there are unlabelled utterances.
         class_weights: whether every class of a reported task counts the same.
+        balanced_draws: whether every emotion of every corpus is drawn equally often, instead.
         label_free: whether the objective learns from utterances without any label.
         memory_gb: size up to which utterances are kept in memory.
         views, clean_share: views and share of clean utterances of encoded utterances, see `batches.TrainBatches`.
@@ -96,6 +97,7 @@ class Sampling(NamedTuple):
     labelled_share: float = 1.0
     unlabelled_share: float = 0.5
     class_weights: bool = True
+    balanced_draws: bool = False
     label_free: bool = False
     memory_gb: float = 4.0
     views: tuple[int, ...] = (0,)
@@ -194,7 +196,15 @@ class Dataset:
             rows=local_rows(size),
             views=self.sampling.views,
             clean_share=self.sampling.clean_share,
+            groups=self._groups(labelled) if self.sampling.balanced_draws else (),
         )
+
+    def _groups(self, parts: list[Part]) -> tuple[np.ndarray, ...]:
+        """Positions in the joined parts of every emotion of every part."""
+        emotions = [labels_of(*part, 'emotion', self.labels) for part in parts]
+        kinds = 1 + len(self.labels)  # −1: none of them
+        numbers = np.concatenate([kinds * k + labels for k, labels in enumerate(emotions)])
+        return tuple(np.flatnonzero(numbers == number) for number in np.unique(numbers))
 
     def _split_labelled(self, rows: np.ndarray) -> tuple[list[Part], list[Part]]:
         """The training rows that keep their label (`Sampling.labelled_share`), and the others."""
@@ -219,7 +229,7 @@ class Dataset:
         kept = self._split_labelled(rows)[0]
         reported = [task for task in self.reported if task.kind == 'classification']
         weights = {task.name: np.ones(len(task.classes), np.float32) for task in reported}
-        if self.sampling.class_weights:
+        if self.sampling.class_weights and not self.sampling.balanced_draws:
             for task in reported:
                 labels = [labels_of(*part, task.target, task.classes) for part in kept]
                 weights[task.name] = class_weights(np.concatenate(labels), len(task.classes))

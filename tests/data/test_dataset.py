@@ -73,6 +73,23 @@ def test_a_labelled_corpus_joins_training_alone(beeps, capsys):
     assert joined.corpus_hashes().keys() == {'csv_corpus/beeps', 'csv_corpus/hums'}
 
 
+def test_balanced_draws_take_every_emotion_of_every_corpus_equally_often(beeps):
+    hums = ('csv_corpus/hums',)
+    dataset = open_data(make_config(beeps, labelled=hums, balanced_draws=True, batch_size=8))
+    rows = dataset.folds[0].train
+    batches = dataset.train_batches(rows)
+    ids = [name for step in range(len(rows)) for name in batches.ids(step)]
+    all_ids, emotions = batches.labelled.ids.tolist(), batches.labelled.labels['emotion']
+    drawn = [(k >= len(rows), emotions[k]) for k in map(all_ids.index, ids)]
+    assert {drawn.count(group) for group in set(drawn)} == {len(ids) // 8}
+    assert len(set(drawn)) == 8
+    counts = [ids.count(name) for name in all_ids[: len(rows)]]
+    of_group = np.bincount(emotions[: len(rows)])[emotions[: len(rows)]]
+    expected = len(ids) / 8 / of_group  # the utterances of a group in turn
+    assert (np.abs(np.array(counts) - expected) < 1).all()
+    np.testing.assert_array_equal(dataset.statistics(rows)['class_weights']['emotion'], 1)
+
+
 def test_a_share_of_its_labels_joins(beeps):
     config = make_config(beeps, labelled=('csv_corpus/hums',), labelled_share=0.25)
     dataset = open_data(config)
