@@ -286,6 +286,7 @@ def make_paired_table(folder: Path, condition: str) -> str:
         '95 % interval',
         'time',
         'difference',
+        'detectable',
         'p',
         'p (Holm)',
     )

@@ -8,6 +8,7 @@ from ser_jax.grid import matrix
 from ser_jax.grid.figures import draw_grid
 from ser_jax.grid.plan import Grid
 from ser_jax.grid.rows import VALIDATION, Row, as_csv, families
+from ser_jax.metrics import significance
 from ser_jax.reporting import figures
 from ser_jax.runtime.files import write_atomically
 from ser_jax.runtime.text import duration, interval, markdown_table, percent, text_table
@@ -18,8 +19,9 @@ CAPTION = (
     'UAR on predictions pooled over the folds, mean ± standard deviation over the seeds; 95 % '
     'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training, mean '
     'over the seeds. {validation}Difference: of the mean UAR to the baseline on the same '
-    'utterances, in points, with a 95 % bootstrap interval over speakers; p: two-sided permutation '
-    'test over speakers. Intervals and p-values reflect speaker sampling, not seed variance. '
+    'utterances, in points, with a 95 % bootstrap interval over speakers; detectable: the smallest '
+    'difference that a test on these speakers finds with 80 % power; p: two-sided permutation test '
+    'over speakers. Intervals and p-values reflect speaker sampling, not seed variance. '
     'Holm: p corrected for every comparison {family} ({count}), {floor}. '
     '–: not defined.'
 )
@@ -85,10 +87,11 @@ def levels_as_markdown(panels: Mapping[str, Mapping], references: Mapping[str, f
 def cells(row: Row) -> dict[str, str]:
     """The cells of a row: heading -> text."""
     spread = '' if row['uar_std'] is None else f' ± {percent(row["uar_std"])}'
-    difference = percent(row['difference'], signed=True)
+    difference, detectable = percent(row['difference'], signed=True), None
     if row['difference_low'] is not None:
         bounds = row['difference_low'], row['difference_high']
         difference += f' {interval(bounds, signed=True)}'
+        detectable = significance.detectable_difference(bounds)
     p, p_holm = ('–' if row[name] is None else f'{row[name]:.4f}' for name in ('p', 'p_holm'))
     return {
         'setting': row['setting'],
@@ -108,6 +111,7 @@ def cells(row: Row) -> dict[str, str]:
         'time': duration(row['train_seconds']),
         'hardware': row['hardware'],
         'difference': difference,
+        'detectable': percent(detectable),
         'p': p,
         'p (Holm)': p_holm,
     }

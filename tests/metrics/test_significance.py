@@ -283,3 +283,10 @@ def test_holm_by_hand():
     for wrong in ([0.1, np.nan], [1.1], [-0.1], [[0.1]]):
         with pytest.raises(ValueError, match='p-values'):
             significance.holm(wrong)
+
+
+def test_the_detectable_difference_is_found_with_80_percent_power():
+    error = 0.02
+    shift = significance.detectable_difference((0.1 - 1.96 * error, 0.1 + 1.96 * error)) / error
+    power = stats.norm.cdf(shift - 1.96) + stats.norm.cdf(-shift - 1.96)
+    assert power == pytest.approx(0.8, abs=1e-3)
