@@ -195,7 +195,7 @@ class TrainBatches:
         rows: rows of the global batch to load (those of this process).
         views: views of encoded utterances and of waveforms, number of the view of each augmentation type; the first type is 'clean'.
         clean_share: their probability of the type 'clean'; the others share the rest.
-        groups: positions of the labelled utterances, in groups that are drawn equally often; () draws every utterance equally often.
+        groups: positions of the labelled utterances, in groups that are drawn from in turn; () draws every utterance equally often.
     """
 
     labelled: Utterances
@@ -244,9 +244,10 @@ class TrainBatches:
             position = step * self.n_unlabelled + row - n_labelled
         rng = np.random.default_rng((self.seed, stream, position))
         seed = 2 * self.seed + stream
-        if stream == 0 and self.groups:  # each group once, then each again
-            group = self.groups[shuffled(len(self.groups), seed)[position]]
-            chosen = group[shuffled(len(group), seed)[position // len(self.groups)]]
+        if stream == 0 and self.groups:
+            turn, number = divmod(position, len(self.groups))
+            group = self.groups[number]
+            chosen = group[shuffled(len(group), seed)[turn]]
             return utterances, int(chosen), rng
         return utterances, shuffled(len(utterances), seed)[position], rng
 
