@@ -328,6 +328,8 @@ def open_dataset(
     chosen = select_folds(all_folds, folds)
     refuse_splits_without_labels(main_corpus, chosen, tested)
     parts = [(other, rows_that_join(other, tested, corpus)) for other in joined]
+    if chosen and not any(len(fold.train) for fold in chosen) and not parts:
+        raise UserError(f'{protocol} trains on other corpora only: name them in config.labelled')
     untrained = untrained_classes(main_corpus, chosen, tested, parts)
     for remark in untrained:
         warnings.warn(remark, stacklevel=2)

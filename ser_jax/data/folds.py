@@ -99,7 +99,8 @@ def make_folds(
         raise UserError(f'protocol {protocol}: {error}') from error
     utterances = _utterances(index, np.unique(np.asarray(rows, np.int64)), folds, seed)
     needed = ('test', 'validation', 'training') if validation else ('test', 'training')
-    if len(utterances.genders) < len(needed) and name not in ('fixed_lists', 'whole_corpus'):
+    anything = 'fixed_lists', 'leave_corpus_out', 'whole_corpus'
+    if len(utterances.genders) < len(needed) and name not in anything:
         raise UserError(
             f'{protocol} needs {len(needed)} known speakers ({", ".join(needed)}), the corpus has '
             f'{len(utterances.genders)}; fixed_lists("lists.json") accepts any split'
@@ -107,8 +108,11 @@ def make_folds(
     excluded = _NONE if name == 'fixed_lists' else np.setdiff1d(utterances.usable, utterances.rows)
     divisions = PROTOCOLS[name](utterances, *arguments)
     digits = max(2, len(str(len(divisions))))
+    required = {'training', 'test'} | ({'validation'} if validation else set())
+    if name == 'leave_corpus_out':
+        required = {'test'}
     return [
-        _fold(utterances, f'fold_{number:0{digits}d}', splits, validation, excluded)
+        _fold(utterances, f'fold_{number:0{digits}d}', splits, validation, excluded, required)
         for number, splits in enumerate(divisions, 1)
     ]
 
@@ -124,7 +128,7 @@ def _utterances(index, usable, published, seed):
     return Utterances(index, usable, rows, speaker, genders, published, seed)
 
 
-def _fold(utterances, name, splits, validation, excluded):
+def _fold(utterances, name, splits, validation, excluded, required):
     train, held_out, test = splits
     test_speakers = utterances.speakers_of(test)
     if held_out is None:
@@ -135,7 +139,7 @@ def _fold(utterances, name, splits, validation, excluded):
     if not validation:
         train, held_out = np.union1d(train, held_out), _NONE
     for split, rows in (('training', train), ('validation', held_out), ('test', test)):
-        if not rows.size and (split != 'validation' or validation):
+        if not rows.size and split in required:
             names = ', '.join(split_speaker(speaker)[1] for speaker in test_speakers)
             raise UserError(f'{name}: no {split} utterance (test speakers: {names or "none"})')
     return Fold(name, train, held_out, test, test_speakers, excluded)

@@ -1,9 +1,9 @@
 """Evaluation protocols: from the metadata of a corpus to folds of index rows.
 
 A protocol is one function, named by a call string: `leave_one_speaker_out()`, `leave_one_session_out()`,
-`session_split("1 2 3", "4", "5")`, `speaker_folds(4)`, `published_folds()`, `fixed_lists("lists.json")` or
-`whole_corpus()`. It returns the row numbers of each fold: (train, validation, test), where validation None means
-`ser_jax.data.folds.validation_speakers`. Folds depend on the metadata only, never on the training seed.
+`session_split("1 2 3", "4", "5")`, `speaker_folds(4)`, `published_folds()`, `fixed_lists("lists.json")`,
+`leave_corpus_out()` or `whole_corpus()`. It returns the row numbers of each fold: (train, validation, test), where
+validation None means `ser_jax.data.folds.validation_speakers`. Folds depend on the metadata only, never on the training seed.
 
 Utterances of unknown speakers ('') might belong to a test speaker: all protocols exclude them (`Fold.excluded`)
 except `fixed_lists`, which takes its lists as they are; the leak check counts them.
@@ -174,6 +174,8 @@ PROTOCOLS = {
     'speaker_folds': speaker_folds,
     'published_folds': published_folds,
     'fixed_lists': fixed_lists,
+    # One fold, which tests every speaker: only `config.labelled` trains.
+    'leave_corpus_out': lambda utterances: [(_NONE, _NONE, utterances.rows)],
     # No folds: all utterances train the final model, which is tested on `config.test_corpora`.
     'whole_corpus': lambda utterances: [],
 }

@@ -90,6 +90,22 @@ def test_balanced_draws_take_every_emotion_of_every_corpus_equally_often(beeps):
     np.testing.assert_array_equal(dataset.statistics(rows)['class_weights']['emotion'], 1)
 
 
+def test_a_corpus_is_left_out(beeps):
+    protocol = 'leave_corpus_out()'
+    config = make_config(beeps, protocol=protocol, labelled=('csv_corpus/hums',), folds=())
+    dataset = open_data(config)
+    [fold] = dataset.folds
+    assert not len(fold.train)
+    assert not len(fold.validation)
+    np.testing.assert_array_equal(fold.test, dataset.rows)
+    trained = dataset.train_batches(fold.train).labelled.ids
+    assert set(trained) == set(
+        open_prepared('csv_corpus/hums', data_dir=beeps['data_dir']).index['id']
+    )
+    with pytest.raises(UserError, match='trains on other corpora only'):
+        open_data(make_config(beeps, protocol=protocol, folds=()))
+
+
 def test_a_share_of_its_labels_joins(beeps):
     config = make_config(beeps, labelled=('csv_corpus/hums',), labelled_share=0.25)
     dataset = open_data(config)
