@@ -262,7 +262,7 @@ GROUPS = {
             True, 'whether there are validation speakers; False: they train too, and the last parameters are tested'),
         'report_test': Field(
             True, 'False: development mode; test speakers are never read, and conditions are tested on validation speakers'),
-        'final': Field(True, 'whether to train a final model on all speakers, for predict and export'),
+        'final': Field(True, 'whether to train a final model on all speakers (of config.labelled only with leave_corpus_out()), for predict and export'),
         'labelled_share': Field(
             1.0, "fraction of each training speaker's utterances that keep their label; the rest are used unlabelled",
             Bounds(lambda x: 0 < x <= 1, 'above 0, at most 1')),

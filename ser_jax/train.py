@@ -425,7 +425,8 @@ def _train_all(
     _train(config, run, dataset.folds, config.steps, workdir, log, progress)
     if _has_final(config):
         no_rows = np.empty(0, np.int64)
-        all_speakers = Fold('final', dataset.rows, no_rows, no_rows, ())
+        rows = no_rows if dataset.leaves_corpus_out else dataset.rows
+        all_speakers = Fold('final', rows, no_rows, no_rows, ())
         steps = [workdirs.read_summary(workdir, fold.name)['steps'] for fold in dataset.folds]
         steps = int(np.median(steps or [config.steps]))
         _train(config, run, [all_speakers], steps, workdir, log, progress)

@@ -141,6 +141,11 @@ class Dataset:
     sampling: Sampling
     untrained_classes: Sequence[str] = ()
 
+    @property
+    def leaves_corpus_out(self) -> bool:
+        """Whether the corpus is only tested: no fold trains on it."""
+        return bool(self.folds) and not any(len(fold.train) for fold in self.folds)
+
     def corpora(self) -> list[Corpus]:
         """Every corpus that trains."""
         noise = [self.noise[0]] if self.noise else []
@@ -328,14 +333,12 @@ def open_dataset(
     chosen = select_folds(all_folds, folds)
     refuse_splits_without_labels(main_corpus, chosen, tested)
     parts = [(other, rows_that_join(other, tested, corpus)) for other in joined]
-    if chosen and not any(len(fold.train) for fold in chosen) and not parts:
-        raise UserError(f'{protocol} trains on other corpora only: name them in config.labelled')
     untrained = untrained_classes(main_corpus, chosen, tested, parts)
     for remark in untrained:
         warnings.warn(remark, stacklevel=2)
     checked = chosen or [Fold('final', rows, *[np.empty(0, np.int64)] * 2, ())]
     added = [*joined, *unlabelled_corpora, *([noise[0]] if noise else [])]
-    return Dataset(
+    dataset = Dataset(
         records=records,
         corpus=main_corpus,
         labelled=parts,
@@ -352,6 +355,9 @@ def open_dataset(
         sampling=sampling,
         untrained_classes=untrained,
     )
+    if dataset.leaves_corpus_out and not parts:
+        raise UserError(f'{protocol} trains on other corpora only: name them in config.labelled')
+    return dataset
 
 
 def _emotions(corpus: Corpus, labels: Sequence[str], *, required: bool) -> tuple[str, ...]:

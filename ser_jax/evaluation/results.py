@@ -118,7 +118,10 @@ def make_card(
         config_hash=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
         config=content,
         corpus=dataset.corpus.name,
-        trained_on=[dataset.corpus.name, *(corpus.name for corpus, _ in dataset.labelled)],
+        trained_on=[
+            *([] if dataset.leaves_corpus_out else [dataset.corpus.name]),
+            *(corpus.name for corpus, _ in dataset.labelled),
+        ],
         corpus_hash=dataset.corpus.metadata['corpus_hash'],
         synthetic=dataset.corpus.metadata['synthetic'],
         labels=dataset.labels,

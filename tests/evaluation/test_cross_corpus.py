@@ -2,11 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from conftest import metrics, run, write_beeps
 from refusals import refusal
 
+from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.predictions import read_predictions
 
 HUMS = ("--config.test_corpora=('csv_corpus/hums',)",)
@@ -138,3 +140,22 @@ def test_impossible_tests_are_refused_before_training(
 ):
     monkeypatch.setenv('SER_JAX_MANUAL_DIR', str(others))
     assert message in refusal(*command(beeps, tmp_path / 'run', *more))
+
+
+def test_a_corpus_that_is_left_out_does_not_train(beeps, tmp_path):
+    workdir, left_out = tmp_path / 'run', '--config.protocol=leave_corpus_out()'
+    result = run(
+        *command(beeps, workdir, left_out, "--config.labelled=('csv_corpus/hums',)"),
+        '--config.validation=False',
+        "--config.conditions=('random_sign(0.1)',)",
+    )
+    assert result.returncode == 0, result.stderr
+    card = json.loads((workdir / 'results.json').read_text())
+    assert (card['corpus'], card['trained_on']) == ('csv_corpus/beeps', ['csv_corpus/hums'])
+    assert card['n_folds'] == [1, 1]
+    assert list(card['conditions']) == ['clean', 'random_sign_0.1']
+    assert card['conditions']['clean']['n'] == 48
+    # The final model saw the same utterances, in the same order.
+    folders = [workdir / 'checkpoints' / name / 'best' for name in ('fold_01', 'final')]
+    fold, final = (Checkpoints(folder, read_only=True).restore() for folder in folders)
+    jax.tree.map(np.testing.assert_array_equal, fold['params'], final['params'])
