@@ -1,15 +1,17 @@
 """Reads a grid file into runs: settings × variants × seeds, each with its config and its command line.
 
-A grid file is a Python file with `get_grid() -> dict`; configs/grids/demo.py documents its keys.
+A grid file is a Python file with `get_grid() -> dict`, or `get_grid(argument) -> dict` for `FILE.py:ARGUMENT`;
+configs/README.md documents its keys.
 """
 
 import dataclasses
 import importlib.util
+import inspect
 import itertools
 import json
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -105,27 +107,35 @@ def read_grid(path: str) -> Grid:
     """Reads a grid file and builds and checks the config of every run, before the first one starts.
 
     Args:
-        path: grid file.
+        path: grid file, with an argument after a colon where its `get_grid` takes one.
 
     Raises:
         UserError: no such file, or an error in it, with its place.
     """
-    if not path.endswith('.py') or not Path(path).is_file():
+    file, colon, argument = path.partition(':')
+    if not file.endswith('.py') or not Path(file).is_file():
         raise UserError(f'--config={path}: no such grid file')
+    name = '-'.join([Path(file).stem, *re.findall(r'[\w.+=-]+', argument)])
     try:
-        return _make_grid(Path(path).stem, _call_get_grid(path))
+        return _make_grid(name, _call_get_grid(file, [argument] if colon else []))
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
 
 
-def _call_get_grid(path: str) -> Any:
+def _call_get_grid(path: str, arguments: Sequence[str]) -> Any:
     spec = importlib.util.spec_from_file_location('grid_file', path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, 'get_grid'):
             raise UserError('not a grid file: it has no get_grid(), see configs/grids/demo.py')
-        return module.get_grid()
+        try:
+            inspect.signature(module.get_grid).bind(*arguments)
+        except TypeError as error:
+            raise UserError(
+                f'get_grid: {error}: its argument is named after a colon, FILE.py:ARGUMENT'
+            ) from error
+        return module.get_grid(*arguments)
     except UserError:
         raise
     except SyntaxError as error:

@@ -146,9 +146,24 @@ def test_a_grid_file_that_is_not_valid_python(tmp_path, text, message):
     'path', sorted((ROOT / 'configs' / 'grids').glob('*.py')), ids=lambda path: path.stem
 )
 def test_grids_can_be_planned(path):
-    grid = plan.read_grid(str(path))
+    takes_corpus = 'def get_grid(corpus' in path.read_text()
+    grid = plan.read_grid(f'{path}:demo_speech' if takes_corpus else str(path))
     assert grid.runs
     check_conditions(grid)
+
+
+def test_a_grid_file_may_take_an_argument():
+    path = 'configs/grids/own_corpus.py'
+    grid = plan.read_grid(f'{path}:csv_corpus/mine')
+    assert grid.name == 'own_corpus-csv_corpus-mine'
+    assert {run.config.corpus for run in grid.runs} == {'csv_corpus/mine'}
+    assert {run.config.settings_of for run in grid.runs} == {'emodb'}
+    grid = plan.read_grid(f'{path}:csv_corpus/mine,settings=ravdess')
+    assert {run.config.settings_of for run in grid.runs} == {'ravdess'}
+    with pytest.raises(UserError, match='missing a required argument.*after a colon'):
+        plan.read_grid(path)
+    with pytest.raises(UserError, match='too many positional arguments.*after a colon'):
+        plan.read_grid(f'{DEMO}:emodb')
 
 
 def test_a_variant_is_attacked_by_the_models_of_another(tmp_path):
