@@ -160,9 +160,9 @@ def test_a_grid_file_may_take_an_argument():
     assert {run.config.settings_of for run in grid.runs} == {'emodb'}
     grid = plan.read_grid(f'{path}:csv_corpus/mine,settings=ravdess')
     assert {run.config.settings_of for run in grid.runs} == {'ravdess'}
-    with pytest.raises(UserError, match='missing a required argument.*after a colon'):
+    with pytest.raises(UserError, match=r'missing a required argument.*after a colon'):
         plan.read_grid(path)
-    with pytest.raises(UserError, match='too many positional arguments.*after a colon'):
+    with pytest.raises(UserError, match=r'too many positional arguments.*after a colon'):
         plan.read_grid(f'{DEMO}:emodb')
 
 
