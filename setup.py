@@ -15,6 +15,11 @@ setup(
     # current folder (the clone, seen from above) would go before.
     package_dir={'': '.'},
     packages=find_packages(include=['ser_jax*', 'tfds_builders*']),
+    entry_points={
+        'console_scripts': [
+            f'ser-{name} = ser_jax.console:{name}' for name in ('train', 'predict', 'report')
+        ]
+    },
     package_data={
         'ser_jax.reporting.html': ['page.html.j2', 'page.css'],
         'tfds_builders': ['*/*.md', '*/*.bib', '*/*.sha256', '*/*.txt'],

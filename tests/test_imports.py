@@ -26,7 +26,7 @@ ORDER = (
     ('prepare', 'report', 'predict', 'encode', 'export'),
     ('train',),
     ('grid', 'main'),
-    ('general',),
+    ('general', 'console'),
 )
 LEVELS = {name: level for level, names in enumerate(ORDER) for name in names}
 FORBIDDEN = {'tensorflow', 'clu', 'pickle', 'cloudpickle', 'dill'}
