@@ -39,20 +39,8 @@ FAMILIES = {
     'wavlm': ('wav2vec2', 'Wav2Vec2'),
 }  # model_type -> module in this package, class
 
-# Sizes in config.json: required by family (in the order width, layers, heads), optional, and lists, one entry a convolution.
-_SIZES = {
-    'whisper': ('d_model', 'encoder_layers', 'encoder_attention_heads', 'encoder_ffn_dim'),
-    'wav2vec2': (
-        'hidden_size',
-        'num_hidden_layers',
-        'num_attention_heads',
-        'intermediate_size',
-        'num_conv_pos_embeddings',
-        'num_conv_pos_embedding_groups',
-    ),
-}
+# Sizes in config.json that may be missing.
 _OPTIONAL_SIZES = ('num_mel_bins', 'max_source_positions', 'num_buckets', 'max_bucket_distance')
-_SIZE_LISTS = ('conv_dim', 'conv_kernel', 'conv_stride')
 
 # Limits, which no real model comes near.
 _LARGEST_JSON = 1 << 22  # bytes of a safetensors header or a JSON file
@@ -349,8 +337,8 @@ def _check_config(config: dict[str, Any], path: Path) -> None:
     Raises:
         UserError: a size is missing, no positive integer, or absurdly large.
     """
-    required = _SIZES.get(config['model_type'], _SIZES['wav2vec2'])
-    lists = () if config['model_type'] == 'whisper' else _SIZE_LISTS
+    family = encoder_class(config['model_type'])
+    required, lists = family.SIZES, family.SIZE_LISTS
     for name in (*required, *lists):
         if name not in config:
             raise UserError(f'{path} lacks {name}')
