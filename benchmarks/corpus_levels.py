@@ -17,13 +17,7 @@ _FRAME = 320  # 20 ms at 16 kHz
 
 
 def level(samples: np.ndarray) -> float:
-    """The level of a recording.
-
-    Args:
-        samples: int16 [S], at least 20 ms.
-
-    Returns:
-        dBFS.
+    """The level of a recording, int16 [S] of at least 20 ms, in dBFS.
 
     Raises:
         UserError: digital silence.

@@ -29,12 +29,7 @@ _TRANSPOSED = ('kernel', 'weight_g', 'weight_v')
 
 
 def write_random_weights(name: str, folder: pathlib.Path) -> None:
-    """Writes a Hugging Face folder with random weights.
-
-    Args:
-        name: key of `CONFIGS`.
-        folder: existing folder.
-    """
+    """Writes a Hugging Face folder with random weights of the encoder `CONFIGS[name]`."""
     config = CONFIGS[name]
     module = make_module(config)
     inputs = jnp.zeros((1, 800)), jnp.array([800])

@@ -9,14 +9,9 @@ from ser_jax.runs.environment import environment
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Times implementations in alternating rounds, so that other load on the machine affects all of them.
+    """Times compiled, warmed-up functions in alternating rounds, so that other load on the machine affects all of them.
 
-    Args:
-        ways: name -> compiled, warmed-up function.
-        rounds: number of rounds.
-
-    Returns:
-        Name -> seconds, one value per round.
+    Returns name -> seconds, one value per round.
     """
     seconds = {name: [] for name in ways}
     for _ in range(rounds):

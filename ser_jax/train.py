@@ -115,13 +115,6 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
 def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Evaluates the kept parameters of a finished run again; predictions and card are written again.
 
-    Args:
-        config: config of the run.
-        workdir: run directory.
-
-    Returns:
-        The result card.
-
     Raises:
         UserError: the run is missing, not finished, or of another config.
     """
@@ -148,10 +141,6 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
 
 def open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None = None) -> Dataset:
     """Checks a config, and prepares and opens its corpora; touches no device unless there is something to encode.
-
-    Args:
-        config: the config.
-        encoder: result of `open_encoder`.
 
     Raises:
         UserError: an invalid config, a corpus that cannot be prepared or opened, a protocol that does not fit it, a leak.

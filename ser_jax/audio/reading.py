@@ -169,11 +169,7 @@ def _blocks(file, path: pathlib.Path) -> Iterator[np.ndarray]:
 
 
 def _channels(blocks: Iterable[np.ndarray]) -> list[int]:
-    """The channels to average: all, or the loudest alone where the others are empty or the channels cancel each other.
-
-    Args:
-        blocks: samples [S, channels].
-    """
+    """The channels to average: all, or the loudest alone where the others are empty or the channels cancel each other."""
     count, total, products = 0, 0.0, 0.0
     for block in blocks:
         wide = block.astype(np.float64)

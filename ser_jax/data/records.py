@@ -139,14 +139,7 @@ def known_name(text: str) -> str:
 
 
 def similar_names(names: Iterable[str]) -> list[list[str]]:
-    """Groups of names that differ in spelling only: case, leading zeros, quotes, separators, or Unicode form.
-
-    Args:
-        names: names of speakers.
-
-    Returns:
-        Groups of two or more distinct names, sorted.
-    """
+    """Groups of two or more distinct names that differ in spelling only: case, leading zeros, quotes, separators, Unicode form."""
     groups = {}
     for name in sorted(set(names) - {''}):
         groups.setdefault(_plain_spelling(name), []).append(name)

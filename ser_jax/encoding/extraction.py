@@ -41,15 +41,7 @@ class Window:
 
 
 def windows(samples: int, module: nn.Module) -> list[Window]:
-    """Cuts a recording into windows whose frames, one window after the other, number `module.frames(samples)`.
-
-    Args:
-        samples: length of the recording, at least `module.min_samples`.
-        module: an encoder; frames begin every `module.stride` samples.
-
-    Returns:
-        The windows in order.
-    """
+    """Cuts a recording into windows whose frames, one window after the other, number `module.frames(samples)`."""
     stride, overlap = module.stride, module.overlap
     size = WINDOW_SECONDS * SAMPLE_RATE // stride  # frames
     least = SHORTEST_WINDOW_SECONDS * SAMPLE_RATE // stride

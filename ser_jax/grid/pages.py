@@ -128,11 +128,7 @@ def find_pages(root: Path) -> list[Path]:
 
 
 def write_pages(pages: Iterable[Path], results: Path) -> list[Path]:
-    """Rewrites the tables of pages; returns those that changed.
-
-    Args:
-        pages: Markdown files.
-        results: folder of the folders of stored runs.
+    """Rewrites the tables of Markdown pages from a folder of folders of stored runs; returns those that changed.
 
     Raises:
         UserError: see `fill`; no page is written then.
@@ -180,11 +176,7 @@ def fill(page: str, results: Path) -> str:
 
 
 def make_table(folder: Path, kind: str) -> str:
-    """One table, as Markdown.
-
-    Args:
-        folder: stored runs.
-        kind: part of a marker after the name; see above.
+    """One table, as Markdown, of a folder of stored runs; `kind` is the part of a marker after the name, see above.
 
     Raises:
         UserError: runs from which it cannot be made.

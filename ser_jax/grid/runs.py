@@ -39,12 +39,9 @@ def check_conditions(grid: Grid) -> None:
 
 
 def check_data(runs: Sequence[Run]) -> None:
-    """Prepares and opens everything that runs read: a wrong name must not show after hours.
+    """Prepares and opens everything that unfinished runs read: a wrong name must not show after hours.
 
     Runs that read the same are checked once.
-
-    Args:
-        runs: those that are not finished.
 
     Raises:
         UserError: something that cannot be prepared or opened; names the run.
@@ -104,12 +101,7 @@ def _refuse_other(workdir, stored, configs):
 
 
 def state(workdir: Path, run: Run) -> str:
-    """The state of a run: 'finished', 'begun' or 'to do'.
-
-    Args:
-        workdir: folder of the grid.
-        run: run of the grid; a finished one to which conditions were added counts as begun.
-    """
+    """The state of a run: 'finished', 'begun' or 'to do'; a finished one to which conditions were added counts as begun."""
     folder = workdir / run.folder
     card = read_card(folder)
     if card and not train.needs_testing(run.config_in(workdir), card):

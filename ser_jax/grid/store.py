@@ -114,11 +114,7 @@ def shrink(path: Path) -> None:
 def check(folder: Path) -> list[str]:
     """Recomputes the test results of stored runs from their predictions, and the tables of a grid from its cards.
 
-    Args:
-        folder: stored runs; with `rows.csv` those of the grid `configs/grids/<name of the folder>.py`.
-
-    Returns:
-        The differences, one line each.
+    A folder with `rows.csv` holds the grid `configs/grids/<name of the folder>.py`. Returns the differences, one line each.
 
     Raises:
         UserError: files that are missing or malformed.

@@ -166,12 +166,7 @@ def _compact(node, prefix: str) -> list:
 
 
 def of_task(results: Mapping[str, Mapping], suffix: str) -> dict[str, Mapping]:
-    """Condition -> result of one task.
-
-    Args:
-        results: name -> result of a card.
-        suffix: '' for the emotion, else `_<task>`.
-    """
+    """Condition -> result of one task, from those of a card; `suffix` is '' for the emotion, else `_<task>`."""
     return {
         name.removesuffix(suffix): result
         for name, result in results.items()
@@ -532,12 +527,7 @@ def _dashes(number: int) -> str:
 
 @styled
 def reliability_figure(bins: 'ConfidenceBins', n_bins: int):
-    """Reliability diagram: accuracy against confidence, with the share of the utterances in grey.
-
-    Args:
-        bins: non-empty confidence bins.
-        n_bins: number of all bins.
-    """
+    """Reliability diagram: accuracy against confidence in the non-empty bins, with the share of the utterances in grey."""
     figure = new_figure(5, 3.7)
     axes = figure.add_subplot(xlim=(0, 100), ylim=(0, 100))
     width, share = 100 / n_bins, 100 * bins.share
@@ -595,12 +585,7 @@ def scatter_figure(
 
 @styled
 def attention_figure(attention: 'Attention', speech: str):
-    """Waveforms with the attention weights of every task below them, as in figure 2 of Zhang et al. 2019.
-
-    Args:
-        attention: attention weights of some utterances.
-        speech: corpus and kind of speech, for the heading.
-    """
+    """Waveforms with the attention weights of every task below them, as in figure 2 of Zhang et al. 2019."""
     signals, frame, hop, rate = attention.signals, attention.frame, attention.hop, attention.rate
     lines, columns = 1 + len(attention.weights), len(signals)
     title = (
@@ -627,12 +612,7 @@ def attention_figure(attention: 'Attention', speech: str):
 
 @styled
 def path_figure(decoded: 'DecodedPath', speech: str):
-    """Log-mels side by side, from one emotion to another.
-
-    Args:
-        decoded: log-mels decoded between two emotions.
-        speech: corpus, kind of speech and fold, for the heading.
-    """
+    """Log-mels side by side, from one emotion to another."""
     log_mels, count = decoded.log_mels, len(decoded.log_mels)
     title = f'Decoded between the mean codes of two emotions: {speech}, training speakers'
     figure = new_figure(1 + 2.8 * count, 3.2, title)

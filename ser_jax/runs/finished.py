@@ -54,13 +54,7 @@ class Runs:
 
 
 def find_card(workdir) -> dict | None:
-    """Reads the result card of a run.
-
-    Args:
-        workdir: run directory, or path of a stored run (see `stored`).
-
-    Returns:
-        A `ResultCard`; None if the run is not finished.
+    """Reads the result card of a run directory or a stored run (see `stored`); None if the run is not finished.
 
     Raises:
         UserError: not a result card.
@@ -85,11 +79,7 @@ def read_card(workdir) -> dict:
 
 
 def read_condition(workdir, condition: str) -> tuple[Predictions, list[str]]:
-    """Reads the predictions of a finished run under one condition, and the class names.
-
-    Args:
-        workdir: see `find_card`.
-        condition: e.g. `clean`.
+    """Reads the predictions of a finished run (see `find_card`) under one condition, and the class names.
 
     Raises:
         UserError: missing or malformed predictions.
@@ -118,13 +108,7 @@ def list_runs(folder: Path) -> list[Path]:
 
 
 def read_seeds(workdirs: Sequence) -> list[dict]:
-    """Reads the cards of one system trained with one or more seeds.
-
-    Args:
-        workdirs: run directories, one per seed.
-
-    Returns:
-        The cards, in the same order.
+    """Reads the cards of one system trained with one or more seeds, one run directory each.
 
     Raises:
         UserError: unreadable card, different systems, or a repeated seed.

@@ -161,12 +161,7 @@ def find(path: Path) -> tuple[Store, str] | None:
 
 
 def write(folder: Path, runs: Mapping[str, StoredRun]) -> None:
-    """Writes runs to a folder, each file atomically; runs that the folder held before are replaced.
-
-    Args:
-        folder: created if missing.
-        runs: name -> run.
-    """
+    """Writes runs by name to a folder, each file atomically; runs that the folder held before are replaced."""
     arrays: dict[str, np.ndarray] = {}
     for number, members in enumerate(_by_utterances(runs).values()):
         arrays |= {f'{number}/{field}': value for field, value in _stacked(members).items()}

@@ -50,12 +50,7 @@ def relative_id(folder: pathlib.Path, path: pathlib.Path, *, ending: bool = Fals
 def with_files(
     utterances: Iterable[Utterance], files: Mapping[str, pathlib.Path]
 ) -> list[Utterance]:
-    """The utterances of a list of labels that have a recording, with its path.
-
-    Args:
-        utterances: utterances without paths.
-        files: result of `audio_files`.
-    """
+    """The utterances of a list of labels that have a recording in `files` (`audio_files`), with its path."""
     return [
         dataclasses.replace(item, path=str(files[item.id]))
         for item in utterances

@@ -38,9 +38,6 @@ _MARGIN = 0.1  # seconds by which an end may be before the end of the file
 def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
     """Reads the table of a folder: `metadata.csv`, else the tables of an audformat database, else one jsonl manifest.
 
-    Args:
-        folder: folder of the recordings.
-
     Returns:
         (rows in their order; patterns of the files that count, also those that might be there).
 

@@ -395,14 +395,7 @@ class PositionBias(nn.Module):
 
 
 def distance_buckets(buckets: int, max_distance: int) -> np.ndarray:
-    """The bucket of every distance among earlier frames.
-
-    Args:
-        buckets, max_distance: see `PositionBias`.
-
-    Returns:
-        int32 [max_distance + 1].
-    """
+    """The bucket of every distance among earlier frames, int32 [max_distance + 1]; see `PositionBias`."""
     half = buckets // 2
     exact = half // 2
     distance = np.arange(max_distance + 1, dtype=np.float32)
@@ -617,11 +610,7 @@ class Wav2Vec2(PretrainedModule):
     def tensor_name(path: tuple[str, ...]) -> str:
         """The name of a parameter in a Hugging Face checkpoint, without prefix.
 
-        Args:
-            path: keys of the parameter in the tree.
-
-        Returns:
-            E.g. 'encoder.layers.0.attention.q_proj.weight' for ('layer_0', 'attention', 'query', 'kernel').
+        E.g. 'encoder.layers.0.attention.q_proj.weight' for ('layer_0', 'attention', 'query', 'kernel').
         """
         first, *inside, leaf = path
         tensor = _LEAVES.get(leaf, leaf)

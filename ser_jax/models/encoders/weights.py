@@ -96,14 +96,7 @@ class _Stored:
 
 
 def encoder_class(model_type: str) -> type:
-    """The Linen module of a family.
-
-    Args:
-        model_type: model type of `config.json`.
-
-    Raises:
-        UserError: no such family.
-    """
+    """The Linen module of a `model_type` of `config.json`; raises UserError where there is none."""
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(f'model_type is {model_type!r}: supported are {", ".join(FAMILIES)}')
     file, name = FAMILIES[model_type]
@@ -453,12 +446,7 @@ def shards(path: Path) -> dict[str, str]:
 
 
 def _sharded_index(folder: Path, files: Mapping[str, str]) -> dict[str, _Stored]:
-    """Where the tensors of several safetensors files are stored.
-
-    Args:
-        folder: folder of the files.
-        files: full name -> file name.
-    """
+    """Where the tensors of several safetensors files are stored; `files`: full name -> file name."""
     found = {}
     for file in sorted(set(files.values())):
         if not (folder / file).exists():

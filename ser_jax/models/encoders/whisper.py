@@ -164,11 +164,7 @@ class Whisper(PretrainedModule):
     def tensor_name(path: tuple[str, ...]) -> str:
         """The name of a parameter in a Hugging Face checkpoint, without prefix.
 
-        Args:
-            path: keys of the parameter in the tree.
-
-        Returns:
-            E.g. 'layers.0.self_attn.q_proj.weight' for ('layer_0', 'attention', 'query', 'kernel').
+        E.g. 'layers.0.self_attn.q_proj.weight' for ('layer_0', 'attention', 'query', 'kernel').
         """
         if path == ('positions',):
             return 'embed_positions.weight'
