@@ -17,11 +17,7 @@ _FRAME = 320  # 20 ms at 16 kHz
 
 
 def level(samples: np.ndarray) -> float:
-    """The level of a recording, int16 [S] of at least 20 ms, in dBFS.
-
-    Raises:
-        UserError: digital silence.
-    """
+    """The level of a recording, int16 [S] of at least 20 ms, in dBFS; raises UserError for digital silence."""
     frames = samples[: samples.size // _FRAME * _FRAME].reshape(-1, _FRAME) / 32768
     powers = np.square(frames).mean(1)
     if not powers.any():

@@ -96,11 +96,7 @@ class TorchTrainer:
 
 
 def same_losses(batch: dict[str, np.ndarray], n: int = 3) -> list[tuple[float, float]]:
-    """The losses (ours, PyTorch's) of n steps without dropout, from the same parameters.
-
-    Raises:
-        AssertionError: they differ.
-    """
+    """Compares the losses (ours, PyTorch's) of n steps without dropout, from the same parameters; AssertionError: they differ."""
     from benchmarks.torch_end_to_end import keep_second_biases
 
     ours = JaxTrainer(batch, dropout=0.0)

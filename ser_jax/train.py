@@ -200,11 +200,7 @@ def _open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None) 
 
 
 def open_encoder(config: ml_collections.ConfigDict) -> EncoderInput | None:
-    """Loads the pretrained encoder of a config; None without one.
-
-    Raises:
-        UserError: it cannot be loaded, or lacks a layer.
-    """
+    """Loads the pretrained encoder of a config; None without one. Raises UserError where it cannot be loaded or lacks a layer."""
     fine_tune = config.get('fine_tune', {})
     if config.representation != 'encoded' and not fine_tune.get('trains'):
         return None
@@ -299,11 +295,7 @@ def build_phases(
     tasks: tuple[Task, ...],
     encoder: EncoderInput | None = None,
 ) -> tuple[Phase, ...]:
-    """Builds the phases of a training step for a network, its tasks and an encoder that trains with it.
-
-    Raises:
-        UserError: phases that do not fit the network or the tasks.
-    """
+    """Builds the phases of a step for a network, its tasks and an encoder that trains; UserError: phases that do not fit."""
     return make_phases(
         model,
         tasks,
@@ -528,8 +520,7 @@ def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bo
 def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     """What the conditions of a run depend on: fields of the config, and hashes of the corpora and models they name.
 
-    Returns:
-        Field -> value; None where the run has no condition but clean.
+    None where the run has no condition but clean.
     """
     if not (config.conditions or config.test_corpora):
         return None

@@ -232,11 +232,7 @@ def lacks_end(path: Path) -> bool:
 
 
 def other_content(path: Path) -> str:
-    """What a file holds that is no audio, or audio that is not read; '' if unknown.
-
-    Returns:
-        The reason and the remedy, such as 'a git-lfs pointer, not the recording: run git lfs pull'.
-    """
+    """What a file holds that is not read, and the remedy, such as 'a zip archive: unpack it'; '' if unknown."""
     with path.open('rb') as file:
         head = file.read(1024)
     for pattern, content in _OTHER_CONTENT.items():

@@ -128,8 +128,7 @@ def _system_name(path: str | os.PathLike) -> str | bytes:
 def _open(path: pathlib.Path):
     """Opens a file with libsndfile, up to its end where its header leaves that open.
 
-    Raises:
-        AudioError: the file is cut off or damaged, or holds more than would be read.
+    Raises AudioError where it is cut off or damaged, or holds more than would be read.
     """
     import soundfile
 

@@ -59,11 +59,7 @@ SOURCES_FILE = 'sources.json'
 def corpus_folder(
     name: str, *, data_dir: str | os.PathLike | None, representation: str
 ) -> pathlib.Path:
-    """The folder of a prepared corpus, existing or not.
-
-    Raises:
-        UserError: unknown representation.
-    """
+    """The folder of a prepared corpus, existing or not; raises UserError for an unknown representation."""
     if representation not in REPRESENTATIONS:
         raise UserError(
             f'unknown representation {representation!r}: one of {", ".join(REPRESENTATIONS)}'
@@ -107,11 +103,7 @@ def prepared_hash(
 
 
 def read_sources(folder: pathlib.Path) -> dict:
-    """The content of `sources.json` in the folder of a prepared corpus; {} in older records.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """The content of `sources.json` in the folder of a prepared corpus; {} in older records. UserError: it is damaged."""
     path = folder / SOURCES_FILE
     if not path.exists():
         return {}

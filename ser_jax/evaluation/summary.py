@@ -61,11 +61,7 @@ def summarise(
 
 
 def refuse_not_finite(predictions: Predictions) -> None:
-    """Refuses predictions that are not finite, which would count as the first class.
-
-    Raises:
-        UserError: training diverged.
-    """
+    """Refuses predictions that are not finite, as of diverged training: they would count as the first class; raises UserError."""
     broken = ~np.isfinite(predictions.probabilities).all(1)
     if predictions.rated:
         broken |= ~np.isfinite(predictions.predicted_rating)

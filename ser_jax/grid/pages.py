@@ -11,7 +11,8 @@ NAME.parts        gain of each part of MTL-AUG
 NAME.ways         means over a matrix of corpora
 NAME.tries        results of its variants on validation speakers
 
-`<!-- table: overview -->` encloses a table over several folders.
+`<!-- table: overview -->` encloses a table over several folders. All raise UserError where runs are missing, tested different
+data, are not of one config, or ran uncommitted code.
 """
 
 import re
@@ -156,8 +157,7 @@ def _read_page(path):
 def fill(page: str, results: Path) -> str:
     """The text of a page with all marked tables made again.
 
-    Raises:
-        UserError: a marker without its end, no marker at all, or runs from which the table cannot be made.
+    Also raises UserError for a marker without its end, or no marker at all.
     """
     found = _MARKED.findall(page)
     if not found or {len(mark.findall(page)) for mark in (_START, _END)} != {len(found)}:
@@ -176,11 +176,7 @@ def fill(page: str, results: Path) -> str:
 
 
 def make_table(folder: Path, kind: str) -> str:
-    """One table, as Markdown, of a folder of stored runs; `kind` is the part of a marker after the name, see above.
-
-    Raises:
-        UserError: runs from which it cannot be made.
-    """
+    """One table, as Markdown, of a folder of stored runs; `kind` is the part of a marker after the name, see above."""
     own: dict[str, Callable[[Path], str]] = {
         'agreement': make_agreement_table,
         'confusions': make_confusion_table,
@@ -197,11 +193,7 @@ def make_table(folder: Path, kind: str) -> str:
 
 
 def make_overview(results: Path) -> str:
-    """The main results of several folders: one row per system, one column per corpus or condition.
-
-    Raises:
-        UserError: no stored runs, or seeds that do not match.
-    """
+    """The main results of several folders: one row per system, one column per corpus or condition."""
     baselines = []
     for corpus, condition in OVERVIEW_COLUMNS.values():
         path = results / f'opensmile_{corpus}.json'
@@ -262,11 +254,7 @@ def make_level_table(folder: Path) -> str:
 
 
 def make_paired_table(folder: Path, condition: str) -> str:
-    """The rows of a grid under one condition, without constant columns.
-
-    Raises:
-        UserError: not a grid, or no such condition.
-    """
+    """The rows of a grid under one condition, without constant columns."""
     every, grid = _read_grid(folder)
     found = [tables.cells(row) for row in every if row['condition'] == condition]
     if not found:
@@ -295,11 +283,7 @@ def make_paired_table(folder: Path, condition: str) -> str:
 
 
 def read_cards(folder: Path) -> list[Card]:
-    """The cards of stored runs, each with its `command`, sorted by corpus, protocol, system and seed.
-
-    Raises:
-        UserError: no stored runs, or one that was not tested.
-    """
+    """The cards of stored runs, each with its `command`, sorted by corpus, protocol, system and seed."""
     found = stored.read(folder)
     cards = [{**found.card(name), 'command': found.command(name)} for name in found.names]
     for name, card in zip(found.names, cards):
@@ -313,11 +297,7 @@ def _row_key(card):
 
 
 def make_system_table(cards: Sequence[Card]) -> str:
-    """The table of cards: one row per corpus, protocol and system, over its seeds; with several tasks, `make_task_table`.
-
-    Raises:
-        UserError: a seed twice, or seeds tested on different utterances or run by different code.
-    """
+    """The table of cards: one row per corpus, protocol and system, over its seeds; with several tasks, `make_task_table`."""
     if any(set(card.get('tasks', ('emotion',))) != {'emotion'} for card in cards):
         return make_task_table(cards)
     groups = {}
@@ -397,11 +377,7 @@ def _mean_seconds(cards):
 
 
 def make_task_table(cards: Sequence[Card]) -> str:
-    """The table of runs that report several tasks, or one each: one column per task; single-task runs share a row.
-
-    Raises:
-        UserError: see `make_system_table`; or the networks of a row have different seeds.
-    """
+    """The table of runs that report several tasks, or one each: one column per task; single-task runs share a row."""
     systems = {}
     for card in cards:
         tasks = tuple(card['tasks'])
@@ -443,12 +419,7 @@ def make_task_table(cards: Sequence[Card]) -> str:
 def _by_variant(
     folder: Path, read: Callable[[Card], dict[str, float]]
 ) -> dict[str, dict[int, dict]]:
-    """Variant of a grid (with its setting if there are several) -> seed -> `read(card)`.
-
-    Raises:
-        UserError: no stored runs, runs with different data or columns, seeds of one variant with different configs, uncommitted
-            code.
-    """
+    """Variant of a grid (with its setting if there are several) -> seed -> `read(card)`, all with the same columns."""
     found, alike, hashes = {}, {}, {}
     cards = stored.read(folder)
     for name in sorted(cards.names):
@@ -493,11 +464,7 @@ def _variants_table(results: Mapping[str, Mapping], columns: Sequence[str], capt
 
 
 def make_confusion_table(folder: Path) -> str:
-    """The confusions of a grid's variants: one row per variant, one column per pair of classes, the most frequent first.
-
-    Raises:
-        UserError: see `_by_variant`.
-    """
+    """The confusions of a grid's variants: one row per variant, one column per pair of classes, the most frequent first."""
 
     def confusions(card):
         result = card['conditions']['clean']
@@ -520,11 +487,7 @@ def make_confusion_table(folder: Path) -> str:
 
 
 def make_tries_table(folder: Path) -> str:
-    """Results of a grid's variants on validation speakers at their last step, clean and corrupted: one row per variant.
-
-    Raises:
-        UserError: see `_by_variant`; or a run that was tested or selected an earlier step.
-    """
+    """Results of a grid's variants on validation speakers at their last step, clean and corrupted: one row per variant."""
 
     def validated(card):
         if card['conditions'] or card['config']['eval_every'] != card['config']['steps']:
@@ -542,21 +505,13 @@ def _columns(results):
 
 
 def _all_runs(folder: Path) -> finished.Runs:
-    """All runs of a grid under the clean condition, paired.
-
-    Raises:
-        UserError: no stored runs, or runs that cannot be paired.
-    """
+    """All runs of a grid under the clean condition, paired."""
     paths = [folder / name for name in sorted(stored.read(folder).names)]
     return finished.read_runs(paths, [finished.read_card(path) for path in paths], 'clean')
 
 
 def make_agreement_table(folder: Path) -> str:
-    """How many recordings of each emotion all, most, few and none of a grid's runs classify correctly, and the wrong predictions.
-
-    Raises:
-        UserError: see `_all_runs`.
-    """
+    """How many recordings of each emotion all, most, few and none of a grid's runs classify correctly; the wrong predictions."""
     runs = _all_runs(folder)
     predicted, lines = runs.probabilities.argmax(2), []
     for number, name in enumerate(runs.labels):
@@ -574,11 +529,7 @@ def make_agreement_table(folder: Path) -> str:
 
 
 def make_speakers_table(folder: Path) -> str:
-    """The two emotions that a grid's runs confuse most, by speaker: one row per speaker, the last one for all.
-
-    Raises:
-        UserError: see `_all_runs`; or the runs confuse nothing.
-    """
+    """The two emotions that a grid's runs confuse most, by speaker: one row per speaker, the last one for all."""
     runs = _all_runs(folder)
     predicted, lines = runs.probabilities.argmax(2), []
     counts = runs.confusions(runs.probabilities).sum((0, 1))
@@ -609,11 +560,7 @@ def _area(differences):
 
 
 def make_parts_table(folder: Path) -> str:
-    """The gain of each part of MTL-AUG over the variant without it: one row per part, one column per kind of condition.
-
-    Raises:
-        UserError: no such runs, or runs that cannot be paired (see `finished.read_runs`).
-    """
+    """The gain of each part of MTL-AUG over the variant without it: one row per part, one column per kind of condition."""
     variants = {variant: [] for pair in PARTS.values() for variant in pair}
     for name in sorted(stored.read(folder).names):
         _, variant, _ = _parts_of(folder, name)
@@ -658,11 +605,7 @@ def make_parts_table(folder: Path) -> str:
 
 
 def make_ways_table(folder: Path) -> str:
-    """The means over a matrix of corpora: one row per way to test another corpus (as it is, adapted, …), one column per variant.
-
-    Raises:
-        UserError: no stored runs, none of other corpora, or variants with different pairs or seeds.
-    """
+    """The means over a matrix of corpora: one row per way to test another corpus (as it is, …), one column per variant."""
     rates = {}  # way -> variant -> seed -> (trained, tested) -> UAR
     cards = stored.read(folder)
     for name in sorted(cards.names):

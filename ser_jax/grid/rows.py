@@ -221,11 +221,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """Reads the rows of a file of `as_csv`.
-
-    Raises:
-        UserError: missing or malformed file.
-    """
+    """Reads the rows of a file of `as_csv`; raises UserError where it is missing or malformed."""
     try:
         with path.open(newline='', encoding='utf-8') as file:
             return [

@@ -26,11 +26,7 @@ _GRACE = 9.0  # seconds that an interrupted run gets to end by itself; it takes 
 
 
 def check_conditions(grid: Grid) -> None:
-    """Checks the conditions of all runs before the first one starts.
-
-    Raises:
-        UserError: an unknown condition or invalid arguments.
-    """
+    """Checks the conditions of all runs before the first one starts; raises UserError."""
     for run in grid.runs:
         try:
             parse_conditions(run.config.conditions)

@@ -76,11 +76,7 @@ def _check_config(run: Run, card: dict, where: Path) -> None:
 
 
 def write_tables(grid: Grid, folder: Path) -> str:
-    """Writes the tables and figures of stored runs into their folder.
-
-    Returns:
-        Number of stored runs, as text.
-    """
+    """Writes the tables and figures of stored runs into their folder; returns the number of stored runs, as text."""
     text = summary(grid, folder)
     tables.write_tables(rows.make_rows(grid, folder), grid, text, folder)
     for path in folder.glob('*.png'):

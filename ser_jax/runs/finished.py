@@ -67,11 +67,7 @@ def find_card(workdir) -> dict | None:
 
 
 def read_card(workdir) -> dict:
-    """Reads the result card of a finished run; see `find_card`.
-
-    Raises:
-        UserError: no result card, or an invalid one.
-    """
+    """Reads the result card of a finished run, see `find_card`; raises UserError without one."""
     card = find_card(workdir)
     if card is None:
         raise UserError(f'{workdir} holds no results.json: not a finished run')
@@ -223,11 +219,7 @@ _EMBEDDING_TEXTS = 'emotion', 'speaker', 'side'
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads the complete lines of a run's `metrics.jsonl`; [] if there is no such file.
-
-    Raises:
-        UserError: other content.
-    """
+    """Reads the complete lines of a run's `metrics.jsonl`; [] if there is no such file. Raises UserError for other content."""
     try:
         lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
         rows = [checked(json.loads(line), _METRICS) for line in lines if line.endswith('}')]
@@ -240,11 +232,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_embedding(path: Path) -> list[dict[str, str]]:
-    """Reads the rows of `report/embedding.csv`; [] if there is no such file.
-
-    Raises:
-        UserError: other content.
-    """
+    """Reads the rows of `report/embedding.csv`; [] if there is no such file. Raises UserError for other content."""
     try:
         with path.open(newline='', encoding='utf-8') as file:
             rows = list(csv.DictReader(file))

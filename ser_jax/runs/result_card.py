@@ -261,11 +261,7 @@ def read_card(workdir: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def validated(card: Any, where: str) -> dict[str, Any]:
-    """Returns a result card that was read from elsewhere, a place that messages name.
-
-    Raises:
-        UserError: not a result card.
-    """
+    """Returns a result card that was read elsewhere, a place for the message of the UserError if it is none."""
     if problem := mismatch(card, ResultCard):
         raise UserError(f'{where} is not what ser_jax writes: {problem}')
     return _consistent(card, where)

@@ -104,11 +104,7 @@ class Experiment(NamedTuple):
         return jax.device_get(steps.inference_variables(placement.run_of(state, 0))['params'])
 
     def restore_best(self, folder: Path) -> dict[str, Any]:
-        """The parameters that a finished fold kept in its folder of checkpoints, with all that prediction needs.
-
-        Raises:
-            UserError: there are none, or they are damaged.
-        """
+        """The parameters that a finished fold kept, with all that prediction needs; UserError: there are none, or damaged ones."""
         # Only shapes count, and the statistics of few rows are quickly computed.
         template = steps.stored(self.initial_state(self.dataset.rows[:1]))
         variables = Checkpoints(folder / 'best').restore(steps.inference_variables(template))

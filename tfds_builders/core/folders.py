@@ -59,11 +59,7 @@ def with_files(
 
 
 def read_text(path: pathlib.Path) -> str:
-    """Reads a file of labels.
-
-    Raises:
-        UserError: the file cannot be read, or is not UTF-8.
-    """
+    """Reads a file of labels; raises UserError where it cannot be read or is not UTF-8."""
     try:
         return path.read_text(encoding='utf-8-sig')
     except OSError as error:

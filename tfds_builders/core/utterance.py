@@ -86,11 +86,7 @@ class Recording:
 
 
 def load_file(utterance: Utterance, sample_rate: int) -> np.ndarray:
-    """Samples of an utterance that lies in a file: int16 [S].
-
-    Raises:
-        AudioError: the file cannot be used.
-    """
+    """Samples of an utterance that lies in a file: int16 [S]; raises AudioError."""
     return read_audio(utterance.path, sample_rate)
 
 

@@ -41,11 +41,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists `AudioWAV/*.wav` (or flac).
-
-        Raises:
-            UserError: no utterance, or a table of actors that cannot be read.
-        """
+        """Lists `AudioWAV/*.wav` (or flac)."""
         files = audio_files(folder, 'AudioWAV/*')
         names = {name: match for name in files if (match := _NAME.fullmatch(name))}
         if not names:

@@ -104,11 +104,7 @@ def _read_audformat(paths: list[pathlib.Path]) -> list[Row]:
 
 
 def _refuse_segments(rows: Sequence[Row], folder: pathlib.Path) -> None:
-    """Refuses rows for a part of a file, from `start` to `end`: the whole file would get their labels.
-
-    Raises:
-        UserError: a start after the beginning of its file, or an end before its end.
-    """
+    """Refuses rows for a part of a file, from `start` to `end`: the whole file would get their labels. Raises UserError."""
     for where, cells in rows:
         start, end = (_seconds(cells.get(name, '')) for name in ('start', 'end'))
         if start or (end and end < file_seconds(folder / cells['file']) - _MARGIN):

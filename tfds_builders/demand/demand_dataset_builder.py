@@ -28,11 +28,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the first channel of each place found.
-
-        Raises:
-            UserError: no place found.
-        """
+        """Lists the first channel of each place found."""
         files = audio_files(folder, '*/ch01*')
         utterances = [
             Utterance(id=f'{place}/ch01', path=str(files[f'{place}/ch01']), script=place.lower())

@@ -38,11 +38,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists `wav/*.wav` (or flac).
-
-        Raises:
-            UserError: none of the published utterances found.
-        """
+        """Lists `wav/*.wav` (or flac)."""
         published = _published()
         files = audio_files(folder, 'wav/*')
         found = {name: path for name, path in files.items() if name in published}

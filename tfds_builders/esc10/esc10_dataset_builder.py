@@ -34,11 +34,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the clips in the folders of the ten types.
-
-        Raises:
-            UserError: no clip found.
-        """
+        """Lists the clips in the folders of the ten types."""
         files = audio_files(folder, '*/*', (*LOSSLESS, '.ogg'))
         utterances = [
             Utterance(id=name, path=str(path), script=_TYPES[name.split('/')[0]])

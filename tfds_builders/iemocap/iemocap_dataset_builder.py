@@ -62,11 +62,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the turns of the label files that have a recording.
-
-        Raises:
-            UserError: no label file, one that cannot be read, or no recording.
-        """
+        """Lists the turns of the label files that have a recording."""
         release = folder / 'IEMOCAP_full_release'
         release = release if release.is_dir() else folder
         texts = sorted(path for path in release.glob(_LABELS) if not path.name.startswith('.'))

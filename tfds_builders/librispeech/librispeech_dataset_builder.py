@@ -36,11 +36,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the flac files of all parts found.
-
-        Raises:
-            UserError: no utterance found.
-        """
+        """Lists the flac files of all parts found."""
         files = {}
         parts = [part for part in _PARTS if (folder / part).is_dir()]
         for part in parts:

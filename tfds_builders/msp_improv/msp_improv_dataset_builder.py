@@ -46,11 +46,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the turns of the label file that have a recording.
-
-        Raises:
-            UserError: no label file or two, one that cannot be read, or no recording.
-        """
+        """Lists the turns of the label file that have a recording."""
         texts = [folder / name for name in _LABELS if (folder / name).is_file()]
         if len(texts) != 1:
             raise UserError(

@@ -25,11 +25,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the recordings of all parts found.
-
-        Raises:
-            UserError: no recording found.
-        """
+        """Lists the recordings of all parts found."""
         top = folder / 'musan' if (folder / 'musan').is_dir() else folder
         parts = [part for part in _PARTS if (top / part).is_dir()]
         utterances = [

@@ -43,11 +43,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the rows of `data.tsv` that have a recording, `samples/*.wav` (or flac).
-
-        Raises:
-            UserError: no table, a missing column, an unknown label, or no recording.
-        """
+        """Lists the rows of `data.tsv` that have a recording, `samples/*.wav` (or flac)."""
         rows = [_utterance(row) for row in _read(folder / _TABLE)]
         files = audio_files(folder, 'samples/*')
         wanted = {row.id: row for row in rows}

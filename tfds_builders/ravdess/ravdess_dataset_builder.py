@@ -58,11 +58,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists `Actor_*/*.wav` (or flac).
-
-        Raises:
-            UserError: none of the published utterances found.
-        """
+        """Lists `Actor_*/*.wav` (or flac)."""
         published = _published()
         files = audio_files(folder, 'Actor_*/*')
         found = {name: files[name] for name in published if name in files}

@@ -36,11 +36,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists `Angry/*.wav` (or flac) and so on.
-
-        Raises:
-            UserError: none of the published utterances found.
-        """
+        """Lists `Angry/*.wav` (or flac) and so on."""
         published = _published()
         files = audio_files(folder, '*/*')
         found = {name: files[name] for name in published if name in files}

@@ -52,11 +52,7 @@ class Functionals:
 
 
 def fingerprint() -> str:
-    """SHA-256 of openSMILE's version and configuration.
-
-    Raises:
-        UserError: the package is missing.
-    """
+    """SHA-256 of openSMILE's version and configuration; raises UserError without the package."""
     smile = _smile()
     from importlib.metadata import version
 

@@ -187,11 +187,7 @@ def encoder_tensors(names: Iterable[str], model_type: str, file: Path) -> dict[s
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        UserError: it cannot be read or is something else.
-    """
+    """Reads a JSON object; raises UserError for anything else."""
     try:
         with path.open('rb') as file:
             data = file.read(_LARGEST_JSON + 1)
@@ -325,11 +321,7 @@ def _damaged(path: Path, reason) -> UserError:
 
 
 def _check_config(config: dict[str, Any], path: Path) -> None:
-    """Checks the sizes in a config, on which the time and memory of building a module depend.
-
-    Raises:
-        UserError: a size is missing, no positive integer, or absurdly large.
-    """
+    """Checks the sizes in a config, on which the time and memory of building a module depend; raises UserError."""
     family = encoder_class(config['model_type'])
     required, lists = family.SIZES, family.SIZE_LISTS
     for name in (*required, *lists):
