@@ -47,6 +47,11 @@ def relative_id(folder: pathlib.Path, path: pathlib.Path, *, ending: bool = Fals
     return name.encode('utf-8', 'backslashreplace').decode()  # file names need not be valid text
 
 
+def nothing_found(what: str, folder: pathlib.Path, *files: pathlib.Path | str) -> UserError:
+    """The error of a folder without a recording of a corpus; names files of it as examples."""
+    return UserError(f'no {what} in {folder}: expected {", ".join(map(str, files))} and so on')
+
+
 def with_files(
     utterances: Iterable[Utterance], files: Mapping[str, pathlib.Path]
 ) -> list[Utterance]:

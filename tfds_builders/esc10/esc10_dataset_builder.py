@@ -2,9 +2,8 @@
 
 import pathlib
 
-from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import LOSSLESS, audio_files
+from tfds_builders.core.folders import LOSSLESS, audio_files, nothing_found
 from tfds_builders.core.utterance import Utterance
 
 _TYPES = {
@@ -42,9 +41,7 @@ class Builder(CorpusBuilder):
             if name.split('/')[0] in _TYPES
         ]
         if not utterances:
-            raise UserError(
-                f'no ESC-10 clip in {folder}: expected {folder}/002 - Rain/1-17367-A.ogg and so on'
-            )
+            raise nothing_found('ESC-10 clip', folder, folder / '002 - Rain/1-17367-A.ogg')
         notes = []
         if len(utterances) < len(files):
             notes.append(f'{len(files) - len(utterances)} files are of none of the ten types')

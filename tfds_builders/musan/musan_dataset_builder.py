@@ -2,9 +2,8 @@
 
 import pathlib
 
-from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files
+from tfds_builders.core.folders import audio_files, nothing_found
 from tfds_builders.core.utterance import Utterance
 
 _PARTS = {'music': 660, 'noise': 930, 'speech': 426}
@@ -34,9 +33,8 @@ class Builder(CorpusBuilder):
             for name, path in audio_files(top, f'{part}/*/*').items()
         ]
         if not utterances:
-            raise UserError(
-                f'no MUSAN recording in {folder}: expected {top}/noise/free-sound/noise-free-sound-0000.wav and so on'
-            )
+            example = top / 'noise/free-sound/noise-free-sound-0000.wav'
+            raise nothing_found('MUSAN recording', folder, example)
         expected = sum(_PARTS[part] for part in parts)
         notes = (f'parts: {", ".join(parts)}',)
         return Listing(utterances, notes=notes, n_published=expected)
