@@ -4,7 +4,6 @@ Runs `python -m ser_jax.encode --statistics` in a separate process, without comp
 Hugging Face name, or a key of `benchmarks.encoder.CONFIGS`, which gets random weights.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -47,9 +46,8 @@ def write_random_weights(name: str, folder: pathlib.Path) -> None:
 
 def main() -> None:
     """Prints the result and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('--encoder', required=True)
-    parser.add_argument('--out', type=pathlib.Path)
     parser.add_argument('folder', type=pathlib.Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
