@@ -112,6 +112,7 @@ KINDS = {
     '20 dB softer': ('gain_-20',),
     'attack': ('fgsm_', 'pgd_'),
 }
+_OF_RUNS = ('agreement', 'confusions', 'parts', 'speakers', 'tries', 'ways')  # make_<kind>_table
 _MARKED = re.compile(r'(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)', re.DOTALL)
 _START, _END = (re.compile(f'^<!-- {kind}', re.MULTILINE) for kind in ('table: ', 'end table -->'))
 
@@ -177,16 +178,8 @@ def fill(page: str, results: Path) -> str:
 
 def make_table(folder: Path, kind: str) -> str:
     """One table, as Markdown, of a folder of stored runs; `kind` is the part of a marker after the name, see above."""
-    own: dict[str, Callable[[Path], str]] = {
-        'agreement': make_agreement_table,
-        'confusions': make_confusion_table,
-        'parts': make_parts_table,
-        'speakers': make_speakers_table,
-        'tries': make_tries_table,
-        'ways': make_ways_table,
-    }
-    if kind in own:
-        return own[kind](folder)
+    if kind in _OF_RUNS:
+        return globals()[f'make_{kind}_table'](folder)
     if kind:
         return make_paired_table(folder, kind)
     return make_level_table(folder) or make_system_table(read_cards(folder))
@@ -197,12 +190,11 @@ def make_overview(results: Path) -> str:
     baselines = []
     for corpus, condition in OVERVIEW_COLUMNS.values():
         path = results / f'opensmile_{corpus}.json'
-        known = condition == 'clean' and path.exists()
-        machines = read_json(path, dict.fromkeys(MACHINES, dict[str, object])) if known else {}
-        best = max(
-            (machines[name] for name in MACHINES if known), key=lambda x: x['uar'], default=None
-        )
-        baselines.append([best] if best else [])
+        machines = {}
+        if condition == 'clean' and path.exists():
+            machines = read_json(path, dict.fromkeys(MACHINES, dict[str, object]))
+        own = [machines[name] for name in MACHINES if machines]
+        baselines.append(sorted(own, key=lambda machine: machine['uar'])[-1:])
     systems = {'openSMILE ComParE and SVM': baselines}
     for system, (folder, variant) in OVERVIEW.items():
         systems[system] = []
@@ -218,9 +210,8 @@ def make_overview(results: Path) -> str:
         for seeds, (_, condition) in zip(columns, OVERVIEW_COLUMNS.values()):
             cell = percent(statistics.mean(one['uar'] for one in seeds)) if seeds else '–'
             if seeds and condition == 'clean':
-                bounds = [*zip(*(one['uar_ci95'] for one in seeds))]
-                if None not in (*bounds[0], *bounds[1]):
-                    cell += f' {interval([statistics.mean(side) for side in bounds])}'
+                bounds = [rows.mean(side) for side in zip(*(one['uar_ci95'] for one in seeds))]
+                cell += '' if None in bounds else f' {interval(bounds)}'
             cells.append(cell)
         lines.append((system, *cells))
     table = markdown_table(('system', *OVERVIEW_COLUMNS), lines)
@@ -244,13 +235,8 @@ def make_level_table(folder: Path) -> str:
         return '\n'.join(tables.levels_as_markdown(*drawn) for drawn in levels.values())
     panels = matrix.matrices(found)
     first = next(iter(panels), ('',))[0]
-    return matrix.as_markdown(
-        {
-            key: panels[key]
-            for key in panels
-            if key in ((first, 'as it is'), (first, 'target statistics'))
-        }
-    )
+    shown = [(first, way) for way in ('as it is', 'target statistics')]
+    return matrix.as_markdown({key: panels[key] for key in panels if key in shown})
 
 
 def make_paired_table(folder: Path, condition: str) -> str:
@@ -349,11 +335,8 @@ def _seeds_of_one_system(cards, condition):
 
 def _rate(results):
     """UAR over the seeds with its standard deviation, and its interval."""
-    bounds = [
-        '–' if None in side else f'{100 * statistics.mean(side):.1f}'
-        for side in zip(*(result['uar_ci95'] for result in results))
-    ]
-    return _spread([100 * result['uar'] for result in results]), ' – '.join(bounds)
+    bounds = (rows.mean(side) for side in zip(*(result['uar_ci95'] for result in results)))
+    return _spread([100 * result['uar'] for result in results]), ' – '.join(map(percent, bounds))
 
 
 def _spread(values):
@@ -372,8 +355,7 @@ def _listed(values):
 
 
 def _mean_seconds(cards):
-    seconds = [card['cost'].get('train_seconds') for card in cards]
-    return None if None in seconds else statistics.mean(seconds)
+    return rows.mean([card['cost'].get('train_seconds') for card in cards])
 
 
 def make_task_table(cards: Sequence[Card]) -> str:
@@ -463,7 +445,7 @@ def _variants_table(results: Mapping[str, Mapping], columns: Sequence[str], capt
     return f'{markdown_table(["variant", "seeds", *columns], lines)}\n\n{caption}\n'
 
 
-def make_confusion_table(folder: Path) -> str:
+def make_confusions_table(folder: Path) -> str:
     """The confusions of a grid's variants: one row per variant, one column per pair of classes, the most frequent first."""
 
     def confusions(card):
@@ -611,14 +593,9 @@ def make_ways_table(folder: Path) -> str:
     for name in sorted(cards.names):
         setting, variant, seed = _parts_of(folder, name)
         card = cards.card(name)
+        place = {'setting': setting, 'variant': variant}
         results = [
-            {
-                'corpus': card['corpus'],
-                **result,
-                'setting': setting,
-                'variant': variant,
-                'condition': condition,
-            }
+            {'corpus': card['corpus'], **result, **place, 'condition': condition}
             for condition, result in card['conditions'].items()
         ]
         for (_, way), cells in matrix.matrices(results).items():
