@@ -469,20 +469,30 @@ def bar_figure(
 
 
 @styled
-def curve_figure(curves: Mapping[str, Sequence[tuple]], unit: str, chance: float | None = None):
+def curve_figure(
+    curves: Mapping[str, Sequence[tuple]],
+    unit: str,
+    chance: float | None = None,
+    legend: bool = False,
+):
     """Curves over the training steps.
 
     Args:
         curves: name -> [(step, value), …]; colours and markers in this order.
         unit: quantity and unit of the values. Rates, in %, have an axis from 0 to 100.
         chance: rate of guessing in percent, a dotted line.
+        legend: whether there is a legend, below the axes.
     """
-    figure = new_figure(5, 3.3)
+    handles = [_mark(number, name, _dashes(number)) for number, name in enumerate(curves)]
+    figure = new_figure(5, 3.3 + 0.17 * legend * -(-len(handles) // 4))
     axes = figure.add_subplot()
+    if legend:
+        figure.legend(handles=handles, loc='outside lower center', ncols=4, columnspacing=1.2)
+    thin = {'linewidth': 1.0, 'markersize': 3.5, 'alpha': 0.85} if len(curves) > 1 else {}
     for number, (name, points) in enumerate(curves.items()):
         if not points:
             continue
-        look = _look(number) | ({} if len(points) < 30 else {'marker': ''})
+        look = _look(number) | thin | ({} if len(points) < 30 else {'marker': ''})
         (line,) = axes.plot(*zip(*points), linestyle=_dashes(number), **look)
         titles = [f'{name}, step {step}: {value:.4g}' for step, value in points]
         add_titles(line, titles if look['marker'] else [name])
@@ -494,16 +504,6 @@ def curve_figure(curves: Mapping[str, Sequence[tuple]], unit: str, chance: float
     if '%' in unit:
         axes.set_ylim(0, 100)
     axes.grid(axis='y')
-    return figure
-
-
-@styled
-def legend_figure(names: Sequence[str]):
-    """The legend of figures that share their series, whose names are given in order."""
-    figure = new_figure(5, 0.25 + 0.22 * -(-len(names) // 2))
-    handles = [_mark(number, name, _dashes(number)) for number, name in enumerate(names)]
-    columns = 2 if max(map(len, names)) < 28 else 1
-    figure.legend(handles=handles, loc='upper left', ncols=columns, fontsize=9)
     return figure
 
 
