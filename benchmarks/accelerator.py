@@ -11,7 +11,6 @@ Precisions: float32 (no shortcuts), tf32 (float32 rounded for the matrix units o
 (the network's products and activations, on float32 parameters; autocast in PyTorch).
 """
 
-import argparse
 import contextlib
 import dataclasses
 import importlib.util
@@ -180,7 +179,7 @@ def _rounded(run: Callable, precision: str, has_torch: bool) -> Callable:
 
 def main() -> None:
     """Prints the table and writes `--out`, or writes the file of `--save`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument('--save', type=pathlib.Path, metavar='FILE.npz')
     which.add_argument('--load', type=pathlib.Path, metavar='FILE.npz')
@@ -191,7 +190,6 @@ def main() -> None:
     parser.add_argument('--peak_tflops', help="the device's, one number a precision")
     parser.add_argument('--block', type=int, default=20, help='steps of a block')
     parser.add_argument('--blocks', type=int, default=8)
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
     if options.save:
         from configs.mtl_aug import get_config  # needs packages that `--load` does not

@@ -5,7 +5,6 @@ Prepares the named corpora (from `SER_JAX_MANUAL_DIR`) and a synthetic one of fl
 sampled ten times a second; shared pages count once per process.
 """
 
-import argparse
 import os
 import pathlib
 import shutil
@@ -79,11 +78,10 @@ def build(name: str, manual_dir: pathlib.Path, data_dir: pathlib.Path) -> dict[s
 
 def main() -> None:
     """Prints the table and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('names', nargs='*', metavar='NAME', help='corpora in SER_JAX_MANUAL_DIR')
     parser.add_argument('--hours', type=float, default=20, help='hours of synthetic audio')
     parser.add_argument('--folder', type=pathlib.Path, required=True, help='for audio and records')
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
     made_up = options.folder / f'{options.hours:g}_hours'
     write_speech(options.hours, made_up)

@@ -3,12 +3,11 @@
 The level of a recording, in dBFS, is the root mean square over its 20 ms frames within 30 dB of the loudest one: silence does not count. Needs the corpora as waveforms (`python -m tfds_builders.build CORPUS --representation=both`).
 """
 
-import argparse
 import json
-import pathlib
 
 import numpy as np
 
+from benchmarks import timing
 from ser_jax.data.labels import labels_of
 from ser_jax.prepare import open_prepared
 from ser_jax.runtime.errors import UserError
@@ -17,17 +16,7 @@ _FRAME = 320  # 20 ms at 16 kHz
 
 
 def level(samples: np.ndarray) -> float:
-    """The level of a recording.
-
-    Args:
-        samples: int16 [S], at least 20 ms.
-
-    Returns:
-        dBFS.
-
-    Raises:
-        UserError: digital silence.
-    """
+    """The level of a recording, int16 [S] of at least 20 ms, in dBFS; raises UserError for digital silence."""
     frames = samples[: samples.size // _FRAME * _FRAME].reshape(-1, _FRAME) / 32768
     powers = np.square(frames).mean(1)
     if not powers.any():
@@ -37,10 +26,9 @@ def level(samples: np.ndarray) -> float:
 
 def main() -> None:
     """Prints mean and standard deviation of the level by corpus, and its mean by emotion; writes them to `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('corpora', nargs='+')
     parser.add_argument('--data_dir')
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
     result = {}
     try:

@@ -21,11 +21,7 @@ _HOP = 160
 
 
 def pitch_contour(waveform: np.ndarray) -> np.ndarray:
-    """Pitch of the voiced frames in semitones above 1 Hz, tracked with YIN: [V].
-
-    Args:
-        waveform: int16 [S].
-    """
+    """Pitch of the voiced frames of int16 [S] in semitones above 1 Hz, tracked with YIN: [V]."""
     import librosa
 
     signal = waveform.astype(np.float32) / 32768

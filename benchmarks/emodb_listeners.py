@@ -17,13 +17,9 @@ from ser_jax.runtime.errors import UserError
 
 
 def read_listeners(path: pathlib.Path) -> dict[str, float]:
-    """Reads the listening test.
+    """Reads the listening test: name of the recording without `.wav` -> percentage of the listeners who named its emotion.
 
-    Args:
-        path: `erkennung.txt`, ISO 8859-1: number, file, % of listeners who recognised the emotion, % who found it natural.
-
-    Returns:
-        Name of the recording without `.wav` -> percentage of the listeners who named its emotion.
+    `erkennung.txt`, ISO 8859-1: number, file, % of listeners who recognised the emotion, % who found it natural.
     """
     found = {}
     for line in path.read_text(encoding='latin-1').splitlines():

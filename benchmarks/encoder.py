@@ -6,9 +6,7 @@ by AdamW. Both libraries have the same parameters and must compute the same fram
 Needs the extra [parity].
 """
 
-import argparse
 import functools
-import pathlib
 import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -125,13 +123,12 @@ def compared_ways(module: nn.Module, config: Mapping[str, Any], batch: np.ndarra
 
 def main() -> None:
     """Prints the table and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('--encoders', default='whisper_tiny,wav2vec2_base')
     parser.add_argument('--utterances', type=int, default=16)
     parser.add_argument('--seconds', type=float, default=3.7)
     parser.add_argument('--rounds', type=int, default=10)
     parser.add_argument('--without', default='', help='comma-separated: torch, compile, step')
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
     without = options.without.split(',')
     batch = make_batch(options.utterances, options.seconds)

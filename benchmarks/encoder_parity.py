@@ -142,11 +142,7 @@ def make_reference(case: Case) -> nn.Module:
 
 
 def reference_states(model: torch.nn.Module, waveform: np.ndarray) -> list[torch.Tensor]:
-    """The frames of every layer for one unpadded utterance.
-
-    Args:
-        model: transformers' encoder, of any float type.
-        waveform: float32 [S].
+    """The frames of every layer for one unpadded utterance, float32 [S].
 
     Returns:
         Tensors [T, D], numbered as ours: 0 the input of the layers, i the output of layer i, last the final norm, if any.
@@ -311,10 +307,6 @@ def _in_windows(model: torch.nn.Module, module: nn.Module, waveform: np.ndarray)
 
 def compare_real(folder: str | Path, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Compares Whisper's real weights, for recordings of any length, with transformers in float64.
-
-    Args:
-        folder: of the weights.
-        waveforms: float32 [S] each.
 
     Returns:
         'ser_jax' and 'transformers', both in float32 -> largest relative difference to float64, [recordings, layers].

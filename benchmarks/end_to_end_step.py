@@ -5,10 +5,7 @@ losses before anything is timed, in alternating blocks. PyTorch computes frame b
 once (`FrameEncoder`). Needs the extra [bench].
 """
 
-import argparse
 import functools
-import pathlib
-import statistics
 
 import jax
 import jax.numpy as jnp
@@ -96,11 +93,7 @@ class TorchTrainer:
 
 
 def same_losses(batch: dict[str, np.ndarray], n: int = 3) -> list[tuple[float, float]]:
-    """The losses (ours, PyTorch's) of n steps without dropout, from the same parameters.
-
-    Raises:
-        AssertionError: they differ.
-    """
+    """Compares the losses (ours, PyTorch's) of n steps without dropout, from the same parameters; AssertionError: they differ."""
     from benchmarks.torch_end_to_end import keep_second_biases
 
     ours = JaxTrainer(batch, dropout=0.0)
@@ -114,13 +107,12 @@ def same_losses(batch: dict[str, np.ndarray], n: int = 3) -> list[tuple[float, f
 
 def main() -> None:
     """Prints the table and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('--batch', type=int, default=8, help='utterances')
     parser.add_argument('--seconds', type=float, default=3.0, help='length of an utterance')
     parser.add_argument('--block', type=int, default=1, help='steps of a block')
     parser.add_argument('--blocks', type=int, default=6)
     parser.add_argument('--without', default='', choices=('', 'torch'))
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
 
     batch = make_batch(options.batch, options.seconds)
@@ -130,19 +122,7 @@ def main() -> None:
         print('losses of the first steps (ser_jax, PyTorch):', same_losses(batch))
         runs['PyTorch eager'] = TorchTrainer(batch, ours.params).run
     seconds = seconds_per_step(runs, options.block, options.blocks)
-    rows = {}
-    for name, values in seconds.items():
-        ratios = [value / base for value, base in zip(values, seconds['ser_jax'])]
-        rows[name] = {
-            'seconds_per_step': statistics.median(values),
-            'utterances_per_second': options.batch / statistics.median(values),
-            'times_ser_jax': statistics.median(ratios),
-        }
-        print(
-            f'{name:16} {1000 * rows[name]["seconds_per_step"]:8.0f} ms a step '
-            f'{rows[name]["utterances_per_second"]:8.2f} utterances/s '
-            f'  x {rows[name]["times_ser_jax"]:.2f}'
-        )
+    rows = timing.print_steps(seconds, options.batch)
     timing.write(options.out, batch=options.batch, seconds=options.seconds, rows=rows)
 
 

@@ -4,7 +4,6 @@ Runs `python -m ser_jax.encode --statistics` in a separate process, without comp
 Hugging Face name, or a key of `benchmarks.encoder.CONFIGS`, which gets random weights.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -29,12 +28,7 @@ _TRANSPOSED = ('kernel', 'weight_g', 'weight_v')
 
 
 def write_random_weights(name: str, folder: pathlib.Path) -> None:
-    """Writes a Hugging Face folder with random weights.
-
-    Args:
-        name: key of `CONFIGS`.
-        folder: existing folder.
-    """
+    """Writes a Hugging Face folder with random weights of the encoder `CONFIGS[name]`."""
     config = CONFIGS[name]
     module = make_module(config)
     inputs = jnp.zeros((1, 800)), jnp.array([800])
@@ -52,9 +46,8 @@ def write_random_weights(name: str, folder: pathlib.Path) -> None:
 
 def main() -> None:
     """Prints the result and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('--encoder', required=True)
-    parser.add_argument('--out', type=pathlib.Path)
     parser.add_argument('folder', type=pathlib.Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

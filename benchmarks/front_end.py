@@ -4,13 +4,11 @@ Uses SYNTHETIC speech-like waveforms of 1 to 5 s. "x real time" = seconds of aud
 match librosa to 1e-3 before it is timed; rounds alternate. PyTorch needs the extra [bench].
 """
 
-import argparse
 import concurrent.futures
 import functools
 import importlib.util
 import multiprocessing
 import os
-import pathlib
 import statistics
 from collections.abc import Callable
 
@@ -122,10 +120,9 @@ def _each(function: Callable, waveforms: list[np.ndarray]) -> list[np.ndarray]:
 
 def main() -> None:
     """Prints the table and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('--minutes', type=float, default=10, help='minutes of audio')
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
 
     waveforms = make_waveforms(options.minutes)

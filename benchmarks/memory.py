@@ -4,7 +4,6 @@ Prepares a corpus of noise once (some 115 MB per hour in --folder), trains the d
 `config.unlabelled` in a separate process, and prints that process' largest resident set, including start and compilation.
 """
 
-import argparse
 import pathlib
 import resource
 import subprocess
@@ -25,11 +24,10 @@ def prepare(hours: float, folder: pathlib.Path) -> None:
 
 def main() -> None:
     """Prints the result and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('--hours', type=float, default=100)
     parser.add_argument('--steps', type=int, default=100)
     parser.add_argument('--folder', type=pathlib.Path, required=True, help='for records and run')
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
     folder = options.folder / f'{options.hours:g}_hours'
     prepare(options.hours, folder)

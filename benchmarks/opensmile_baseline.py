@@ -5,13 +5,12 @@ Folds of the corpus' default protocol; all speakers that are not tested train; s
 representations (`python -m tfds_builders.build CORPUS --representation=both`).
 """
 
-import argparse
 import json
-import pathlib
 from importlib.metadata import version
 
 import numpy as np
 
+from benchmarks import timing
 from ser_jax.data.folds import make_folds
 from ser_jax.data.labels import labels_of
 from ser_jax.metrics import rates, significance
@@ -33,10 +32,9 @@ def functionals(corpus, rows: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Prints the UAR and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('corpus')
     parser.add_argument('--data_dir')
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -5,9 +5,7 @@ then has all cores) or on all accelerators. `--check` compares the losses of 20 
 runs, unless XLA_FLAGS or JAX_NUM_CPU_DEVICES sets another number.
 """
 
-import argparse
 import os
-import pathlib
 
 import jax
 import numpy as np
@@ -43,12 +41,11 @@ def compare(setting: Setting, runs: int, steps: int = 20) -> float:
 
 def main() -> None:
     """Prints the table, or the difference, and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('--config', default='demo_speech')
     parser.add_argument('--runs', type=int, default=2)
     parser.add_argument('--check', action='store_true')
     parser.add_argument('--blocks', type=int, default=6)
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
     decided = 'device_count' in os.environ.get('XLA_FLAGS', '')
     if not decided and jax.config.jax_num_cpu_devices < 1:

@@ -5,7 +5,6 @@ functionals (no classifier) if the package opensmile is installed. Rounds altern
 second.
 """
 
-import argparse
 import importlib.util
 import os
 import pathlib
@@ -20,11 +19,10 @@ from ser_jax.serving.predictor import load
 
 def main() -> None:
     """Prints the table and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('--workdir', required=True, help='a finished run of ser_jax.main')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--limit', type=int, default=1000, help='maximum number of files')
-    parser.add_argument('--out', type=pathlib.Path)
     parser.add_argument('folder', type=pathlib.Path)
     options = parser.parse_args()
 

@@ -5,12 +5,10 @@ themselves. On a CPU they run on several threads: their sum may exceed the step'
 network in its XLA op_name; a fused operation has one name only.
 """
 
-import argparse
 import collections
 import glob
 import gzip
 import json
-import pathlib
 import re
 import tempfile
 import time
@@ -68,13 +66,12 @@ def operations(folder: str) -> dict[tuple[str, str], tuple[float, int]]:
 
 def main() -> None:
     """Prints the tables and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('--config', default='demo_speech')
     parser.add_argument('--batch_size', type=int, help='default: of the config')
     parser.add_argument('--steps', type=int, default=10)
     parser.add_argument('--rows', type=int, default=40, help='single operations to print')
     parser.add_argument('--augmented', action='store_true')
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
     config = get_config(options.config)
     config.batch_size = options.batch_size or config.batch_size

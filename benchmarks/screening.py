@@ -4,7 +4,6 @@
 subfolder with recordings.
 """
 
-import argparse
 import collections
 import pathlib
 
@@ -16,9 +15,8 @@ from ser_jax.serving.screening import FLAGS, screen
 
 def main() -> None:
     """Prints the table and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('folders', nargs='+', type=pathlib.Path, metavar='FOLDER')
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
     print(f'{"folder":40}{"files":>8}', *(f'{flag:>12}' for flag in FLAGS))
     counts = collections.defaultdict(collections.Counter)

@@ -4,8 +4,6 @@
 Medians of several starts.
 """
 
-import argparse
-import pathlib
 import statistics
 import subprocess
 import sys
@@ -46,9 +44,8 @@ def first_step_seconds() -> float:
 
 def main() -> None:
     """Prints the table and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('--starts', type=int, default=5)
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
     first_step_seconds()  # prepares and compiles
     rows = {}

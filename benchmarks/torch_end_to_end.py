@@ -14,12 +14,7 @@ _MAPS, _POSITIONS = _FILTERS // _POOL, _FRAME // 2
 
 
 class TorchEndToEnd(nn.Module):
-    """The network of `ser_jax.models.end_to_end` at its published size, frame by frame.
-
-    Args:
-        heads: outputs of every task.
-        dropout: rate on the frame vectors.
-    """
+    """The network of `ser_jax.models.end_to_end` at its published size, frame by frame."""
 
     def __init__(self, heads: Mapping[str, int], dropout: float = 0.1):
         super().__init__()
@@ -48,13 +43,9 @@ class TorchEndToEnd(nn.Module):
 
 
 def load_flax(model: TorchEndToEnd, params: Mapping) -> None:
-    """Copies the parameters of the flax model into the PyTorch one.
+    """Copies the parameters of the flax model, NumPy arrays, into the PyTorch one.
 
     PyTorch's second bias of the reset and update gates is set to 0.
-
-    Args:
-        model: to fill.
-        params: of `ser_jax.models.end_to_end.Model`, NumPy arrays.
     """
 
     def put(parameter, array):

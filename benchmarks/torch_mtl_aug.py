@@ -116,12 +116,7 @@ class TorchMtlAug(nn.Module):
 
 
 def load_flax(model: TorchMtlAug, params: Mapping) -> None:
-    """Copies the parameters of the flax model into the PyTorch one.
-
-    Args:
-        model: to fill.
-        params: `TrainState.params`, NumPy arrays.
-    """
+    """Copies the parameters of the flax model, NumPy arrays, into the PyTorch one."""
 
     def put(parameter, array):
         array = torch.from_numpy(np.array(array, np.float32, order='C'))

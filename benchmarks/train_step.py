@@ -5,10 +5,7 @@ must compute the same loss before anything is timed, in alternating blocks. Augm
 separately. Needs the extra [bench].
 """
 
-import argparse
 import functools
-import pathlib
-import statistics
 
 import numpy as np
 
@@ -50,12 +47,11 @@ def augmented_trainer(setting: Setting) -> JaxTrainer:
 
 def main() -> None:
     """Prints the table and writes `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = timing.parser(__doc__)
     parser.add_argument('--config', default='demo_speech', help='corpus whose config is timed')
     parser.add_argument('--block', type=int, default=10, help='steps of a block')
     parser.add_argument('--blocks', type=int, default=8)
     parser.add_argument('--without', default='', help='comma-separated: torch, compile')
-    parser.add_argument('--out', type=pathlib.Path)
     options = parser.parse_args()
 
     setting = Setting.of(get_config(options.config))
@@ -75,22 +71,9 @@ def main() -> None:
         if 'compile' not in without:
             runs['PyTorch torch.compile'] = TorchTrainer(setting, params, compiled=True).run
     seconds = seconds_per_step(runs, options.block, options.blocks)
-    base = seconds['ser_jax']
     size = setting.batch_size
-    rows = {
-        name: {
-            'seconds_per_step': statistics.median(values),
-            'utterances_per_second': size / statistics.median(values),
-            'times_ser_jax': statistics.median(v / b for v, b in zip(values, base, strict=True)),
-        }
-        for name, values in seconds.items()
-    }
     print(f'{options.config}: batch {size} x {setting.crop_frames} frames, made up')
-    for name, row in rows.items():
-        print(
-            f'{name:32} {1000 * row["seconds_per_step"]:8.1f} ms a step '
-            f'{row["utterances_per_second"]:8.0f} utterances/s   x {row["times_ser_jax"]:.2f}'
-        )
+    rows = timing.print_steps(seconds, size)
     timing.write(options.out, config=options.config, rows=rows)
 
 

@@ -486,9 +486,6 @@ def name_network(arguments: Sequence[str]) -> list[str]:
     """Moves `--config.model.name=NAME` behind the colon of `--config`, as the option `network=NAME`.
 
     The fields of `config.model` then are those of that network when the flags of other fields are read.
-
-    Args:
-        arguments: command line.
     """
     kept, network = [], ''
     words = iter(arguments)
@@ -518,9 +515,6 @@ def _add_option(arguments: Sequence[str], option: str) -> list[str]:
 def parse_config(arguments: Sequence[str]) -> ml_collections.ConfigDict:
     """The config of a command line, as `ser_jax.main` reads it.
 
-    Args:
-        arguments: `--config=FILE.py:CORPUS,OPTION…` and flags of fields.
-
     Raises:
         UserError: an unknown option, field or network, or a value of another type.
     """
@@ -538,12 +532,7 @@ def parse_config(arguments: Sequence[str]) -> ml_collections.ConfigDict:
 
 
 def unknown_field(config: ml_collections.ConfigDict, field: str) -> str:
-    """What is wrong with the name of a field, and names like it; '' if the config has it.
-
-    Args:
-        config: the config.
-        field: dotted name, without `config.`
-    """
+    """What is wrong with the dotted name of a field, and names like it; '' if the config has it."""
     known = list(flatten(config))
     groups = {name[:k] for name in known for k, letter in enumerate(name) if letter == '.'}
     if field in known or field in groups:
@@ -567,11 +556,7 @@ def unknown_field(config: ml_collections.ConfigDict, field: str) -> str:
 
 
 def recipe(config: ml_collections.ConfigDict, utterances: int) -> str:
-    """Corpus whose settings suit another one of that size: the nearest of EMO-DB and RAVDESS.
-
-    Args:
-        config: the config.
-        utterances: labelled utterances of its corpus.
+    """Corpus whose settings suit another one of so many labelled utterances: the nearest of EMO-DB and RAVDESS.
 
     Returns:
         'emodb' or 'ravdess'; '' if the corpus has settings of its own, others are named, or those of the two do not differ in how

@@ -1,12 +1,4 @@
-"""Computes the frames of a pretrained encoder for recordings: python -m ser_jax.encode --encoder=NAME FILE_OR_FOLDER...
-
---encoder     a Hugging Face name (openai/whisper-tiny.en) or a folder, see docs/encoders.md
---layers      comma-separated numbers of layers; default all
---statistics  mean and standard deviation over time [layers, 2 D] instead of frames [layers, T, D]
---out         .npz file to write, one float32 array a recording
---export      file to write the encoder itself to, as StableHLO that runs without ser_jax
---dtype       float32, or bfloat16 on accelerators
-"""
+"""Computes the frames of a pretrained encoder for recordings: python -m ser_jax.encode --encoder=NAME FILE_OR_FOLDER..."""
 
 from ser_jax.runtime import signals
 
@@ -39,16 +31,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         'used; the others are encoded all the same.',
         allow_abbrev=False,
     )
-    parser.add_argument('--encoder', required=True, help='a Hugging Face name or a folder')
-    parser.add_argument('--layers', type=_numbers, help='comma-separated; default all')
     parser.add_argument(
-        '--statistics', action='store_true', help='mean and standard deviation over time'
+        '--encoder',
+        required=True,
+        help='a Hugging Face name (openai/whisper-tiny.en) or a folder, see docs/encoders.md',
     )
-    parser.add_argument('--out', metavar='FILE.npz', type=Path, help='file to write')
+    parser.add_argument('--layers', type=_numbers, help='comma-separated numbers; default all')
     parser.add_argument(
-        '--export', metavar='FILE', type=Path, help='write the encoder as StableHLO'
+        '--statistics',
+        action='store_true',
+        help='mean and standard deviation over time [layers, 2 D] instead of frames [layers, T, D]',
     )
-    parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
+    parser.add_argument(
+        '--out', metavar='FILE.npz', type=Path, help='file to write, a float32 array a recording'
+    )
+    parser.add_argument(
+        '--export',
+        metavar='FILE',
+        type=Path,
+        help='file to write the encoder to, as StableHLO that runs without ser_jax',
+    )
+    parser.add_argument(
+        '--dtype',
+        default='float32',
+        choices=['float32', 'bfloat16'],
+        help='bfloat16: for accelerators',
+    )
     parser.add_argument('paths', nargs='*', metavar='FILE_OR_FOLDER', help='as in ser_jax.predict')
     options = parser.parse_args(arguments)
     if not options.paths and not options.export:

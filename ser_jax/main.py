@@ -102,12 +102,7 @@ def main(_: list[str]) -> None:
 
 
 def command(argv: list[str], workdir: str | Path) -> str:
-    """The command line that resumes a run, or prints the results of a finished one.
-
-    Args:
-        argv: command line of the run.
-        workdir: its run directory, named there or by default.
-    """
+    """The command line that resumes a run in its workdir, or prints the results of a finished one."""
     arguments = _config_flags(argv)
     return shlex.join(['python', '-m', 'ser_jax.main', *arguments, f'--workdir={workdir}'])
 

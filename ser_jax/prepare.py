@@ -51,25 +51,13 @@ def prepare_corpus(
 
 
 def open_prepared(name: str, **where) -> Corpus:
-    """Prepares a corpus where it is missing, and opens it.
-
-    Args:
-        name: name of the corpus.
-        where: keyword arguments of `prepare_corpus`.
-
-    Raises:
-        UserError: it can be neither prepared nor opened.
-    """
+    """Prepares a corpus where it is missing, and opens it; `where`: keyword arguments of `prepare_corpus`."""
     prepare_corpus(name, **where)
     return open_corpus(name, **{'data_dir': None} | where)
 
 
 def prepare_corpora(config: ml_collections.ConfigDict, encoder: EncoderInput | None = None) -> None:
-    """Prepares every corpus that a config names, in the representation that it is needed in.
-
-    Args:
-        config: the config.
-        encoder: encodes those that are needed 'encoded'.
+    """Prepares every corpus that a config names, in the representation that it is needed in, with the config's encoder.
 
     Raises:
         UserError: one that is missing and cannot be prepared; names the field of the config.

@@ -1,13 +1,4 @@
-"""Shows finished runs, or compares two systems: python -m ser_jax.report --workdir=A [--against=B]
-
---workdir     finished runs of system A, one per seed
---against     finished runs of system B on the same utterances; compares A minus B
---condition   evaluation condition; default clean, or clean_<first task> without emotion
---format      table or json; default table
---replicates  of the bootstrap, and of the permutation test if it is not exact; default 10000
---html        also writes a self-contained page with figures to this file
---audio       embeds the recordings of the worst errors in the page
-"""
+"""Shows finished runs, or compares two systems: python -m ser_jax.report --workdir=A [--against=B]"""
 
 from ser_jax.runtime import signals
 
@@ -44,10 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         '--format', default='table', choices=['table', 'json'], help='default: table'
     )
     parser.add_argument(
-        '--replicates', type=int, default=10_000, help='of the bootstrap (default: 10000)'
+        '--replicates',
+        type=int,
+        default=10_000,
+        help='of the bootstrap, and of a permutation test that is not exact; default 10000',
     )
-    parser.add_argument('--html', default='', metavar='FILE', help='write a page with figures')
-    parser.add_argument('--audio', action='store_true', help='embed recordings in the page')
+    parser.add_argument(
+        '--html', default='', metavar='FILE', help='also write a self-contained page with figures'
+    )
+    parser.add_argument(
+        '--audio', action='store_true', help='embed the recordings of the worst errors in it'
+    )
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args([part for argument in arguments for part in _split(argument)])
     try:

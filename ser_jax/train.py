@@ -115,13 +115,6 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -
 def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Evaluates the kept parameters of a finished run again; predictions and card are written again.
 
-    Args:
-        config: config of the run.
-        workdir: run directory.
-
-    Returns:
-        The result card.
-
     Raises:
         UserError: the run is missing, not finished, or of another config.
     """
@@ -148,10 +141,6 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
 
 def open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None = None) -> Dataset:
     """Checks a config, and prepares and opens its corpora; touches no device unless there is something to encode.
-
-    Args:
-        config: the config.
-        encoder: result of `open_encoder`.
 
     Raises:
         UserError: an invalid config, a corpus that cannot be prepared or opened, a protocol that does not fit it, a leak.
@@ -212,11 +201,7 @@ def _open_data(config: ml_collections.ConfigDict, encoder: EncoderInput | None) 
 
 
 def open_encoder(config: ml_collections.ConfigDict) -> EncoderInput | None:
-    """Loads the pretrained encoder of a config; None without one.
-
-    Raises:
-        UserError: it cannot be loaded, or lacks a layer.
-    """
+    """Loads the pretrained encoder of a config; None without one. Raises UserError where it cannot be loaded or lacks a layer."""
     fine_tune = config.get('fine_tune', {})
     if config.representation != 'encoded' and not fine_tune.get('trains'):
         return None
@@ -311,11 +296,7 @@ def build_phases(
     tasks: tuple[Task, ...],
     encoder: EncoderInput | None = None,
 ) -> tuple[Phase, ...]:
-    """Builds the phases of a training step for a network, its tasks and an encoder that trains with it.
-
-    Raises:
-        UserError: phases that do not fit the network or the tasks.
-    """
+    """Builds the phases of a step for a network, its tasks and an encoder that trains; UserError: phases that do not fit."""
     return make_phases(
         model,
         tasks,
@@ -541,8 +522,7 @@ def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bo
 def tested_with(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     """What the conditions of a run depend on: fields of the config, and hashes of the corpora and models they name.
 
-    Returns:
-        Field -> value; None where the run has no condition but clean.
+    None where the run has no condition but clean.
     """
     if not (config.conditions or config.test_corpora):
         return None

@@ -10,7 +10,6 @@ SCRIPTS = {
     'ser-train': 'main',
     'ser-predict': 'predict',
     'ser-report': 'report',
-    'ser-demo': 'demo',
 }
 
 

@@ -54,12 +54,7 @@ def _by(counts: Mapping[str, int], corpus: str, everything: bool) -> str:
 
 
 def report_lines(found: 'Examination', everything: bool) -> list[str]:
-    """The lines of the report.
-
-    Args:
-        found: the examination.
-        everything: whether to list all missing names, speakers and unusable files.
-    """
+    """The lines of the report; `everything`: all missing names, speakers and unusable files."""
     total = found.found + found.missing if found.published is None else found.published
     unit = 'rows' if found.published is None else 'published utterances'
     emotions = [f'{name or "no label"} {_of(*pair)}' for name, pair in found.emotions.items()]

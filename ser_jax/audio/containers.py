@@ -62,14 +62,9 @@ class Samples(NamedTuple):
 
 
 def find_samples(file: BinaryIO, length: int) -> Samples | None:
-    """Reads the header of an audio file.
+    """The samples that the header of an audio file states; None for a format without such a number, or an unreadable header.
 
-    Args:
-        file: file, at its beginning.
-        length: bytes of the file.
-
-    Returns:
-        The samples; None for a format without such a number, or a header that cannot be read.
+    The file is read from its beginning; `length` is its number of bytes.
     """
     head = file.read(40)
     try:
@@ -237,11 +232,7 @@ def lacks_end(path: Path) -> bool:
 
 
 def other_content(path: Path) -> str:
-    """What a file holds that is no audio, or audio that is not read; '' if unknown.
-
-    Returns:
-        The reason and the remedy, such as 'a git-lfs pointer, not the recording: run git lfs pull'.
-    """
+    """What a file holds that is not read, and the remedy, such as 'a zip archive: unpack it'; '' if unknown."""
     with path.open('rb') as file:
         head = file.read(1024)
     for pattern, content in _OTHER_CONTENT.items():
@@ -256,12 +247,7 @@ def other_content(path: Path) -> str:
 
 
 def is_cut_off(samples: Samples | None, length: int) -> bool:
-    """Whether a file ends before the samples that its header states, as after an interrupted copy.
-
-    Args:
-        samples: from `find_samples`.
-        length: bytes of the file.
-    """
+    """Whether a file of `length` bytes ends before the samples that its header states, as after an interrupted copy."""
     if samples is None or samples.size is None:
         return False
     return samples.start + samples.size > length + _SLACK

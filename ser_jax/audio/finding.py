@@ -32,11 +32,7 @@ class Found(NamedTuple):
 
 
 def find_audio(folder: str | os.PathLike) -> Found:
-    """Searches a folder at any depth; linked folders are followed, each folder is searched once.
-
-    Args:
-        folder: path of the folder, the beginning of all paths found.
-    """
+    """Searches a folder at any depth; linked folders are followed, each folder is searched once."""
     folders, links, searched = [Path(folder)], [], set()
     found = Found([], [], [])
     while folders or links:  # links last: a folder that lies below, too, keeps its own path
@@ -92,11 +88,7 @@ def passed_over(found: Found) -> str:
 def file_states(
     folder: str | os.PathLike, names: Iterable[str] | None = None
 ) -> dict[str, list[int] | None]:
-    """Size and time of recordings, to notice later whether they have changed.
-
-    Args:
-        folder: folder of the recordings.
-        names: paths relative to the folder; None = all recordings below it.
+    """Size and time of recordings, to notice later whether they have changed; by default of all recordings below a folder.
 
     Returns:
         Relative path -> [bytes, time of the last change in nanoseconds]; None for a missing file.
@@ -127,14 +119,7 @@ class SimilarNames:
             self._names[_key(name)[-1]].append(name)
 
     def find(self, wanted: str) -> tuple[str, str]:
-        """The file with the most similar name.
-
-        Args:
-            wanted: path of a file as text.
-
-        Returns:
-            (name, difference such as 'in another folder'); ('', '') where no name is similar.
-        """
+        """(file with the most similar name, difference such as 'in another folder'); ('', '') where no name is similar."""
         parts = _key(wanted)
         same = lambda name: [one == other for one, other in zip(_key(name)[::-1], parts[::-1])]
         name = max(self._names.get(parts[-1], ['']), key=same)

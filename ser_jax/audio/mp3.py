@@ -61,11 +61,7 @@ class Frames(NamedTuple):
 
 
 def find_frames(path: Path) -> Frames | None:
-    """Walks through the frames of an mp3 file; None for other files.
-
-    Args:
-        path: path of a file that is not empty.
-    """
+    """Walks through the frames of an mp3 file, which must not be empty; None for other files."""
     with path.open('rb') as file:
         head = file.read(3)
         if head[:1] != b'\xff' and head != b'ID3':

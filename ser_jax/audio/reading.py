@@ -128,8 +128,7 @@ def _system_name(path: str | os.PathLike) -> str | bytes:
 def _open(path: pathlib.Path):
     """Opens a file with libsndfile, up to its end where its header leaves that open.
 
-    Raises:
-        AudioError: the file is cut off or damaged, or holds more than would be read.
+    Raises AudioError where it is cut off or damaged, or holds more than would be read.
     """
     import soundfile
 
@@ -169,11 +168,7 @@ def _blocks(file, path: pathlib.Path) -> Iterator[np.ndarray]:
 
 
 def _channels(blocks: Iterable[np.ndarray]) -> list[int]:
-    """The channels to average: all, or the loudest alone where the others are empty or the channels cancel each other.
-
-    Args:
-        blocks: samples [S, channels].
-    """
+    """The channels to average: all, or the loudest alone where the others are empty or the channels cancel each other."""
     count, total, products = 0, 0.0, 0.0
     for block in blocks:
         wide = block.astype(np.float64)

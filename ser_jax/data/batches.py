@@ -107,11 +107,7 @@ def as_float(array: np.ndarray) -> np.ndarray:
 
 
 def refuse_not_finite(corpus: Corpus) -> None:
-    """Refuses a corpus whose features are not all finite; the sums in its index show it.
-
-    Raises:
-        UserError: some are NaN or infinite.
-    """
+    """Refuses a corpus whose features are not all finite, by the sums in its index; raises UserError."""
     bad = np.flatnonzero(~np.isfinite(corpus.index['log_mel_squares'].sum(axis=1)))
     if len(bad):
         raise UserError(

@@ -44,11 +44,7 @@ class RecordSource:
         return len(self.records)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The array of one row, read-only: float32 [T, n_mels] log-mel, or int16 [S].
-
-        Raises:
-            UserError: the record is damaged.
-        """
+        """The array of one row, read-only: float32 [T, n_mels] log-mel, or int16 [S]; UserError: the record is damaged."""
         try:
             return self.records[int(row)][self.representation]
         except RuntimeError as error:  # a chunk does not match ArrayRecord's checksum
@@ -88,11 +84,7 @@ class Corpus:
         return len(self.index['id'])
 
     def source(self) -> RecordSource:
-        """Opens the records: `len()`, `[row]` -> the array of that row (about 0.15 ms each).
-
-        Raises:
-            UserError: unexpected list of fields.
-        """
+        """Opens the records: `len()`, `[row]` -> the array of that row (about 0.15 ms each); raises UserError."""
         import tensorflow_datasets as tfds
 
         check_features(self.path / 'features.json')

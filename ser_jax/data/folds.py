@@ -146,11 +146,7 @@ def _fold(utterances, name, splits, validation, excluded, required):
 
 
 def select_folds(folds: Sequence[Fold], numbers: Sequence[int]) -> list[Fold]:
-    """The folds with some numbers, counted from 1; all of them for an empty list.
-
-    Raises:
-        UserError: a number without a fold.
-    """
+    """The folds with some numbers, counted from 1, or all for an empty list; UserError: a number without a fold."""
     if not folds:
         return []  # a protocol without folds ignores the option
     for number in numbers:

@@ -48,12 +48,7 @@ def level_of(ratings: np.ndarray) -> np.ndarray:
 
 
 def rating_scale(parts: list[tuple[Corpus, np.ndarray]], field: str) -> np.ndarray:
-    """Mean and standard deviation of the ratings of a dimension over some utterances, float32 [2].
-
-    Args:
-        parts: (corpus, rows) pairs, training speakers only.
-        field: dimension.
-    """
+    """Mean and standard deviation of the ratings of a dimension over some training rows, float32 [2]."""
     ratings = np.concatenate([corpus.index[field][rows] for corpus, rows in parts])
     ratings = ratings[~np.isnan(ratings)].astype(np.float64)
     if not ratings.size:

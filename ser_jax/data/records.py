@@ -59,11 +59,7 @@ SOURCES_FILE = 'sources.json'
 def corpus_folder(
     name: str, *, data_dir: str | os.PathLike | None, representation: str
 ) -> pathlib.Path:
-    """The folder of a prepared corpus, existing or not.
-
-    Raises:
-        UserError: unknown representation.
-    """
+    """The folder of a prepared corpus, existing or not; raises UserError for an unknown representation."""
     if representation not in REPRESENTATIONS:
         raise UserError(
             f'unknown representation {representation!r}: one of {", ".join(REPRESENTATIONS)}'
@@ -107,11 +103,7 @@ def prepared_hash(
 
 
 def read_sources(folder: pathlib.Path) -> dict:
-    """The content of `sources.json` in the folder of a prepared corpus; {} in older records.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """The content of `sources.json` in the folder of a prepared corpus; {} in older records. UserError: it is damaged."""
     path = folder / SOURCES_FILE
     if not path.exists():
         return {}
@@ -139,14 +131,7 @@ def known_name(text: str) -> str:
 
 
 def similar_names(names: Iterable[str]) -> list[list[str]]:
-    """Groups of names that differ in spelling only: case, leading zeros, quotes, separators, or Unicode form.
-
-    Args:
-        names: names of speakers.
-
-    Returns:
-        Groups of two or more distinct names, sorted.
-    """
+    """Groups of two or more distinct names that differ in spelling only: case, leading zeros, quotes, separators, Unicode form."""
     groups = {}
     for name in sorted(set(names) - {''}):
         groups.setdefault(_plain_spelling(name), []).append(name)

@@ -14,7 +14,6 @@ import numpy as np
 
 from ser_jax.audio.reading import check_floats
 from ser_jax.data.batches import as_float
-from ser_jax.models.encoders import functionals
 from ser_jax.models.encoders.pretrained import SAMPLE_RATE, Encoder, EncoderInput
 from ser_jax.models.layers import mean_and_squares
 from ser_jax.runtime import devices
@@ -42,15 +41,7 @@ class Window:
 
 
 def windows(samples: int, module: nn.Module) -> list[Window]:
-    """Cuts a recording into windows whose frames, one window after the other, number `module.frames(samples)`.
-
-    Args:
-        samples: length of the recording, at least `module.min_samples`.
-        module: an encoder; frames begin every `module.stride` samples.
-
-    Returns:
-        The windows in order.
-    """
+    """Cuts a recording into windows whose frames, one window after the other, number `module.frames(samples)`."""
     stride, overlap = module.stride, module.overlap
     size = WINDOW_SECONDS * SAMPLE_RATE // stride  # frames
     least = SHORTEST_WINDOW_SECONDS * SAMPLE_RATE // stride
@@ -88,8 +79,7 @@ class Extractor:
                     f'{encoder.name} has layers 0 to {module.outputs - 1}, not layer {layer}'
                 )
         self._module, self._output = module, output
-        self._host = encoder.family == functionals.NAME
-        if self._host:
+        if module.on_host:
             if output != 'statistics':
                 raise UserError(f'{encoder.name} has statistics only, no frames')
             return
@@ -121,7 +111,7 @@ class Extractor:
                 raise UserError(
                     f'a waveform holds int16 or floats in [-1, 1], not {waveform.dtype}'
                 )
-        if self._host:
+        if self._module.on_host:
             return self._module.extract([as_float(waveform) for waveform in waveforms])
         cut = [windows(len(waveform), self._module) for waveform in waveforms]
         jobs = [(number, window) for number, parts in enumerate(cut) for window in parts]
@@ -211,7 +201,7 @@ def export_encoder(encoder: Encoder, layers: Sequence[int]) -> bytes:
     """
     import jax.export
 
-    if encoder.family == functionals.NAME:
+    if encoder.module.on_host:
         raise UserError(f'{encoder.name} cannot be exported')
     module, longest = encoder.module, WINDOW_SECONDS * SAMPLE_RATE
     batch, length = jax.export.symbolic_shape(

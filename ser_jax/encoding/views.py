@@ -60,14 +60,7 @@ class Signals(NamedTuple):
 
 
 def views_of(operations: Sequence[Operation]) -> tuple[tuple[View, ...], tuple[int, ...]]:
-    """The views that augmentation types need.
-
-    Args:
-        operations: parsed augmentations.
-
-    Returns:
-        (different views, the clean one first; number of the view of clean and of each operation).
-    """
+    """The views that augmentation types need: (the clean one first; number of the view of clean and of each type)."""
     of_types = [View()] + [
         View(tuple(call for call in operation.calls if call[0] not in FRAME_OPERATIONS))
         for operation in operations

@@ -62,11 +62,7 @@ class Target:
         return order[: max(1, round(share * len(order))) if share else 0]
 
     def speakers_with(self, count: int) -> np.ndarray:
-        """As few speakers as have `count` utterances of every class.
-
-        Raises:
-            UserError: there are not as many utterances.
-        """
+        """As few speakers as have `count` utterances of every class; raises UserError where all have too few."""
         numbers, speakers = self.numbers(self.rows), self.corpus.index['speaker'][self.rows]
         counts, taken = np.zeros(len(self.labels), int), []
         for speaker in self.shuffled_speakers():
@@ -103,11 +99,7 @@ class Shots(NamedTuple):
     largest: float
 
     def split(self, target: Target) -> tuple[np.ndarray, np.ndarray]:
-        """(rows that the largest amount may take, rows that are tested).
-
-        Raises:
-            UserError: there are not as many utterances as asked for.
-        """
+        """(rows that the largest amount may take, rows that are tested); UserError: there are too few utterances."""
         if self.field == 'few_shot':
             return target.split(target.speakers_with(self.largest))
         return target.split(target.first_speakers(self.largest))

@@ -13,15 +13,7 @@ _LOWEST, _HIGHEST = 0.05, 20.0
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Scales probabilities as if their logits were divided by a temperature.
-
-    Args:
-        probabilities: [..., K].
-        temperature: > 0; above 1 flattens the distribution.
-
-    Returns:
-        float64 [..., K].
-    """
+    """Scales probabilities [..., K] as if their logits were divided by a temperature; above 1 flattens the distribution."""
     logits = np.log(np.maximum(np.asarray(probabilities, float), 1e-30)) / temperature
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)

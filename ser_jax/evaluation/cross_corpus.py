@@ -130,11 +130,7 @@ class CrossCorpusTester:
         return ' '.join([target.corpus.metadata['corpus_hash'], *adapted])
 
     def predict(self, condition: str, variables: dict[str, Any]) -> tuple[Predictions, tuple]:
-        """Predicts the utterances of a corpus.
-
-        Args:
-            condition: in `conditions`.
-            variables: parameters of the final model.
+        """Predicts the utterances of a corpus with the final model, under one of `conditions`.
 
         Returns:
             (predictions over the shared classes, their names). Probabilities of other classes are left out, the

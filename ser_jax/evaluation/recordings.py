@@ -17,10 +17,6 @@ from ser_jax.transforms.corruptions import COLOURS, Corruption
 class Waveforms:
     """The waveforms of a corpus by the rows of its log-mel index: `[row]` -> float32 [S] in [-1, 1).
 
-    Args:
-        corpus: log-mel records.
-        records: where prepared corpora lie.
-
     Raises:
         UserError: there are no waveform records of the same utterances.
     """

@@ -18,7 +18,6 @@ from ser_jax.encoding.cache import cached_inputs
 from ser_jax.encoding.extraction import WINDOW_SECONDS, input_extractor
 from ser_jax.evaluation.attacker import Attacker, SourceRun
 from ser_jax.evaluation.recordings import Clips, Waveforms, read_clips
-from ser_jax.models.encoders import functionals
 from ser_jax.runtime.errors import UserError
 from ser_jax.training import inference
 from ser_jax.training.experiment import Experiment
@@ -75,11 +74,6 @@ def open_recordings(
                 )
     longest = dataset.corpus.index['duration'][dataset.rows].max(initial=0)
     attacks = [name for name, condition in conditions.items() if isinstance(condition, Attack)]
-    encoding = dataset.records.encoding
-    if attacks and encoding and encoding.encoder == functionals.NAME:
-        raise UserError(
-            f'condition {attacks[0]}: openSMILE functionals have no gradient; they cannot be attacked'
-        )
     if dataset.corpus.representation == 'encoded' and attacks and longest > WINDOW_SECONDS:
         raise UserError(
             f'condition {attacks[0]}: an utterance of {dataset.corpus.name} lasts {longest:.0f} s; through an encoder at '
@@ -132,6 +126,11 @@ class RobustnessTester:
         self._source = None
         self._attackers = {}
         program = experiment.program
+        attacked = [name for name in conditions if name not in self._clips]
+        if attacked and program.encoder and program.encoder.encoder.module.on_host:
+            raise UserError(
+                f'condition {attacked[0]}: {program.encoder.encoder.name} has no gradient; it cannot be attacked'
+            )
         if self._clips and program.representation == 'encoded':
             self._encode = input_extractor(program.encoder)
         if any(name.startswith('transfer_') for name in conditions):

@@ -61,11 +61,7 @@ def summarise(
 
 
 def refuse_not_finite(predictions: Predictions) -> None:
-    """Refuses predictions that are not finite, which would count as the first class.
-
-    Raises:
-        UserError: training diverged.
-    """
+    """Refuses predictions that are not finite, as of diverged training: they would count as the first class; raises UserError."""
     broken = ~np.isfinite(predictions.probabilities).all(1)
     if predictions.rated:
         broken |= ~np.isfinite(predictions.predicted_rating)
@@ -88,12 +84,7 @@ def _concordance(predictions, n_bootstrap, seed):
 def summarise_validation(
     folds: Sequence[Mapping], conditions: Mapping[str, float] | None = None
 ) -> ValidationResult:
-    """Averages validation rates over folds.
-
-    Args:
-        folds: one `ValidationFold` per fold; with several tasks also `uar_<task>`, for ratings `ccc`, `score`, `ccc_<task>`.
-        conditions: condition -> UAR, mean over folds and tasks.
-    """
+    """Averages validation rates over folds, `ValidationFold` each; `conditions`: condition -> UAR, mean over folds and tasks."""
     names = [name for name in folds[0] if name.startswith(('uar', 'ccc', 'score'))]
     means = {name: np.mean([fold[name] for fold in folds]) for name in names}
     conditions = {'conditions': conditions} if conditions else {}

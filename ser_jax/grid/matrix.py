@@ -52,11 +52,7 @@ def _texts(row: Row) -> tuple[str, str, str]:
 
 
 def as_markdown(panels: Panels) -> str:
-    """The matrices as Markdown tables: UAR in percent, its interval and, in parentheses, the difference to the baseline.
-
-    Args:
-        panels: result of `matrices`.
-    """
+    """The matrices as Markdown tables: UAR in percent, interval and, in parentheses, difference to the baseline."""
     parts = []
     for (variant, way), cells in panels.items():
         settings, corpora = _axes(cells)

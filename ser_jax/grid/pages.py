@@ -11,7 +11,8 @@ NAME.parts        gain of each part of MTL-AUG
 NAME.ways         means over a matrix of corpora
 NAME.tries        results of its variants on validation speakers
 
-`<!-- table: overview -->` encloses a table over several folders.
+`<!-- table: overview -->` encloses a table over several folders. All raise UserError where runs are missing, tested different
+data, are not of one config, or ran uncommitted code.
 """
 
 import re
@@ -111,6 +112,7 @@ KINDS = {
     '20 dB softer': ('gain_-20',),
     'attack': ('fgsm_', 'pgd_'),
 }
+_OF_RUNS = ('agreement', 'confusions', 'parts', 'speakers', 'tries', 'ways')  # make_<kind>_table
 _MARKED = re.compile(r'(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)', re.DOTALL)
 _START, _END = (re.compile(f'^<!-- {kind}', re.MULTILINE) for kind in ('table: ', 'end table -->'))
 
@@ -128,11 +130,7 @@ def find_pages(root: Path) -> list[Path]:
 
 
 def write_pages(pages: Iterable[Path], results: Path) -> list[Path]:
-    """Rewrites the tables of pages; returns those that changed.
-
-    Args:
-        pages: Markdown files.
-        results: folder of the folders of stored runs.
+    """Rewrites the tables of Markdown pages from a folder of folders of stored runs; returns those that changed.
 
     Raises:
         UserError: see `fill`; no page is written then.
@@ -160,8 +158,7 @@ def _read_page(path):
 def fill(page: str, results: Path) -> str:
     """The text of a page with all marked tables made again.
 
-    Raises:
-        UserError: a marker without its end, no marker at all, or runs from which the table cannot be made.
+    Also raises UserError for a marker without its end, or no marker at all.
     """
     found = _MARKED.findall(page)
     if not found or {len(mark.findall(page)) for mark in (_START, _END)} != {len(found)}:
@@ -180,45 +177,24 @@ def fill(page: str, results: Path) -> str:
 
 
 def make_table(folder: Path, kind: str) -> str:
-    """One table, as Markdown.
-
-    Args:
-        folder: stored runs.
-        kind: part of a marker after the name; see above.
-
-    Raises:
-        UserError: runs from which it cannot be made.
-    """
-    own: dict[str, Callable[[Path], str]] = {
-        'agreement': make_agreement_table,
-        'confusions': make_confusion_table,
-        'parts': make_parts_table,
-        'speakers': make_speakers_table,
-        'tries': make_tries_table,
-        'ways': make_ways_table,
-    }
-    if kind in own:
-        return own[kind](folder)
+    """One table, as Markdown, of a folder of stored runs; `kind` is the part of a marker after the name, see above."""
+    if kind in _OF_RUNS:
+        return globals()[f'make_{kind}_table'](folder)
     if kind:
         return make_paired_table(folder, kind)
     return make_level_table(folder) or make_system_table(read_cards(folder))
 
 
 def make_overview(results: Path) -> str:
-    """The main results of several folders: one row per system, one column per corpus or condition.
-
-    Raises:
-        UserError: no stored runs, or seeds that do not match.
-    """
+    """The main results of several folders: one row per system, one column per corpus or condition."""
     baselines = []
     for corpus, condition in OVERVIEW_COLUMNS.values():
         path = results / f'opensmile_{corpus}.json'
-        known = condition == 'clean' and path.exists()
-        machines = read_json(path, dict.fromkeys(MACHINES, dict[str, object])) if known else {}
-        best = max(
-            (machines[name] for name in MACHINES if known), key=lambda x: x['uar'], default=None
-        )
-        baselines.append([best] if best else [])
+        machines = {}
+        if condition == 'clean' and path.exists():
+            machines = read_json(path, dict.fromkeys(MACHINES, dict[str, object]))
+        own = [machines[name] for name in MACHINES if machines]
+        baselines.append(sorted(own, key=lambda machine: machine['uar'])[-1:])
     systems = {'openSMILE ComParE and SVM': baselines}
     for system, (folder, variant) in OVERVIEW.items():
         systems[system] = []
@@ -234,9 +210,8 @@ def make_overview(results: Path) -> str:
         for seeds, (_, condition) in zip(columns, OVERVIEW_COLUMNS.values()):
             cell = percent(statistics.mean(one['uar'] for one in seeds)) if seeds else '–'
             if seeds and condition == 'clean':
-                bounds = [*zip(*(one['uar_ci95'] for one in seeds))]
-                if None not in (*bounds[0], *bounds[1]):
-                    cell += f' {interval([statistics.mean(side) for side in bounds])}'
+                bounds = [rows.mean(side) for side in zip(*(one['uar_ci95'] for one in seeds))]
+                cell += '' if None in bounds else f' {interval(bounds)}'
             cells.append(cell)
         lines.append((system, *cells))
     table = markdown_table(('system', *OVERVIEW_COLUMNS), lines)
@@ -260,21 +235,12 @@ def make_level_table(folder: Path) -> str:
         return '\n'.join(tables.levels_as_markdown(*drawn) for drawn in levels.values())
     panels = matrix.matrices(found)
     first = next(iter(panels), ('',))[0]
-    return matrix.as_markdown(
-        {
-            key: panels[key]
-            for key in panels
-            if key in ((first, 'as it is'), (first, 'target statistics'))
-        }
-    )
+    shown = [(first, way) for way in ('as it is', 'target statistics')]
+    return matrix.as_markdown({key: panels[key] for key in panels if key in shown})
 
 
 def make_paired_table(folder: Path, condition: str) -> str:
-    """The rows of a grid under one condition, without constant columns.
-
-    Raises:
-        UserError: not a grid, or no such condition.
-    """
+    """The rows of a grid under one condition, without constant columns."""
     every, grid = _read_grid(folder)
     found = [tables.cells(row) for row in every if row['condition'] == condition]
     if not found:
@@ -304,11 +270,7 @@ def make_paired_table(folder: Path, condition: str) -> str:
 
 
 def read_cards(folder: Path) -> list[Card]:
-    """The cards of stored runs, each with its `command`, sorted by corpus, protocol, system and seed.
-
-    Raises:
-        UserError: no stored runs, or one that was not tested.
-    """
+    """The cards of stored runs, each with its `command`, sorted by corpus, protocol, system and seed."""
     found = stored.read(folder)
     cards = [{**found.card(name), 'command': found.command(name)} for name in found.names]
     for name, card in zip(found.names, cards):
@@ -322,11 +284,7 @@ def _row_key(card):
 
 
 def make_system_table(cards: Sequence[Card]) -> str:
-    """The table of cards: one row per corpus, protocol and system, over its seeds; with several tasks, `make_task_table`.
-
-    Raises:
-        UserError: a seed twice, or seeds tested on different utterances or run by different code.
-    """
+    """The table of cards: one row per corpus, protocol and system, over its seeds; with several tasks, `make_task_table`."""
     if any(set(card.get('tasks', ('emotion',))) != {'emotion'} for card in cards):
         return make_task_table(cards)
     groups = {}
@@ -378,11 +336,8 @@ def _seeds_of_one_system(cards, condition):
 
 def _rate(results):
     """UAR over the seeds with its standard deviation, and its interval."""
-    bounds = [
-        '–' if None in side else f'{100 * statistics.mean(side):.1f}'
-        for side in zip(*(result['uar_ci95'] for result in results))
-    ]
-    return _spread([100 * result['uar'] for result in results]), ' – '.join(bounds)
+    bounds = (rows.mean(side) for side in zip(*(result['uar_ci95'] for result in results)))
+    return _spread([100 * result['uar'] for result in results]), ' – '.join(map(percent, bounds))
 
 
 def _spread(values):
@@ -401,16 +356,11 @@ def _listed(values):
 
 
 def _mean_seconds(cards):
-    seconds = [card['cost'].get('train_seconds') for card in cards]
-    return None if None in seconds else statistics.mean(seconds)
+    return rows.mean([card['cost'].get('train_seconds') for card in cards])
 
 
 def make_task_table(cards: Sequence[Card]) -> str:
-    """The table of runs that report several tasks, or one each: one column per task; single-task runs share a row.
-
-    Raises:
-        UserError: see `make_system_table`; or the networks of a row have different seeds.
-    """
+    """The table of runs that report several tasks, or one each: one column per task; single-task runs share a row."""
     systems = {}
     for card in cards:
         tasks = tuple(card['tasks'])
@@ -452,12 +402,7 @@ def make_task_table(cards: Sequence[Card]) -> str:
 def _by_variant(
     folder: Path, read: Callable[[Card], dict[str, float]]
 ) -> dict[str, dict[int, dict]]:
-    """Variant of a grid (with its setting if there are several) -> seed -> `read(card)`.
-
-    Raises:
-        UserError: no stored runs, runs with different data or columns, seeds of one variant with different configs, uncommitted
-            code.
-    """
+    """Variant of a grid (with its setting if there are several) -> seed -> `read(card)`, all with the same columns."""
     found, alike, hashes = {}, {}, {}
     cards = stored.read(folder)
     for name in sorted(cards.names):
@@ -501,12 +446,8 @@ def _variants_table(results: Mapping[str, Mapping], columns: Sequence[str], capt
     return f'{markdown_table(["variant", "seeds", *columns], lines)}\n\n{caption}\n'
 
 
-def make_confusion_table(folder: Path) -> str:
-    """The confusions of a grid's variants: one row per variant, one column per pair of classes, the most frequent first.
-
-    Raises:
-        UserError: see `_by_variant`.
-    """
+def make_confusions_table(folder: Path) -> str:
+    """The confusions of a grid's variants: one row per variant, one column per pair of classes, the most frequent first."""
 
     def confusions(card):
         result = card['conditions']['clean']
@@ -529,11 +470,7 @@ def make_confusion_table(folder: Path) -> str:
 
 
 def make_tries_table(folder: Path) -> str:
-    """Results of a grid's variants on validation speakers at their last step, clean and corrupted: one row per variant.
-
-    Raises:
-        UserError: see `_by_variant`; or a run that was tested or selected an earlier step.
-    """
+    """Results of a grid's variants on validation speakers at their last step, clean and corrupted: one row per variant."""
 
     def validated(card):
         if card['conditions'] or card['config']['eval_every'] != card['config']['steps']:
@@ -551,21 +488,13 @@ def _columns(results):
 
 
 def _all_runs(folder: Path) -> finished.Runs:
-    """All runs of a grid under the clean condition, paired.
-
-    Raises:
-        UserError: no stored runs, or runs that cannot be paired.
-    """
+    """All runs of a grid under the clean condition, paired."""
     paths = [folder / name for name in sorted(stored.read(folder).names)]
     return finished.read_runs(paths, [finished.read_card(path) for path in paths], 'clean')
 
 
 def make_agreement_table(folder: Path) -> str:
-    """How many recordings of each emotion all, most, few and none of a grid's runs classify correctly, and the wrong predictions.
-
-    Raises:
-        UserError: see `_all_runs`.
-    """
+    """How many recordings of each emotion all, most, few and none of a grid's runs classify correctly; the wrong predictions."""
     runs = _all_runs(folder)
     predicted, lines = runs.probabilities.argmax(2), []
     for number, name in enumerate(runs.labels):
@@ -583,11 +512,7 @@ def make_agreement_table(folder: Path) -> str:
 
 
 def make_speakers_table(folder: Path) -> str:
-    """The two emotions that a grid's runs confuse most, by speaker: one row per speaker, the last one for all.
-
-    Raises:
-        UserError: see `_all_runs`; or the runs confuse nothing.
-    """
+    """The two emotions that a grid's runs confuse most, by speaker: one row per speaker, the last one for all."""
     runs = _all_runs(folder)
     predicted, lines = runs.probabilities.argmax(2), []
     counts = runs.confusions(runs.probabilities).sum((0, 1))
@@ -618,11 +543,7 @@ def _area(differences):
 
 
 def make_parts_table(folder: Path) -> str:
-    """The gain of each part of MTL-AUG over the variant without it: one row per part, one column per kind of condition.
-
-    Raises:
-        UserError: no such runs, or runs that cannot be paired (see `finished.read_runs`).
-    """
+    """The gain of each part of MTL-AUG over the variant without it: one row per part, one column per kind of condition."""
     variants = {variant: [] for pair in PARTS.values() for variant in pair}
     for name in sorted(stored.read(folder).names):
         _, variant, _ = _parts_of(folder, name)
@@ -667,24 +588,15 @@ def make_parts_table(folder: Path) -> str:
 
 
 def make_ways_table(folder: Path) -> str:
-    """The means over a matrix of corpora: one row per way to test another corpus (as it is, adapted, …), one column per variant.
-
-    Raises:
-        UserError: no stored runs, none of other corpora, or variants with different pairs or seeds.
-    """
+    """The means over a matrix of corpora: one row per way to test another corpus (as it is, …), one column per variant."""
     rates = {}  # way -> variant -> seed -> (trained, tested) -> UAR
     cards = stored.read(folder)
     for name in sorted(cards.names):
         setting, variant, seed = _parts_of(folder, name)
         card = cards.card(name)
+        place = {'setting': setting, 'variant': variant}
         results = [
-            {
-                'corpus': card['corpus'],
-                **result,
-                'setting': setting,
-                'variant': variant,
-                'condition': condition,
-            }
+            {'corpus': card['corpus'], **result, **place, 'condition': condition}
             for condition, result in card['conditions'].items()
         ]
         for (_, way), cells in matrix.matrices(results).items():

@@ -61,22 +61,14 @@ class Run:
         return f'{self.setting}/{self.variant}/seed{self.seed}'
 
     def command(self, workdir: Path) -> list[str]:
-        """The arguments of the command line, from 'python' on.
-
-        Args:
-            workdir: folder of the grid.
-        """
+        """The arguments of the command line, from 'python' on."""
         folders = [f'--workdir={workdir / self.folder}']
         if self.source:
             folders = [f'--config.attack_source={self._source_folder(workdir)}', *folders]
         return ['python', '-m', 'ser_jax.main', *self.flags, *folders]
 
     def config_in(self, workdir: Path) -> ml_collections.ConfigDict:
-        """The config, with `attack_source` inside the grid's folder.
-
-        Args:
-            workdir: folder of the grid.
-        """
+        """The config, with `attack_source` inside the grid's folder."""
         config = self.config.copy_and_resolve_references()
         if self.source:
             config.attack_source = str(self._source_folder(workdir))

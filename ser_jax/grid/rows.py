@@ -28,6 +28,11 @@ _TEXTS = (
     'hardware',
     'not_compared',
 )
+# Columns that are None without a comparison.
+_COMPARED = (
+    *('difference', 'difference_low', 'difference_high'),
+    *('p', 'p_holm', 'smallest_p', 'not_compared'),
+)
 
 
 def make_rows(grid: Grid, workdir: Path) -> list[Row]:
@@ -125,7 +130,7 @@ def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
             )
     uar = [result['uar'] for result in results]
     bounds = [result.get('uar_ci95', (None, None)) for result in results]
-    low, high = (_mean(bound) for bound in zip(*bounds))
+    low, high = (mean(bound) for bound in zip(*bounds))
     return {
         'setting': run.setting,
         'condition': condition,
@@ -139,15 +144,15 @@ def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
         'n': results[0]['n'],
         'seeds': [run.seed for run, _ in runs],
         'chance': _chance(results[0], card),
-        'uar': _mean(uar),
+        'uar': mean(uar),
         'uar_std': statistics.stdev(uar) if len(uar) > 1 else None,
         'uar_low': low,
         'uar_high': high,
-        'wa': _mean([result.get('wa') for result in results]),
-        'train_seconds': _mean([card['cost'].get('train_seconds') for card in cards]),
+        'wa': mean([result.get('wa') for result in results]),
+        'train_seconds': mean([card['cost'].get('train_seconds') for card in cards]),
         'hardware': '; '.join(dict.fromkeys(card['device'] for card in cards)),
         'commits': list(dict.fromkeys(card['commit'] for card in cards)),
-        'perturbation_snr_db': _mean([result.get('perturbation_snr_db') for result in results]),
+        'perturbation_snr_db': mean([result.get('perturbation_snr_db') for result in results]),
         'failed_checks': [
             check['check']
             for card in cards
@@ -155,17 +160,7 @@ def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
             if not check['holds']
         ],
         'warnings': [],
-        **dict.fromkeys(
-            (
-                'difference',
-                'difference_low',
-                'difference_high',
-                'p',
-                'p_holm',
-                'smallest_p',
-                'not_compared',
-            )
-        ),
+        **dict.fromkeys(_COMPARED),
     }
 
 
@@ -177,7 +172,8 @@ def _chance(result: Mapping, card: Mapping) -> float:
     return statistics.mean(1 / count for count in counts)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean; None where a value is."""
     return None if None in values else statistics.mean(values)
 
 
@@ -221,11 +217,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """Reads the rows of a file of `as_csv`.
-
-    Raises:
-        UserError: missing or malformed file.
-    """
+    """Reads the rows of a file of `as_csv`; raises UserError where it is missing or malformed."""
     try:
         with path.open(newline='', encoding='utf-8') as file:
             return [

@@ -26,11 +26,7 @@ _GRACE = 9.0  # seconds that an interrupted run gets to end by itself; it takes 
 
 
 def check_conditions(grid: Grid) -> None:
-    """Checks the conditions of all runs before the first one starts.
-
-    Raises:
-        UserError: an unknown condition or invalid arguments.
-    """
+    """Checks the conditions of all runs before the first one starts; raises UserError."""
     for run in grid.runs:
         try:
             parse_conditions(run.config.conditions)
@@ -39,12 +35,9 @@ def check_conditions(grid: Grid) -> None:
 
 
 def check_data(runs: Sequence[Run]) -> None:
-    """Prepares and opens everything that runs read: a wrong name must not show after hours.
+    """Prepares and opens everything that unfinished runs read: a wrong name must not show after hours.
 
     Runs that read the same are checked once.
-
-    Args:
-        runs: those that are not finished.
 
     Raises:
         UserError: something that cannot be prepared or opened; names the run.
@@ -104,12 +97,7 @@ def _refuse_other(workdir, stored, configs):
 
 
 def state(workdir: Path, run: Run) -> str:
-    """The state of a run: 'finished', 'begun' or 'to do'.
-
-    Args:
-        workdir: folder of the grid.
-        run: run of the grid; a finished one to which conditions were added counts as begun.
-    """
+    """The state of a run: 'finished', 'begun' or 'to do'; a finished one to which conditions were added counts as begun."""
     folder = workdir / run.folder
     card = read_card(folder)
     if card and not train.needs_testing(run.config_in(workdir), card):

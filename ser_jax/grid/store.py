@@ -76,11 +76,7 @@ def _check_config(run: Run, card: dict, where: Path) -> None:
 
 
 def write_tables(grid: Grid, folder: Path) -> str:
-    """Writes the tables and figures of stored runs into their folder.
-
-    Returns:
-        Number of stored runs, as text.
-    """
+    """Writes the tables and figures of stored runs into their folder; returns the number of stored runs, as text."""
     text = summary(grid, folder)
     tables.write_tables(rows.make_rows(grid, folder), grid, text, folder)
     for path in folder.glob('*.png'):
@@ -114,11 +110,7 @@ def shrink(path: Path) -> None:
 def check(folder: Path) -> list[str]:
     """Recomputes the test results of stored runs from their predictions, and the tables of a grid from its cards.
 
-    Args:
-        folder: stored runs; with `rows.csv` those of the grid `configs/grids/<name of the folder>.py`.
-
-    Returns:
-        The differences, one line each.
+    A folder with `rows.csv` holds the grid `configs/grids/<name of the folder>.py`. Returns the differences, one line each.
 
     Raises:
         UserError: files that are missing or malformed.

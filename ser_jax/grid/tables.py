@@ -62,11 +62,7 @@ def curves(rows: Sequence[Row], grid: Grid) -> dict[str, tuple[dict, dict]]:
 
 
 def levels_as_markdown(panels: Mapping[str, Mapping], references: Mapping[str, float]) -> str:
-    """The curves of one setting as Markdown tables, UAR in percent: one table per kind of level, one row per series and variant.
-
-    Args:
-        panels, references: one setting of `curves`.
-    """
+    """The curves of one setting as Markdown tables, one per kind of level: UAR in percent by series and variant."""
     kinds: dict[str, list[tuple[str, str, dict]]] = {}
     for heading, lines in panels.items():
         series, _, axis = heading.rpartition(': ')
@@ -187,14 +183,10 @@ def as_markdown(rows: Sequence[Row], grid: Grid, summary: str) -> dict[str, str]
 
 
 def write_tables(rows: Sequence[Row], grid: Grid, summary: str, folder: Path) -> None:
-    """Writes `table.md`, `rows.csv` and `table.png`, each atomically.
+    """Writes `table.md`, `rows.csv` and `table.png` to the folder of a grid, each atomically.
 
-    Cross-corpus results are also written to `matrix.md` and `.png`, conditions of `config.conditions` to `robustness_<setting>.md`
-    and `.png`, which `table.png` then omits. With more than 100 rows left there is no `table.png`.
-
-    Args:
-        rows, grid, summary: see `as_markdown`.
-        folder: folder of the grid.
+    Cross-corpus results are also written to `matrix.md` and `.png`, conditions of `config.conditions` to
+    `robustness_<setting>.md` and `.png`, which `table.png` then omits. With more than 100 rows left there is no `table.png`.
     """
     for name, text in as_markdown(rows, grid, summary).items():
         write_atomically(folder / name, text)

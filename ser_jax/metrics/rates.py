@@ -50,52 +50,30 @@ def _mean_present(values, present):
 
 
 def recall(confusion) -> np.ndarray:
-    """Recall of each class.
-
-    Args:
-        confusion: counts [..., K, K].
-
-    Returns:
-        float [..., K]; NaN for a class that does not occur in the labels.
-    """
+    """Recall of each class, float [..., K], from counts [..., K, K]; NaN for a class that does not occur in the labels."""
     confusion = np.asarray(confusion)
     return _ratio(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1))
 
 
 def uar(confusion) -> np.ndarray:
-    """Unweighted average recall: the mean recall of the classes present in the labels.
+    """Unweighted average recall: the mean recall of the classes present in the labels; NaN without labels.
 
-    Args:
-        confusion: counts [..., K, K].
-
-    Returns:
-        float [...], 0–1; NaN without labels. Equals scikit-learn's `balanced_accuracy_score`.
+    Of counts [..., K, K]: float [...], 0–1. Equals scikit-learn's `balanced_accuracy_score`.
     """
     recalls = recall(confusion)
     return _mean_present(recalls, ~np.isnan(recalls))
 
 
 def wa(confusion) -> np.ndarray:
-    """Weighted accuracy: the fraction of correct predictions.
-
-    Args:
-        confusion: counts [..., K, K].
-
-    Returns:
-        float [...], 0–1; NaN without labels.
-    """
+    """Weighted accuracy: the fraction of correct predictions, float [...], of counts [..., K, K]; NaN without labels."""
     confusion = np.asarray(confusion)
     return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1)))
 
 
 def macro_f1(confusion) -> np.ndarray:
-    """Mean F1 over the classes that occur in labels or predictions (scikit-learn's default).
+    """Mean F1 over the classes that occur in labels or predictions (scikit-learn's default), of counts [..., K, K].
 
-    Args:
-        confusion: counts [..., K, K].
-
-    Returns:
-        float [...], 0–1. A class that is predicted but does not occur counts as 0.
+    A class that is predicted but does not occur counts as 0.
     """
     confusion = np.asarray(confusion)
     occurrences = confusion.sum(-1) + confusion.sum(-2)

@@ -197,15 +197,7 @@ def compare(a, b, replicates: int = 10_000, seed: int = 0, level: float = 0.95) 
 
 
 def interval(values, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap replicates.
-
-    Args:
-        values: replicates, float [B].
-        level: coverage, 0–1.
-
-    Returns:
-        (lower, upper); NaN if any value is.
-    """
+    """Percentile interval of bootstrap replicates [B]: (lower, upper); NaN if any value is."""
     lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(lower), float(upper)
 

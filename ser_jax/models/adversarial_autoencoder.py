@@ -86,15 +86,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, code: jax.Array, frames: int | None) -> jax.Array:
-        """Decodes.
-
-        Args:
-            code: [B, D].
-            frames: T; None: no time axis.
-
-        Returns:
-            [B, T, bands], or [B, bands].
-        """
+        """Decodes codes [B, D] to T frames [B, T, bands], or without a time axis (None) to [B, bands]."""
         x = nn.Dense(self.features, name='code')(code)
         if frames is not None:
             phase = 2 * jnp.pi * jnp.arange(frames)[:, None] / jnp.array(_PERIODS)
@@ -117,15 +109,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, code: jax.Array, condition: jax.Array) -> jax.Array:
-        """Classifies codes.
-
-        Args:
-            code: [B, D].
-            condition: [B, K], one-hot, zeros where unknown.
-
-        Returns:
-            Logits [B]; 0 before training (chance).
-        """
+        """Codes [B, D] and conditions [B, K], one-hot or zeros where unknown -> logits [B]; 0 before training (chance)."""
         x = jnp.concatenate([code, condition], axis=-1)
         for layer in range(2):
             x = nn.leaky_relu(nn.Dense(self.features, name=f'hidden_{layer}')(x), 0.2)

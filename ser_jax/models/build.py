@@ -81,15 +81,7 @@ def _class_and_settings(settings: Mapping[str, Any]) -> tuple[type[nn.Module], d
 
 
 def stored_model(config: Mapping[str, Any], heads: Mapping[str, int]) -> nn.Module:
-    """Builds the network of a finished run for prediction.
-
-    Args:
-        config: `config.json` of the run.
-        heads: task -> number of outputs.
-
-    Returns:
-        The module, for the stored parameters.
-    """
+    """Builds the network of a finished run for prediction, with its stored config and the number of outputs of every task."""
     stored = {k: tuple(v) if isinstance(v, list) else v for k, v in config['model'].items()}
     model_class, settings = _class_and_settings(stored)
     return model_class(heads=dict(heads), reconstruction=False, **settings)

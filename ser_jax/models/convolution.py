@@ -52,12 +52,7 @@ def _kernel_gradient_cpu(x: jax.Array, gradient: jax.Array, *, size: tuple[int, 
 def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """2-D convolution, stride 1, zero padding to the same size, with a custom kernel gradient on CPUs.
 
-    Args:
-        x: [B, T, F, C].
-        kernel: [kt, kf, C, D].
-
-    Returns:
-        [B, T, F, D].
+    [B, T, F, C] with kernel [kt, kf, C, D] -> [B, T, F, D].
     """
     return _convolve(x, kernel)
 

@@ -93,11 +93,8 @@ class FrameEncoder(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Encodes all frames.
 
-        Args:
-            x: [B, (T - 1) · hop_samples + frame_samples].
-
-        Returns:
-            [B, T, frame_samples / 2 · filters / pool_channels]; the maps of a position are adjacent.
+        [B, (T - 1) · hop_samples + frame_samples] -> [B, T, frame_samples / 2 · filters / pool_channels]; the maps of a
+        position are adjacent.
         """
         # Zeros on either side of a frame (the 'same' padding of XLA, Keras and PyTorch).
         before, after = (self.width - 1) // 2, self.width // 2
@@ -155,14 +152,7 @@ class GRUParameters(nn.Module):
 
     @nn.compact
     def __call__(self, depth: int) -> tuple[jax.Array, ...]:
-        """Declares the parameters.
-
-        Args:
-            depth: D, width of the input.
-
-        Returns:
-            Kernels of input [D, 3H] and state [H, 3H]; biases [3H] and [H].
-        """
+        """Declares the parameters for an input of width D: kernels [D, 3H] and [H, 3H] of input and state, biases [3H] and [H]."""
         cells, zeros = self.features, nn.initializers.zeros
         orthogonal = nn.initializers.orthogonal()
         return (

@@ -16,20 +16,12 @@ from ser_jax.models.convolution import convolution, max_pool
 
 
 def frames_mask(length: jax.Array, frames: int) -> jax.Array:
-    """Mask of the real frames.
-
-    Args:
-        length: int [B], real frames of each utterance.
-        frames: T, the padded number of frames.
-
-    Returns:
-        bool [B, T].
-    """
+    """Mask of the real frames, bool [B, T], of lengths int [B]."""
     return jnp.arange(frames)[None, :] < length[:, None]
 
 
 def mean_and_squares(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean over real frames, and sum of squared deviations from it.
+    """Mean over the real frames of [B, L, T, D], and sum of squared deviations from it.
 
     Args:
         x: [B, L, T, D].
@@ -196,11 +188,7 @@ class AttentionPooling(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Pools real frames.
-
-        Args:
-            x: [B, T, D].
-            mask: bool [B, T], at least one True in every row.
+        """Pools the real frames of [B, T, D]; every row of the mask [B, T] has one.
 
         Returns:
             (pooled [B, 2D]; weights [B, T], each row summing to 1, 0 in padding).

@@ -81,15 +81,7 @@ class BLSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """Runs both directions over the real frames.
-
-        Args:
-            x: [B, T, D].
-            mask: bool [B, T].
-
-        Returns:
-            [B, T, 2H], forward and backward states, 0 in padding frames.
-        """
+        """Runs both directions over the real frames: [B, T, D] -> [B, T, 2H], forward and backward states, 0 in padding."""
         depth, cells = x.shape[-1], self.features
         lecun, orthogonal = nn.initializers.lecun_normal(), nn.initializers.orthogonal()
         kernel_in = self.param('kernel_in', _direction_axis(lecun), (2, depth, 4 * cells))

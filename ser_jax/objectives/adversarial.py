@@ -13,7 +13,7 @@ from ser_jax.models import layers
 from ser_jax.models.adversarial_autoencoder import functionals
 from ser_jax.models.forward import normalise, normalise_log_mel
 from ser_jax.objectives import losses
-from ser_jax.objectives.multitask import Phase, task_losses, weighted_loss
+from ser_jax.objectives.multitask import Phase, apply_in_training, multitask_loss
 
 PHASES = ('reconstruction', 'discriminator', 'generator', 'supervised')
 
@@ -58,26 +58,22 @@ def adversarial(
         One phase for each optimiser.
     """
     adversary = Adversary(model, prior, separation, gradient_penalty, axis_name, representation)
+    supervised = tuple(task for task in tasks if task.kind != 'reconstruction')
+    common = {
+        'model': model,
+        'clean_target': clean_target,
+        'axis_name': axis_name,
+        'representation': representation,
+    }
     phase_losses = {
-        'reconstruction': functools.partial(
-            _reconstruction,
-            model=model,
-            clean_target=clean_target,
-            axis_name=axis_name,
-            representation=representation,
-        ),
+        'reconstruction': functools.partial(_reconstruction, **common),
         'discriminator': adversary.discriminator,
         'generator': adversary.generator,
         'supervised': functools.partial(
-            _supervised,
-            model=model,
-            tasks=tuple(task for task in tasks if task.kind != 'reconstruction'),
-            label_smoothing=label_smoothing,
-            axis_name=axis_name,
-            representation=representation,
+            multitask_loss, tasks=supervised, label_smoothing=label_smoothing, **common
         ),
     }
-    heads = tuple(f'{task.name}_head' for task in tasks if task.kind != 'reconstruction')
+    heads = tuple(f'{task.name}_head' for task in supervised)
     updates = {
         'reconstruction': ('encoder', 'decoder'),
         'discriminator': ('discriminator',),
@@ -89,22 +85,10 @@ def adversarial(
     )
 
 
-def _apply(model, params, model_state, rngs, *arguments, method=None):
-    """Applies the model in training: (outputs, model state with new running statistics)."""
-    outputs, updated = model.apply(
-        {'params': params, 'batch_stats': model_state['batch_stats']},
-        *arguments,
-        train=True,
-        rngs={'dropout': rngs['dropout']},
-        mutable=['batch_stats'],
-        method=method,
-    )
-    return outputs, {**model_state, 'batch_stats': updated.get('batch_stats', {})}
-
-
 def _encode(model, params, model_state, batch, rngs, representation):
     x = normalise(batch[representation], model_state['constants'])
-    return _apply(model, params, model_state, rngs, x, batch['length'], method='encode')[0]
+    length = batch['length']
+    return apply_in_training(model, params, model_state, rngs, x, length, method='encode')[0]
 
 
 def _reconstruction(
@@ -123,19 +107,6 @@ def _reconstruction(
         weights = layers.frames_mask(batch['length'], frames)
     loss = losses.masked_mean(values, weights, axis_name)
     return loss, ({'loss_reconstruction': jax.lax.psum(loss, axis_name)}, model_state)
-
-
-def _supervised(
-    params, model_state, batch, rngs, *, model, tasks, label_smoothing, axis_name, representation
-):
-    constants = model_state['constants']
-    x = normalise(batch[representation], constants)
-    outputs, new_state = _apply(model, params, model_state, rngs, x, batch['length'])
-    shares = task_losses(
-        outputs, batch, tasks, constants, label_smoothing=label_smoothing, axis_name=axis_name
-    )
-    loss, metrics = weighted_loss(shares, tasks)
-    return loss, (jax.lax.psum(metrics, axis_name), new_state)
 
 
 class Adversary:

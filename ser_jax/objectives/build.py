@@ -41,7 +41,7 @@ def make_phases(
         objective: 'multitask' or 'adversarial'.
         steps: length of the learning-rate schedule.
         optimiser: settings of `make_optimiser`, for the phase 'supervised' where there are several.
-        label_smoothing, clean_target, representation, adversarial_epsilon: see `multitask`.
+        label_smoothing, clean_target, representation, adversarial_epsilon: see `multitask_loss`.
         batch_size: rows of the global batch.
         phases: phases of an adversarial objective, in the order in which they are run.
         optimisers: settings of the other phases' optimisers.
@@ -61,14 +61,8 @@ def make_phases(
     rates = {(PRETRAINED, *path): rate for path, rate in (encoder.rates if encoder else {}).items()}
     supervised = make_optimiser(optimiser, steps, rates=rates, warmup_steps=encoder_warmup)
     if objective == 'multitask':
-        return multitask(
-            model,
-            tasks,
-            supervised,
-            adversarial_epsilon=adversarial_epsilon,
-            encoder=encoder,
-            **common,
-        )
+        common |= {'adversarial_epsilon': adversarial_epsilon, 'encoder': encoder}
+        return multitask(model, tasks, supervised, **common)
     _check_phases(phases, tasks, model.adversary)
     if model.adversary and batch_size < 2:
         raise UserError(

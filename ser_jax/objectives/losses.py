@@ -27,15 +27,7 @@ def cross_entropy(
 
 
 def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-    """Squared error, elementwise.
-
-    Args:
-        predictions: [...].
-        targets: [...], the same shape.
-
-    Returns:
-        [...].
-    """
+    """Squared error, elementwise, of arrays of the same shape."""
     if predictions.shape != targets.shape:
         raise ValueError(f'predictions {predictions.shape} and targets {targets.shape} differ')
     return jnp.square(predictions.astype(jnp.float32) - targets.astype(jnp.float32))

@@ -41,13 +41,7 @@ def multitask(
     model: nn.Module,
     tasks: tuple[Task, ...],
     tx: optax.GradientTransformation,
-    *,
-    label_smoothing: float,
-    clean_target: bool,
-    axis_name: str,
-    adversarial_epsilon: float = 0.0,
-    representation: str = 'log_mel',
-    encoder: EncoderInput | None = None,
+    **settings,
 ) -> tuple[Phase, ...]:
     """Objective of MTL-AUG: Σ weight × loss over the tasks (Latif et al. 2022), in one phase.
 
@@ -55,78 +49,71 @@ def multitask(
         model: network, (input, length) -> one output per task.
         tasks: tasks to learn.
         tx: optimiser.
+        settings: keyword arguments of `multitask_loss`.
+    """
+    loss = functools.partial(multitask_loss, model=model, tasks=tasks, **settings)
+    return (Phase('multitask', loss, (), tx),)
+
+
+def multitask_loss(
+    params: dict[str, Any],
+    model_state: dict[str, Any],
+    batch: dict[str, jax.Array],
+    rngs: dict[str, jax.Array],
+    *,
+    model: nn.Module,
+    tasks: tuple[Task, ...],
+    label_smoothing: float,
+    clean_target: bool,
+    axis_name: str,
+    adversarial_epsilon: float = 0.0,
+    representation: str = 'log_mel',
+    encoder: EncoderInput | None = None,
+) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Any]]]:
+    """Loss of a phase that learns tasks, see `Phase`.
+
+    Args:
+        params, model_state, batch, rngs: see `Phase`.
+        model, tasks: see `multitask`.
         label_smoothing: label smoothing of the reported tasks, in [0, 1).
         clean_target: whether the reconstruction target is the input before noise and masks, not the network's input.
         axis_name: mapped axis of the devices.
         adversarial_epsilon: radius of adversarial training on the standardised log-mel (`_attacked`); 0 = none.
         representation: batch field of the network's input, 'log_mel', 'waveform' or 'encoded'.
         encoder: the pretrained encoder in the step, whose outputs of the waveforms are the network's input; or None.
-
-    Returns:
-        One phase.
     """
-    loss = functools.partial(
-        _multitask_loss,
-        model=model,
-        tasks=tasks,
-        label_smoothing=label_smoothing,
-        clean_target=clean_target,
-        axis_name=axis_name,
-        adversarial_epsilon=adversarial_epsilon,
-        representation=representation,
-        encoder=encoder,
-    )
-    return (Phase('multitask', loss, (), tx),)
-
-
-def _multitask_loss(
-    params,
-    model_state,
-    batch,
-    rngs,
-    *,
-    model,
-    tasks,
-    label_smoothing,
-    clean_target,
-    axis_name,
-    adversarial_epsilon,
-    representation,
-    encoder,
-):
-    constants = model_state['constants']
     variables = {**model_state, 'params': params}
     x, length = network_input(
         variables, batch[representation], batch['length'], representation, encoder
     )
-
-    def apply(x):
-        return model.apply(
-            {'params': params, 'batch_stats': model_state['batch_stats']},
-            x,
-            length,
-            train=True,
-            rngs=rngs,
-            mutable=['batch_stats'],
-        )
-
+    apply = lambda x: apply_in_training(model, params, model_state, rngs, x, length)
     if adversarial_epsilon:
         x = _attacked(x, apply, batch, rngs['dropout'], adversarial_epsilon, axis_name)
-    outputs, updated = apply(x)
+    outputs, model_state = apply(x)
     shares = task_losses(
         outputs,
         batch,
         tasks,
-        constants,
+        model_state['constants'],
         label_smoothing=label_smoothing,
         clean_target=clean_target,
         axis_name=axis_name,
     )
     loss, metrics = weighted_loss(shares, tasks)
-    return loss, (
-        jax.lax.psum(metrics, axis_name),
-        {**model_state, 'batch_stats': updated.get('batch_stats', {})},
+    return loss, (jax.lax.psum(metrics, axis_name), model_state)
+
+
+def apply_in_training(model, params, model_state, rngs, *arguments, method=None):
+    """Applies a network in training: (outputs, model state with new running statistics)."""
+    outputs, updated = model.apply(
+        {'params': params, 'batch_stats': model_state['batch_stats']},
+        *arguments,
+        train=True,
+        rngs=rngs,
+        mutable=['batch_stats'],
+        method=method,
     )
+    return outputs, {**model_state, 'batch_stats': updated.get('batch_stats', {})}
 
 
 def task_losses(

@@ -48,12 +48,7 @@ def with_average(inner: optax.GradientTransformation, decay: float) -> optax.Gra
 def with_rates(
     rates: Mapping[tuple[str, ...], float], warmup_steps: int = 0
 ) -> optax.GradientTransformation:
-    """Scales the updates of some parameters, from the first step on or after a linear rise.
-
-    Args:
-        rates: path -> factor of every parameter that is scaled.
-        warmup_steps: steps during which the factors rise from 0.
-    """
+    """Scales the updates of some parameters, path -> factor, from the first step on or after a linear rise."""
 
     def init(params):
         del params

@@ -166,12 +166,7 @@ def _compact(node, prefix: str) -> list:
 
 
 def of_task(results: Mapping[str, Mapping], suffix: str) -> dict[str, Mapping]:
-    """Condition -> result of one task.
-
-    Args:
-        results: name -> result of a card.
-        suffix: '' for the emotion, else `_<task>`.
-    """
+    """Condition -> result of one task, from those of a card; `suffix` is '' for the emotion, else `_<task>`."""
     return {
         name.removesuffix(suffix): result
         for name, result in results.items()
@@ -474,20 +469,30 @@ def bar_figure(
 
 
 @styled
-def curve_figure(curves: Mapping[str, Sequence[tuple]], unit: str, chance: float | None = None):
+def curve_figure(
+    curves: Mapping[str, Sequence[tuple]],
+    unit: str,
+    chance: float | None = None,
+    legend: bool = False,
+):
     """Curves over the training steps.
 
     Args:
         curves: name -> [(step, value), …]; colours and markers in this order.
         unit: quantity and unit of the values. Rates, in %, have an axis from 0 to 100.
         chance: rate of guessing in percent, a dotted line.
+        legend: whether there is a legend, below the axes.
     """
-    figure = new_figure(5, 3.3)
+    handles = [_mark(number, name, _dashes(number)) for number, name in enumerate(curves)]
+    figure = new_figure(5, 3.3 + 0.17 * legend * -(-len(handles) // 4))
     axes = figure.add_subplot()
+    if legend:
+        figure.legend(handles=handles, loc='outside lower center', ncols=4, columnspacing=1.2)
+    thin = {'linewidth': 1.0, 'markersize': 3.5, 'alpha': 0.85} if len(curves) > 1 else {}
     for number, (name, points) in enumerate(curves.items()):
         if not points:
             continue
-        look = _look(number) | ({} if len(points) < 30 else {'marker': ''})
+        look = _look(number) | thin | ({} if len(points) < 30 else {'marker': ''})
         (line,) = axes.plot(*zip(*points), linestyle=_dashes(number), **look)
         titles = [f'{name}, step {step}: {value:.4g}' for step, value in points]
         add_titles(line, titles if look['marker'] else [name])
@@ -499,16 +504,6 @@ def curve_figure(curves: Mapping[str, Sequence[tuple]], unit: str, chance: float
     if '%' in unit:
         axes.set_ylim(0, 100)
     axes.grid(axis='y')
-    return figure
-
-
-@styled
-def legend_figure(names: Sequence[str]):
-    """The legend of figures that share their series, whose names are given in order."""
-    figure = new_figure(5, 0.25 + 0.22 * -(-len(names) // 2))
-    handles = [_mark(number, name, _dashes(number)) for number, name in enumerate(names)]
-    columns = 2 if max(map(len, names)) < 28 else 1
-    figure.legend(handles=handles, loc='upper left', ncols=columns, fontsize=9)
     return figure
 
 
@@ -532,12 +527,7 @@ def _dashes(number: int) -> str:
 
 @styled
 def reliability_figure(bins: 'ConfidenceBins', n_bins: int):
-    """Reliability diagram: accuracy against confidence, with the share of the utterances in grey.
-
-    Args:
-        bins: non-empty confidence bins.
-        n_bins: number of all bins.
-    """
+    """Reliability diagram: accuracy against confidence in the non-empty bins, with the share of the utterances in grey."""
     figure = new_figure(5, 3.7)
     axes = figure.add_subplot(xlim=(0, 100), ylim=(0, 100))
     width, share = 100 / n_bins, 100 * bins.share
@@ -595,12 +585,7 @@ def scatter_figure(
 
 @styled
 def attention_figure(attention: 'Attention', speech: str):
-    """Waveforms with the attention weights of every task below them, as in figure 2 of Zhang et al. 2019.
-
-    Args:
-        attention: attention weights of some utterances.
-        speech: corpus and kind of speech, for the heading.
-    """
+    """Waveforms with the attention weights of every task below them, as in figure 2 of Zhang et al. 2019."""
     signals, frame, hop, rate = attention.signals, attention.frame, attention.hop, attention.rate
     lines, columns = 1 + len(attention.weights), len(signals)
     title = (
@@ -627,12 +612,7 @@ def attention_figure(attention: 'Attention', speech: str):
 
 @styled
 def path_figure(decoded: 'DecodedPath', speech: str):
-    """Log-mels side by side, from one emotion to another.
-
-    Args:
-        decoded: log-mels decoded between two emotions.
-        speech: corpus, kind of speech and fold, for the heading.
-    """
+    """Log-mels side by side, from one emotion to another."""
     log_mels, count = decoded.log_mels, len(decoded.log_mels)
     title = f'Decoded between the mean codes of two emotions: {speech}, training speakers'
     figure = new_figure(1 + 2.8 * count, 3.2, title)

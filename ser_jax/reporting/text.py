@@ -30,15 +30,9 @@ def speaker_prefix(speakers: Iterable[str]) -> int:
 
 
 def card_table(card: Mapping) -> str:
-    """The table of one result card: header, rates, confusion matrix, folds, leak check, cost.
+    """The table of one result card: header, rates in percent, confusion matrix, folds, leak check, cost; at most 100 columns.
 
     A card without test conditions (`report_test = False`) has validation rates only.
-
-    Args:
-        card: result card.
-
-    Returns:
-        Lines of at most 100 columns; rates in percent.
     """
     conditions = card['conditions']
     folds = f'{card["n_folds"][0]} of {card["n_folds"][1]} folds, ' if card['n_folds'][1] else ''
@@ -97,14 +91,7 @@ def card_facts(card: Mapping) -> list[tuple[str, str]]:
 
 
 def comparison_table(result: Mapping) -> str:
-    """The table of a comparison of two systems.
-
-    Args:
-        result: result of `compare.compare_runs`.
-
-    Returns:
-        Lines of at most 100 columns; rates in percent.
-    """
+    """The table of `compare.compare_runs`, rates in percent."""
     several = len(result['a']['seeds']) > 1 or len(result['b']['seeds']) > 1
     rows = [('UAR in percent', 'A', 'B', 'A − B', '95 % interval', 'p')]
     for name, title in _WAYS.items() if several else [('mean_over_seeds', 'one seed each')]:
@@ -132,14 +119,7 @@ def comparison_table(result: Mapping) -> str:
 
 
 def seeds_table(result: Mapping) -> str:
-    """The table of one system over several seeds.
-
-    Args:
-        result: result of `compare.over_seeds`.
-
-    Returns:
-        Lines of at most 100 columns; rates in percent.
-    """
+    """The table of `compare.over_seeds`, rates in percent."""
     rows = [('UAR in percent', '', '95 % interval')]
     for name, title in _WAYS.items():
         std = result['a']['uar_std'] if name == 'mean_over_seeds' else None
@@ -150,12 +130,7 @@ def seeds_table(result: Mapping) -> str:
 
 
 def validation_table(rates: Mapping[str, Mapping[str, float]], n_seeds: int) -> str:
-    """The lines of validation UARs over seeds.
-
-    Args:
-        rates: condition -> `mean` and `std`.
-        n_seeds: number of seeds.
-    """
+    """The lines of validation UARs over seeds, condition -> `mean` and `std`."""
     over = f'mean over {n_seeds} seeds ± std'
     rows = [
         (f'validation UAR, {name}', f'{_spread(**rate)} %', over) for name, rate in rates.items()
@@ -279,12 +254,7 @@ def _validation_line(result):
 
 
 def _context(systems, result):
-    """The header: the systems, and the data that the rates were computed on.
-
-    Args:
-        systems: (name, entry of the result) pairs.
-        result: see `comparison_table`.
-    """
+    """The header: the (name, entry of the result) pairs of the systems, and the data that the rates were computed on."""
     across = result['condition'].startswith('cross_')
     lines = []
     for name, system in systems:

@@ -73,14 +73,7 @@ def _processor():
 
 
 def merge_environments(environments: Sequence[dict]) -> dict:
-    """Merges the environments of a run's folds, which may have been trained on different machines.
-
-    Args:
-        environments: results of `environment`, one per fold.
-
-    Returns:
-        The same fields; differing values are joined by semicolons.
-    """
+    """Merges the environments of a run's folds; differing values, of other machines, are joined by semicolons."""
     join = lambda values: '; '.join(dict.fromkeys(values))
     return {
         'commit': join(place['commit'] for place in environments),

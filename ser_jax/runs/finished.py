@@ -54,13 +54,7 @@ class Runs:
 
 
 def find_card(workdir) -> dict | None:
-    """Reads the result card of a run.
-
-    Args:
-        workdir: run directory, or path of a stored run (see `stored`).
-
-    Returns:
-        A `ResultCard`; None if the run is not finished.
+    """Reads the result card of a run directory or a stored run (see `stored`); None if the run is not finished.
 
     Raises:
         UserError: not a result card.
@@ -73,11 +67,7 @@ def find_card(workdir) -> dict | None:
 
 
 def read_card(workdir) -> dict:
-    """Reads the result card of a finished run; see `find_card`.
-
-    Raises:
-        UserError: no result card, or an invalid one.
-    """
+    """Reads the result card of a finished run, see `find_card`; raises UserError without one."""
     card = find_card(workdir)
     if card is None:
         raise UserError(f'{workdir} holds no results.json: not a finished run')
@@ -85,11 +75,7 @@ def read_card(workdir) -> dict:
 
 
 def read_condition(workdir, condition: str) -> tuple[Predictions, list[str]]:
-    """Reads the predictions of a finished run under one condition, and the class names.
-
-    Args:
-        workdir: see `find_card`.
-        condition: e.g. `clean`.
+    """Reads the predictions of a finished run (see `find_card`) under one condition, and the class names.
 
     Raises:
         UserError: missing or malformed predictions.
@@ -118,13 +104,7 @@ def list_runs(folder: Path) -> list[Path]:
 
 
 def read_seeds(workdirs: Sequence) -> list[dict]:
-    """Reads the cards of one system trained with one or more seeds.
-
-    Args:
-        workdirs: run directories, one per seed.
-
-    Returns:
-        The cards, in the same order.
+    """Reads the cards of one system trained with one or more seeds, one run directory each.
 
     Raises:
         UserError: unreadable card, different systems, or a repeated seed.
@@ -239,11 +219,7 @@ _EMBEDDING_TEXTS = 'emotion', 'speaker', 'side'
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads the complete lines of a run's `metrics.jsonl`; [] if there is no such file.
-
-    Raises:
-        UserError: other content.
-    """
+    """Reads the complete lines of a run's `metrics.jsonl`; [] if there is no such file. Raises UserError for other content."""
     try:
         lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
         rows = [checked(json.loads(line), _METRICS) for line in lines if line.endswith('}')]
@@ -256,11 +232,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_embedding(path: Path) -> list[dict[str, str]]:
-    """Reads the rows of `report/embedding.csv`; [] if there is no such file.
-
-    Raises:
-        UserError: other content.
-    """
+    """Reads the rows of `report/embedding.csv`; [] if there is no such file. Raises UserError for other content."""
     try:
         with path.open(newline='', encoding='utf-8') as file:
             rows = list(csv.DictReader(file))

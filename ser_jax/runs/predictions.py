@@ -61,11 +61,7 @@ class Predictions:
 
 
 def pool(parts: Sequence[Predictions]) -> Predictions:
-    """Concatenates the predictions of folds.
-
-    Raises:
-        ValueError: an utterance was tested more than once.
-    """
+    """Concatenates the predictions of folds; raises ValueError where an utterance was tested more than once."""
     fields = [field.name for field in dataclasses.fields(Predictions)]
     pooled = Predictions(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in fields)

@@ -233,10 +233,7 @@ class ResultCard(TypedDict):
 
 
 def make_card(**fields: Unpack[ResultCard]) -> ResultCard:
-    """Makes the result card of a run, in plain Python values.
-
-    Args:
-        **fields: fields of `ResultCard`, NumPy values allowed; those that are None are left out.
+    """Makes the result card of a run, in plain Python values; fields that are None are left out.
 
     Raises:
         TypeError: an unknown field.
@@ -250,13 +247,7 @@ def make_card(**fields: Unpack[ResultCard]) -> ResultCard:
 
 
 def read_card(workdir: str | os.PathLike) -> dict[str, Any] | None:
-    """Reads the result card of a run.
-
-    Args:
-        workdir: folder of a run.
-
-    Returns:
-        A `ResultCard`; None if the run is not finished.
+    """Reads the result card of a run; None if it is not finished.
 
     Raises:
         UserError: unreadable, or not a result card.
@@ -270,15 +261,7 @@ def read_card(workdir: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def validated(card: Any, where: str) -> dict[str, Any]:
-    """Returns a result card that was read from elsewhere.
-
-    Args:
-        card: content of a `results.json`.
-        where: place of the card, for the message.
-
-    Raises:
-        UserError: not a result card.
-    """
+    """Returns a result card that was read elsewhere, a place for the message of the UserError if it is none."""
     if problem := mismatch(card, ResultCard):
         raise UserError(f'{where} is not what ser_jax writes: {problem}')
     return _consistent(card, where)

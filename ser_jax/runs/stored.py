@@ -65,11 +65,7 @@ class Store:
     """
 
     def __init__(self, folder: Path):
-        """Reads the cards and the arrays.
-
-        Raises:
-            UserError: a file that is missing or malformed.
-        """
+        """Reads the cards and the arrays; raises UserError for missing or malformed files."""
         self.folder = folder
         self._lines = _read_lines(folder / CARDS)
         self._valid: set[str] = set()
@@ -82,11 +78,7 @@ class Store:
         }
 
     def card(self, name: str) -> dict[str, Any]:
-        """The result card of a run.
-
-        Raises:
-            UserError: no such run, or not a result card.
-        """
+        """The result card of a run; raises UserError without one."""
         if name not in self._lines:
             raise UserError(f'{self.folder / CARDS} has no run {name}')
         card = json.loads(self._lines[name])['card']  # the caller's own copy
@@ -100,11 +92,7 @@ class Store:
         return json.loads(self._lines[name])['command']
 
     def predictions(self, name: str, condition: str) -> tuple[Predictions, list[str]]:
-        """The predictions of a run under a condition, sorted by utterance, and the class names.
-
-        Raises:
-            UserError: the run has no predictions under the condition.
-        """
+        """The predictions of a run under a condition, sorted by utterance, and the class names; raises UserError without them."""
         if f'{name}/{condition}' not in self._places:
             raise UserError(f'{self.folder / PREDICTIONS} has no {name}/{condition}')
         arrays, row = self._places[f'{name}/{condition}']
@@ -135,11 +123,7 @@ def exists(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Store:
-    """Reads the runs of a folder, once as long as its files do not change.
-
-    Raises:
-        UserError: no stored runs, or malformed ones.
-    """
+    """Reads the runs of a folder, once as long as its files do not change; raises UserError for none or malformed ones."""
     if not exists(folder):
         raise UserError(f'{folder} holds no {CARDS}: no stored runs')
     paths = [folder / name for name in (CARDS, PREDICTIONS)]
@@ -161,12 +145,7 @@ def find(path: Path) -> tuple[Store, str] | None:
 
 
 def write(folder: Path, runs: Mapping[str, StoredRun]) -> None:
-    """Writes runs to a folder, each file atomically; runs that the folder held before are replaced.
-
-    Args:
-        folder: created if missing.
-        runs: name -> run.
-    """
+    """Writes runs by name to a folder, each file atomically; runs that the folder held before are replaced."""
     arrays: dict[str, np.ndarray] = {}
     for number, members in enumerate(_by_utterances(runs).values()):
         arrays |= {f'{number}/{field}': value for field, value in _stacked(members).items()}

@@ -80,11 +80,7 @@ def is_up_to_date(predictions: list[Path], facts: Path, fingerprint: str) -> boo
 
 
 def check_workdir(workdir: Path, config: dict[str, Any]) -> None:
-    """Refuses a folder that cannot hold a run; writes nothing.
-
-    Args:
-        workdir: the folder, which need not exist.
-        config: config of the run in JSON form (`config.as_json`).
+    """Refuses a folder that cannot hold a run of a config in JSON form; writes nothing.
 
     Raises:
         UserError: it cannot be written to, or holds something else, such as the run of another config.

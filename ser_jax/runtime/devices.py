@@ -119,14 +119,9 @@ def local_rows(batch_size: int) -> slice:
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Splits this process's rows of a batch over its devices.
+    """Splits this process's rows of a batch, [rows of this process, ...], over its devices.
 
-    Args:
-        batch: arrays [rows of this process, ...].
-        mesh: device mesh, see `make_mesh`.
-
-    Returns:
-        Global arrays [rows of all processes, ...], split along the first axis.
+    Returns global arrays [rows of all processes, ...], split along the first axis.
     """
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     return {

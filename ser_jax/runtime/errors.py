@@ -97,8 +97,7 @@ def report_errors() -> Iterator[None]:
 def silence_closed_outputs() -> bool:
     """Redirects standard output and error to the null device where their reader is gone (`… | head`, a closed terminal).
 
-    Returns:
-        Whether one of them was closed; otherwise a broken pipe was another one.
+    Returns whether one of them was closed; otherwise a broken pipe was another one.
     """
     if not hasattr(select, 'poll'):  # Windows
         return False

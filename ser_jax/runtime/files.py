@@ -66,12 +66,9 @@ def docstring(file: str | os.PathLike) -> str:
 
 
 def set_compilation_cache(data_dir: str | os.PathLike = '~/.cache/ser_jax/records') -> None:
-    """Makes JAX cache compiled programs in the folder that holds the prepared corpora; to be called before JAX is imported.
+    """Makes JAX cache compiled programs beside the prepared corpora; to be called before JAX is imported.
 
     Small programs too: by default JAX recompiles those of less than a second at every start, and a run has forty.
-
-    Args:
-        data_dir: folder of the prepared corpora.
     """
     folder = Path(data_dir).expanduser().parent / 'compiled'
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(folder))
@@ -116,11 +113,7 @@ def _is_running(process: int) -> bool:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Writes a file atomically: yields a temporary path beside it, renamed to `path` unless the block raises.
-
-    Args:
-        path: file to write; its folder is created.
-    """
+    """Writes a file atomically: yields a temporary path beside it, renamed to `path` unless the block raises; makes its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
@@ -140,12 +133,7 @@ def write_atomically(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, content) -> None:
-    """Writes JSON atomically; NumPy values become plain ones and NaN becomes null.
-
-    Args:
-        path: file to write; its folder is created.
-        content: dicts, lists, scalars and arrays.
-    """
+    """Writes JSON atomically; NumPy values become plain ones and NaN becomes null. Makes its folder."""
     text = json.dumps(to_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(path, text + '\n')
 

@@ -129,11 +129,7 @@ def received() -> int | None:
 
 
 def stop(hint: str) -> NoReturn:
-    """Ends the process because of a signal, here or in another process of a multi-host run.
-
-    Args:
-        hint: what the next start does, for the last line.
-    """
+    """Ends the process because of a signal, here or in another process of a multi-host run; `hint` as in `handle`."""
     _handler.number, _handler.hint = _handler.number or signal.SIGTERM, hint
     _handler.stop()
 

@@ -92,23 +92,11 @@ class Experiment(NamedTuple):
         return (self.head or self).dataset.statistics(rows)
 
     def initial_state(self, rows: np.ndarray, start: dict[str, Any] | None = None) -> TrainState:
-        """The state of step 0.
-
-        Args:
-            rows: training rows.
-            start: parameters of the network that replace the random ones.
-        """
+        """The state of step 0; `start`: parameters of the network that replace the random ones."""
         return self.program.init_state(self.statistics(rows), start)
 
     def train(self, rows: np.ndarray) -> dict[str, Any]:
-        """Trains for `n_steps` steps, without validation or checkpoints.
-
-        Args:
-            rows: training rows.
-
-        Returns:
-            The averaged parameters.
-        """
+        """Trains on some rows for `n_steps` steps, without validation or checkpoints; returns the averaged parameters."""
         placement = self.program.placement
         state = placement.pack([self.initial_state(rows)])
         for batch in prefetch(self.dataset.train_batches(rows), 0, self.n_steps):
@@ -116,14 +104,7 @@ class Experiment(NamedTuple):
         return jax.device_get(steps.inference_variables(placement.run_of(state, 0))['params'])
 
     def restore_best(self, folder: Path) -> dict[str, Any]:
-        """The parameters that a finished fold kept, with all that prediction needs.
-
-        Args:
-            folder: checkpoints of the fold.
-
-        Raises:
-            UserError: there are none, or they are damaged.
-        """
+        """The parameters that a finished fold kept, with all that prediction needs; UserError: there are none, or damaged ones."""
         # Only shapes count, and the statistics of few rows are quickly computed.
         template = steps.stored(self.initial_state(self.dataset.rows[:1]))
         variables = Checkpoints(folder / 'best').restore(steps.inference_variables(template))

@@ -282,13 +282,10 @@ def discard_latest(folder: Path) -> None:
 
 
 def best_row(history: list[dict]) -> dict:
-    """The row of the parameters to keep: the last one without validation.
+    """The row of metrics.jsonl of the parameters to keep: the last one without validation.
 
-    Else that of the highest validation UAR, where ratings are predicted of the highest mean over the tasks of UAR or
-    CCC; then of the lowest loss.
-
-    Args:
-        history: the fold's rows of metrics.jsonl.
+    Else that of the highest validation UAR, where ratings are predicted of the highest mean over the tasks of UAR or CCC; then
+    of the lowest loss.
     """
     if 'validation_uar' not in history[-1]:
         return history[-1]

@@ -14,9 +14,6 @@ class MetricLog:
     """Metrics of a run, one JSON object a line, and the same as TensorBoard events.
 
     Nothing in the file depends on the clock: two runs of one config write the same.
-
-    Args:
-        workdir: run directory.
     """
 
     def __init__(self, workdir: Path):

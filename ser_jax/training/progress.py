@@ -39,10 +39,9 @@ class Progress:
         batch_size: int,
         conditions: bool = False,
     ):
-        title = lambda name: 'final model' if name == 'final' else name
-        self._titles = {
-            part: f'{title(part)} ({k}/{len(parts)})' for k, part in enumerate(parts, 1)
-        }
+        folds = [part for part in parts if part != 'final']
+        self._titles = {fold: f'{fold} ({k}/{len(folds)})' for k, fold in enumerate(folds, 1)}
+        self._titles['final'] = 'final model'
         self._left, self._untested = dict(steps), set(tested)  # steps, parts
         self._batch_size, self._conditions = batch_size, conditions
         self._terminal = sys.stderr.isatty()
@@ -53,10 +52,8 @@ class Progress:
         self._at: dict[str, int] = {}  # part -> last step that was reported
         # Time of the last report, if training goes on since; seconds and steps of training, without compiling.
         self._clock, self._seconds, self._steps = None, 0.0, 0
-        self._shares, self._tests = (
-            [],
-            [],
-        )  # of their steps that finished folds took; seconds of a test
+        # Share of their steps that finished folds took; seconds of a test.
+        self._shares, self._tests = [], []
 
     def __enter__(self) -> 'Progress':
         self._ending = contextlib.ExitStack()

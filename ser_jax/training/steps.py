@@ -98,11 +98,7 @@ def chosen(params: dict[str, Any], updates: tuple[str, ...]) -> dict[str, Any]:
 
 
 def make_augment_step(augment: Callable[[jax.Array, dict], dict]) -> Callable:
-    """Builds `augment_step((seed, step), batch) -> batch` for one device's rows.
-
-    Args:
-        augment: (key, batch) -> batch, see `augment.augment`.
-    """
+    """Builds `augment_step((seed, step), batch) -> batch` for one device's rows, see `augment.augment`."""
     return lambda when, batch: augment(stream(*when, 'augment'), batch)
 
 

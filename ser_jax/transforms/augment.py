@@ -108,15 +108,7 @@ def _highest_speed(operations: Sequence[Operation]) -> float:
 
 
 def input_frames(operations: Sequence[Operation], frames: int) -> int:
-    """Frames the host must deliver (where the utterance has them) for `frames` after augmentation.
-
-    Args:
-        operations: parsed augmentations.
-        frames: T, the frames the model trains on.
-
-    Returns:
-        T_in ≥ T.
-    """
+    """Frames the host must deliver (where the utterance has them) for `frames` after augmentation."""
     speed = _highest_speed(operations)
     return int(np.ceil(frames * speed)) + (2 if speed > 1 else 0)
 

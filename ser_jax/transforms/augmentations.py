@@ -332,14 +332,6 @@ def _apply_gain(batch: dict, decibels: jax.Array, *fields: str) -> dict:
 
 
 def take_frames(x: jax.Array, index: jax.Array) -> jax.Array:
-    """Takes frames by index.
-
-    Args:
-        x: [B, T, F].
-        index: int [B, N], clipped to 0 … T - 1.
-
-    Returns:
-        [B, N, F].
-    """
+    """Takes the frames of [B, T, F] at int [B, N], clipped to 0 … T - 1: [B, N, F]."""
     index = jnp.clip(index, 0, x.shape[1] - 1)
     return jnp.take_along_axis(x, index[:, :, None], axis=1)

@@ -45,14 +45,7 @@ class Attack(NamedTuple):
 
 
 def parse_attack(text: str) -> Attack:
-    """Parses a call string.
-
-    Args:
-        text: e.g. `fgsm(0.05)`, `bim(0.05, 10)`, `pgd(0.05, 20)`, `pgd(0.05, 20, 2)`, or, on the waveform,
-            `pgd_waveform(0.002, 20)`.
-
-    Returns:
-        `Attack`.
+    """Parses a call string, e.g. `fgsm(0.05)`, `bim(0.05, 10)`, `pgd(0.05, 20, 2)`, `pgd_waveform(0.002, 20)`.
 
     Raises:
         UserError: unknown attack or wrong arguments.
@@ -68,14 +61,9 @@ def parse_attack(text: str) -> Attack:
 
 
 def parse_conditions(texts: tuple[str, ...]) -> dict[str, Corruption | Attack]:
-    """Parses `config.conditions`.
+    """Parses `config.conditions`: name of the condition -> the parsed call.
 
-    Args:
-        texts: call strings of corruptions and attacks; the prefix `transfer_` marks attacks made on the models of another
-            run.
-
-    Returns:
-        Name of the condition -> the parsed call, in their order.
+    The prefix `transfer_` marks attacks made on the models of another run.
 
     Raises:
         UserError: unknown condition, wrong arguments, or a repeated condition.

@@ -37,14 +37,7 @@ def _frame_energies(samples: np.ndarray, size: int) -> tuple[np.ndarray, np.ndar
 
 
 def active_power(samples: np.ndarray) -> float:
-    """Mean power of the active part of a signal: its 20 ms frames within 30 dB of the loudest.
-
-    Args:
-        samples: [S].
-
-    Returns:
-        Power; 0 for digital silence and for no samples.
-    """
+    """Mean power of the active part of a signal [S]: its 20 ms frames within 30 dB of the loudest; 0 for digital silence."""
     if not len(samples):
         return 0.0
     energy, starts = _frame_energies(samples, _FRAME)
@@ -241,13 +234,7 @@ class Corruption(NamedTuple):
 
 
 def parse_corruption(text: str) -> Corruption:
-    """Parses a call string.
-
-    Args:
-        text: e.g. `noise('rain', 5)`, `babble(6, 0)`, `reverberation(0.5)`, `telephone`.
-
-    Returns:
-        `Corruption`.
+    """Parses a call string, e.g. `noise('rain', 5)`, `babble(6, 0)`, `reverberation(0.5)`, `telephone`.
 
     Raises:
         UserError: unknown corruption or wrong arguments.

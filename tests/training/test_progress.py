@@ -55,18 +55,18 @@ def test_the_estimate_covers_folds_final_model_and_tests(clock, capsys):
     progress = made(conditions=True)
     train(progress, clock, 'fold_01')
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == 'fold_01 (1/3)  compiling'
-    assert lines[1] == 'fold_01 (1/3)  step 1/100  1:00 elapsed  loss 1.500'
+    assert lines[0] == 'fold_01 (1/2)  compiling'
+    assert lines[1] == 'fold_01 (1/2)  step 1/100  1:00 elapsed  loss 1.500'
     assert (
         lines[-1]
-        == 'fold_01 (1/3)  step 100/100  2:40 elapsed, ETA 3:22 + tests  validation UAR 50.0 %  loss 1.500  8 utterances/s'
+        == 'fold_01 (1/2)  step 100/100  2:40 elapsed, ETA 3:22 + tests  validation UAR 50.0 %  loss 1.500  8 utterances/s'
     )
     progress.finish('fold_01')
     with progress.testing('fold_01'):
         clock.now += 50
     train(progress, clock, 'fold_02')
     text = capsys.readouterr().err
-    assert 'fold_02 (2/3)  step 100/100' in text
+    assert 'fold_02 (2/2)  step 100/100' in text
     assert '+ tests' not in text
     assert etas(text)[-1] == '2:31'  # 100 steps of the final model, and a test
     progress.finish('fold_02')
@@ -74,7 +74,7 @@ def test_the_estimate_covers_folds_final_model_and_tests(clock, capsys):
         clock.now += 50
     train(progress, clock, 'final')
     text = capsys.readouterr().err
-    assert 'final model (3/3)  step 100/100' in text
+    assert 'final model  step 100/100' in text
     assert etas(text)[-1] == '0:00'
 
 
@@ -116,7 +116,7 @@ def test_a_terminal_has_one_line(clock, monkeypatch):
     rewritten = text.rstrip().split('\r\x1b[K')[1:]
     assert len(rewritten) == 1 + 11 + 3
     assert all(len(line) < 60 for line in rewritten)
-    assert rewritten[-1].startswith('fold_01 (1/3)  testing 3/3  2:48 elapsed, ETA ')
+    assert rewritten[-1].startswith('fold_01 (1/2)  testing 3/3  2:48 elapsed, ETA ')
 
 
 @pytest.mark.parametrize(

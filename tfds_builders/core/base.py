@@ -27,7 +27,7 @@ from ser_jax.data.records import (
 )
 from ser_jax.runtime.errors import UserError
 from tfds_builders.core import pool, shards, tables, utterance
-from tfds_builders.core.folders import open_end_notes
+from tfds_builders.core.folders import file_notes, open_end_notes, with_files
 from tfds_builders.core.shards import TEXTS, Shard, record_fields
 from tfds_builders.core.utterance import Problem, Utterance
 
@@ -77,6 +77,30 @@ class Listing:
     def total(self) -> int | None:
         """Number of published utterances; None = unknown."""
         return max(len(self.published), self.n_published) or None
+
+
+def list_labelled(
+    rows: Sequence[Utterance],
+    files: Mapping[str, pathlib.Path],
+    corpus: str,
+    nothing: UserError,
+    label_files: tuple[str, ...] = (),
+    n_published: int = 0,
+) -> Listing:
+    """The listing of a corpus whose utterances are known, of which a folder holds some.
+
+    Args:
+        rows: the utterances, without paths.
+        files: result of `folders.audio_files`.
+        corpus: what foreign files are not part of, for a note.
+        nothing: raised where there is no recording of them, see `folders.nothing_found`.
+        label_files, n_published: see `Listing`.
+    """
+    found = with_files(rows, files)
+    if not found:
+        raise nothing
+    notes = file_notes(files, [item.id for item in found], corpus)
+    return Listing(found, rows, tuple(notes), label_files, n_published)
 
 
 class CorpusBuilder(tfds.core.ShardBasedBuilder):

@@ -46,11 +46,7 @@ def builder_class(name: str):
 
 
 def find_folder(name: str, manual_dir: str | os.PathLike | None) -> pathlib.Path | None:
-    """The folder that a corpus is read from; None where it has none, or where none is given or found.
-
-    Raises:
-        UserError: the given manual_dir is not a folder.
-    """
+    """The folder that a corpus is read from; None where there is none. UserError: the given manual_dir is not a folder."""
     if not builder_class(name).NEEDS_FOLDER:
         return None
     folder = local_path(manual_dir) if manual_dir else default_manual_dir(name)

@@ -47,15 +47,15 @@ def relative_id(folder: pathlib.Path, path: pathlib.Path, *, ending: bool = Fals
     return name.encode('utf-8', 'backslashreplace').decode()  # file names need not be valid text
 
 
+def nothing_found(what: str, folder: pathlib.Path, *files: pathlib.Path | str) -> UserError:
+    """The error of a folder without a recording of a corpus; names files of it as examples."""
+    return UserError(f'no {what} in {folder}: expected {", ".join(map(str, files))} and so on')
+
+
 def with_files(
     utterances: Iterable[Utterance], files: Mapping[str, pathlib.Path]
 ) -> list[Utterance]:
-    """The utterances of a list of labels that have a recording, with its path.
-
-    Args:
-        utterances: utterances without paths.
-        files: result of `audio_files`.
-    """
+    """The utterances of a list of labels that have a recording in `files` (`audio_files`), with its path."""
     return [
         dataclasses.replace(item, path=str(files[item.id]))
         for item in utterances
@@ -64,11 +64,7 @@ def with_files(
 
 
 def read_text(path: pathlib.Path) -> str:
-    """Reads a file of labels.
-
-    Raises:
-        UserError: the file cannot be read, or is not UTF-8.
-    """
+    """Reads a file of labels; raises UserError where it cannot be read or is not UTF-8."""
     try:
         return path.read_text(encoding='utf-8-sig')
     except OSError as error:

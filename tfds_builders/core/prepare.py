@@ -121,11 +121,7 @@ def prepare(
 
 
 def _beam_config(runner: str | None, options: Sequence[str]) -> dict:
-    """Arguments of TFDS' DownloadConfig.
-
-    Raises:
-        UserError: Beam is not installed, or options without a runner.
-    """
+    """Arguments of TFDS' DownloadConfig; UserError: Beam is not installed, or options without a runner."""
     if not runner:
         if options:
             raise UserError('--beam_options need a --beam_runner')

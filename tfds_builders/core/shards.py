@@ -137,15 +137,7 @@ class Shard:
 
 
 def collect_rows(folder: pathlib.Path, shards: int) -> tuple[dict[str, np.ndarray], list[Problem]]:
-    """Reads and removes the files that Beam's shards wrote.
-
-    Args:
-        folder: folder of the index rows.
-        shards: number of shards.
-
-    Returns:
-        (index, {} without records; utterances without a usable recording).
-    """
+    """Reads and removes the index rows that Beam's shards wrote: (index, {} without records; unusable utterances)."""
     parts, problems = [], []
     for number in range(shards):
         path = folder / _ROWS_FILE.format(number)

@@ -54,14 +54,9 @@ class Problem:
 
 
 def grouped(problems: Sequence[tuple[str, str]], most: int | None) -> Iterator[str]:
-    """One line a problem; of many of one kind, the first ones and their number.
+    """One line 'NAME: REASON' a problem (name, reason).
 
-    Args:
-        problems: (file or id, reason).
-        most: problems of one kind to list; None = all.
-
-    Yields:
-        'NAME: REASON', and '… and N more: KIND' at the end.
+    Of many of one kind the first `most` (None = all), and '… and N more: KIND' at the end.
     """
     kind = lambda reason: re.sub(r': there is .*(?=\))|[\d.]+(?= s\)| Hz)', '', reason)
     counts = collections.Counter()
@@ -91,11 +86,7 @@ class Recording:
 
 
 def load_file(utterance: Utterance, sample_rate: int) -> np.ndarray:
-    """Samples of an utterance that lies in a file: int16 [S].
-
-    Raises:
-        AudioError: the file cannot be used.
-    """
+    """Samples of an utterance that lies in a file: int16 [S]; raises AudioError."""
     return read_audio(utterance.path, sample_rate)
 
 

@@ -4,9 +4,8 @@ import pathlib
 import re
 
 from ser_jax.data.records import GENDERS
-from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files, file_notes
+from tfds_builders.core.folders import audio_files, file_notes, nothing_found
 from tfds_builders.core.tables import read_csv
 from tfds_builders.core.utterance import Utterance
 
@@ -41,16 +40,12 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists `AudioWAV/*.wav` (or flac).
-
-        Raises:
-            UserError: no utterance, or a table of actors that cannot be read.
-        """
+        """Lists `AudioWAV/*.wav` (or flac)."""
         files = audio_files(folder, 'AudioWAV/*')
         names = {name: match for name in files if (match := _NAME.fullmatch(name))}
         if not names:
-            raise UserError(
-                f'no CREMA-D utterance in {folder}: expected {folder}/AudioWAV/1001_DFA_ANG_XX.wav and so on'
+            raise nothing_found(
+                'CREMA-D utterance', folder, folder / 'AudioWAV/1001_DFA_ANG_XX.wav'
             )
         notes, genders = file_notes(files, names, 'CREMA-D'), {}
         if (folder / _TABLE).is_file():

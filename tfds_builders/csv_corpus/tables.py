@@ -38,9 +38,6 @@ _MARGIN = 0.1  # seconds by which an end may be before the end of the file
 def read_folder(folder: pathlib.Path) -> tuple[list[Row], tuple[str, ...]]:
     """Reads the table of a folder: `metadata.csv`, else the tables of an audformat database, else one jsonl manifest.
 
-    Args:
-        folder: folder of the recordings.
-
     Returns:
         (rows in their order; patterns of the files that count, also those that might be there).
 
@@ -107,11 +104,7 @@ def _read_audformat(paths: list[pathlib.Path]) -> list[Row]:
 
 
 def _refuse_segments(rows: Sequence[Row], folder: pathlib.Path) -> None:
-    """Refuses rows for a part of a file, from `start` to `end`: the whole file would get their labels.
-
-    Raises:
-        UserError: a start after the beginning of its file, or an end before its end.
-    """
+    """Refuses rows for a part of a file, from `start` to `end`: the whole file would get their labels. Raises UserError."""
     for where, cells in rows:
         start, end = (_seconds(cells.get(name, '')) for name in ('start', 'end'))
         if start or (end and end < file_seconds(folder / cells['file']) - _MARGIN):

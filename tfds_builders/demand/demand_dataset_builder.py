@@ -2,9 +2,8 @@
 
 import pathlib
 
-from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files
+from tfds_builders.core.folders import audio_files, nothing_found
 from tfds_builders.core.utterance import Utterance
 
 _PLACES = (
@@ -28,11 +27,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the first channel of each place found.
-
-        Raises:
-            UserError: no place found.
-        """
+        """Lists the first channel of each place found."""
         files = audio_files(folder, '*/ch01*')
         utterances = [
             Utterance(id=f'{place}/ch01', path=str(files[f'{place}/ch01']), script=place.lower())
@@ -40,7 +35,5 @@ class Builder(CorpusBuilder):
             if f'{place}/ch01' in files
         ]
         if not utterances:
-            raise UserError(
-                f'no DEMAND noise in {folder}: expected {folder}/TBUS/ch01.wav and so on'
-            )
+            raise nothing_found('DEMAND noise', folder, folder / 'TBUS/ch01.wav')
         return Listing(utterances, n_published=len(_PLACES))

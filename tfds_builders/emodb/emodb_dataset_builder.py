@@ -1,11 +1,11 @@
 """EMO-DB (Burkhardt et al., Interspeech 2005): German, 10 actors, 7 emotions, 535 utterances."""
 
+import dataclasses
 import pathlib
 
-from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import file_sha256
-from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files, file_notes
+from tfds_builders.core.base import CorpusBuilder, Listing, list_labelled
+from tfds_builders.core.folders import audio_files, nothing_found
 from tfds_builders.core.utterance import Utterance
 
 _EMOTIONS = {
@@ -38,36 +38,25 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists `wav/*.wav` (or flac).
-
-        Raises:
-            UserError: none of the published utterances found.
-        """
+        """Lists `wav/*.wav` (or flac)."""
         published = _published()
-        files = audio_files(folder, 'wav/*')
-        found = {name: path for name, path in files.items() if name in published}
-        if not found:
-            raise UserError(
-                f'no EMO-DB utterance in {folder}: expected {folder}/wav/03a01Fa.wav and so on'
-            )
-        notes = file_notes(files, found, 'EMO-DB')
-        originals = {name: path for name, path in found.items() if path.suffix == '.wav'}
-        changed = [name for name, path in originals.items() if file_sha256(path) != published[name]]
-        if changed:
-            notes.append(f"{len(changed)} wav files differ from the owner's: {changed[0]}, …")
-        utterances = [cls._utterance(name, path) for name, path in found.items()]
-        return Listing(utterances, [cls._utterance(name) for name in published], tuple(notes))
+        rows, files = [_utterance(name) for name in published], audio_files(folder, 'wav/*')
+        nothing = nothing_found('EMO-DB utterance', folder, folder / 'wav/03a01Fa.wav')
+        listing = list_labelled(rows, files, 'EMO-DB', nothing)
+        originals = [item for item in listing.utterances if item.path.endswith('.wav')]
+        changed = [item.id for item in originals if file_sha256(item.path) != published[item.id]]
+        note = f"{len(changed)} wav files differ from the owner's: {', '.join(changed[:1])}, …"
+        return dataclasses.replace(listing, notes=(*listing.notes, *[note] * bool(changed)))
 
-    @staticmethod
-    def _utterance(name: str, path: pathlib.Path | str = '') -> Utterance:
-        code = name.split('/')[1]
-        speaker, script, emotion = code[:2], code[2:5], code[5]
-        return Utterance(
-            id=name,
-            path=str(path),
-            emotion=_EMOTIONS[emotion],
-            speaker=f'emodb/{speaker}',
-            script=script,
-            language='de',
-            gender='male' if speaker in _MEN else 'female',
-        )
+
+def _utterance(name: str) -> Utterance:
+    code = name.split('/')[1]
+    speaker, script, emotion = code[:2], code[2:5], code[5]
+    return Utterance(
+        id=name,
+        emotion=_EMOTIONS[emotion],
+        speaker=f'emodb/{speaker}',
+        script=script,
+        language='de',
+        gender='male' if speaker in _MEN else 'female',
+    )

@@ -2,9 +2,8 @@
 
 import pathlib
 
-from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import LOSSLESS, audio_files
+from tfds_builders.core.folders import LOSSLESS, audio_files, nothing_found
 from tfds_builders.core.utterance import Utterance
 
 _TYPES = {
@@ -34,11 +33,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the clips in the folders of the ten types.
-
-        Raises:
-            UserError: no clip found.
-        """
+        """Lists the clips in the folders of the ten types."""
         files = audio_files(folder, '*/*', (*LOSSLESS, '.ogg'))
         utterances = [
             Utterance(id=name, path=str(path), script=_TYPES[name.split('/')[0]])
@@ -46,9 +41,7 @@ class Builder(CorpusBuilder):
             if name.split('/')[0] in _TYPES
         ]
         if not utterances:
-            raise UserError(
-                f'no ESC-10 clip in {folder}: expected {folder}/002 - Rain/1-17367-A.ogg and so on'
-            )
+            raise nothing_found('ESC-10 clip', folder, folder / '002 - Rain/1-17367-A.ogg')
         notes = []
         if len(utterances) < len(files):
             notes.append(f'{len(files) - len(utterances)} files are of none of the ten types')

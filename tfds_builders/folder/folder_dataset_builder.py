@@ -24,11 +24,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the recordings.
-
-        Raises:
-            UserError: no recording found.
-        """
+        """Lists the recordings."""
         found = find_audio(folder)
         rest = passed_over(found)
         dangling = [path for path in found.audio if not path.is_file()]

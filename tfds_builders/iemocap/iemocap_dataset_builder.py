@@ -4,8 +4,8 @@ import pathlib
 import re
 
 from ser_jax.runtime.errors import UserError
-from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files, file_notes, read_text, with_files
+from tfds_builders.core.base import CorpusBuilder, Listing, list_labelled
+from tfds_builders.core.folders import audio_files, nothing_found, read_text
 from tfds_builders.core.utterance import Utterance
 
 _EMOTIONS = {
@@ -62,11 +62,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the turns of the label files that have a recording.
-
-        Raises:
-            UserError: no label file, one that cannot be read, or no recording.
-        """
+        """Lists the turns of the label files that have a recording."""
         release = folder / 'IEMOCAP_full_release'
         release = release if release.is_dir() else folder
         texts = sorted(path for path in release.glob(_LABELS) if not path.name.startswith('.'))
@@ -76,16 +72,16 @@ class Builder(CorpusBuilder):
                 if turn.id in turns:
                     raise UserError(f'{path}: {turn.id} has labels already')
                 turns[turn.id] = turn
+        nothing = nothing_found(
+            'IEMOCAP turn',
+            folder,
+            release / 'Session1/dialog/EmoEvaluation/Ses01F_impro01.txt',
+            release / 'Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav',
+        )
         files = audio_files(release, 'Session*/sentences/wav/*/*')
-        found = with_files(turns.values(), files)
-        if not found:
-            raise UserError(
-                f'no IEMOCAP turn in {folder}: expected {release}/Session1/dialog/EmoEvaluation/Ses01F_impro01.txt, '
-                f'{release}/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav and so on'
-            )
-        notes = file_notes(files, turns.keys() & files.keys(), 'the labelled turns of IEMOCAP')
+        rows, corpus = list(turns.values()), 'the labelled turns of IEMOCAP'
         labels = (release / _LABELS).relative_to(folder).as_posix()
-        return Listing(found, list(turns.values()), tuple(notes), (labels,), cls.PUBLISHED)
+        return list_labelled(rows, files, corpus, nothing, (labels,), cls.PUBLISHED)
 
 
 def _turns(path: pathlib.Path) -> list[Utterance]:

@@ -2,9 +2,8 @@
 
 import pathlib
 
-from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files, read_text
+from tfds_builders.core.folders import audio_files, nothing_found, read_text
 from tfds_builders.core.utterance import Utterance
 
 # Utterances of each part (openslr.org/12).
@@ -36,20 +35,14 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the flac files of all parts found.
-
-        Raises:
-            UserError: no utterance found.
-        """
+        """Lists the flac files of all parts found."""
         files = {}
         parts = [part for part in _PARTS if (folder / part).is_dir()]
         for part in parts:
             files |= audio_files(folder, f'{part}/*/*/*')
         if not files:
-            raise UserError(
-                f'no LibriSpeech utterance in {folder}: expected '
-                f'{folder}/train-clean-100/19/198/19-198-0001.flac and so on'
-            )
+            example = folder / 'train-clean-100/19/198/19-198-0001.flac'
+            raise nothing_found('LibriSpeech utterance', folder, example)
         notes, genders = [f'parts: {", ".join(parts)}'], {}
         if (folder / _SPEAKERS).is_file():
             genders = _read_genders(folder / _SPEAKERS)

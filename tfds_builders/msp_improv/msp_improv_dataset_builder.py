@@ -4,8 +4,8 @@ import pathlib
 import re
 
 from ser_jax.runtime.errors import UserError
-from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files, file_notes, read_text, with_files
+from tfds_builders.core.base import CorpusBuilder, Listing, list_labelled
+from tfds_builders.core.folders import audio_files, nothing_found, read_text
 from tfds_builders.core.utterance import Utterance
 
 _EMOTIONS = {
@@ -46,26 +46,18 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the turns of the label file that have a recording.
-
-        Raises:
-            UserError: no label file or two, one that cannot be read, or no recording.
-        """
+        """Lists the turns of the label file that have a recording."""
         texts = [folder / name for name in _LABELS if (folder / name).is_file()]
         if len(texts) != 1:
             raise UserError(
                 f'{folder} must hold one of {" and ".join(_LABELS)}, the labels of MSP-IMPROV; it holds '
                 f'{"both" if texts else "neither"}'
             )
-        turns = _turns(texts[0])
-        files = audio_files(folder, 'session*/*/*/*')
-        found = with_files(turns.values(), files)
-        if not found:
-            raise UserError(
-                f'no MSP-IMPROV turn in {folder}: expected {folder}/session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.wav and so on'
-            )
-        notes = file_notes(files, turns.keys() & files.keys(), 'the labelled turns of MSP-IMPROV')
-        return Listing(found, list(turns.values()), tuple(notes), _LABELS, cls.PUBLISHED)
+        rows, files = list(_turns(texts[0]).values()), audio_files(folder, 'session*/*/*/*')
+        example = folder / 'session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.wav'
+        nothing = nothing_found('MSP-IMPROV turn', folder, example)
+        corpus = 'the labelled turns of MSP-IMPROV'
+        return list_labelled(rows, files, corpus, nothing, _LABELS, cls.PUBLISHED)
 
 
 def _turns(path: pathlib.Path) -> dict[str, Utterance]:

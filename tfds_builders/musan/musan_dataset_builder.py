@@ -2,9 +2,8 @@
 
 import pathlib
 
-from ser_jax.runtime.errors import UserError
 from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files
+from tfds_builders.core.folders import audio_files, nothing_found
 from tfds_builders.core.utterance import Utterance
 
 _PARTS = {'music': 660, 'noise': 930, 'speech': 426}
@@ -25,11 +24,7 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the recordings of all parts found.
-
-        Raises:
-            UserError: no recording found.
-        """
+        """Lists the recordings of all parts found."""
         top = folder / 'musan' if (folder / 'musan').is_dir() else folder
         parts = [part for part in _PARTS if (top / part).is_dir()]
         utterances = [
@@ -38,9 +33,8 @@ class Builder(CorpusBuilder):
             for name, path in audio_files(top, f'{part}/*/*').items()
         ]
         if not utterances:
-            raise UserError(
-                f'no MUSAN recording in {folder}: expected {top}/noise/free-sound/noise-free-sound-0000.wav and so on'
-            )
+            example = top / 'noise/free-sound/noise-free-sound-0000.wav'
+            raise nothing_found('MUSAN recording', folder, example)
         expected = sum(_PARTS[part] for part in parts)
         notes = (f'parts: {", ".join(parts)}',)
         return Listing(utterances, notes=notes, n_published=expected)

@@ -4,8 +4,8 @@ import pathlib
 
 from ser_jax.data.records import GENDERS
 from ser_jax.runtime.errors import UserError
-from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files, file_notes, with_files
+from tfds_builders.core.base import CorpusBuilder, Listing, list_labelled
+from tfds_builders.core.folders import audio_files, nothing_found
 from tfds_builders.core.tables import Row, read_csv
 from tfds_builders.core.utterance import Utterance
 
@@ -43,21 +43,11 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists the rows of `data.tsv` that have a recording, `samples/*.wav` (or flac).
-
-        Raises:
-            UserError: no table, a missing column, an unknown label, or no recording.
-        """
-        rows = [_utterance(row) for row in _read(folder / _TABLE)]
-        files = audio_files(folder, 'samples/*')
-        wanted = {row.id: row for row in rows}
-        found = with_files(sorted(wanted.values(), key=lambda row: row.id), files)
-        if not found:
-            raise UserError(
-                f'no nEMO utterance in {folder}: expected {folder}/samples/WR0_surprised_70.wav and so on'
-            )
-        notes = file_notes(files, wanted.keys() & files.keys(), 'nEMO')
-        return Listing(found, rows, tuple(notes), (_TABLE,), cls.PUBLISHED)
+        """Lists the rows of `data.tsv` that have a recording, `samples/*.wav` (or flac)."""
+        rows = {row.id: row for row in map(_utterance, _read(folder / _TABLE))}
+        rows, files = [rows[name] for name in sorted(rows)], audio_files(folder, 'samples/*')
+        nothing = nothing_found('nEMO utterance', folder, folder / 'samples/WR0_surprised_70.wav')
+        return list_labelled(rows, files, 'nEMO', nothing, (_TABLE,), cls.PUBLISHED)
 
 
 def _read(path: pathlib.Path) -> list[Row]:

@@ -1,11 +1,11 @@
 """RAVDESS speech, audio only (Livingstone and Russo, PLoS ONE 2018): English, 24 actors, 8 emotions, 1440 utterances."""
 
+import dataclasses
 import itertools
 import pathlib
 
-from ser_jax.runtime.errors import UserError
-from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files, file_notes
+from tfds_builders.core.base import CorpusBuilder, Listing, list_labelled
+from tfds_builders.core.folders import audio_files, nothing_found
 from tfds_builders.core.utterance import Utterance
 
 _EMOTIONS = {
@@ -58,37 +58,24 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists `Actor_*/*.wav` (or flac).
+        """Lists `Actor_*/*.wav` (or flac)."""
+        rows = [_utterance(name) for name in _published()]
+        files, example = audio_files(folder, 'Actor_*/*'), 'Actor_01/03-01-01-01-01-01-01.wav'
+        nothing = nothing_found('RAVDESS utterance', folder, folder / example)
+        listing = list_labelled(rows, files, 'RAVDESS speech', nothing)
+        if not any(folder.glob('audio_speech_actors_*/Actor_*')):
+            return listing
+        note = 'this looks like the copy on Kaggle, which holds every actor twice; the inner folder is skipped'
+        return dataclasses.replace(listing, notes=(*listing.notes, note))
 
-        Raises:
-            UserError: none of the published utterances found.
-        """
-        published = _published()
-        files = audio_files(folder, 'Actor_*/*')
-        found = {name: files[name] for name in published if name in files}
-        if not found:
-            raise UserError(
-                f'no RAVDESS utterance in {folder}: expected '
-                f'{folder}/Actor_01/03-01-01-01-01-01-01.wav and so on'
-            )
-        notes = file_notes(files, found, 'RAVDESS speech')
-        if any(folder.glob('audio_speech_actors_*/Actor_*')):
-            notes.append(
-                'this looks like the copy on Kaggle, which holds every actor twice; the inner folder is skipped'
-            )
-        utterances = [cls._utterance(name, path) for name, path in found.items()]
-        return Listing(utterances, [cls._utterance(name) for name in published], tuple(notes))
 
-    @staticmethod
-    def _utterance(name: str, path: pathlib.Path | str = '') -> Utterance:
-        code = name.split('/')[1]
-        _, _, emotion, _, statement, _, actor = code.split('-')
-        return Utterance(
-            id=name,
-            path=str(path),
-            emotion=_EMOTIONS[emotion],
-            speaker=f'ravdess/{actor}',
-            script=statement,
-            language='en',
-            gender='male' if int(actor) % 2 else 'female',
-        )
+def _utterance(name: str) -> Utterance:
+    _, _, emotion, _, statement, _, actor = name.split('/')[1].split('-')
+    return Utterance(
+        id=name,
+        emotion=_EMOTIONS[emotion],
+        speaker=f'ravdess/{actor}',
+        script=statement,
+        language='en',
+        gender='male' if int(actor) % 2 else 'female',
+    )

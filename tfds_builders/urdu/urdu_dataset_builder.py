@@ -3,9 +3,8 @@
 import pathlib
 import re
 
-from ser_jax.runtime.errors import UserError
-from tfds_builders.core.base import CorpusBuilder, Listing
-from tfds_builders.core.folders import audio_files, file_notes
+from tfds_builders.core.base import CorpusBuilder, Listing, list_labelled
+from tfds_builders.core.folders import audio_files, nothing_found
 from tfds_builders.core.utterance import Utterance
 
 _EMOTIONS = {'Angry': 'angry', 'Happy': 'happy', 'Neutral': 'neutral', 'Sad': 'sad'}
@@ -36,28 +35,16 @@ class Builder(CorpusBuilder):
 
     @classmethod
     def list_utterances(cls, folder: pathlib.Path) -> Listing:
-        """Lists `Angry/*.wav` (or flac) and so on.
-
-        Raises:
-            UserError: none of the published utterances found.
-        """
-        published = _published()
-        files = audio_files(folder, '*/*')
-        found = {name: files[name] for name in published if name in files}
-        if not found:
-            raise UserError(
-                f'no URDU utterance in {folder}: expected {folder}/Angry/SM1_F10_A010.wav and so on'
-            )
-        notes = file_notes(files, found, 'URDU')
-        utterances = [_utterance(name, path) for name, path in found.items()]
-        return Listing(utterances, [_utterance(name) for name in published], tuple(notes))
+        """Lists `Angry/*.wav` (or flac) and so on."""
+        nothing = nothing_found('URDU utterance', folder, folder / 'Angry/SM1_F10_A010.wav')
+        rows = [_utterance(name) for name in _published()]
+        return list_labelled(rows, audio_files(folder, '*/*'), 'URDU', nothing)
 
 
-def _utterance(name: str, path: pathlib.Path | str = '') -> Utterance:
+def _utterance(name: str) -> Utterance:
     parts = _NAME.fullmatch(name)
     return Utterance(
         id=name,
-        path=str(path),
         emotion=_EMOTIONS[parts['folder']],
         speaker=f'urdu/{parts["gender"]}{parts["number"]}',
         language='ur',

@@ -27,11 +27,10 @@ class Functionals:
     """Functionals of waveforms at 16 kHz, in the interface of an encoder's module; runs on the CPU and has no gradient.
 
     Attributes:
-        outputs: number of layers.
-        statistics: width of the statistics of a layer.
-        min_samples: shortest waveform.
+        on_host, outputs, statistics, min_samples: see `transformer.PretrainedModule`.
     """
 
+    on_host: ClassVar[bool] = True
     outputs: ClassVar[int] = 1
     statistics: ClassVar[int] = 6373
     min_samples: ClassVar[int] = 1600
@@ -53,11 +52,7 @@ class Functionals:
 
 
 def fingerprint() -> str:
-    """SHA-256 of openSMILE's version and configuration.
-
-    Raises:
-        UserError: the package is missing.
-    """
+    """SHA-256 of openSMILE's version and configuration; raises UserError without the package."""
     smile = _smile()
     from importlib.metadata import version
 

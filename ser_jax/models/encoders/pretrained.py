@@ -46,12 +46,6 @@ class Encoder:
         return sum(leaf.size for path, leaf in flat if not path[-1].key.startswith('lora_'))
 
     @property
-    def statistics(self) -> int:
-        """Width of the statistics of a layer."""
-        module = self.module
-        return module.statistics if self.family == functionals.NAME else 2 * module.width
-
-    @property
     def identity(self) -> str:
         """SHA-256 of the parameters and of all settings that change the frames, such as `do_normalize`."""
         fields = {field.name for field in dataclasses.fields(self.module)}
@@ -62,15 +56,14 @@ class Encoder:
     def summary(self) -> str:
         """One line: name, family, size, layers, fingerprint."""
         module = self.module
-        if self.family == functionals.NAME:
-            return (
-                f'{self.name}: {self.statistics} functionals, fingerprint {self.fingerprint[:16]}'
+        what = f'{module.statistics} functionals'
+        if not module.on_host:
+            what = (
+                f'{self.family}, {self.size / 1e6:.1f} M parameters, layers 0 to {module.outputs - 1} of {module.width}, '
+                f'{SAMPLE_RATE / module.stride:g} frames a second'
             )
-        return (
-            f'{self.name}: {self.family}, {self.size / 1e6:.1f} M parameters, layers 0 to {module.outputs - 1} of '
-            f'{module.width}, {SAMPLE_RATE / module.stride:g} frames a second, fingerprint {self.fingerprint[:16]}'
-            + (f', revision {self.revision}' if self.revision else '')
-        )
+        revision = f', revision {self.revision}' if self.revision else ''
+        return f'{self.name}: {what}, fingerprint {self.fingerprint[:16]}{revision}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +88,7 @@ class EncoderInput:
         """Width F of the input."""
         if self.output == 'frames':
             return self.encoder.module.width
-        return len(self.layers) * self.encoder.statistics
+        return len(self.layers) * self.encoder.module.statistics
 
     def with_lora(self, rank: int) -> 'EncoderInput':
         """The same with low-rank updates of another rank, whose parameters a network brings; 0 = none."""
@@ -129,7 +122,7 @@ class EncoderInput:
         Returns:
             (input [B, T, F], T = 1 for statistics; lengths int32 [B] in frames).
         """
-        if self.encoder.family == functionals.NAME:
+        if self.encoder.module.on_host:
             return self.encoder.module.apply(waveform, samples), jnp.ones_like(samples)
         # Full float32 products, as for the stored outputs: by default GPUs and TPUs round the factors.
         with jax.default_matmul_precision('highest'):

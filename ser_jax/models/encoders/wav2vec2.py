@@ -24,9 +24,8 @@ from jax import lax
 from ser_jax.models.encoders.transformer import (
     NORM_EPSILON,
     Dense,
-    FeedForward,
     LayerNorm,
-    SelfAttention,
+    PretrainedModule,
     gelu,
 )
 from ser_jax.models.layers import frames_mask
@@ -396,14 +395,7 @@ class PositionBias(nn.Module):
 
 
 def distance_buckets(buckets: int, max_distance: int) -> np.ndarray:
-    """The bucket of every distance among earlier frames.
-
-    Args:
-        buckets, max_distance: see `PositionBias`.
-
-    Returns:
-        int32 [max_distance + 1].
-    """
+    """The bucket of every distance among earlier frames, int32 [max_distance + 1]; see `PositionBias`."""
     half = buckets // 2
     exact = half // 2
     distance = np.arange(max_distance + 1, dtype=np.float32)
@@ -415,86 +407,10 @@ def distance_buckets(buckets: int, max_distance: int) -> np.ndarray:
     return np.where(distance < exact, distance, np.minimum(logarithmic, half - 1)).astype(np.int32)
 
 
-class PositionGate(nn.Module):
-    """Gate of WavLM's position bias, one factor for every frame and head from the head's part of the frame.
+class Wav2Vec2(PretrainedModule):
+    """Encoder of wav2vec 2.0, HuBERT or WavLM.
 
     Attributes:
-        heads: H, divides the width D.
-    """
-
-    heads: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, T, D] to float32 [B, H, T, 1]."""
-        batch, frames, width = x.shape
-        size = width // self.heads
-        kernel = self.param('kernel', nn.initializers.lecun_normal(), (size, 8))
-        bias = self.param('bias', nn.initializers.zeros, (8,))
-        scale = self.param('scale', nn.initializers.ones, (1, self.heads, 1, 1))
-        # Two gates, each the sum of four outputs of the published map.
-        kernel, bias = kernel.reshape(size, 2, 4).sum(-1), bias.reshape(2, 4).sum(-1)
-        flat = x.astype(jnp.float32).reshape(batch * frames * self.heads, size)
-        gates = jax.nn.sigmoid(flat @ kernel + bias).reshape(batch, frames, self.heads, 2)
-        first, second = (gates[..., i].transpose(0, 2, 1)[..., None] for i in range(2))
-        return first * (second * scale - 1.0) + 2.0
-
-
-class Layer(nn.Module):
-    """Transformer layer.
-
-    Attributes:
-        heads, hidden, dtype, lora_rank: see `SelfAttention` and `FeedForward`.
-        pre_norm: whether layer norms stand before the residual branches, or after the sums.
-    """
-
-    heads: int
-    hidden: int
-    pre_norm: bool
-    dtype: str = 'float32'
-    lora_rank: int = 0
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, mask: jax.Array, position_bias: jax.Array | None = None
-    ) -> jax.Array:
-        """Applies the layer.
-
-        Args:
-            x: [B, T, D].
-            mask: bool [B, T].
-            position_bias: [H, T, T], which is gated and added to the scores, or None.
-
-        Returns:
-            [B, T, D].
-        """
-        attention = SelfAttention(
-            self.heads, dtype=self.dtype, lora_rank=self.lora_rank, name='attention'
-        )
-        feed_forward = FeedForward(self.hidden, self.dtype, name='feed_forward')
-        attention_norm = LayerNorm(self.dtype, name='attention_norm')
-        feed_forward_norm = LayerNorm(self.dtype, name='feed_forward_norm')
-
-        def attend(y):
-            if position_bias is None:
-                return attention(y, mask)
-            return attention(y, mask, PositionGate(self.heads, name='gate')(y) * position_bias)
-
-        if self.pre_norm:
-            x = x + attend(attention_norm(x))
-            return x + feed_forward(feed_forward_norm(x))
-        x = attention_norm(x + attend(x))
-        return feed_forward_norm(x + feed_forward(x))
-
-
-class Wav2Vec2(nn.Module):
-    """Encoder of wav2vec 2.0, HuBERT or WavLM, from the waveform to the frames of every layer.
-
-    Attributes:
-        width: D.
-        layers: number of Transformer layers N.
-        heads: attention heads.
-        hidden: width of the feed-forward networks.
         conv_dim, conv_kernel, conv_stride: channels, kernel and stride of every convolution over the waveform.
         conv_bias: whether these have biases.
         group_norm: the first convolution is normalised over time (base models), or every one over channels (large models).
@@ -505,15 +421,8 @@ class Wav2Vec2(nn.Module):
         buckets: number of buckets of WavLM's position bias, see `PositionBias`, or 0 for none.
         max_distance: see `PositionBias`.
         normalise: whether every utterance is scaled to mean 0 and variance 1.
-        dtype: data type of the products; 'bfloat16' for accelerators.
-        remat: recompute the layers in the backward pass, to save memory.
-        lora_rank: rank of trainable updates of query and value, or 0.
     """
 
-    width: int
-    layers: int
-    heads: int
-    hidden: int
     conv_dim: tuple[int, ...] = (512,) * 7
     conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
     conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
@@ -526,11 +435,17 @@ class Wav2Vec2(nn.Module):
     buckets: int = 0
     max_distance: int = 800
     normalise: bool = True
-    dtype: str = 'float32'
-    remat: bool = False
-    lora_rank: int = 0
 
     prefixes = ('wav2vec2.', 'hubert.', 'wavlm.')
+    SIZES = (
+        'hidden_size',
+        'num_hidden_layers',
+        'num_attention_heads',
+        'intermediate_size',
+        'num_conv_pos_embeddings',
+        'num_conv_pos_embedding_groups',
+    )
+    SIZE_LISTS = ('conv_dim', 'conv_kernel', 'conv_stride')
 
     @property
     def stride(self) -> int:
@@ -599,23 +514,10 @@ class Wav2Vec2(nn.Module):
         if self.buckets:
             bias = PositionBias(self.heads, self.buckets, self.max_distance, name='position_bias')
             position_bias = bias(x.shape[1])
-        states = [x]
-        layer = nn.remat(Layer) if self.remat else Layer
-        for i in range(self.layers):
-            x = layer(
-                self.heads,
-                self.hidden,
-                self.pre_norm,
-                self.dtype,
-                self.lora_rank,
-                name=f'layer_{i}',
-            )(x, mask, position_bias)
-            states.append(x)
+        states = self.run_layers(x, mask, position_bias, pre_norm=self.pre_norm)
         if self.pre_norm:
-            states.append(norm(x))
-        return tuple(
-            jnp.where(mask[:, :, None], state.astype(jnp.float32), 0.0) for state in states
-        ), mask
+            states.append(norm(states[-1]))
+        return self.masked(states, mask), mask
 
     def _features(self, waveform: jax.Array, samples: jax.Array) -> jax.Array:
         """Applies the convolutions to [B, S]: [B, frames(S), conv_dim[-1]]."""
@@ -662,9 +564,7 @@ class Wav2Vec2(nn.Module):
         Raises:
             UserError: a switch that is not supported.
         """
-        for name, supported in _SUPPORTED.items():
-            if config.get(name, supported) != supported:
-                raise UserError(f'{name} is {config[name]!r}; only {supported!r} is supported')
+        cls.refuse_unsupported(config, _SUPPORTED)
         norm = config.get('feat_extract_norm', 'group')
         if norm not in ('group', 'layer'):
             raise UserError(f"feat_extract_norm is {norm!r}; supported are 'group' and 'layer'")
@@ -677,8 +577,7 @@ class Wav2Vec2(nn.Module):
             if width % parts:
                 raise UserError(f'{name} is {parts}, which does not divide hidden_size {width}')
         convolutions = {
-            name: tuple(config.get(name, getattr(cls, name)))
-            for name in ('conv_dim', 'conv_kernel', 'conv_stride')
+            name: tuple(config.get(name, getattr(cls, name))) for name in cls.SIZE_LISTS
         }
         if len({len(sizes) for sizes in convolutions.values()}) > 1:
             lengths = ', '.join(f'{len(sizes)} {name}' for name, sizes in convolutions.items())
@@ -693,10 +592,7 @@ class Wav2Vec2(nn.Module):
                     'above a quarter of them are needed'
                 )
         return cls(
-            width=width,
-            layers=config['num_hidden_layers'],
-            heads=heads,
-            hidden=config['intermediate_size'],
+            *(config[name] for name in cls.SIZES[:4]),
             **convolutions,
             conv_bias=config.get('conv_bias', False),
             group_norm=norm == 'group',
@@ -714,11 +610,7 @@ class Wav2Vec2(nn.Module):
     def tensor_name(path: tuple[str, ...]) -> str:
         """The name of a parameter in a Hugging Face checkpoint, without prefix.
 
-        Args:
-            path: keys of the parameter in the tree.
-
-        Returns:
-            E.g. 'encoder.layers.0.attention.q_proj.weight' for ('layer_0', 'attention', 'query', 'kernel').
+        E.g. 'encoder.layers.0.attention.q_proj.weight' for ('layer_0', 'attention', 'query', 'kernel').
         """
         first, *inside, leaf = path
         tensor = _LEAVES.get(leaf, leaf)

@@ -39,20 +39,8 @@ FAMILIES = {
     'wavlm': ('wav2vec2', 'Wav2Vec2'),
 }  # model_type -> module in this package, class
 
-# Sizes in config.json: required by family (in the order width, layers, heads), optional, and lists, one entry a convolution.
-_SIZES = {
-    'whisper': ('d_model', 'encoder_layers', 'encoder_attention_heads', 'encoder_ffn_dim'),
-    'wav2vec2': (
-        'hidden_size',
-        'num_hidden_layers',
-        'num_attention_heads',
-        'intermediate_size',
-        'num_conv_pos_embeddings',
-        'num_conv_pos_embedding_groups',
-    ),
-}
+# Sizes in config.json that may be missing.
 _OPTIONAL_SIZES = ('num_mel_bins', 'max_source_positions', 'num_buckets', 'max_bucket_distance')
-_SIZE_LISTS = ('conv_dim', 'conv_kernel', 'conv_stride')
 
 # Limits, which no real model comes near.
 _LARGEST_JSON = 1 << 22  # bytes of a safetensors header or a JSON file
@@ -108,14 +96,7 @@ class _Stored:
 
 
 def encoder_class(model_type: str) -> type:
-    """The Linen module of a family.
-
-    Args:
-        model_type: model type of `config.json`.
-
-    Raises:
-        UserError: no such family.
-    """
+    """The Linen module of a `model_type` of `config.json`; raises UserError where there is none."""
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(f'model_type is {model_type!r}: supported are {", ".join(FAMILIES)}')
     file, name = FAMILIES[model_type]
@@ -206,11 +187,7 @@ def encoder_tensors(names: Iterable[str], model_type: str, file: Path) -> dict[s
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        UserError: it cannot be read or is something else.
-    """
+    """Reads a JSON object; raises UserError for anything else."""
     try:
         with path.open('rb') as file:
             data = file.read(_LARGEST_JSON + 1)
@@ -344,13 +321,9 @@ def _damaged(path: Path, reason) -> UserError:
 
 
 def _check_config(config: dict[str, Any], path: Path) -> None:
-    """Checks the sizes in a config, on which the time and memory of building a module depend.
-
-    Raises:
-        UserError: a size is missing, no positive integer, or absurdly large.
-    """
-    required = _SIZES.get(config['model_type'], _SIZES['wav2vec2'])
-    lists = () if config['model_type'] == 'whisper' else _SIZE_LISTS
+    """Checks the sizes in a config, on which the time and memory of building a module depend; raises UserError."""
+    family = encoder_class(config['model_type'])
+    required, lists = family.SIZES, family.SIZE_LISTS
     for name in (*required, *lists):
         if name not in config:
             raise UserError(f'{path} lacks {name}')
@@ -465,12 +438,7 @@ def shards(path: Path) -> dict[str, str]:
 
 
 def _sharded_index(folder: Path, files: Mapping[str, str]) -> dict[str, _Stored]:
-    """Where the tensors of several safetensors files are stored.
-
-    Args:
-        folder: folder of the files.
-        files: full name -> file name.
-    """
+    """Where the tensors of several safetensors files are stored; `files`: full name -> file name."""
     found = {}
     for file in sorted(set(files.values())):
         if not (folder / file).exists():

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.audio.log_mel_jax import mel_power
-from ser_jax.models.encoders.transformer import FeedForward, LayerNorm, SelfAttention, gelu
+from ser_jax.models.encoders.transformer import LayerNorm, PretrainedModule, gelu
 from ser_jax.models.layers import frames_mask
-from ser_jax.runtime.errors import UserError
 
 HOP = 160  # samples between frames of the log-mel
 _FLOOR = 1e-10  # of the mel power
@@ -81,58 +80,22 @@ class Convolution(nn.Module):
         return gelu((y + bias.astype(self.dtype)).reshape(batch, outputs, self.features))
 
 
-class Layer(nn.Module):
-    """Pre-norm Transformer layer.
+class Whisper(PretrainedModule):
+    """Encoder of Whisper.
 
     Attributes:
-        heads, hidden, dtype, lora_rank: see `SelfAttention` and `FeedForward`.
-    """
-
-    heads: int
-    hidden: int
-    dtype: str = 'float32'
-    lora_rank: int = 0
-
-    @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """Applies the layer to [B, T, D] with mask [B, T]."""
-        y = LayerNorm(self.dtype, name='attention_norm')(x)
-        x = x + SelfAttention(
-            self.heads, key_bias=False, dtype=self.dtype, lora_rank=self.lora_rank, name='attention'
-        )(y, mask)
-        y = LayerNorm(self.dtype, name='feed_forward_norm')(x)
-        return x + FeedForward(self.hidden, self.dtype, name='feed_forward')(y)
-
-
-class Whisper(nn.Module):
-    """Encoder of Whisper, from the waveform to the frames of every layer.
-
-    Attributes:
-        width: D.
-        layers: number of Transformer layers N.
-        heads: attention heads.
-        hidden: width of the feed-forward networks.
         n_mels: mel bands, 80 or 128.
         positions: longest input, in frames of 20 ms.
-        dtype: data type of the products; 'bfloat16' for accelerators.
-        remat: recompute the layers in the backward pass, to save memory.
-        lora_rank: rank of trainable updates of query and value, or 0.
     """
 
-    width: int
-    layers: int
-    heads: int
-    hidden: int
     n_mels: int = 80
     positions: int = 1500
-    dtype: str = 'float32'
-    remat: bool = False
-    lora_rank: int = 0
 
-    stride = 320  # samples between frames
-    overlap = 0  # samples by which a frame reaches into the next
+    stride = 320
+    overlap = 0
     min_samples = 400
     prefixes = ('model.encoder.', 'encoder.')
+    SIZES = ('d_model', 'encoder_layers', 'encoder_attention_heads', 'encoder_ffn_dim')
 
     @property
     def outputs(self) -> int:
@@ -171,17 +134,9 @@ class Whisper(nn.Module):
         # Only padding lies beyond the last position.
         x = x + jnp.take(positions, jnp.arange(x.shape[1]), axis=0, mode='clip')
         mask = frames_mask(self.frames(samples), x.shape[1])
-        states = [x]
-        layer = nn.remat(Layer) if self.remat else Layer
-        for i in range(self.layers):
-            x = layer(self.heads, self.hidden, self.dtype, self.lora_rank, name=f'layer_{i}')(
-                x, mask
-            )
-            states.append(x)
-        states.append(LayerNorm('float32', name='norm')(x))
-        return tuple(
-            jnp.where(mask[:, :, None], state.astype(jnp.float32), 0.0) for state in states
-        ), mask
+        states = self.run_layers(x, mask, key_bias=False)
+        states.append(LayerNorm('float32', name='norm')(states[-1]))
+        return self.masked(states, mask), mask
 
     @classmethod
     def from_config(
@@ -197,14 +152,9 @@ class Whisper(nn.Module):
         Raises:
             UserError: a switch that is not supported.
         """
-        for name, supported in {'activation_function': 'gelu', 'scale_embedding': False}.items():
-            if config.get(name, supported) != supported:
-                raise UserError(f'{name} is {config[name]!r}; only {supported!r} is supported')
+        cls.refuse_unsupported(config, {'activation_function': 'gelu', 'scale_embedding': False})
         return cls(
-            width=config['d_model'],
-            layers=config['encoder_layers'],
-            heads=config['encoder_attention_heads'],
-            hidden=config['encoder_ffn_dim'],
+            *(config[name] for name in cls.SIZES),
             n_mels=config.get('num_mel_bins', 80),
             positions=config.get('max_source_positions', 1500),
             **options,
@@ -214,11 +164,7 @@ class Whisper(nn.Module):
     def tensor_name(path: tuple[str, ...]) -> str:
         """The name of a parameter in a Hugging Face checkpoint, without prefix.
 
-        Args:
-            path: keys of the parameter in the tree.
-
-        Returns:
-            E.g. 'layers.0.self_attn.q_proj.weight' for ('layer_0', 'attention', 'query', 'kernel').
+        E.g. 'layers.0.self_attn.q_proj.weight' for ('layer_0', 'attention', 'query', 'kernel').
         """
         if path == ('positions',):
             return 'embed_positions.weight'

@@ -150,7 +150,7 @@ class _Drawing:
         self._numbers = itertools.count()
 
     def __call__(self, heading: str, figure, note: str = '') -> dict:
-        svg = figures.to_svg(figure, heading or 'legend', f'f{next(self._numbers)}-')
+        svg = figures.to_svg(figure, heading, f'f{next(self._numbers)}-')
         return {'heading': heading, 'svg': svg, 'note': note}
 
 
@@ -253,7 +253,7 @@ def _speakers(clean: _Clean, result: Mapping, draw) -> list[dict]:
 
 
 def _learning_curves(rows: Sequence[Mapping], chance: float | None, draw) -> list[dict]:
-    """Training loss and validation scores over the steps, one line per fold, and their legend."""
+    """Training loss and validation scores over the steps, one line per fold; the first has the legend."""
     folds, drawn = list(dict.fromkeys(row['fold'] for row in rows)), []
     for field, heading, unit in (
         ('loss', 'Training loss', 'loss, mean since the last point'),
@@ -268,9 +268,8 @@ def _learning_curves(rows: Sequence[Mapping], chance: float | None, draw) -> lis
         if any(curves.values()):
             level = chance if field == 'validation_uar' else None
             note = f'Dotted: chance, {level:.1f} %.' if level else ''
-            drawn.append(draw(heading, figures.curve_figure(curves, unit, level), note))
-    if drawn and 1 < len(folds) <= figures.MOST_NAMES:
-        drawn.append(draw('', figures.legend_figure(folds)))
+            legend = not drawn and 1 < len(folds) <= figures.MOST_NAMES
+            drawn.append(draw(heading, figures.curve_figure(curves, unit, level, legend), note))
     return drawn
 
 
@@ -319,7 +318,12 @@ def _reliability(clean: _Clean, calibration: Mapping, draw) -> dict:
     note = f'Expected calibration error {percent(error)} % ({_BINS} bins). '
     calibrated = calibration.get('ece_calibrated')
     if calibrated is not None:
-        note += f'{percent(calibrated)} % with a temperature fitted on the validation speakers of each fold. '
+        note += f'{percent(calibrated)} % with a temperature fitted on the validation speakers of each fold'
+        note += (
+            ', which worsens it for these test speakers. '
+            if round(calibrated, 3) > round(error, 3)
+            else '. '
+        )
     note += 'Dashed: perfect calibration; grey: share of the utterances.'
     bins = rates.confidence_bins(confidence, right, _BINS)
     return draw(clean.name, figures.reliability_figure(bins, _BINS), note)

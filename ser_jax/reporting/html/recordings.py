@@ -37,15 +37,7 @@ def open_records(workdir: Path, corpus: str) -> Corpus:
 
 
 def read_recordings(records: Corpus, ids: np.ndarray) -> list[str]:
-    """Reads recordings as base64 of WAV files.
-
-    Args:
-        records: waveforms of the corpus.
-        ids: utterance ids.
-
-    Raises:
-        UserError: the corpus lacks an utterance.
-    """
+    """Reads recordings of a corpus of waveforms as base64 of WAV files; raises UserError where one is missing."""
     import soundfile  # only needed with --audio
 
     rows = {name: row for row, name in enumerate(records.index['id'].tolist())}

@@ -69,7 +69,7 @@ def test_attacks_and_frames_are_refused(encoder, beeps, tmp_path):
     config = get_config('csv_corpus/beeps,opensmile,smoke')
     config.data.update(data_dir=beeps['data_dir'], manual_dir=beeps['manual_dir'] + '/beeps')
     config.conditions = ('fgsm_waveform(0.01)',)
-    with pytest.raises(UserError, match='openSMILE functionals have no gradient'):
+    with pytest.raises(UserError, match='opensmile has no gradient'):
         train_and_evaluate(config, tmp_path)
     with pytest.raises(UserError, match='statistics only'):
         Extractor(encoder)
