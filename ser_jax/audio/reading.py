@@ -76,9 +76,15 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
         AudioError: missing, empty, truncated, undecodable, without samples, not finite, or floats of another scale than
             [-1, 1].
     """
+    return np.concatenate(list(read_blocks(path, sample_rate)))
+
+
+def read_blocks(path: str | os.PathLike, sample_rate: int = 16000) -> Iterator[np.ndarray]:
+    """Yields what `read_audio` returns in blocks, at bounded memory; arguments and errors as there."""
     import soundfile
 
     path = pathlib.Path(path)
+    count = 0
     try:
         if not path.is_file():
             raise AudioError(path, _absence(path))
@@ -89,7 +95,9 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
         with _open(path) as file:
             if not _RATES[0] <= file.samplerate <= _RATES[1]:
                 raise AudioError(path, f'implausible sample rate of {file.samplerate} Hz')
-            pieces = [np.empty(0, np.int16), *_resampled(file, path, sample_rate, channels)]
+            for block in _resampled(file, path, sample_rate, channels):
+                count += len(block)
+                yield block
     except soundfile.LibsndfileError as error:
         reason = ' '.join(str(error.error_string).split()).rstrip('.')
         if reason.startswith('File does not exist'):  # said of files that might be mp3
@@ -101,10 +109,8 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     except TypeError as error:  # raised by soundfile for files without a header
         reason = other_content(path) or 'cannot be decoded (no header)'
         raise AudioError(path, reason) from error
-    samples = np.concatenate(pieces)
-    if not len(samples):
+    if not count:
         raise AudioError(path, 'no samples')
-    return samples
 
 
 def _absence(path: pathlib.Path) -> str:
