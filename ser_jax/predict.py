@@ -164,8 +164,8 @@ def _print_predictions(
     predictor, files: Sequence[Path], options: argparse.Namespace, write: Callable
 ) -> int:
     """Predicts and writes files; returns the exit status."""
+    from ser_jax.audio.screening import FLAGS
     from ser_jax.serving.files import predict_files, timeline_files
-    from ser_jax.serving.screening import FLAGS
 
     predict = timeline_files if options.segments else predict_files
     unusable, shown = [], []

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ser_jax.audio.reading import SILENCE_PEAK
+from ser_jax.audio.screening import SILENCE_PEAK
 
 _FRAME = 512  # samples that Silero takes, 32 ms at 16 kHz
 _SILERO_RATE = 16000

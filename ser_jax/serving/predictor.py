@@ -14,8 +14,10 @@ import numpy as np
 from flax.errors import FlaxError
 from flax.traverse_util import flatten_dict
 
+from ser_jax.audio import screening
 from ser_jax.audio.log_mel import FrontEnd
-from ser_jax.audio.reading import MIN_SECONDS, read_blocks, to_mono
+from ser_jax.audio.reading import read_blocks, to_mono
+from ser_jax.audio.screening import MIN_SECONDS
 from ser_jax.config import check_front_end
 from ser_jax.data.batches import as_float, padded_batches
 from ser_jax.data.tasks import Task
@@ -31,8 +33,7 @@ from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import library_path, local_path
 from ser_jax.runtime.schema import read_json
-from ser_jax.serving import screening
-from ser_jax.serving.results import Prediction, Timeline, shared_flags
+from ser_jax.serving.results import Prediction, Timeline
 
 # Longer recordings are cut into windows that overlap by a half, and whose outputs are averaged.
 WINDOW_SECONDS = 10.0
@@ -66,7 +67,7 @@ class Predictor:
         """Predicts a recording.
 
         Args:
-            waveform: [S] or [S, channels], floats in [-1, 1] or integers (`audio.reading.to_mono`); or the path of a file.
+            waveform: [S] or [S, channels], floats in [-1, 1] or integers (`audio.screening.problem`); or the path of a file.
             sample_rate: sample rate of the waveform, Hz; a file has its own.
 
         Returns:
@@ -96,7 +97,10 @@ class Predictor:
         rate = self.front_end.sample_rate
         is_read = lambda x: isinstance(x, np.ndarray) and x.dtype == np.int16 and x.ndim == 1
         waveforms = [x if is_read(x) else to_mono(x, rate, rate) for x in waveforms]
-        cut = [list(_windows([waveform], int(WINDOW_SECONDS * rate))) for waveform in waveforms]
+        cut = [
+            list(screening.windows([waveform], int(WINDOW_SECONDS * rate)))
+            for waveform in waveforms
+        ]
         predicted = self.predict_windows(itertools.chain.from_iterable(cut))
         return [_merged(list(itertools.islice(predicted, len(windows)))) for windows in cut]
 
@@ -106,7 +110,7 @@ class Predictor:
         Args:
             blocks: the samples at `front_end.sample_rate`, int16 [S] each, see `audio.reading.read_blocks`.
         """
-        windows = _windows(blocks, int(WINDOW_SECONDS * self.front_end.sample_rate))
+        windows = screening.windows(blocks, int(WINDOW_SECONDS * self.front_end.sample_rate))
         return _merged(list(self.predict_windows(windows)))
 
     def predict_windows(self, windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[Prediction]:
@@ -167,30 +171,12 @@ def _merged(windows: list[Prediction]) -> Prediction:
     """The prediction for a recording from those of its windows."""
     if len(windows) == 1:
         return windows[0]
-    used = [window for window in windows if window.labelled] or windows
+    used, flags = screening.merge([window.flags for window in windows])
     outputs = {
-        name: np.mean([window.outputs[name] for window in used], axis=0) for name in used[0].outputs
+        name: np.mean([windows[i].outputs[name] for i in used], axis=0)
+        for name in windows[0].outputs
     }
-    # A silent pause between sentences is no flaw of the recording; clipping anywhere is.
-    return Prediction(
-        0.0, windows[-1].end, shared_flags(used), outputs, used[0].tasks, tuple(windows)
-    )
-
-
-def _windows(blocks: Iterable[np.ndarray], window: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (first sample, samples) of windows that overlap by a half; the last one ends with the recording.
-
-    A recording that is not longer than a window is one. A window and a block are held at most.
-    """
-    start, hop, held, before = 0, window // 2, np.empty(0, np.int16), np.empty(0, np.int16)
-    for block in blocks:
-        held = np.concatenate([held, block])
-        while len(held) > window:
-            yield start, held[:window]
-            start, before, held = start + hop, held[:hop], held[hop:]
-    held = np.concatenate([before, held])
-    last = held[-window:]
-    yield start - len(before) + len(held) - len(last), last
+    return Prediction(0.0, windows[-1].end, flags, outputs, windows[0].tasks, tuple(windows))
 
 
 def load(workdir: str | Path) -> Predictor:

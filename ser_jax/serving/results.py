@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ser_jax.audio import screening
 from ser_jax.data.tasks import Task
 from ser_jax.runtime.errors import UserError
-from ser_jax.serving.screening import FLAGS, NO_LABEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Prediction:
     @property
     def labelled(self) -> bool:
         """Whether there are outputs and no flag suppresses the label."""
-        return self.outputs is not None and not set(self.flags) & set(NO_LABEL)
+        return self.outputs is not None and not set(self.flags) & set(screening.NO_LABEL)
 
     def best(self, task: Task | str) -> str | float | None:
         """The most probable class of a task, or the rating of a regression; None if not `labelled`.
@@ -112,5 +112,4 @@ class Timeline:
 
 def shared_flags(predictions: Iterable[Prediction]) -> tuple[str, ...]:
     """The flags of any of the predictions."""
-    found = {flag for prediction in predictions for flag in prediction.flags}
-    return tuple(flag for flag in FLAGS if flag in found)
+    return screening.union(prediction.flags for prediction in predictions)

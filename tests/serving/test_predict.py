@@ -16,11 +16,11 @@ from conftest import ROOT
 
 import ser_jax
 from ser_jax import predict
+from ser_jax.audio import screening
 from ser_jax.audio.reading import AUDIO_ENDINGS, read_audio
 from ser_jax.evaluation.calibration import tempered
 from ser_jax.runtime.errors import UserError
 from ser_jax.serving import files as serving_files
-from ser_jax.serving import screening
 from ser_jax.serving.predictor import WINDOW_SECONDS, load
 from ser_jax.train import build_experiment
 from ser_jax.training import inference
