@@ -90,7 +90,7 @@ class Model:
             raise ValueError(
                 f'the waveform has {sample_rate} Hz, the model takes {rate}: pip install soxr, or resample it'
             ) from error
-        pieces = [piece for _, piece in screening.windows(samples, self._longest)]
+        pieces = [piece for _, piece in screening.windows([samples], self._longest)]
         used, flags = screening.merge([screening.screen(piece, rate) for piece in pieces])
         outputs = None
         if not set(flags) & set(screening.NO_LABEL):
