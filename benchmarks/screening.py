@@ -9,8 +9,8 @@ import pathlib
 
 from benchmarks import timing
 from ser_jax.audio.reading import read_audio
+from ser_jax.audio.screening import FLAGS, screen
 from ser_jax.serving.files import find_files
-from ser_jax.serving.screening import FLAGS, screen
 
 
 def main() -> None:

@@ -1,18 +1,22 @@
 """Predicts the emotion (or other tasks of a run) of recordings: python -m ser_jax.predict --workdir=DIR FILE_OR_FOLDER...
 
 --workdir     a finished run of ser_jax.main, whose final model is used
---format      table, csv, or json (one object a line); default table
+--format      table, csv, json (one object a line), or textgrid (Praat); default: by the ending of --out, else table
+--segments    the stretches of speech in each recording, with their labels
 --windows     also show each 10 s window of long recordings
+--out         file to write to, or to continue; a folder for TextGrids
+--html        page with the segments, charts and players of the recordings
 """
 
 from ser_jax.runtime import signals
 
 if __name__ == '__main__':
-    signals.handle('the same command starts over')
+    signals.handle('the same command starts over, or goes on where --out stopped')
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import tqdm
@@ -39,12 +43,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         '--format',
-        default='table',
-        choices=['table', 'csv', 'json'],
-        help='json: one object a line; default table',
+        choices=['table', 'csv', 'json', 'textgrid'],
+        help='json: one object a line; textgrid: segments for Praat; default: by the ending of --out, else table',
+    )
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument(
+        '--segments',
+        action='store_true',
+        help='show the stretches of speech in each recording with their labels (of the first classification)',
+    )
+    parts.add_argument(
+        '--windows', action='store_true', help='also show each 10 s window of long recordings'
     )
     parser.add_argument(
-        '--windows', action='store_true', help='also show each 10 s window of long recordings'
+        '--out',
+        type=Path,
+        metavar='FILE',
+        help='write to a file instead of standard output; recordings whose rows it holds are not predicted again. '
+        'With --format=textgrid: a folder',
+    )
+    parser.add_argument(
+        '--html',
+        type=Path,
+        metavar='FILE',
+        help='also write a page with segments, charts and a player of each recording (implies --segments)',
     )
     parser.add_argument(
         'paths',
@@ -54,17 +76,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "pattern such as '**/*.wav'; or - for a list on standard input",
     )
     options = parser.parse_args(arguments)
+    _complete(options, parser)
     set_compilation_cache()
     logging.set_verbosity(logging.ERROR)  # hides warnings of Orbax that do not matter here
     try:
         # After the flags: JAX is slow to import.
-        from ser_jax.serving.files import find_files
-        from ser_jax.serving.formats import FORMATS
         from ser_jax.serving.predictor import load
 
-        predictor = load(options.workdir)
+        return _predict(load(options.workdir), options)
     except UserError as error:
         sys.exit(f'error: {error}')
+
+
+def _complete(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Fills in what follows from other flags, and refuses what does not go together."""
+    if options.format is None:
+        endings = {'.csv': 'csv', '.json': 'json', '.jsonl': 'json'}
+        ending = options.out.suffix.lower() if options.out else ''
+        options.format = endings.get(ending, 'table')
+    if options.windows and (options.html or options.format == 'textgrid'):
+        parser.error('--html and --format=textgrid show segments, not --windows')
+    options.segments |= bool(options.html) or options.format == 'textgrid'
+    if options.out and options.format == 'table':
+        parser.error('--out needs --format=csv, json or textgrid')
+    if options.out and options.windows and options.format == 'csv':
+        parser.error('--out with --windows needs --format=json, one line a recording')
+    if options.out and options.html:
+        parser.error('--html shows what the same command predicts: leave out --out')
+
+
+def _predict(predictor, options: argparse.Namespace) -> int:
+    """Predicts all recordings; returns the exit status."""
+    from ser_jax.serving.files import find_files
+
     if predictor.synthetic:
         print(
             'warning: trained on synthetic speech: not meaningful for real speech', file=sys.stderr
@@ -78,19 +122,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problems = [problem for problem in found if isinstance(problem, str)]
     for problem in problems:
         print(f'error: {problem}', file=sys.stderr)
-    write = FORMATS[options.format](predictor.tasks, options.windows)
-    return max(bool(problems), _print_predictions(predictor, files, write))
+    with contextlib.ExitStack() as stack:
+        write, done = _writer(predictor, options, files, stack)
+        if done:
+            files = [path for path in files if str(path) not in done]
+            print(
+                f'{options.out} holds {len(done)} recordings, {len(files)} are left',
+                file=sys.stderr,
+            )
+        status = _print_predictions(predictor, files, options, write)
+    return max(bool(problems), status)
 
 
-def _print_predictions(predictor, files: Sequence[Path], write: Callable) -> int:
-    """Predicts and prints files; returns the exit status."""
-    from ser_jax.serving.files import predict_files
-    from ser_jax.serving.screening import FLAGS
+def _writer(predictor, options, files, stack) -> tuple[Callable, Collection[str]]:
+    """A function write(path, prediction or timeline), and the files whose answers are there."""
+    from ser_jax.serving import answers
+    from ser_jax.serving.formats import FORMATS, SEGMENT_FORMATS
+    from ser_jax.serving.timeline import classification
 
-    unusable = []
+    if options.segments:
+        task = classification(predictor)
+        make = lambda file: SEGMENT_FORMATS[options.format](predictor, file, task)
+    else:
+        make = lambda file: FORMATS[options.format](predictor, file, options.windows)
+    if options.format == 'textgrid':
+        if options.out:
+            return answers.textgrid_folder(options.out, files, make), ()
+        if len(files) > 1:
+            raise UserError('--format=textgrid: several recordings need --out=FOLDER')
+    if not options.out:
+        return make(sys.stdout), ()
+    parts = 'segments' * options.segments or 'windows' * options.windows
+    file = answers.Answers(
+        options.out, make, form=options.format, model=predictor.model, parts=parts
+    )
+    stack.callback(file.close)
+    return file.write, file.done
+
+
+def _print_predictions(
+    predictor, files: Sequence[Path], options: argparse.Namespace, write: Callable
+) -> int:
+    """Predicts and writes files; returns the exit status."""
+    from ser_jax.audio.screening import FLAGS
+    from ser_jax.serving.files import predict_files, timeline_files
+
+    predict = timeline_files if options.segments else predict_files
+    unusable, shown = [], []
     disable = True if len(files) < 2 else None  # None: unless standard error is a terminal
     with tqdm.tqdm(total=len(files), unit='file', disable=disable) as bar:
-        for path, prediction in predict_files(predictor, files):
+        for path, prediction in predict(predictor, files):
             # Above the progress bar where both are on one terminal.
             with tqdm.tqdm.external_write_mode(file=sys.stdout):
                 if isinstance(prediction, str):
@@ -101,7 +182,13 @@ def _print_predictions(predictor, files: Sequence[Path], write: Callable) -> int
                     if prediction.flags:
                         reasons = '; '.join(FLAGS[flag] for flag in prediction.flags)
                         print(f'warning: {path}: {reasons}', file=sys.stderr)
+                    if options.html:
+                        shown.append((path, prediction))
             bar.update()
+    if options.html:
+        from ser_jax.reporting.html.timeline import write_page
+
+        write_page(options.html, shown, predictor)
     if unusable:
         names = ', '.join(map(str, unusable[:5])) + ', …' * (len(unusable) > 5)
         print(f'{len(unusable)} of {len(files)} files could not be used: {names}', file=sys.stderr)

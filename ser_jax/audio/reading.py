@@ -1,29 +1,17 @@
 """Decodes audio files of any format to mono int16 samples at one rate."""
 
-import numbers
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
+from ser_jax.audio import screening
 from ser_jax.audio.containers import WithSize, find_samples, is_cut_off, other_content, unread_part
 from ser_jax.audio.mp3 import WithFrameCount, find_frames
+from ser_jax.audio.screening import MIN_SECONDS, RATES, is_silent
 from ser_jax.runtime.errors import UserError
 
-# A shorter recording, or one with a lower peak, holds no speech that could be labelled.
-MIN_SECONDS = 0.1
-SILENCE_PEAK = 16  # around the mean; -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech
-# Share of clipped samples from which a recording gets a note.
-CLIPPED_SHARE = 1e-3
-# Peak of floats up to which they are clipped, 1 = full scale: decoded lossy formats exceed 1 by up to 6 dB in clipped speech.
-_HIGHEST_PEAK = 2.0
-# Integer types of waveforms -> zero and full scale; 24-bit samples come as the upper bytes of int32.
-_INTEGERS = {'uint8': (128, 128), 'int8': (0, 128), 'int16': (0, 1 << 15), 'int32': (0, 1 << 31)}
-
-# A channel that is weaker than the loudest by this factor (power) is empty: an unplugged microphone. Channels whose mean
-# is weaker by that one cancel each other; the mean of 16 independent channels is weaker by 1/16.
-_EMPTY_CHANNEL, _CANCELLED = 1e-4, 1e-2
 _UNKNOWN_FRAMES = 1 << 62
 _BLOCK = 1 << 20  # frames decoded at once
 
@@ -34,9 +22,6 @@ AUDIO_ENDINGS = (
     *('.sph', '.nist', '.voc', '.svx', '.8svx', '.sf', '.ircam', '.paf', '.fap', '.pvf'),
     *('.avr', '.htk', '.sds', '.wve'),
 )
-# Plausible sample rates, Hz; a damaged header may hold any number.
-_RATES = 1000, 768_000
-
 _TRUNCATED = 'truncated (shorter than its header says)'
 
 
@@ -76,20 +61,28 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
         AudioError: missing, empty, truncated, undecodable, without samples, not finite, or floats of another scale than
             [-1, 1].
     """
+    return np.concatenate(list(read_blocks(path, sample_rate)))
+
+
+def read_blocks(path: str | os.PathLike, sample_rate: int = 16000) -> Iterator[np.ndarray]:
+    """Yields what `read_audio` returns in blocks, at bounded memory; arguments and errors as there."""
     import soundfile
 
     path = pathlib.Path(path)
+    count = 0
     try:
         if not path.is_file():
             raise AudioError(path, _absence(path))
         if path.stat().st_size == 0:
             raise AudioError(path, 'empty file')
         with _open(path) as file:
-            channels = _channels(_blocks(file, path)) if file.channels > 1 else [0]
+            channels = screening.used_channels(_blocks(file, path)) if file.channels > 1 else [0]
         with _open(path) as file:
-            if not _RATES[0] <= file.samplerate <= _RATES[1]:
+            if not RATES[0] <= file.samplerate <= RATES[1]:
                 raise AudioError(path, f'implausible sample rate of {file.samplerate} Hz')
-            pieces = [np.empty(0, np.int16), *_resampled(file, path, sample_rate, channels)]
+            for block in _resampled(file, path, sample_rate, channels):
+                count += len(block)
+                yield block
     except soundfile.LibsndfileError as error:
         reason = ' '.join(str(error.error_string).split()).rstrip('.')
         if reason.startswith('File does not exist'):  # said of files that might be mp3
@@ -101,10 +94,8 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     except TypeError as error:  # raised by soundfile for files without a header
         reason = other_content(path) or 'cannot be decoded (no header)'
         raise AudioError(path, reason) from error
-    samples = np.concatenate(pieces)
-    if not len(samples):
+    if not count:
         raise AudioError(path, 'no samples')
-    return samples
 
 
 def _absence(path: pathlib.Path) -> str:
@@ -167,24 +158,6 @@ def _blocks(file, path: pathlib.Path) -> Iterator[np.ndarray]:
         raise AudioError(path, _TRUNCATED)
 
 
-def _channels(blocks: Iterable[np.ndarray]) -> list[int]:
-    """The channels to average: all, or the loudest alone where the others are empty or the channels cancel each other."""
-    count, total, products = 0, 0.0, 0.0
-    for block in blocks:
-        wide = block.astype(np.float64)
-        count += len(wide)
-        total += wide.sum(axis=0)
-        products += wide.T @ wide
-    if not count:
-        return [0]
-    covariance = products / count - np.outer(total, total) / count**2
-    power = np.diag(covariance)
-    used = power >= _EMPTY_CHANNEL * power.max()
-    if used.sum() == 1 or covariance[np.ix_(used, used)].mean() < _CANCELLED * power.max():
-        return [int(power.argmax())]
-    return list(range(len(power)))
-
-
 def _resampled(
     file, path: pathlib.Path, sample_rate: int, channels: list[int]
 ) -> Iterator[np.ndarray]:
@@ -200,31 +173,16 @@ def _resampled(
         stream = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype='float32', quality='HQ')
     for block in _blocks(file, path):
         low, high = min(low, block.min()), max(high, block.max())
-        mono = _average(block, channels)
-        yield _as_int16(stream.resample_chunk(mono) if other_rate else mono)
+        mono = screening.average(block, channels)
+        yield screening.as_int16(stream.resample_chunk(mono) if other_rate else mono)
     if other_rate:
-        yield _as_int16(stream.resample_chunk(np.empty(0, np.float32), last=True))
+        yield screening.as_int16(stream.resample_chunk(np.empty(0, np.float32), last=True))
     # Other encodings have a full scale of their own.
-    if file.subtype in ('FLOAT', 'DOUBLE') and (problem := _scale_problem(low, high)):
+    if file.subtype in ('FLOAT', 'DOUBLE') and (problem := screening.scale_problem(low, high)):
         raise AudioError(path, problem)
 
 
-def _average(samples: np.ndarray, channels: list[int]) -> np.ndarray:
-    """[S, channels] -> [S]."""
-    return samples[:, channels].mean(axis=1) if len(channels) > 1 else samples[:, channels[0]]
-
-
-def _scale_problem(low: float, high: float, highest: float = _HIGHEST_PEAK) -> str | None:
-    """What is wrong with floats from `low` to `high`; None where they have the scale [-1, 1], exceeded up to `highest`."""
-    peak = max(-low, high)
-    if peak <= highest:
-        return None
-    bits = next((bits for bits in (16, 24, 32) if 128 < peak <= 2 ** (bits - 1)), None)
-    factor = f'{2 ** (bits - 1)} ({bits}-bit samples)' if bits else f'one number from {peak:.6g} up'
-    return f'floats from {low:.6g} to {high:.6g}, not in [-1, 1]: divide all of them by {factor}'
-
-
-def check_floats(waveform: np.ndarray, highest: float = _HIGHEST_PEAK) -> None:
+def check_floats(waveform: np.ndarray, highest: float = screening.HIGHEST_PEAK) -> None:
     """Refuses floats that are not finite or not in [-1, 1].
 
     Args:
@@ -234,63 +192,20 @@ def check_floats(waveform: np.ndarray, highest: float = _HIGHEST_PEAK) -> None:
     Raises:
         UserError: it names the range, and the factor to divide by.
     """
-    low, high = float(waveform.min()), float(waveform.max())
-    if not np.isfinite([low, high]).all():
-        raise UserError('the waveform has samples that are not finite')
-    problem = _scale_problem(low, high, highest)
-    if problem:
-        raise UserError(f'the waveform holds {problem}')
+    if problem := screening.floats_problem(waveform, highest):
+        raise UserError(problem)
 
 
 def to_mono(waveform: np.ndarray, sample_rate: float, target_rate: int = 16000) -> np.ndarray:
-    """Converts samples in memory as `read_audio` does those of a file.
-
-    Args:
-        waveform: [S] or [S, channels], floats in [-1, 1], or integers (uint8, int8, int16, int32) of their type's full scale.
-        sample_rate: sample rate of the waveform, Hz.
-        target_rate: sample rate of the result, Hz.
-
-    Returns:
-        int16 [S'].
+    """Converts samples in memory as `read_audio` does those of a file, see `screening.to_mono`.
 
     Raises:
         UserError: no samples, another shape, dtype or scale, not finite, or no plausible sample rate.
     """
     waveform = np.asarray(waveform)
-    number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
-    if not number or not _RATES[0] <= sample_rate <= _RATES[1]:
-        raise UserError(
-            f'the sample rate is {sample_rate!r}; it must be a number from {_RATES[0]} to {_RATES[1]} (Hz)'
-        )
-    if waveform.dtype.name not in _INTEGERS and waveform.dtype.kind != 'f':
-        raise UserError(
-            f'a waveform holds floats in [-1, 1] or {", ".join(_INTEGERS)}, not {waveform.dtype}'
-        )
-    if waveform.ndim not in (1, 2) or not waveform.size:
-        raise UserError(f'a waveform is [samples] or [samples, channels], not {waveform.shape}')
-    if waveform.ndim == 2 and waveform.shape[1] > waveform.shape[0]:
-        raise UserError(
-            f'a waveform of several channels is [samples, channels], not {waveform.shape}'
-        )
-    zero, full = _INTEGERS.get(waveform.dtype.name, (0, 1))
-    if waveform.dtype.kind == 'f':
-        check_floats(waveform)
-    samples = waveform.reshape(len(waveform), -1).astype(np.float32) - zero
-    mono = _average(samples, _channels([samples]) if samples.shape[1] > 1 else [0]) / full
-    if sample_rate != target_rate:
-        import soxr
-
-        mono = soxr.resample(mono, sample_rate, target_rate, quality='HQ')
-    return _as_int16(mono)
-
-
-def _as_int16(samples: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
-
-
-def clipped_share(samples: np.ndarray) -> float:
-    """Share of int16 samples at the 16-bit limit; clipping below full scale is not detected."""
-    return float(np.mean(np.abs(samples.astype(np.int32)) >= 32767))
+    if problem := screening.problem(waveform, sample_rate):
+        raise UserError(problem)
+    return screening.to_mono(waveform, sample_rate, target_rate)
 
 
 def file_rate(path: str | os.PathLike) -> int:
@@ -315,13 +230,3 @@ def unusable_reason(samples: np.ndarray, sample_rate: int = 16000) -> str | None
     if len(samples) < MIN_SECONDS * sample_rate:
         return f'too short ({len(samples) / sample_rate:.2f} s)'
     return 'silent' if is_silent(samples, sample_rate) else None
-
-
-def is_silent(samples: np.ndarray, sample_rate: int = 16000) -> bool:
-    """Whether int16 samples [S] are silent or constant: none is `SILENCE_PEAK` away from their middle.
-
-    10 ms at both ends do not count: a constant that was resampled oscillates there.
-    """
-    margin = sample_rate // 100
-    inner = samples[margin:-margin] if len(samples) > 4 * margin else samples
-    return int(inner.max()) - int(inner.min()) < 2 * SILENCE_PEAK

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ser_jax.audio.reading import SILENCE_PEAK
+from ser_jax.audio.screening import SILENCE_PEAK
 from ser_jax.data.batches import as_float
 from ser_jax.data.corpora import Corpus
 from ser_jax.data.dataset import Dataset, Records

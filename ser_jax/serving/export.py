@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.audio.reading import MIN_SECONDS
+from ser_jax.audio import screening
 from ser_jax.data.batches import BUCKET_STEP
 from ser_jax.data.tasks import Task
 from ser_jax.models.encoders import functionals
@@ -31,7 +31,7 @@ from ser_jax.serving import standalone
 from ser_jax.serving.predictor import WINDOW_SECONDS, Predictor, load
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-_FILES = ('card.json', standalone.EXAMPLE, 'run.py')  # in addition to the model
+_FILES = {'card.json', standalone.EXAMPLE, 'run.py', 'screening.py', *standalone.MODELS.values()}
 _SOURCE_PATHS = 'jax_hlo_source_file_canonicalization_regex'
 
 
@@ -91,7 +91,11 @@ def _write_files(
     card = card | {'sha256': {file: digest(file) for file in (name, standalone.EXAMPLE)}}
     text = json.dumps(card, indent=1, ensure_ascii=False)
     (folder / 'card.json').write_text(text + '\n', encoding='utf-8')
-    shutil.copyfile(standalone.__file__, folder / 'run.py')
+    shutil.copyfile(screening.__file__, folder / 'screening.py')
+    program = Path(standalone.__file__).read_text(encoding='utf-8')
+    # Its only import from here becomes that of the file beside it.
+    program = program.replace('from ser_jax.audio import screening', 'import screening')
+    (folder / 'run.py').write_text(program, encoding='utf-8')
 
 
 def _refuse_other(out: Path) -> None:
@@ -101,7 +105,7 @@ def _refuse_other(out: Path) -> None:
     except OSError as error:
         raise UserError(f'{out} is not a readable folder: choose another --out') from error
     names -= {'__pycache__'}
-    if names and names not in [{*_FILES, model} for model in standalone.MODELS.values()]:
+    if names and not {'card.json', 'run.py'} <= names <= _FILES:
         raise UserError(f'{out} holds other files than an export: choose another --out')
 
 
@@ -213,7 +217,7 @@ def _example(predictor: Predictor) -> dict[str, np.ndarray]:
 
 
 def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str) -> dict[str, Any]:
-    """The content of card.json, but for the checksums: inputs, outputs, origin and licence."""
+    """The content of card.json, but for the checksums."""
     card, summary = read_card(workdir), workdirs.read_summary(workdir, 'final')
     trained_on = list(
         dict.fromkeys([*card.get('trained_on', [card['corpus']]), *config['unlabelled']])
@@ -225,7 +229,15 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
         'format': form,
         'says': 'SYNTHETIC: trained on synthetic speech, not meaningful for real speech'
         if card['synthetic']
-        else f'trained on speech of {", ".join(trained_on)}; untested on other speech',
+        else f'trained on speech of {", ".join(trained_on)}; results on other speech may differ',
+        'intended_use': 'research on speech emotion recognition, with recordings like those of the corpora in `trained_on`',
+        'limits': [
+            'labels are what actors played or raters heard, not what a person feels',
+            'not for decisions about people, such as hiring, grading, policing, credit, diagnosis or care; the European '
+            'Union prohibits inferring emotions at work and in education, with few exceptions (AI Act, Article 5(1)(f))',
+            'other languages, rooms, microphones, ages and spontaneous speech may give other results than `test`',
+            '`predict` flags silence and most noise, but takes music, animals and babies for speech; `run` checks nothing',
+        ],
         'system': card['system'],
         'corpus': card['corpus'],
         'trained_on': trained_on,
@@ -243,13 +255,13 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
                 'dtype': 'int32',
                 'shape': [1] if fixed else ['B'],
                 'unit': 'length of each utterance in samples, without padding; at most S',
-                'minimum': round(MIN_SECONDS * rate),
+                'minimum': round(screening.MIN_SECONDS * rate),
                 'maximum': longest,
-                'longer': f'cut into equally spaced windows of {longest} samples that overlap by at least half, and average '
-                'the outputs',
+                'longer': 'for `predict`, which cuts into windows and averages their outputs',
             },
         },
         'outputs': {task.name: _output(task, fixed) for task in predictor.tasks},
+        'test': _test(card, predictor.tasks),
         'calibration': card.get('calibration'),
         'platforms': ['onnxruntime'] if fixed else list(PLATFORMS),
         'example': f'{standalone.EXAMPLE}: bursts of noise with the outputs of the predictor; `python run.py` recomputes them',
@@ -263,6 +275,29 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
         'licence': 'run.py: Apache-2.0. The parameters were learnt from the corpora in `trained_on` (and from a noise corpus, '
         'if the augmentation uses one); their use depends on the licences of those corpora: see '
         'tfds_builders/<corpus>/README.md.',
+    }
+
+
+def _test(card: dict[str, Any], tasks: tuple[Task, ...]) -> dict[str, Any] | None:
+    """The card's entry for the results on clean speech; None if the run was not tested."""
+    if not card['conditions']:
+        return None
+    results = {}
+    for task in tasks:
+        name = workdirs.result_name('clean', task.name)
+        result = card['conditions'].get(name, {})
+        calibration = card.get('calibration', {}).get(name, {})
+        fields = ('n', 'uar', 'uar_ci95', 'ccc', 'ccc_ci95', 'recall')
+        results[task.name] = {field: result[field] for field in fields if field in result}
+        # With the temperature that the exported model has, too.
+        ece = 'ece_calibrated' if 'temperature' in calibration else 'ece'
+        results[task.name]['ece'] = calibration.get(ece)
+    return {
+        'models': 'one for each fold, trained without its test speakers; the exported model is trained on all',
+        'corpus': card['corpus'],
+        'protocol': card['protocol'],
+        'folds': card['n_folds'],
+        'results': results,
     }
 
 

@@ -3,6 +3,7 @@
 import concurrent.futures
 import functools
 import glob
+import math
 import os
 import sys
 import warnings
@@ -13,11 +14,20 @@ from typing import Any
 import numpy as np
 
 from ser_jax.audio.finding import SimilarNames, find_audio, passed_over
-from ser_jax.audio.reading import AUDIO_ENDINGS, AudioError, file_seconds, read_audio
-from ser_jax.serving.predictor import Prediction, Predictor
+from ser_jax.audio.reading import (
+    AUDIO_ENDINGS,
+    AudioError,
+    file_seconds,
+    read_blocks,
+)
+from ser_jax.runtime.errors import UserError
+from ser_jax.serving.predictor import Predictor
+from ser_jax.serving.results import Prediction, Timeline
+from ser_jax.serving.timeline import make_timelines
 
-# Limits of a chunk, which is decoded as a whole before it is predicted: files and seconds of audio.
-_CHUNK, _CHUNK_SECONDS = 64, 1800
+# Limits of a chunk, which is decoded as a whole before it is predicted: files and seconds of audio. Longer recordings
+# than the last limit are predicted one by one while they are decoded.
+_CHUNK, _CHUNK_SECONDS, _LONG_SECONDS = 64, 1800, 600
 
 
 def find_files(arguments: Iterable[str | Path]) -> Iterator[Path | str]:
@@ -90,16 +100,32 @@ def predict_files(
 
     Args:
         predictor: a loaded model.
-        files: audio files of any sample rate and number of channels.
+        files: audio files of any sample rate, number of channels and length.
 
     Yields:
         (file, prediction), or (file, error message) for a file that cannot be read.
     """
-    return map_files(predictor.predict_batch, files, predictor.front_end.sample_rate)
+    rate = predictor.front_end.sample_rate
+    return map_files(predictor.predict_batch, files, rate, predictor.predict)
+
+
+def timeline_files(
+    predictor: Predictor, files: Sequence[Path], task: str | None = None
+) -> Iterator[tuple[Path, Timeline | str]]:
+    """Makes the timelines of files; arguments and results as of `predict_files` and `make_timelines`."""
+    rate = predictor.front_end.sample_rate
+
+    def of_batch(waveforms):
+        return make_timelines(predictor, [lambda x=x: [x] for x in waveforms], task)
+
+    return map_files(of_batch, files, rate, lambda path: predictor.timeline(path, task=task))
 
 
 def map_files(
-    function: Callable[[list[np.ndarray]], list], files: Sequence[Path], sample_rate: int
+    function: Callable[[list[np.ndarray]], list],
+    files: Sequence[Path],
+    sample_rate: int,
+    stream: Callable[[Path], Any] | None = None,
 ) -> Iterator[tuple[Path, Any]]:
     """Decodes files in chunks and applies a function to each chunk; the next one is decoded meanwhile.
 
@@ -107,23 +133,31 @@ def map_files(
         function: N waveforms, int16 [S] -> N results.
         files: audio files of any sample rate and number of channels.
         sample_rate: sample rate of the waveforms, Hz.
+        stream: file -> result, for recordings that are too long to be held; without it they are decoded whole.
 
     Yields:
         (file, result) in order, or (file, error message) for a file that cannot be read.
     """
     chunks = _chunks(files)
+    decode = functools.partial(
+        _decode, rate=sample_rate, limit=_LONG_SECONDS if stream else math.inf
+    )
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        submit = lambda chunk: [pool.submit(_decode, path, sample_rate) for path in chunk]
+        submit = lambda chunk: [pool.submit(decode, path) for path in chunk]
         chunk = next(chunks, [])
         decoding = submit(chunk)
         while chunk:
             waveforms = [future.result() for future in decoding]
             following = next(chunks, [])
             decoding = submit(following)
-            readable = [waveform for waveform in waveforms if not isinstance(waveform, str)]
-            results = iter(function(readable))
+            results = iter(function([one for one in waveforms if isinstance(one, np.ndarray)]))
             for path, waveform in zip(chunk, waveforms):
-                yield path, waveform if isinstance(waveform, str) else next(results)
+                if waveform is None:
+                    try:
+                        waveform = stream(path)
+                    except UserError as error:
+                        waveform = str(error)
+                yield path, next(results) if isinstance(waveform, np.ndarray) else waveform
             chunk = following
 
 
@@ -140,9 +174,17 @@ def _chunks(files: Sequence[Path]) -> Iterator[list[Path]]:
         yield chunk
 
 
-def _decode(path: Path, sample_rate: int) -> np.ndarray | str:
-    """The waveform of a file, int16 [S], or an error message."""
+def _decode(path: Path, rate: int, limit: float) -> np.ndarray | str | None:
+    """The waveform of a file, int16 [S]; None if it is longer than `limit` seconds; or an error message."""
+    if file_seconds(path) > limit:
+        return None
+    blocks, samples = [], 0
     try:
-        return read_audio(path, sample_rate)
+        for block in read_blocks(path, rate):
+            blocks.append(block)
+            samples += len(block)
+            if samples > limit * rate:  # headers need not tell the length
+                return None
     except AudioError as error:
         return str(error)
+    return np.concatenate(blocks)

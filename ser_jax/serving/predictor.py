@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import hashlib
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import numpy as np
 from flax.errors import FlaxError
 from flax.traverse_util import flatten_dict
 
+from ser_jax.audio import screening
 from ser_jax.audio.log_mel import FrontEnd
-from ser_jax.audio.reading import MIN_SECONDS, read_audio, to_mono
+from ser_jax.audio.reading import read_blocks, to_mono
+from ser_jax.audio.screening import MIN_SECONDS
 from ser_jax.config import check_front_end
 from ser_jax.data.batches import as_float, padded_batches
 from ser_jax.data.tasks import Task
@@ -29,69 +33,12 @@ from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import library_path, local_path
 from ser_jax.runtime.schema import read_json
-from ser_jax.serving import screening
+from ser_jax.serving.results import Prediction, Timeline
 
-# Longer recordings are cut into overlapping windows, whose outputs are averaged.
+# Longer recordings are cut into windows that overlap by a half, and whose outputs are averaged.
 WINDOW_SECONDS = 10.0
 _BATCH = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """Outputs of a model for a recording, or for a window of one.
-
-    Attributes:
-        start, end: seconds.
-        flags: doubts about the recording, see `screening.screen`.
-        outputs: task -> probabilities float32 [K], or the rating [1] of a regression. For several windows the mean over
-            those without a flag that suppresses the label, or over all if none is left. None below `MIN_SECONDS`.
-        tasks: tasks of the model.
-        windows: predictions of the windows of a long recording.
-    """
-
-    start: float
-    end: float
-    flags: tuple[str, ...]
-    outputs: dict[str, np.ndarray] | None
-    tasks: tuple[Task, ...] = dataclasses.field(repr=False)
-    windows: tuple['Prediction', ...] = ()
-
-    @property
-    def labelled(self) -> bool:
-        """Whether there are outputs and no flag suppresses the label."""
-        return self.outputs is not None and not set(self.flags) & set(screening.NO_LABEL)
-
-    def best(self, task: Task | str) -> str | float | None:
-        """The most probable class of a task, or the rating of a regression; None if not `labelled`.
-
-        Args:
-            task: one of `tasks`, or its name.
-
-        Raises:
-            UserError: the model has no such task.
-        """
-        task = self._task(task)
-        if not self.labelled:
-            return None
-        if task.kind == 'regression':
-            return round(float(self.outputs[task.name][0]), 3)
-        return task.classes[self.outputs[task.name].argmax()]
-
-    def probabilities(self, task: Task | str) -> dict[str, float] | None:
-        """Class -> probability; None for a regression and if not `labelled`. Arguments and errors as of `best`."""
-        task = self._task(task)
-        if not self.labelled or task.kind == 'regression':
-            return None
-        return dict(zip(task.classes, map(float, self.outputs[task.name])))
-
-    def _task(self, wanted: Task | str) -> Task:
-        name = wanted.name if isinstance(wanted, Task) else wanted
-        for task in self.tasks:
-            if task.name == name:
-                return task
-        raise UserError(
-            f'there is no task {name!r}; the model has {", ".join(task.name for task in self.tasks)}'
-        )
+_PORTION = 8 * _BATCH  # windows held at once: 41 MB of 10 s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +51,7 @@ class Predictor:
         uncalibrated: why the probabilities lack a temperature fitted on validation speakers; '' if they have one.
         front_end: log-mel settings; `compute` takes waveforms at `front_end.sample_rate`.
         compute: (waveform float32 [B, S], samples int32 [B]) -> {task: probabilities [B, K] or ratings [B, 1]}.
+        model: name of the run, and a checksum of its parameters.
     """
 
     tasks: tuple[Task, ...]
@@ -111,6 +59,7 @@ class Predictor:
     uncalibrated: str
     front_end: FrontEnd
     compute: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
+    model: str
 
     def predict(
         self, waveform: np.ndarray | str | os.PathLike, sample_rate: float | None = None
@@ -118,7 +67,7 @@ class Predictor:
         """Predicts a recording.
 
         Args:
-            waveform: [S] or [S, channels], floats in [-1, 1] or integers (`audio.reading.to_mono`); or the path of a file.
+            waveform: [S] or [S, channels], floats in [-1, 1] or integers (`audio.screening.problem`); or the path of a file.
             sample_rate: sample rate of the waveform, Hz; a file has its own.
 
         Returns:
@@ -129,7 +78,7 @@ class Predictor:
         """
         rate = self.front_end.sample_rate
         if isinstance(waveform, str | os.PathLike):
-            return self.predict_batch([read_audio(local_path(waveform), rate)])[0]
+            return self.predict_stream(read_blocks(local_path(waveform), rate))
         return self.predict_batch([to_mono(waveform, sample_rate, rate)])[0]
 
     def predict_batch(self, waveforms: Sequence[np.ndarray]) -> list[Prediction]:
@@ -148,22 +97,58 @@ class Predictor:
         rate = self.front_end.sample_rate
         is_read = lambda x: isinstance(x, np.ndarray) and x.dtype == np.int16 and x.ndim == 1
         waveforms = [x if is_read(x) else to_mono(x, rate, rate) for x in waveforms]
-        cut = [_windows(waveform, int(WINDOW_SECONDS * rate)) for waveform in waveforms]
-        outputs = iter(self._outputs([piece for windows in cut for _, piece in windows]))
-        predictions = []
-        for windows in cut:
-            parts = [
-                Prediction(
-                    start / rate,
-                    (start + len(piece)) / rate,
-                    screening.screen(piece, rate),
-                    next(outputs),
-                    self.tasks,
-                )
-                for start, piece in windows
-            ]
-            predictions.append(parts[0] if len(parts) == 1 else _merged(parts))
-        return predictions
+        cut = [
+            list(screening.windows([waveform], int(WINDOW_SECONDS * rate)))
+            for waveform in waveforms
+        ]
+        predicted = self.predict_windows(itertools.chain.from_iterable(cut))
+        return [_merged(list(itertools.islice(predicted, len(windows)))) for windows in cut]
+
+    def predict_stream(self, blocks: Iterable[np.ndarray]) -> Prediction:
+        """Predicts one recording of any length at bounded memory, as `predict_batch` does.
+
+        Args:
+            blocks: the samples at `front_end.sample_rate`, int16 [S] each, see `audio.reading.read_blocks`.
+        """
+        windows = screening.windows(blocks, int(WINDOW_SECONDS * self.front_end.sample_rate))
+        return _merged(list(self.predict_windows(windows)))
+
+    def predict_windows(self, windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[Prediction]:
+        """Predicts windows of recordings; few are held at once.
+
+        Args:
+            windows: (first sample, samples int16 [S]) of each window.
+        """
+        rate, windows = self.front_end.sample_rate, iter(windows)
+        while portion := list(itertools.islice(windows, _PORTION)):
+            outputs = self._outputs([samples for _, samples in portion])
+            for (start, samples), output in zip(portion, outputs):
+                times, flags = (start, start + len(samples)), screening.screen(samples, rate)
+                yield Prediction(*(time / rate for time in times), flags, output, self.tasks)
+
+    def timeline(
+        self,
+        waveform: np.ndarray | str | os.PathLike,
+        sample_rate: float | None = None,
+        task: str | None = None,
+    ) -> Timeline:
+        """Finds the segments of speech in a recording, with their labels.
+
+        Args:
+            waveform, sample_rate: as `predict` takes them.
+            task: name of a classification; the first one by default.
+
+        Raises:
+            UserError: a waveform that `predict` refuses, or no such classification.
+        """
+        from ser_jax.serving.timeline import make_timelines  # which imports this module
+
+        rate = self.front_end.sample_rate
+        if isinstance(waveform, str | os.PathLike):
+            path = local_path(waveform)
+            return make_timelines(self, [lambda: read_blocks(path, rate)], task)[0]
+        samples = to_mono(waveform, sample_rate, rate)
+        return make_timelines(self, [lambda: [samples]], task)[0]
 
     def _outputs(self, pieces: list[np.ndarray]) -> list[dict[str, np.ndarray] | None]:
         """The outputs for each piece; None for those shorter than `MIN_SECONDS`."""
@@ -184,21 +169,14 @@ class Predictor:
 
 def _merged(windows: list[Prediction]) -> Prediction:
     """The prediction for a recording from those of its windows."""
-    used = [window for window in windows if window.labelled] or windows
+    if len(windows) == 1:
+        return windows[0]
+    used, flags = screening.merge([window.flags for window in windows])
     outputs = {
-        name: np.mean([window.outputs[name] for window in used], axis=0) for name in used[0].outputs
+        name: np.mean([windows[i].outputs[name] for i in used], axis=0)
+        for name in windows[0].outputs
     }
-    # A silent pause between sentences is no flaw of the recording; clipping anywhere is.
-    flags = tuple(flag for flag in screening.FLAGS if any(flag in one.flags for one in used))
-    return Prediction(0.0, windows[-1].end, flags, outputs, used[0].tasks, tuple(windows))
-
-
-def _windows(waveform: np.ndarray, window: int) -> list[tuple[int, np.ndarray]]:
-    """(first sample, samples) of the waveform itself, or of equally spaced windows that overlap by at least a half."""
-    if len(waveform) <= window:
-        return [(0, waveform)]
-    starts = np.linspace(0, len(waveform) - window, 1 + -(-2 * (len(waveform) - window) // window))
-    return [(start, waveform[start : start + window]) for start in starts.astype(int).tolist()]
+    return Prediction(0.0, windows[-1].end, flags, outputs, windows[0].tasks, tuple(windows))
 
 
 def load(workdir: str | Path) -> Predictor:
@@ -242,16 +220,17 @@ def load(workdir: str | Path) -> Predictor:
     front_end = FrontEnd(**{field.name: stored[field.name] for field in fields(FrontEnd)})
     check_front_end(front_end, f'{workdir / "config.json"}: ')
     model = stored_model(config, {task.name: task.outputs for task in tasks})
-    encoder = _encoder(config, card, workdir)
+    encoder, trained = _encoder(config, card, workdir), variables
     if encoder:
         variables = variables | {'encoder': encoder.encoder.params}
     problem = _mismatch(model, config['representation'], front_end, encoder, variables)
     if problem:
         raise UserError(f'{workdir}: config.json does not match checkpoints/final: {problem}')
     temperatures = _temperatures(card, tasks)
+    name = f'{workdir.name}-{_checksum(trained, temperatures)}'
     compute = _program(model, tasks, config, front_end, encoder, variables, temperatures)
     return Predictor(
-        tasks, card['synthetic'], _uncalibrated(card, tasks, temperatures), front_end, compute
+        tasks, card['synthetic'], _uncalibrated(card, tasks, temperatures), front_end, compute, name
     )
 
 
@@ -282,6 +261,14 @@ def _temperatures(card: dict, tasks: Sequence[Task]) -> dict[str, float]:
                 f'results.json: the temperature of {name} is {temperature}, not 0.01 to 100'
             )
     return found
+
+
+def _checksum(variables: dict, temperatures: dict[str, float]) -> str:
+    """Identifies what a run has trained, in 12 characters."""
+    sha256 = hashlib.sha256(repr(sorted(temperatures.items())).encode())
+    for name, values in sorted(flatten_dict(variables).items()):
+        sha256.update('/'.join(map(str, name)).encode() + np.asarray(values).tobytes())
+    return sha256.hexdigest()[:12]
 
 
 def _mismatch(model, representation, front_end, encoder, variables) -> str:

@@ -1,23 +1,32 @@
 """Runs an exported model without ser_jax; every export contains a copy of this file as run.py.
 
-Requires NumPy, and jax and flatbuffers for model.stablehlo or onnxruntime for model.onnx. `python run.py` recomputes
-the stored example.
+    python run.py RECORDING...      prints a line of JSON for each
+    python run.py                   recomputes the stored example
+
+    sys.path.append('folder/of/the/export')
+    import run
+    model = run.load('folder/of/the/export')
+    model.predict(waveform, sample_rate)
+
+Needs NumPy, jax and flatbuffers for model.stablehlo or onnxruntime for model.onnx, soxr for other sample rates than the
+model's, and soundfile for files other than PCM wav.
 """
 
 import hashlib
 import json
 import re
 import sys
+import wave
 from pathlib import Path
 
 import numpy as np
 
+from ser_jax.audio import screening
+
 MODELS = {'stablehlo': 'model.stablehlo', 'onnx': 'model.onnx'}
 EXAMPLE = 'example.npz'
-# Types of integer samples -> zero and full scale.
-INTEGERS = {'uint8': (128, 128), 'int8': (0, 128), 'int16': (0, 1 << 15), 'int32': (0, 1 << 31)}
-HIGHEST_PEAK = 2.0  # of floats; decoders of mp3 and the like exceed 1 a little
 TOLERANCE = 1e-4  # absolute, for probabilities and ratings; processors round differently
+_HALVINGS = 3  # of the longest input: `predict` pads to four lengths, each compiled on first use
 
 
 def load(folder):
@@ -27,9 +36,7 @@ def load(folder):
         folder: folder of the export, with card.json.
 
     Returns:
-        (card, run): `run` maps waveform [B, S], floats in [-1, 1] or integers of their type's full scale, and samples int32
-        [B], see `inputs` of the card, to {task: probabilities float32 [B, K], or ratings [B, 1]}. Each new (B, S) is
-        compiled: pad to few lengths. It raises ValueError for inputs outside the card's limits.
+        A `Model`.
 
     Raises:
         ValueError: a file does not match its checksum in the card.
@@ -40,38 +47,121 @@ def load(folder):
     for file in (name, EXAMPLE):
         if hashlib.sha256((folder / file).read_bytes()).hexdigest() != card['sha256'][file]:
             raise ValueError(f'{file} is damaged or not the file that card.json describes')
-    shortest, longest = (card['inputs']['samples'][bound] for bound in ('minimum', 'maximum'))
     make = {'stablehlo': _stablehlo, 'onnx': _onnx}[card['format']]
-    compute = make(str(folder / name), longest)
+    return Model(card, make(str(folder / name), card['inputs']['samples']['maximum']))
 
-    def run(waveform, samples):
+
+class Model:
+    """An exported model.
+
+    Attributes:
+        card: content of card.json.
+    """
+
+    def __init__(self, card, compute):
+        self.card, self._compute = card, compute
+        self._shortest, self._longest = (
+            card['inputs']['samples'][bound] for bound in ('minimum', 'maximum')
+        )
+
+    def predict(self, waveform, sample_rate):
+        """Predicts a recording of any length, as `Predictor.predict` of ser_jax does.
+
+        Args:
+            waveform: [S] or [S, channels], floats in [-1, 1], or integers (uint8, int8, int16, int32) of their type's full
+                scale.
+            sample_rate: sample rate of the waveform, Hz.
+
+        Returns:
+            A line of `python -m ser_jax.predict --format=json`, as a dict: `seconds`; each task -> label or rating, None
+            where a flag suppresses it; `probabilities` of the classes, by task if there are several; `flags`, the keys of
+            `screening.FLAGS` that apply.
+
+        Raises:
+            ValueError: no samples, another dtype, shape or scale, not finite, no plausible sample rate; another sample
+                rate than the model's, and soxr is not installed.
+        """
+        waveform, rate = np.asarray(waveform), self.card['inputs']['waveform']['sample_rate']
+        if problem := screening.problem(waveform, sample_rate):
+            raise ValueError(problem)
+        try:
+            samples = screening.to_mono(waveform, sample_rate, rate)
+        except ImportError as error:
+            raise ValueError(
+                f'the waveform has {sample_rate} Hz, the model takes {rate}: pip install soxr, or resample it'
+            ) from error
+        pieces = [piece for _, piece in screening.windows([samples], self._longest)]
+        used, flags = screening.merge([screening.screen(piece, rate) for piece in pieces])
+        outputs = None
+        if not set(flags) & set(screening.NO_LABEL):
+            rows = [self._padded(pieces[i]) for i in used]
+            outputs = {task: np.mean([row[task] for row in rows], axis=0) for task in rows[0]}
+        return {
+            'seconds': round(len(samples) / rate, 3),
+            **self._answer(outputs),
+            'flags': [*flags],
+        }
+
+    def run(self, waveform, samples):
+        """The exported program itself, without checks of what the recordings contain.
+
+        Args:
+            waveform: [B, S], floats in [-1, 1], or integers of their type's full scale; see `inputs` of the card. Each new
+                (B, S) is compiled: pad to few lengths.
+            samples: int32 [B], without padding.
+
+        Returns:
+            Task -> probabilities float32 [B, K], or ratings [B, 1].
+
+        Raises:
+            ValueError: inputs outside the limits of the card.
+        """
         waveform, samples = np.asarray(waveform), np.asarray(samples, np.int32)
         if waveform.ndim != 2 or samples.shape != waveform.shape[:1]:
             raise ValueError(f'waveform {waveform.shape}, samples {samples.shape}: not [B, S], [B]')
-        if samples.min() < shortest or samples.max() > min(longest, waveform.shape[1]):
+        longest = min(self._longest, waveform.shape[1])
+        if samples.min(initial=longest) < self._shortest or samples.max(initial=0) > longest:
             raise ValueError(
-                f'samples must be {shortest} to {longest} and at most S: see card.json'
+                f'samples must be {self._shortest} to {self._longest} and at most S: see card.json'
             )
-        waveform = _scaled(waveform, samples)
-        return {task: np.asarray(values) for task, values in compute(waveform, samples).items()}
+        outputs = self._compute(_scaled(waveform, samples), samples)
+        return {task: np.asarray(values) for task, values in outputs.items()}
 
-    return card, run
+    def _padded(self, piece):
+        """The outputs for int16 [S], padded to one of few lengths."""
+        lengths = [self._longest >> halvings for halvings in range(_HALVINGS, -1, -1)]
+        length = next(length for length in lengths if length >= len(piece))
+        row = np.pad(piece, (0, length - len(piece)))
+        return {task: values[0] for task, values in self.run(row[None], [len(piece)]).items()}
+
+    def _answer(self, outputs):
+        """The labels, ratings and probabilities that `predict` returns; None throughout where there are no outputs."""
+        answer, probabilities = {}, {}
+        for task, about in self.card['outputs'].items():
+            values = outputs and outputs[task]
+            if about['kind'] == 'regression':
+                answer[task] = outputs and round(float(values[0]), 3)
+            else:
+                answer[task] = outputs and about['labels'][values.argmax()]
+                probabilities[task] = outputs and dict(zip(about['labels'], map(float, values)))
+        if probabilities:
+            several = len(answer) > 1
+            answer['probabilities'] = probabilities if several else probabilities.popitem()[1]
+        return answer
 
 
 def _scaled(waveform, samples):
     """The waveform as float32 with full scale -1 to 1, clipped; its padding becomes 0."""
     name = waveform.dtype.name
-    if name not in INTEGERS and waveform.dtype.kind != 'f':
-        raise ValueError(f'waveform holds floats in [-1, 1] or {", ".join(INTEGERS)}, not {name}')
-    zero, full = INTEGERS.get(name, (0, 1))
+    if name not in screening.INTEGERS and waveform.dtype.kind != 'f':
+        raise ValueError(
+            f'a waveform holds floats in [-1, 1] or {", ".join(screening.INTEGERS)}, not {name}'
+        )
+    zero, full = screening.INTEGERS.get(name, (0, 1))
     used = np.arange(waveform.shape[1]) < samples[:, None]
     waveform = (np.where(used, waveform, zero).astype(np.float32) - zero) / full
-    low, high = waveform.min(), waveform.max()
-    if not max(-low, high) <= HIGHEST_PEAK:  # NaN too
-        raise ValueError(
-            f'waveform holds floats from {low:.6g} to {high:.6g}; they must be finite and in [-1, 1]: divide by the full '
-            'scale, 32768 for 16-bit samples'
-        )
+    if waveform.size and (problem := screening.floats_problem(waveform)):
+        raise ValueError(problem)
     return np.clip(waveform, -1, 1)
 
 
@@ -119,20 +209,83 @@ def replay(folder):
     Raises:
         ValueError: a damaged file, or a model that does not match its card.
     """
-    card, run = load(folder)
+    model = load(folder)
     with np.load(Path(folder) / EXAMPLE, allow_pickle=False) as stored:
         inputs = stored['waveform'], stored['samples']
-        expected = {task: stored[f'output_{task}'] for task in card['outputs']}
-    labels = {task: len(about['labels']) for task, about in card['outputs'].items()}
+        expected = {task: stored[f'output_{task}'] for task in model.card['outputs']}
+    labels = {task: len(about['labels']) for task, about in model.card['outputs'].items()}
     shapes = {task: (len(inputs[1]), count) for task, count in labels.items()}
     matches = lambda outputs: shapes == {task: value.shape for task, value in outputs.items()}
-    found = run(*inputs) if matches(expected) else {}
+    found = model.run(*inputs) if matches(expected) else {}
     if not labels or not matches(found):
         raise ValueError('the outputs are not those that card.json describes')
     return {task: float(np.abs(found[task] - expected[task]).max()) for task in shapes}
 
 
+def read(path):
+    """Reads a file: any format of soundfile where that is installed, else PCM wav.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        (waveform [S, channels], sample rate in Hz).
+
+    Raises:
+        ValueError: no such format.
+        OSError: no such file, or not readable.
+    """
+    with open(path, 'rb') as file:
+        try:
+            import soundfile
+        except ImportError:
+            return _read_pcm(file)
+        try:
+            return soundfile.read(file, dtype='float32', always_2d=True)
+        except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: raw formats
+            raise ValueError(f'cannot be decoded as audio ({error})') from error
+
+
+def _read_pcm(file):
+    try:
+        with wave.open(file) as reader:
+            channels, width, rate, frames, *_ = reader.getparams()
+            data = reader.readframes(frames)
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f'not a PCM wav file ({error}): pip install soundfile') from error
+    if width == 3:  # becomes the upper bytes of int32
+        data = np.pad(np.frombuffer(data, np.uint8).reshape(-1, 3), ((0, 0), (1, 0))).tobytes()
+    dtype = {1: 'u1', 2: '<i2', 3: '<i4', 4: '<i4'}[width]
+    return np.frombuffer(data, dtype).reshape(-1, channels), rate
+
+
+def main(paths):
+    """Predicts and prints files, or recomputes the stored example where none is given; returns the exit status."""
+    if {'-h', '--help'} & set(paths):
+        print(__doc__)
+        return 0
+    folder, status = Path(__file__).parent, 0
+    if not paths:
+        differences = replay(folder)
+        print(json.dumps(differences))
+        return int(not all(difference <= TOLERANCE for difference in differences.values()))
+    model = load(folder)
+    print(f'warning: {model.card["says"]}', file=sys.stderr)
+    for path in paths:
+        try:
+            answer = model.predict(*read(path))
+        except (ValueError, OSError) as error:
+            print(f'error: {path}: {error}', file=sys.stderr)
+            status = 1
+            continue
+        print(json.dumps({'file': path, **answer}))
+        for flag in answer['flags']:
+            print(f'warning: {path}: {screening.FLAGS[flag]}', file=sys.stderr)
+    return status
+
+
 if __name__ == '__main__':
-    differences = replay(Path(__file__).parent)
-    print(json.dumps(differences))
-    sys.exit(not all(difference <= TOLERANCE for difference in differences.values()))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f'error: {error}')

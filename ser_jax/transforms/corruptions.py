@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-from ser_jax.audio.reading import SILENCE_PEAK
+from ser_jax.audio.screening import SILENCE_PEAK
 from ser_jax.runtime.call_strings import check_arguments, number_rule, parse_call
 from ser_jax.runtime.errors import UserError
 

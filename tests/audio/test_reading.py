@@ -13,8 +13,8 @@ import soundfile
 from conftest import ROOT
 
 from ser_jax.audio.reading import AudioError, read_audio, to_mono, unusable_reason
+from ser_jax.audio.screening import screen
 from ser_jax.runtime.errors import UserError
-from ser_jax.serving.screening import screen
 
 
 def tone(rate, seconds=0.5, hertz=440.0, level=0.4):

@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+import soundfile
 from conftest import ROOT, run
 from jax import lax
 
@@ -70,7 +72,7 @@ def copy(exported, tmp_path):
 
 
 predictor = functools.cache(load)  # several tests share the compiled programs
-runner = functools.cache(lambda folder: standalone.load(folder)[1])
+model = functools.cache(standalone.load)
 
 
 def change_card(folder, change):
@@ -110,7 +112,7 @@ def same_as_predictor(workdir, folder, lengths, spare=0):
     batch = np.random.default_rng(1).normal(0, 0.3, shape).astype(np.float32)
     for row, waveform in zip(batch, waveforms):
         row[: len(waveform)] = waveform / np.float32(32768)
-    found, expected = runner(folder)(batch, samples), predictor(workdir).predict_batch(waveforms)
+    found, expected = model(folder).run(batch, samples), predictor(workdir).predict_batch(waveforms)
     assert list(found) == sorted(expected[0].outputs)
     for task in found:
         outputs = [prediction.outputs[task] for prediction in expected]
@@ -141,7 +143,7 @@ def test_equals_the_predictor_of_other_systems(finished, tmp_path, system):
 def test_card(workdir, exported):
     card = json.loads((exported / 'card.json').read_text())
     files = {path.name: path.read_bytes() for path in exported.iterdir()}
-    assert set(files) == {'model.stablehlo', 'card.json', 'example.npz', 'run.py'}
+    assert set(files) == {'model.stablehlo', 'card.json', 'example.npz', 'run.py', 'screening.py'}
     # No file holds a path of this machine.
     assert not any(
         str(place).encode() in data for data in files.values() for place in (ROOT, workdir)
@@ -164,6 +166,13 @@ def test_card(workdir, exported):
         assert card[field] == result[field]
     assert card['trained_with']['versions']['jax'] == jax.__version__
     assert card['calibration'] == result['calibration']
+    tested, clean = card['test']['results']['emotion'], result['conditions']['clean']
+    assert tested['ece'] == result['calibration']['clean']['ece_calibrated']
+    for field in ('n', 'uar', 'uar_ci95', 'recall'):
+        assert tested[field] == clean[field]
+    assert len(tested['recall']) == 4
+    assert 'research' in card['intended_use']
+    assert any('not for decisions about people' in limit for limit in card['limits'])
     stored = files['model.stablehlo']
     assert card['sha256']['model.stablehlo'] == hashlib.sha256(stored).hexdigest()
     program = jax.export.deserialize(bytearray(stored))
@@ -171,19 +180,185 @@ def test_card(workdir, exported):
     assert [str(aval.shape) for aval in program.in_avals] == ['(B, S)', '(B,)']
 
 
-def test_runs_without_ser_jax(exported):
-    blocked = ('ser_jax', 'flax', 'optax', 'orbax', 'librosa', 'ml_collections', 'grain', 'absl')
+def execute(folder, *arguments, blocked=()):
+    """Runs run.py of an export in a process that lacks some packages."""
+    blocked = ('ser_jax', 'flax', 'optax', 'orbax', 'librosa', 'grain', 'absl', *blocked)
     code = (
         'import runpy, sys\n'
         f'sys.modules.update(dict.fromkeys({blocked}))\n'  # None: cannot be imported
-        'runpy.run_path("run.py", run_name="__main__")'
+        f'sys.path[0] = {str(folder)!r}\n'
+        'runpy.run_path(sys.path[0] + "/run.py", run_name="__main__")'
     )
-    # -P: keeps the folder off the path.
-    command = [sys.executable, '-P', '-c', code]
-    done = subprocess.run(command, cwd=exported, capture_output=True, text=True)
+    command = [sys.executable, '-c', code, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_runs_without_ser_jax(exported):
+    done = execute(exported)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)['emotion'] < 1e-5
-    assert not (exported / '__pycache__').exists()
+
+
+def answers(workdir, *files):
+    """What `predict --format=json` prints."""
+    done = run('ser_jax.predict', f'--workdir={workdir}', '--format=json', *map(str, files))
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_same_answers(found, expected):
+    assert [{**one, 'probabilities': None} for one in found] == [
+        {**one, 'probabilities': None} for one in expected
+    ]
+    for one, other in zip(found, expected):
+        assert one['probabilities'] == (
+            other['probabilities'] and pytest.approx(other['probabilities'], abs=1e-5)
+        )
+
+
+@pytest.fixture(scope='module')
+def recordings(voices, tmp_path_factory):
+    """Folder of files: short and long speech, stereo at another rate, clipped, and nothing to label."""
+    folder = tmp_path_factory.mktemp('recordings')
+    speech = np.concatenate([soundfile.read(path)[0] for path in sorted(Path(voices).iterdir())])
+    speech = np.tile(speech, 2)[: 25 * RATE]
+    pause = np.zeros(12 * RATE)
+    mixed = np.concatenate([speech[: 12 * RATE], pause, speech[12 * RATE :]])
+    loud = np.clip(speech[: 2 * RATE] * 20, -1, 1)
+    for name, wave, rate in (
+        ('short', speech[:RATE], RATE),
+        ('long', speech, RATE),
+        ('pause', mixed, RATE),
+        ('clipped', np.append(speech, loud), RATE),
+        ('stereo', np.stack([speech[: 3 * RATE], 0.5 * speech[: 3 * RATE]], 1), 44100),
+        ('six', np.stack([speech[:RATE]] + 5 * [np.zeros(RATE)], 1), RATE),
+        ('silent', pause, RATE),
+        ('noise', np.random.default_rng(0).normal(0, 0.1, RATE), RATE),
+        ('click', speech[:800], RATE),
+    ):
+        soundfile.write(folder / f'{name}.wav', wave, rate, subtype='PCM_16')
+    return folder
+
+
+def test_answers_are_those_of_predict(workdir, exported, recordings):
+    files = sorted(recordings.iterdir())
+    expected = answers(workdir, *files)
+    flags = {Path(one['file']).stem: one['flags'] for one in expected}
+    assert flags == {name: [] for name in ('short', 'long', 'pause', 'stereo', 'six')} | {
+        'clipped': ['clipped'],
+        'silent': ['silent'],
+        'noise': ['non_speech'],
+        'click': ['too_short'],
+    }
+    done = execute(exported, *files)
+    assert done.returncode == 0, done.stderr
+    assert_same_answers([json.loads(line) for line in done.stdout.splitlines()], expected)
+    card = json.loads((exported / 'card.json').read_text())
+    assert done.stderr.startswith(f'warning: {card["says"]}\n')
+    assert 'silent.wav: silent: no label\n' in done.stderr
+
+
+def test_wav_files_need_no_soundfile(exported, recordings, tmp_path):
+    files = [recordings / 'short.wav', recordings / 'six.wav']
+    speech = soundfile.read(files[0])[0]
+    for subtype in ('PCM_U8', 'PCM_24', 'PCM_32'):
+        files.append(tmp_path / f'{subtype}.wav')
+        soundfile.write(files[-1], speech, RATE, subtype=subtype)
+    with_, without = (execute(exported, *files, blocked=names) for names in ((), ['soundfile']))
+    assert without.returncode == 0, without.stderr
+    assert without.stdout == with_.stdout
+    assert len(without.stdout.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ('content', 'blocked', 'problem'),
+    [
+        (b'', (), 'cannot be decoded as audio'),
+        (b'hello', (), 'cannot be decoded as audio'),
+        (None, (), 'No such file or directory'),
+        (b'hello', ['soundfile'], 'not a PCM wav file .*: pip install soundfile'),
+        (b'', ['soundfile'], 'not a PCM wav file .*: pip install soundfile'),
+        (0, (), r'a waveform is \[samples\] or \[samples, channels\], not \(0, 1\)'),
+        (44100, ['soxr'], 'the waveform has 44100 Hz, the model takes 16000: pip install soxr'),
+    ],
+)
+def test_unusable_files_get_one_line(exported, tmp_path, content, blocked, problem):
+    file = tmp_path / 'a.wav'
+    if isinstance(content, int):
+        soundfile.write(file, np.zeros(content), content or RATE)
+    elif content is not None:
+        file.write_bytes(content)
+    done = execute(exported, file, blocked=blocked)
+    assert (done.returncode, done.stdout) == (1, '')
+    _, message = done.stderr.splitlines()
+    assert re.match(rf'error: {file}: .*{problem}', message)
+
+
+def test_scales_in_memory_agree(workdir, exported, recordings):
+    wave, _ = soundfile.read(recordings / 'long.wav', dtype='int16')
+    expected = model(exported).predict(wave, RATE)
+    assert expected['emotion'] in predictor(workdir).tasks[0].classes
+    outputs = predictor(workdir).predict(wave, RATE).probabilities('emotion')
+    assert expected['probabilities'] == pytest.approx(outputs, abs=1e-5)
+    for same in (
+        wave / 32768,
+        (wave / 32768).astype(np.float32),
+        wave.astype(np.int32) << 16,
+        np.stack([wave, wave], 1),
+        np.stack([wave, *5 * [np.zeros_like(wave)]], 1),
+    ):
+        assert model(exported).predict(same, RATE) == expected
+
+
+@pytest.mark.parametrize(
+    ('waveform', 'rate', 'problem'),
+    [
+        (np.full(RATE, np.nan), RATE, 'not finite'),
+        (1000 * np.ones(RATE), RATE, r'not in \[-1, 1\]: divide all of them by 32768'),
+        (np.zeros(0), RATE, r'not \(0,\)'),
+        (np.zeros((6, RATE)), RATE, r'is \[samples, channels\], not \(6, 16000\)'),
+        (np.zeros((1, 2, 3)), RATE, r'not \(1, 2, 3\)'),
+        (np.zeros(RATE, np.int64), RATE, 'uint8, int8, int16, int32, not int64'),
+        (np.zeros(RATE, bool), RATE, 'not bool'),
+        (['a.wav'], RATE, 'floats'),
+        (np.zeros(RATE), None, 'the sample rate is None'),
+        (np.zeros(RATE), 0, 'the sample rate is 0'),
+    ],
+)
+def test_other_waveforms_are_refused(exported, waveform, rate, problem):
+    with pytest.raises(ValueError, match=problem) as raised:
+        model(exported).predict(waveform, rate)
+    assert '\n' not in str(raised.value)
+
+
+def test_other_rates_need_soxr(exported, monkeypatch):
+    noise = np.random.default_rng(0).normal(0, 0.1, 44100)
+    assert model(exported).predict(noise, 44100)['seconds'] == 1
+    monkeypatch.setitem(sys.modules, 'soxr', None)
+    with pytest.raises(ValueError, match=r'has 44100 Hz, the model takes 16000: pip install soxr'):
+        model(exported).predict(noise, 44100)
+    assert model(exported).predict(noise, RATE)['flags'] == ['non_speech']
+
+
+def test_an_hour_of_silence_is_not_computed(exported, monkeypatch):
+    monkeypatch.setattr(standalone.Model, 'run', None)
+    found = model(exported).predict(np.zeros(3600 * RATE, np.int16), RATE)
+    empty = {'emotion': None, 'probabilities': None}
+    assert found == {'seconds': 3600.0, **empty, 'flags': ['silent']}
+
+
+def test_few_shapes_are_compiled(exported, recordings, monkeypatch):
+    wave, _ = soundfile.read(recordings / 'pause.wav', dtype='int16')
+    shapes, program = set(), standalone.Model.run
+
+    def recorded(self, waveform, samples):
+        shapes.add(np.shape(waveform))
+        return program(self, waveform, samples)
+
+    monkeypatch.setattr(standalone.Model, 'run', recorded)
+    for seconds in (*np.arange(0.6, 10, 0.8), 30):
+        model(exported).predict(wave[: int(seconds * RATE)], RATE)
+    assert shapes == {(1, 20000 * factor) for factor in (1, 2, 4, 8)}
 
 
 def test_check(exported, capsys):
@@ -268,28 +443,30 @@ def test_damage_is_reported_in_one_line(copy, damage):
 )  # fmt: skip
 def test_inputs_outside_the_limits_are_refused(exported, shape, samples):
     with pytest.raises(ValueError, match=r'card\.json|not \[B, S\]'):
-        runner(exported)(np.zeros(shape, np.float32), samples)
+        model(exported).run(np.zeros(shape, np.float32), samples)
 
 
 @pytest.mark.parametrize('shift', [0, 16])
 def test_integers_are_scaled_as_the_predictor_does(workdir, exported, shift):
     wave = np.pad(beep(1.0), (0, 500), constant_values=-32768)
     wave = wave.astype(np.int32) << shift if shift else wave
-    found = runner(exported)(wave[None], [RATE])
+    found = model(exported).run(wave[None], [RATE])
     expected = predictor(workdir).predict(wave[:RATE], RATE)
     np.testing.assert_allclose(found['emotion'], [expected.outputs['emotion']], atol=1e-5)
 
 
 def test_waveforms_of_another_scale_are_refused(exported):
-    compute, wave = runner(exported), np.zeros((1, 2 * RATE), np.float32)
+    compute, wave = model(exported).run, np.zeros((1, 2 * RATE), np.float32)
     wave[0, RATE:] = np.nan  # padding
     assert np.isfinite(compute(wave, [RATE])['emotion']).all()
     for value in (np.nan, np.inf, 32767, -3):
         wave[0, 5] = value
-        with pytest.raises(ValueError, match=r'must be finite and in .-1, 1.: divide'):
+        with pytest.raises(ValueError, match=r'not finite|not in .-1, 1.: divide'):
             compute(wave, [RATE])
     for dtype in ('int64', 'uint16', 'str'):
-        with pytest.raises(ValueError, match=r'waveform holds floats in .* or uint8, int8, int16'):
+        with pytest.raises(
+            ValueError, match=r'a waveform holds floats in .* or uint8, int8, int16'
+        ):
             compute(np.zeros((1, RATE)).astype(dtype), [RATE])
 
 
@@ -391,7 +568,7 @@ def test_onnx_without_its_packages(workdir, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('system', ['mtl_aug', 'end_to_end', 'adversarial_autoencoder'])
-def test_onnx(finished, tmp_path, system):
+def test_onnx(finished, voices, tmp_path, system):
     for package in ('jax2onnx', 'onnxruntime'):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f'{package} is not installed (extra [onnx], see docs/predicting.md)')
@@ -403,6 +580,11 @@ def test_onnx(finished, tmp_path, system):
     assert card['inputs']['waveform']['shape'] == [1, 160000]
     for lengths, spare in (((1.0, 2.7), 33), ((10.0, 0.3), 77)):
         same_as_predictor(workdir, out, lengths, spare)
+    files = [*Path(voices).iterdir()]
+    done = execute(out, *files, blocked=['jax'])
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert_same_answers(found, answers(workdir, *files))
     data = bytearray((out / 'model.onnx').read_bytes())
     data[len(data) // 2] ^= 1
     (out / 'model.onnx').write_bytes(data)

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ser_jax.audio.reading import CLIPPED_SHARE
+from ser_jax.audio.screening import CLIPPED_SHARE
 from ser_jax.data.records import DIMENSIONS, similar_labels, similar_speakers
 from tfds_builders.core import catalogue, pool
 from tfds_builders.core.base import Listing

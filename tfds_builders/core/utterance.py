@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ser_jax.audio.log_mel import FrontEnd, log_mel
-from ser_jax.audio.reading import AudioError, clipped_share, file_rate, read_audio, unusable_reason
+from ser_jax.audio.reading import AudioError, file_rate, read_audio, unusable_reason
+from ser_jax.audio.screening import clipped_share
 
 
 @dataclasses.dataclass(frozen=True)

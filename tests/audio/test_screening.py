@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ser_jax.serving.screening import screen
+from ser_jax.audio.screening import screen
 from tfds_builders.core import catalogue
 
 TIME = np.arange(32000) / 16000
