@@ -38,11 +38,6 @@ def get_grid() -> dict:
             'probe': {},
             'probe_views': {'argument': 'views'},
             'mtl_aug': {'config': 'configs/mtl_aug.py', 'argument': 'whisper_tiny'},
-            'mtl_aug_attention': {
-                'config': 'configs/mtl_aug.py',
-                'argument': 'whisper_tiny',
-                'changes': {'model.blstm_features': 0},
-            },
         },
         'seeds': (0,),
         'baseline': 'probe',
