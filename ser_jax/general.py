@@ -28,6 +28,7 @@ from ser_jax.evaluation.calibration import fit_temperature, tempered
 from ser_jax.grid import plan
 from ser_jax.grid.plan import Run
 from ser_jax.metrics.rates import expected_calibration_error
+from ser_jax.runs import workdir as workdirs
 from ser_jax.runs.finished import read_card, read_condition
 from ser_jax.runs.predictions import Predictions
 from ser_jax.runtime.errors import UserError, report_errors
@@ -147,6 +148,7 @@ def pack(runs: Sequence[Run], workdir: Path, last: Run, folder: Path) -> None:
     shutil.rmtree(new, ignore_errors=True)
     best = Path('checkpoints') / 'final' / 'best'
     shutil.copytree(source / best, new / best)
+    shutil.copy(workdirs.summary_file(source, 'final'), workdirs.summary_file(new, 'final'))
     write_json(new / 'config.json', read_json(source / 'config.json', dict))
     write_json(new / 'results.json', card)
     rows = [_row(runs, workdir, corpus) for corpus in all_corpora(runs)]

@@ -1,6 +1,6 @@
-"""Predicts the emotion (or other tasks of a run) of recordings: python -m ser_jax.predict --workdir=DIR FILE_OR_FOLDER...
+"""Predicts the emotion (or other tasks of a run) of recordings: python -m ser_jax.predict FILE_OR_FOLDER...
 
---workdir     a finished run of ser_jax.main, whose final model is used
+--workdir     a finished run of ser_jax.main, whose final model is used; default: the general model that comes with ser_jax
 --format      table, csv, json (one object a line), or textgrid (Praat); default: by the ending of --out, else table
 --segments    the stretches of speech in each recording, with their labels
 --windows     also show each 10 s window of long recordings
@@ -37,9 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         '--workdir',
-        required=True,
+        default='general',
         metavar='DIR',
-        help='a finished run of ser_jax.main, whose final model is used',
+        help='a finished run of ser_jax.main, whose final model is used; default: the general model that comes with '
+        'ser_jax (see ser_jax/pretrained/general/README.md)',
     )
     parser.add_argument(
         '--format',

@@ -77,6 +77,7 @@ def test_what_is_shipped(grid, tested, tmp_path, monkeypatch):
     changes = {'corpus': 'urdu', 'trained_on': ['emodb', 'ravdess', 'nemo']}
     write_run(source, make_predictions(99, labels=EMOTIONS), labels=EMOTIONS, **changes)
     write_json(source / 'config.json', {'model': {'name': 'probe'}})
+    write_json(source / 'checkpoints' / 'final' / 'summary.json', {})
     Checkpoints(source / 'checkpoints' / 'final' / 'best').save(1, {'w': np.ones(3, np.float32)})
     out = tmp_path / 'general'
     out.mkdir()

@@ -27,7 +27,7 @@ from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import remove_leftovers, temporary_beside
 from ser_jax.runtime.schema import read_json
-from ser_jax.serving import standalone
+from ser_jax.serving import shipped, standalone
 from ser_jax.serving.predictor import WINDOW_SECONDS, Predictor, load
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -39,7 +39,7 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
     """Exports the final model of a run, and checks the export against the predictor on the stored example.
 
     Args:
-        workdir: run directory of a finished run.
+        workdir: see `predictor.load`.
         out: folder to write, atomically; an existing export is replaced.
         form: key of `standalone.MODELS`.
 
@@ -50,7 +50,7 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
         UserError: no finished run or final model; `out` holds something else or cannot be written; a missing package.
         ValueError: the export computes other outputs than the predictor.
     """
-    workdir, out = (Path(path).expanduser().absolute() for path in (workdir, out))
+    workdir, out = shipped.model_folder(workdir), Path(out).expanduser().absolute()
     _refuse_other(out)
     predictor = load(workdir)
     config = read_json(workdir / 'config.json', CONFIG | {'unlabelled': [str]})

@@ -31,8 +31,9 @@ from ser_jax.runs.result_card import read_card
 from ser_jax.runs.workdir import result_name
 from ser_jax.runtime import devices
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import library_path, local_path
+from ser_jax.runtime.files import local_path
 from ser_jax.runtime.schema import read_json
+from ser_jax.serving import shipped
 from ser_jax.serving.results import Prediction, Timeline
 
 # Longer recordings are cut into windows that overlap by a half, and whose outputs are averaged.
@@ -179,11 +180,11 @@ def _merged(windows: list[Prediction]) -> Prediction:
     return Prediction(0.0, windows[-1].end, flags, outputs, windows[0].tasks, tuple(windows))
 
 
-def load(workdir: str | Path) -> Predictor:
-    """Loads the final model of a finished run; no corpus is needed.
+def load(name_or_path: str | os.PathLike = shipped.GENERAL) -> Predictor:
+    """Loads a model that comes with ser_jax, or the final model of a finished run; no corpus is needed.
 
     Args:
-        workdir: run directory of `python -m ser_jax.main`.
+        name_or_path: name of the model, or run directory of `python -m ser_jax.main`.
 
     Returns:
         The predictor; each input shape is compiled on first use.
@@ -192,7 +193,7 @@ def load(workdir: str | Path) -> Predictor:
         UserError: no finished run, no final model, or a damaged one; no device.
     """
     devices.check_devices()
-    workdir = library_path(workdir).absolute()
+    workdir = shipped.model_folder(name_or_path)
     card = read_card(workdir)
     if card is None:
         raise UserError(f'{workdir} holds no finished run: run ser_jax.main first')
