@@ -21,6 +21,7 @@ setup(
         ]
     },
     package_data={
+        'ser_jax': ['pretrained/**/*'],
         'ser_jax.reporting.html': ['page.html.j2', 'page.css'],
         'tfds_builders': ['*/*.md', '*/*.bib', '*/*.sha256', '*/*.txt'],
     },
