@@ -34,15 +34,10 @@ from ser_jax.runtime.text import duration, interval, markdown_table, percent
 
 Card = dict[str, Any]
 
-CAPTION = (
-    'UAR on predictions pooled over the folds, mean ± standard deviation over the seeds; 95 % '
-    'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training of '
-    'all folds, mean over the seeds; command: of the first seed.'
-)
+CAPTION = 'Time: training of all folds, mean over the seeds; command: of the first seed.'
 TASK_CAPTION = (
-    'UAR in percent on predictions pooled over the folds, mean ± standard deviation over the seeds, and 95 % interval: '
-    'bootstrap over speakers, the mean of the bounds over the seeds; CCC: of ratings, whose levels have the UAR; time: training of '
-    'all networks of the row, mean over the seeds; command: of its first network and seed.'
+    'CCC: of ratings, whose levels have the UAR; time: training of all networks of the row, mean over the seeds; command: of its '
+    'first network and seed.'
 )
 CONFUSIONS_CAPTION = (
     "Percentage of a class's recordings that are predicted as another, clean, pooled over the folds, mean ± standard deviation over the seeds; "
@@ -66,8 +61,7 @@ TRIES_CAPTION = (
 )
 PARTS_CAPTION = (
     'Points of UAR that a part adds, mean over the seeds and the conditions of a kind (their number in brackets), with a 95 % bootstrap interval over '
-    'speakers; p: two-sided permutation test over speakers, Holm-corrected for the {} comparisons of a column. '
-    'Intervals and p-values reflect speaker sampling, not seed variance.'
+    'speakers; p: Holm-corrected for the {} comparisons of a column.'
 )
 OVERVIEW_CAPTION = (
     'UAR in percent on unseen speakers, mean over {} to {} seeds; in brackets the 95 % interval, bootstrap over speakers, the mean of the bounds over '
@@ -264,7 +258,7 @@ def make_paired_table(folder: Path, condition: str) -> str:
     )
     table = markdown_table(shown, [[row[name] for name in shown] for row in found])
     origin = tables.origin(every, grid, store.summary(grid, folder))
-    caption = tables.caption(every, grid).replace('of this table (', "of the grid's whole table (")
+    caption = tables.caption(every, grid)
     parts = [f'{common}. {origin}', table, caption, tables.notes(every).strip()]
     return '\n\n'.join(filter(None, parts)) + '\n'
 

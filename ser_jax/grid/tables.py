@@ -15,15 +15,13 @@ from ser_jax.runtime.text import duration, interval, markdown_table, percent, te
 from ser_jax.transforms import conditions
 
 _MOST_DRAWN = 100  # rows; a longer figure is unreadable
-CAPTION = (
+READING = (
     'UAR on predictions pooled over the folds, mean ± standard deviation over the seeds; 95 % '
     'interval: bootstrap over speakers, the mean of the bounds over the seeds; time: training, mean '
-    'over the seeds. {validation}Difference: of the mean UAR to the baseline on the same '
-    'utterances, in points, with a 95 % bootstrap interval over speakers; detectable: the smallest '
-    'difference that a test on these speakers finds with 80 % power; p: two-sided permutation test '
-    'over speakers. Intervals and p-values reflect speaker sampling, not seed variance. '
-    'Holm: p corrected for every comparison {family} ({count}), {floor}. '
-    '–: not defined.'
+    'over the seeds. Difference: of the mean UAR to the baseline on the same utterances, in points, '
+    'with a 95 % bootstrap interval over speakers; detectable: the smallest difference that a test '
+    'on these speakers finds with 80 % power; p: two-sided permutation test over speakers. '
+    'Intervals and p-values reflect speaker sampling, not seed variance. –: not defined.'
 )
 VALIDATION_CAPTION = (
     'Conditions "validation…": mean over the folds (and tasks) at the checkpoint that clean validation selected, no test speaker '
@@ -122,18 +120,19 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def caption(rows: Sequence[Row], grid: Grid) -> str:
-    """The text below the table of all rows."""
+    """The text below a table of a grid, apart from `READING`: what Holm's correction covers."""
+    text = ''
+    if any(row['condition'].startswith('validation') for row in rows):
+        text = VALIDATION_CAPTION
     compared = families(rows, grid)
-    floor, count = 'none', max(map(len, compared), default=0)
-    if compared:
-        least = min(len(family) * min(row['smallest_p'] for row in family) for family in compared)
-        floor = f'with these speakers never below {min(1.0, least):.2g}'
-    family = 'of this table'
-    if grid.family == 'condition':
-        family = 'under the same condition'
-    validated = any(row['condition'].startswith('validation') for row in rows)
-    validation = VALIDATION_CAPTION if validated else ''
-    return CAPTION.format(family=family, count=count, floor=floor, validation=validation)
+    if not compared:
+        return text.strip()
+    least = min(len(family) * min(row['smallest_p'] for row in family) for family in compared)
+    family = 'under the same condition' if grid.family == 'condition' else "of the grid's table"
+    return (
+        f'{text}Holm: p corrected for every comparison {family} ({max(map(len, compared))}), with these speakers never '
+        f'below {min(1.0, least):.2g}.'
+    )
 
 
 def origin(rows: Sequence[Row], grid: Grid, summary: str) -> str:
@@ -173,7 +172,8 @@ def as_markdown(rows: Sequence[Row], grid: Grid, summary: str) -> dict[str, str]
     lines = [cells(row) for row in rows]
     table = markdown_table(lines[0], [line.values() for line in lines])
     listed = notes(rows)
-    pages = {'table.md': f'{head}{table}\n\n{caption(rows, grid)}\n' + f'\n{listed}' * bool(listed)}
+    below = ' '.join(filter(None, [READING, caption(rows, grid)]))
+    pages = {'table.md': f'{head}{table}\n\n{below}\n' + f'\n{listed}' * bool(listed)}
     for setting, drawn in curves(rows, grid).items():
         heading = f'# Grid {grid.name}, {setting}: UAR %\n\n{summary}.'
         pages[f'robustness_{setting}.md'] = f'{heading}\n\n{levels_as_markdown(*drawn)}'

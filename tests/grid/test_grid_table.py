@@ -65,7 +65,7 @@ def test_a_row_joins_its_seeds_and_is_compared_with_the_baseline(tmp_path, grid)
     expected = [*significance.holm(family[:2]), *significance.holm(family[2:])]
     rows = make_rows(each, tmp_path)
     assert [row['p_holm'] for row in rows if row['p'] is not None] == pytest.approx(expected)
-    for one, caption in ((grid, 'of this table (4)'), (each, 'under the same condition (2)')):
+    for one, caption in ((grid, "of the grid's table (4)"), (each, 'under the same condition (2)')):
         tables.write_tables(rows, one, 'finished', tmp_path / one.family)
         text = (tmp_path / one.family / 'table.md').read_text()
         least = min(len(some) * some[0]['smallest_p'] for some in families(rows, one))
