@@ -11,10 +11,10 @@ import pytest
 import soundfile
 
 from ser_jax import predict
+from ser_jax.audio import screening
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.data.tasks import Task
 from ser_jax.runtime.errors import UserError
-from ser_jax.serving import screening
 from ser_jax.serving.formats import SEGMENT_FORMATS
 from ser_jax.serving.predictor import Predictor
 from ser_jax.serving.results import Prediction, Segment, Timeline

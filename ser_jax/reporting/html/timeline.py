@@ -13,13 +13,13 @@ import numpy as np
 
 from ser_jax.audio.overview import make_overview
 from ser_jax.audio.reading import read_blocks
+from ser_jax.audio.screening import FLAGS
 from ser_jax.reporting import figures
 from ser_jax.reporting.html.rendering import Drawing, read, render
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
 from ser_jax.runtime.text import duration, percent
 from ser_jax.serving.results import Timeline
-from ser_jax.serving.screening import FLAGS
 
 if TYPE_CHECKING:
     from ser_jax.serving.predictor import Predictor
