@@ -360,7 +360,7 @@ def test_little_of_a_long_file_is_held(tmp_path, monkeypatch):
     blocks = lambda: reading.read_blocks(tmp_path / 'a.wav')
     spans = [(second * 16000, (second + 3) * 16000) for second in range(0, 998, 7)]
     ways = {
-        'windows': lambda: sum(1 for _ in predictor_module._windows(blocks(), 160_000)),
+        'windows': lambda: sum(1 for _ in screening.windows(blocks(), 160_000)),
         'spans': lambda: sum(1 for _ in timeline._cut(blocks(), iter(spans))),
         'speech': lambda: find_speech(blocks()).samples,
     }

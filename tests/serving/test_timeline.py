@@ -96,6 +96,9 @@ def test_windows_without_a_label_end_a_segment():
         Segment(3.0, 5.0, 'happy', pytest.approx(0.5), ('clipped',)),
     ]
     assert merge(windows[1:2], EMOTION, 1.0, 4.0) == []
+    segments = tuple(merge(windows, EMOTION, 0.0, 5.0))
+    assert Timeline(5.0, EMOTION, 'energy', segments, tuple(windows)).flags == ('clipped',)
+    assert Timeline(5.0, EMOTION, 'energy', (), tuple(windows)).flags == ('clipped', 'non_speech')
 
 
 def test_bursts_between_silence(predictor, tmp_path):

@@ -19,7 +19,7 @@ from ser_jax.reporting.html.rendering import Drawing, read, render
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
 from ser_jax.runtime.text import duration, percent
-from ser_jax.serving.results import Timeline
+from ser_jax.serving.results import Timeline, shared_flags
 
 if TYPE_CHECKING:
     from ser_jax.serving.predictor import Predictor
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _RATE = 16000
 # Seconds up to which a recording is embedded (10 MB in FLAC), and all of a page together.
 _EMBEDDED, _EMBEDDED_TOGETHER = 600, 3600
-MOST_RECORDINGS = 100
+_MOST_RECORDINGS = 100
 _DETECTORS = {'silero': 'Silero VAD', 'energy': 'its level'}
 
 
@@ -44,8 +44,7 @@ def write_page(
     Raises:
         UserError: no recordings or too many, a file that cannot be written, or a recording that cannot be read again.
     """
-    if not 0 < len(timelines) <= MOST_RECORDINGS:
-        raise UserError(f'a page has 1 to {MOST_RECORDINGS} recordings, not {len(timelines)}')
+    check_page(path, len(timelines))
     draw, room, shown = Drawing(), _EMBEDDED_TOGETHER, []
     for recording, timeline in timelines:
         embedded = timeline.duration <= min(_EMBEDDED, room)
@@ -73,6 +72,28 @@ def write_page(
         write_atomically(path, page)
     except OSError as error:
         raise UserError(f'cannot write the page {path}: {error.strerror}') from error
+
+
+def check_page(path: Path, count: int) -> None:
+    """Refuses a number of recordings that no page has, and a folder that cannot be written to.
+
+    Args:
+        path: HTML file to write.
+        count: number of recordings.
+
+    Raises:
+        UserError: see above.
+    """
+    if not 0 < count <= _MOST_RECORDINGS:
+        raise UserError(f'a page has 1 to {_MOST_RECORDINGS} recordings, not {count}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot write the page {path}: {error.strerror}') from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(
+            f'cannot write the page {path}: a folder, or in a folder without permission'
+        )
 
 
 def _recording(recording: Path, timeline: Timeline, page: Path, embedded: bool, draw) -> dict:
@@ -104,7 +125,7 @@ def _recording(recording: Path, timeline: Timeline, page: Path, embedded: bool, 
             )
             for one in timeline.segments
         ],
-        'flags': timeline.flags,
+        'flags': shared_flags(timeline.windows),
         'source': source,
         'linked': linked,
         'width': round(72 * figure.get_figwidth()),
