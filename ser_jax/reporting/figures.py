@@ -17,8 +17,10 @@ from ser_jax.runtime.files import replacing
 from ser_jax.runtime.text import interval, percent
 
 if TYPE_CHECKING:
+    from ser_jax.audio.overview import Overview
     from ser_jax.evaluation.diagnostics import Attention, Codes, DecodedPath
     from ser_jax.metrics.rates import ConfidenceBins
+    from ser_jax.serving.results import Timeline
 
 INK, SOFT, LINE, GRID, HEAT = '#17212e', '#55626f', '#b9c3cd', '#e4e9ee', '#1f77c8'
 # Distinguishable in print and by colour-blind readers (after Okabe & Ito 2008). With the markers, 28 pairs differ.
@@ -27,7 +29,7 @@ MARKERS = 'osD^'
 MOST_NAMES = len(COLOURS) * len(MARKERS)
 # Colours of the style sheet of pages, which differ between light and dark.
 _PAGE_COLOURS = {INK: 'currentColor', SOFT: 'var(--soft)', LINE: 'var(--line)', GRID: 'var(--grid)'}
-_PAGE_COLOURS |= {HEAT: 'var(--heat)'}
+_PAGE_COLOURS |= {HEAT: 'var(--heat)', '#ffffff': 'var(--paper)'}
 _PAGE_COLOURS |= {colour: f'var(--c{number})' for number, colour in enumerate(COLOURS)}
 _STYLE = {
     'font.size': 9,
@@ -55,6 +57,7 @@ _STYLE = {
     'svg.hashsalt': 'ser_jax',  # the same figure has the same ids
 }
 _TITLES, _NEXT = 'titles: ', '\u2029'  # prefix and separator of the titles in a gid
+_LINK = '{http://www.w3.org/1999/xlink}href'
 _UNPRINTABLE = {code: '�' for code in range(32) if chr(code) not in '\t\n'}
 _NUMBER = r'-?\d+(?:\.\d+)?(?:e[+-]?\d+)?'  # as in names of results
 _NOISE = re.compile(rf'noise_(\w+)_({_NUMBER})db')
@@ -78,11 +81,11 @@ def styled(draw):
     return drawn
 
 
-def new_figure(width: float, height: float, title: str = ''):
+def new_figure(width: float, height: float, title: str = '', layout: str | None = 'constrained'):
     """A matplotlib figure of a size in inches, independent of displays."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout='constrained')
+    figure = Figure(figsize=(width, height), layout=layout)
     if title:
         figure.suptitle(title, x=0.01, ha='left', size=10)
     return figure
@@ -139,14 +142,16 @@ def _compact(node, prefix: str) -> list:
     new = ElementTree.Element(tag, {'style': style} if style else {})
     new.text = node.text if tag == 'text' else None
     new.extend(part for child in node for part in _compact(child, prefix))
-    for key in ('d', 'x', 'y', 'transform'):
+    if tag == 'image':
+        new.set('href', node.get(_LINK))
+    for key in ('d', 'x', 'y', 'width', 'height', 'transform'):
         value = ' '.join(node.get(key, '').split())
         if value and not value.startswith('rotate(-0 '):
             new.set(key, re.sub(r'-?\d+\.\d+', lambda match: f'{float(match[0]):.2f}', value))
     if tag == 'path' and name:
         new.set('id', prefix + name)
     if tag == 'use':
-        new.set('href', '#' + prefix + node.get('{http://www.w3.org/1999/xlink}href')[1:])
+        new.set('href', '#' + prefix + node.get(_LINK)[1:])
     shared = {child.get('style', '') if child.tag == 'use' else None for child in new}
     if len(shared) == 1 and None not in shared:  # the marks of one series
         new.set('style', shared.pop())
@@ -627,3 +632,114 @@ def path_figure(decoded: 'DecodedPath', speech: str):
             axes.set_ylabel('mel band')
     figure.colorbar(image, label='log mel power')
     return figure
+
+
+# Both ends of the time axis of `timeline_figure`, as fractions of its width.
+TIME_AXIS = (0.06, 0.985)
+_RANGE = 60 * math.log(10) / 10  # of a spectrogram: 60 dB, in nats
+
+
+@styled
+def timeline_figure(timeline: 'Timeline', overview: 'Overview'):
+    """Waveform with the segments, spectrogram, and probabilities of the windows, on one time axis.
+
+    Args:
+        timeline: timeline of a recording.
+        overview: waveform and spectrogram of the recording.
+    """
+    from matplotlib.colors import to_rgb
+
+    figure = new_figure(14, 5.4, layout=None)
+    width = TIME_AXIS[1] - TIME_AXIS[0]
+    places = ((0.75, 0.2), (0.44, 0.29), (0.08, 0.28))  # bottom and height
+    wave, mel, lines = (figure.add_axes((TIME_AXIS[0], low, width, high)) for low, high in places)
+    for axes in (wave, mel, lines):
+        axes.set_xlim(0, timeline.duration)
+    for axes in (wave, mel):
+        axes.tick_params(labelbottom=False)
+    times = np.linspace(0, timeline.duration, len(overview.low))
+    wave.fill_between(times, overview.low, overview.high, color=SOFT, linewidth=0.3)
+    reach = max(1e-3, np.abs([overview.low, overview.high]).max())
+    wave.set(ylim=(-reach, reach), yticks=[], ylabel='waveform')
+    # One colour with varying transparency is legible on light and dark pages.
+    image = np.empty((*overview.log_mel.T.shape, 4), np.float32)
+    image[..., :3] = to_rgb(HEAT)
+    image[..., 3] = np.clip(1 + (overview.log_mel.T - overview.log_mel.max()) / _RANGE, 0, 1)
+    bands = (-0.5, len(overview.band_hz) - 0.5)
+    mel.imshow(image, aspect='auto', origin='lower', extent=(0, timeline.duration, *bands))
+    kilohertz = [0.5, 1, 2, 4]
+    ticks = np.interp(1000 * np.array(kilohertz), overview.band_hz, range(len(overview.band_hz)))
+    mel.set_yticks(ticks, [f'{value:g}' for value in kilohertz])
+    mel.set_ylabel('kHz')
+    _draw_segments(wave, timeline)
+    _draw_windows(lines, timeline)
+    lines.set(xlabel='seconds', ylabel='probability, %', ylim=(-2, 102))
+    lines.grid(axis='y')
+    handles = [
+        _mark(number, name, _dashes(number)) for number, name in enumerate(timeline.task.classes)
+    ]
+    figure.legend(
+        handles=handles, loc='upper left', bbox_to_anchor=(TIME_AXIS[0] - 0.008, 0.435),
+        ncols=len(handles), fontsize=9,
+    )  # fmt: skip
+    return figure
+
+
+def _draw_segments(axes, timeline: 'Timeline') -> None:
+    """Bars in the colours of the classes over axes, with the labels that fit."""
+    per_second = 72 * 14 * (TIME_AXIS[1] - TIME_AXIS[0]) / timeline.duration  # points
+    for one in timeline.segments:
+        colour = _look(timeline.task.classes.index(one.label))['color']
+        place = {'color': colour, 'linewidth': 0}
+        bar = axes.axvspan(one.start, one.end, ymin=1.02, ymax=1.2, clip_on=False, **place)
+        area = axes.axvspan(one.start, one.end, alpha=0.13, **place)
+        title = f'{one.label} {percent(one.confidence)} %, {one.start:.1f}–{one.end:.1f} s'
+        for artist in (bar, area):
+            add_titles(artist, [title])
+        if (one.end - one.start) * per_second > 6 + 5.5 * len(one.label):
+            where = ((one.start + one.end) / 2, 1.1)
+            style = {'ha': 'center', 'va': 'center', 'size': 8.5, 'color': 'white'}
+            axes.text(*where, one.label, transform=axes.get_xaxis_transform(), **style)
+
+
+def _draw_windows(axes, timeline: 'Timeline') -> None:
+    """Probabilities over the centres of the windows, and grey areas where windows have flags."""
+    windows = timeline.windows
+    for flags, start, end in _flagged(windows):
+        area = axes.axvspan(start, end, color=SOFT, alpha=0.22, linewidth=0)
+        add_titles(area, [f'{", ".join(flags)}: {start:.1f}–{end:.1f} s'])
+    for run in _overlapping(windows):
+        centres = [(window.start + window.end) / 2 for window in run]
+        rows = 100 * np.stack([window.outputs[timeline.task.name] for window in run])
+        for number, name in enumerate(timeline.task.classes):
+            look, values = _look(number), rows[:, number]
+            x = [run[0].start, *centres, run[-1].end]
+            axes.plot(
+                x, values[[0, *range(len(run)), -1]], linestyle=_dashes(number), color=look['color']
+            )
+            if len(windows) < 120:
+                (marks,) = axes.plot(centres, values, linestyle='', markersize=3.5, **look)
+                titles = [f'{name} {y:.1f} % at {t:.1f} s' for t, y in zip(centres, values)]
+                add_titles(marks, titles)
+
+
+def _overlapping(windows) -> list[list]:
+    """The runs of overlapping windows that have a label."""
+    runs = []
+    for window in windows:
+        if window.labelled and runs and window.start <= runs[-1][-1].end:
+            runs[-1].append(window)
+        elif window.labelled:
+            runs.append([window])
+    return runs
+
+
+def _flagged(windows) -> list[tuple[tuple[str, ...], float, float]]:
+    """(flags, start, end) of the stretches whose overlapping windows have the same flags."""
+    found = []
+    for window in windows:
+        if found and found[-1][0] == window.flags and window.start <= found[-1][2]:
+            found[-1][2] = window.end
+        else:
+            found.append([window.flags, window.start, window.end])
+    return [tuple(one) for one in found if one[0]]

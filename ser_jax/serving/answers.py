@@ -50,7 +50,7 @@ class Answers:
         header, self.done = self._take(), set()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open('r+' if path.exists() else 'x', **_ENCODING)
+            self._file = path.open('r+' if path.exists() else 'x+', **_ENCODING)
             end = self._read(header)
             self._file.seek(end)
             self._file.truncate()

@@ -161,7 +161,8 @@ class Predictor:
         padded = lambda longest: longest * self.front_end.hop_length - 1
         found = [{} for _ in usable]
         for positions, _, batch in padded_batches(usable, frames, _BATCH, padded=padded):
-            rows = jax.device_get(self.compute(as_float(batch), samples[positions]))
+            outputs = self.compute(as_float(batch), samples[positions])
+            rows = {name: np.array(values) for name, values in outputs.items()}
             for row, position in enumerate(positions):  # a last batch repeats its last piece
                 found[position] = {name: values[row] for name, values in rows.items()}
         found = iter(found)

@@ -106,10 +106,10 @@ class Timeline:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Flags of the windows; 'non_speech' if there are none."""
-        return shared_flags(self.windows) if self.windows else ('non_speech',)
+        """Flags of the segments; where there are none, those of the windows, or 'non_speech'."""
+        return shared_flags(self.segments or self.windows) if self.windows else ('non_speech',)
 
 
-def shared_flags(predictions: Iterable[Prediction]) -> tuple[str, ...]:
-    """The flags of any of the predictions."""
-    return screening.union(prediction.flags for prediction in predictions)
+def shared_flags(parts: Iterable[Prediction | Segment]) -> tuple[str, ...]:
+    """The flags of any part of a recording."""
+    return screening.union(part.flags for part in parts)

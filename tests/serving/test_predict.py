@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,14 @@ from conftest import ROOT
 
 import ser_jax
 from ser_jax import predict
-from ser_jax.audio import screening
+from ser_jax.audio import reading, screening
+from ser_jax.audio.activity import find_speech
 from ser_jax.audio.reading import AUDIO_ENDINGS, read_audio
 from ser_jax.evaluation.calibration import tempered
 from ser_jax.runtime.errors import UserError
 from ser_jax.serving import files as serving_files
+from ser_jax.serving import predictor as predictor_module
+from ser_jax.serving import timeline
 from ser_jax.serving.predictor import WINDOW_SECONDS, load
 from ser_jax.train import build_experiment
 from ser_jax.training import inference
@@ -312,6 +316,59 @@ def test_a_bad_argument_does_not_stop_the_rest(finished, beeps, tmp_path, capsys
     assert 'a.raw: cannot be decoded' in err
     assert 'x: cannot be read' in err
     assert '2 of 3 files could not be used' in err
+
+
+def test_long_files_are_predicted_while_they_are_read(finished, tmp_path, monkeypatch):
+    """Whatever the header says; the result is that of the whole."""
+    samples = np.random.default_rng(0).normal(0, 0.1, 100 * 16000)
+    for name, kept in (('long', samples), ('short', samples[: 12 * 16000])):
+        soundfile.write(tmp_path / f'{name}.wav', kept, 16000, subtype='PCM_16')
+    (tmp_path / 'cut.wav').write_bytes((tmp_path / 'long.wav').read_bytes()[:-5000])
+    files = [tmp_path / f'{name}.wav' for name in ('short', 'long', 'cut')]
+    predictor = load(finished[0])
+    predict = lambda: list(serving_files.predict_files(predictor, files))
+    whole = predict()
+    streamed = []
+
+    def read(path, rate):
+        streamed.append(path)
+        yield from serving_files.read_blocks(path, rate)
+
+    monkeypatch.setattr(predictor_module, 'read_blocks', read)
+    monkeypatch.setattr(predictor_module, '_PORTION', 2)
+    monkeypatch.setattr(serving_files, '_LONG_SECONDS', 30)
+    monkeypatch.setattr(reading, '_BLOCK', 100_000)
+    for seconds in (serving_files.file_seconds, lambda path: 0.0):
+        monkeypatch.setattr(serving_files, 'file_seconds', seconds)
+        found = predict()
+        assert 'truncated' in found[2][1]
+        assert found[2] == whole[2]
+        for (_, one), (_, other) in zip(found[:2], whole):
+            times = [[(x.start, x.end) for x in both.windows] for both in (one, other)]
+            assert times[0] == times[1]
+            np.testing.assert_allclose(one.outputs['emotion'], other.outputs['emotion'], atol=1e-5)
+    assert files[1] in streamed
+    assert files[0] not in streamed
+
+
+def test_little_of_a_long_file_is_held(tmp_path, monkeypatch):
+    """1000 s take 32 MB; a block takes 1 s."""
+    with soundfile.SoundFile(tmp_path / 'a.wav', 'w', 16000, 1) as file:
+        for _ in range(1000):
+            file.write(np.ones(16000, np.int16))
+    monkeypatch.setattr(reading, '_BLOCK', 16000)
+    blocks = lambda: reading.read_blocks(tmp_path / 'a.wav')
+    spans = [(second * 16000, (second + 3) * 16000) for second in range(0, 998, 7)]
+    ways = {
+        'windows': lambda: sum(1 for _ in screening.windows(blocks(), 160_000)),
+        'spans': lambda: sum(1 for _ in timeline._cut(blocks(), iter(spans))),
+        'speech': lambda: find_speech(blocks()).samples,
+    }
+    for name, way in ways.items():
+        tracemalloc.start()
+        assert way() == {'windows': 199, 'spans': len(spans), 'speech': 16_000_000}[name]
+        assert tracemalloc.get_traced_memory()[1] < 4e6, name
+        tracemalloc.stop()
 
 
 @pytest.mark.slow

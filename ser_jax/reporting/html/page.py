@@ -1,13 +1,10 @@
 """Self-contained HTML page of finished runs: a Jinja2 template, filled with the figures of `reporting.figures`."""
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 
 from ser_jax.data.corpora import Corpus
@@ -15,6 +12,7 @@ from ser_jax.metrics import rates
 from ser_jax.reporting import figures
 from ser_jax.reporting.figures import chance, of_task, robustness_panels
 from ser_jax.reporting.html.recordings import open_records, read_recordings
+from ser_jax.reporting.html.rendering import Drawing, render
 from ser_jax.reporting.text import card_facts, speaker_prefix
 from ser_jax.runs import finished
 from ser_jax.runs.finished import read_embedding, read_metrics
@@ -60,23 +58,14 @@ def write_page(
         UserError: a folder without a finished run, unreadable predictions, missing recordings, or a file that cannot
             be written.
     """
-    draw = _Drawing()
+    draw = Drawing()
     runs = [_run(Path(workdir), 'A', draw, audio) for workdir in workdirs]
     runs += [_run(Path(workdir), 'B', draw, audio) for workdir in against]
     title = ' against '.join(dict.fromkeys(run['card']['system'] for run in runs))
-    files = resources.files('ser_jax.reporting.html')
-    environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: (
-            value if hasattr(value, '__html__') else figures.printable_xml(value)
-        ),
-    )
     functions = {'percent': percent, 'interval': interval, 'duration': duration, 'chance': chance}
-    page = environment.from_string(files.joinpath('page.html.j2').read_text('utf-8')).render(
-        functions,
-        css=files.joinpath('page.css').read_text('utf-8'),
+    page = render(
+        'page.html.j2',
+        **functions,
         title=title if against or len(runs) > 1 else f'{title} on {runs[0]["card"]["corpus"]}',
         runs=runs,
         result=result,
@@ -97,7 +86,7 @@ def _comparison_rows(result: Mapping) -> list[tuple[str, Mapping]]:
     return [(name, result[key]) for key, name in names.items()]
 
 
-def _run(workdir: Path, side: str, draw: '_Drawing', audio: bool) -> dict:
+def _run(workdir: Path, side: str, draw: Drawing, audio: bool) -> dict:
     """What the template shows of a run; folders of `results/` have no metrics and no embedding."""
     card = _valid(finished.read_card(workdir))
     results = {name: one for name, one in card['conditions'].items() if name.startswith('clean')}
@@ -141,17 +130,6 @@ def _valid(content):
     """JSON content without halves of surrogate pairs, which JSON files may contain, but no page and no font."""
     text = json.dumps(content, ensure_ascii=False)
     return json.loads(text.encode('utf-8', 'replace'))
-
-
-class _Drawing:
-    """Makes figures of a page, with ids that are unique in it."""
-
-    def __init__(self):
-        self._numbers = itertools.count()
-
-    def __call__(self, heading: str, figure, note: str = '') -> dict:
-        svg = figures.to_svg(figure, heading, f'f{next(self._numbers)}-')
-        return {'heading': heading, 'svg': svg, 'note': note}
 
 
 def _section(heading, drawn=(), table=(), note: str = '', large: bool = False) -> list[dict]:
