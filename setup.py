@@ -64,6 +64,7 @@ setup(
             'onnxruntime',
         ],  # and jax2onnx, without its requirements: docs/predicting.md
         'parity': ['torch==2.13.0', 'transformers>=5.0'],  # and to convert pickled weights
+        'demo': ['gradio>=6.31'],  # brings an older Pillow
         'opensmile': ['opensmile'],  # its licence forbids commercial use
         'bench': ['torch==2.13.0', 'opensmile', 'scikit-learn>=1.5'],
     },
