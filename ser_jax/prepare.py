@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import ml_collections
+import numpy as np
 
 from ser_jax.audio.log_mel import DEFAULT_FRONT_END, FrontEnd
 from ser_jax.data.corpora import Corpus, open_corpus
@@ -105,3 +106,14 @@ def _named(config) -> Iterator[tuple[str, str, str]]:
     for field in dict.fromkeys(c.recordings for c in corruptions if c.recordings):
         if config[field]:
             yield field, config[field], 'waveform'
+
+
+def synthetic_utterances() -> dict[str, np.ndarray]:
+    """Emotion -> an utterance of demo_speech, int16 [S] at 16 kHz; synthesised, not speech."""
+    from tfds_builders.core import catalogue  # slow to import
+
+    load = catalogue.builder_class('demo_speech').LOAD
+    first = {}
+    for utterance in catalogue.list_corpus('demo_speech', None).utterances:
+        first.setdefault(utterance.emotion, utterance)
+    return {emotion: load(utterance, 16000) for emotion, utterance in first.items()}

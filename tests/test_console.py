@@ -10,6 +10,7 @@ SCRIPTS = {
     'ser-train': 'main',
     'ser-predict': 'predict',
     'ser-report': 'report',
+    'ser-demo': 'demo',
 }
 
 

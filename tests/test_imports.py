@@ -25,7 +25,7 @@ ORDER = (
     ('reporting',),
     ('prepare', 'report', 'predict', 'encode', 'export'),
     ('train',),
-    ('grid', 'main'),
+    ('grid', 'main', 'demo'),
     ('general', 'console'),
 )
 LEVELS = {name: level for level, names in enumerate(ORDER) for name in names}

@@ -73,7 +73,7 @@ class Model:
             sample_rate: sample rate of the waveform, Hz.
 
         Returns:
-            A line of `python -m ser_jax.predict --format=json`, as a dict: `seconds`; each task -> label or rating, None
+            Most of a line of `python -m ser_jax.predict --format=json`, as a dict: `seconds`; each task -> label or rating, None
             where a flag suppresses it; `probabilities` of the classes, by task if there are several; `flags`, the keys of
             `screening.FLAGS` that apply.
 

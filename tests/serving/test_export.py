@@ -203,7 +203,8 @@ def answers(workdir, *files):
     """What `predict --format=json` prints."""
     done = run('ser_jax.predict', f'--workdir={workdir}', '--format=json', *map(str, files))
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return [{key: value for key, value in line.items() if key != 'model'} for line in lines]
 
 
 def assert_same_answers(found, expected):
