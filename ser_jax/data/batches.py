@@ -327,7 +327,7 @@ def buckets(lengths: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndar
 
     Args:
         lengths: [N] frames.
-        batch_size: utterances a batch.
+        batch_size: utterances per batch.
 
     Yields:
         (padded length, positions [batch_size] into `lengths`); the last batch is filled up by repeating

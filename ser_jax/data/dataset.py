@@ -286,8 +286,8 @@ def open_dataset(
         tasks: name -> kind, target, weight (`tasks.make_tasks`).
         reported: tasks that are validated and tested.
         sampling: how training batches are drawn.
-        labels: emotions to tell apart; () = the usual ones of the corpus.
-        protocol: call string; '' = the usual one of the corpus.
+        labels: emotions to classify; () = the corpus's default ones.
+        protocol: call string; '' = the corpus's default.
         folds: numbers of the folds to run, from 1; () = all.
         validation: False adds the validation speakers to training.
         labelled: other corpora that join with their labels.
@@ -361,7 +361,7 @@ def open_dataset(
 
 
 def _emotions(corpus: Corpus, labels: Sequence[str], *, required: bool) -> tuple[str, ...]:
-    """The emotions to tell apart: `labels`, or the usual ones of the corpus."""
+    """The emotions to classify: `labels`, or the corpus's default ones."""
     labels = tuple(labels or corpus.metadata['labels'])
     present = np.unique(corpus.index['emotion'][corpus.index['emotion'] >= 0])
     present = [corpus.metadata['vocabulary'][code] for code in present]

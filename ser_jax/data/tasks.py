@@ -31,7 +31,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Outputs of the head: one a class, or the rating."""
+        """Outputs of the head: one per class, or the rating."""
         return 1 if self.kind == 'regression' else len(self.classes)
 
 

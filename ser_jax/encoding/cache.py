@@ -114,7 +114,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _announce(corpus: Corpus, encoder: Encoder, output: str, missing: dict[View, Path]) -> None:
-    """Says what will be computed and its size; refuses what does not fit on the disk."""
+    """Prints what will be computed and its size; refuses what does not fit on the disk."""
     seconds, module = float(corpus.index['duration'].sum()), encoder.module
     size = 4 * len(corpus) * module.outputs * module.statistics
     if output == 'frames':

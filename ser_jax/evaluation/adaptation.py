@@ -89,7 +89,7 @@ class Shots(NamedTuple):
     """How much of a target corpus adapts a model: an amount, out of the amounts that are compared.
 
     Attributes:
-        field: 'few_shot', utterances a class, or 'few_shot_speakers', shares of the speakers.
+        field: 'few_shot', utterances per class, or 'few_shot_speakers', shares of the speakers.
         amount: amount of this condition.
         largest: largest amount of all conditions: what it takes is tested by none of them.
     """
@@ -139,7 +139,7 @@ class Adapter:
         self._experiment, self._tx, self._n_steps = experiment, tx, n_steps
         self._label_smoothing, self._label_free = label_smoothing, label_free
 
-    @functools.cache  # noqa: B019 - one object a run
+    @functools.cache  # noqa: B019 - one object per run
     def _step(self, adapted: Task, updates: tuple[str, ...]):
         """Phase, placement and compiled training step."""
         dataset, program = self._experiment.dataset, self._experiment.program

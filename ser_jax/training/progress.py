@@ -26,7 +26,7 @@ class Progress:
         parts: names of all parts of the run, in order: folds, and 'final' for the final model.
         steps: part -> largest number of steps, for those that are not trained yet.
         tested: the parts that are tested.
-        batch_size: utterances a step.
+        batch_size: utterances per step.
         conditions: whether conditions other than clean speech are tested, which takes noticeable time.
     """
 

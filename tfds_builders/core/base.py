@@ -189,8 +189,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         front_end: log-mel parameters.
         options: options of the corpus (csv_corpus: map, own_labels).
         strict: whether the first unusable file stops the build.
-        workers: processes; None = one a core, one for small corpora.
-        num_shards: number of shards; None = one a thousand utterances or 256 MB of audio.
+        workers: processes; None = one per core, one for small corpora.
+        num_shards: number of shards; None = one per thousand utterances or 256 MB of audio.
         extra: further fields of metadata.json.
         **kwargs: TFDS' own (data_dir, config, version).
         """

@@ -101,7 +101,7 @@ def pool_map(
         function: function that is importable by name and has no side effects.
         items: its first arguments.
         arguments: further arguments, the same for all items.
-        workers: processes; 1 = this process only; None = one a core, this process only for few items.
+        workers: processes; 1 = this process only; None = one per core, this process only for few items.
         description: label of the progress bar.
 
     Yields:

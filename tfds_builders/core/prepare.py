@@ -62,7 +62,7 @@ def prepare(
         front_end: log-mel parameters.
         options: options of csv corpora: `map`, `own_labels`.
         strict: whether the first unusable file stops the build.
-        workers: processes; None = one a core, one for small corpora.
+        workers: processes; None = one per core, one for small corpora.
         num_shards: number of shards; None = see `CorpusBuilder`.
         beam_runner: runner of Apache Beam, such as 'DirectRunner'; None = without Beam.
         beam_options: options of the runner, such as '--project=mine'.

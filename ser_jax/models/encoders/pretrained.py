@@ -103,7 +103,7 @@ class EncoderInput:
         return dataclasses.replace(self.with_lora(0), rates={})
 
     def facts(self) -> dict[str, Any]:
-        """What a result card says of the encoder."""
+        """The entry of the encoder in a result card."""
         encoder = self.encoder
         facts = {'name': encoder.name, 'fingerprint': encoder.fingerprint}
         facts |= {'identity': encoder.identity, 'layers': self.layers}

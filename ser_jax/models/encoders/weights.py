@@ -297,7 +297,7 @@ def _init(evaluate, module, wanted=lambda path: True) -> dict[tuple[str, ...], A
     Args:
         evaluate: called with the initialising function and its arguments; `jax.eval_shape` for the shapes only.
         module: the module.
-        wanted: tells from its path whether a parameter is wanted.
+        wanted: path -> whether the parameter is wanted.
     """
 
     def init(*inputs):
