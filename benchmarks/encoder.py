@@ -72,7 +72,7 @@ def our_ways(
 
     Args:
         module: the encoder.
-        params: its parameters.
+        params: parameters of the encoder.
         batch: utterances of one length, float32 [B, S].
 
     Returns:

@@ -163,9 +163,9 @@ class TorchTrainer:
     """The training step of `benchmarks.trainers.JaxTrainer` in PyTorch, on a GPU if JAX uses one.
 
     Args:
-        setting: what is trained.
-        params: to begin with, see `load_flax`.
-        dropout: as configured, or none.
+        setting: training setting.
+        params: initial parameters, see `load_flax`.
+        dropout: whether the configured dropout is used.
         bfloat16: the network under autocast, the rest is float32.
         compiled: with `torch.compile`.
     """

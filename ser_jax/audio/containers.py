@@ -101,7 +101,7 @@ def _stated(size: int, form: str, room: int) -> int | None:
 
     Args:
         size: number in the header.
-        form: its struct format.
+        form: struct format of the number.
         room: bytes that follow: a large number that fits is meant.
     """
     largest = 0x7F000000 if form[1] == 'I' else 1 << 62
@@ -261,7 +261,7 @@ def unread_part(file: BinaryIO, length: int, samples: Samples | None) -> str:
     Args:
         file: file, at its beginning.
         length: bytes of the file, at least one.
-        samples: from `find_samples`.
+        samples: result of `find_samples`.
     """
     head = file.read(4)
     if head == b'OggS':
@@ -322,7 +322,7 @@ class WithSize(io.RawIOBase):
     def __init__(self, path: Path, samples: Samples):
         """Args:
         path: path of the file.
-        samples: from `find_samples`.
+        samples: result of `find_samples`.
         """
         self._file = path.open('rb')
         length = path.stat().st_size

@@ -109,7 +109,7 @@ class Dataset:
     """The data of a run; all folds share its corpora.
 
     Attributes:
-        records: where its corpora lie.
+        records: location of the corpora.
         corpus: the corpus whose folds are trained and tested; the others only join its training.
         labelled: (corpus, rows with one of the emotions) each.
         unlabelled: corpora that join without their labels.
@@ -117,10 +117,10 @@ class Dataset:
         labels: emotions, in the order of the outputs.
         rows: rows of `corpus` with a label of a reported task.
         protocol: call string.
-        folds: to run; `n_folds` is how many the protocol has.
+        folds: folds to run; `n_folds` counts those of the protocol.
         leak_check: counts of `leaks.check_folds`.
         tasks: learnt tasks.
-        reported: those of them that are validated and tested.
+        reported: tasks that are validated and tested.
         sampling: how training batches are drawn.
         untrained_classes: remarks on folds that train no utterance of a class of their held-out speakers.
     """
@@ -280,7 +280,7 @@ def open_dataset(
     """Opens the corpora of a run, and makes and checks its tasks and folds.
 
     Args:
-        records: where the corpora lie.
+        records: location of the corpora.
         corpus: name of the corpus whose folds are trained and tested.
         representation: 'log_mel', 'waveform' or 'encoded'.
         tasks: name -> kind, target, weight (`tasks.make_tasks`).

@@ -55,7 +55,7 @@ def encode_corpus(
         corpus: waveform records.
         encoder: a loaded encoder.
         data_dir: root of the prepared corpora.
-        layers: those averaged in frames; of statistics all layers are written.
+        layers: layers that frames average; statistics of all layers are written.
         output: 'statistics' or 'frames'.
         views: views of the utterances.
 

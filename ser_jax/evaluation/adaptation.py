@@ -36,7 +36,7 @@ class Target:
     Attributes:
         corpus: opened.
         task: reported classification.
-        labels: those of its classes that the corpus has, in their order.
+        labels: classes of the task that the corpus has, in their order.
         rows: utterances of the corpus with one of them.
     """
 

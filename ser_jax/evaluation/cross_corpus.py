@@ -44,7 +44,7 @@ class CrossCorpusTester:
         target_statistics: whether to test with the target's statistics, too.
         few_shot: utterances per class to adapt to.
         few_shot_speakers: shares of the speakers to adapt to.
-        adaptation: what else an adapted model depends on, as text.
+        adaptation: settings of the adaptation, as text.
 
     Raises:
         UserError: a corpus without a common class, or with utterances or speakers that are trained on.

@@ -71,7 +71,7 @@ def make_card(
         config: dotted field -> value of everything that defines the run (`config.compared`).
         conditions: name -> parsed call.
         report_test: whether test speakers may be read.
-        tested_with: what the conditions depend on, or None.
+        tested_with: inputs of the conditions, or None.
         encoder: the pretrained encoder, or None.
 
     Returns:

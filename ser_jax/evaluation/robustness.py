@@ -104,7 +104,7 @@ class RobustnessTester:
         test: whether test utterances are predicted; else validation utterances.
 
     Attributes:
-        conditions: as given.
+        conditions: the given conditions.
 
     Raises:
         UserError: a condition that cannot be met.

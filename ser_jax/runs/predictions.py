@@ -26,7 +26,7 @@ class Predictions:
         label: index of the true class, int [N].
         probabilities: float32 [N, K]; for predicted ratings one-hot, the class that the rating falls into.
         rating: true rating, float32 [N]; None (stored as NaN) if classes are predicted.
-        predicted_rating: likewise.
+        predicted_rating: predicted rating, likewise.
     """
 
     id: np.ndarray

@@ -51,7 +51,7 @@ def ball(
 
     Args:
         x: float32 [B, ...].
-        epsilon: at least 0.
+        epsilon: radius, at least 0.
         mask, lowest, highest: see `Problem`. A value of x outside the range may stay where it is.
 
     Returns:

@@ -208,8 +208,8 @@ class Corruption(NamedTuple):
     """A parsed call string.
 
     Attributes:
-        name: in `CORRUPTIONS`.
-        arguments: in the order of the call string.
+        name: key of `CORRUPTIONS`.
+        arguments: values in the order of the call string.
     """
 
     name: str

@@ -27,7 +27,7 @@ def record_fields(
 
     Args:
         item: the utterance.
-        recording: its audio.
+        recording: audio of the utterance.
         vocabulary: names of the emotion codes.
         sample_rate: sample rate of the recording, Hz.
 

@@ -27,7 +27,7 @@ class Encoder:
         folder: folder of its files.
         family: 'whisper', 'wav2vec2', 'hubert' or 'wavlm'; 'opensmile' for functionals, which have statistics only.
         fingerprint: SHA-256 of its parameters, see `weights.fingerprint`.
-        module: from waveforms to the frames of every layer.
+        module: network from waveforms to the frames of every layer.
         params: parameters, float32.
     """
 
