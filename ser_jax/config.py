@@ -253,7 +253,9 @@ GROUPS = {
             Bounds(
                 lambda x: _TEXTS.test(x) and len(set(x)) == len(x) != 1,
                 "at least two different emotions, e.g. ('angry', 'sad'), or ()")),
-        'reported': Field(('emotion',), 'tasks (classification or regression) that are validated and tested'),
+        'reported': Field(
+            ('emotion',), 'tasks (classification or regression) that are validated and tested',
+            Bounds(lambda x: 0 < len(set(x)) == len(x), 'one or more different tasks')),
         'protocol': Field('', "call string of the protocol, e.g. 'speaker_folds(4)'; '' = the corpus's default"),
         'folds': Field(
             (), 'numbers of the folds to run, from 1; () = all',
@@ -789,8 +791,6 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
         )
     if (encoded or tuned) and config.noise_corpus:
         yield f'config.noise_corpus needs log-mels, but config.representation is {config.representation!r}'
-    if not config.reported or len(set(config.reported)) < len(config.reported):
-        yield f'config.reported is {config.reported!r}; it must be one or more different tasks'
     for name in config.reported:
         task = config.tasks.get(name)
         if task is None or task.kind == 'reconstruction' or task.weight <= 0:

@@ -1,4 +1,4 @@
-"""Local paths, docstrings, atomic writes, and checksums of folders."""
+"""Local paths, docstrings, atomic writes, locks, and checksums of folders."""
 
 import ast
 import contextlib
@@ -13,7 +13,7 @@ import shutil
 import socket
 import types
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -124,6 +124,24 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:  # e.g. a full disk
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def waiting_lock(path: Path, announce: Callable[[], object]) -> Iterator[None]:
+    """Holds a lock file, which the system releases when the process ends; `announce` is called if another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        yield
+        return
+    with path.open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            announce()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_atomically(path: str | os.PathLike, text: str) -> None:
