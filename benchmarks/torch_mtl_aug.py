@@ -48,13 +48,7 @@ class AttentionPooling(nn.Module):
 
 
 class TorchMtlAug(nn.Module):
-    """The network of `ser_jax.models.mtl_aug` for full-length crops.
-
-    Args:
-        heads: number of classes of every classification head.
-        settings: `config.model` without its name.
-        bands: F.
-    """
+    """The network of `ser_jax.models.mtl_aug` for full-length crops; `settings` is `config.model` without its name."""
 
     def __init__(self, heads: Mapping[str, int], settings: Mapping, bands: int = 80):
         super().__init__()

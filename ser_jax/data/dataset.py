@@ -412,14 +412,7 @@ def refuse_splits_without_labels(
 def untrained_classes(
     corpus: Corpus, folds: list[Fold], tasks: tuple[Task, ...], labelled: Sequence[Part]
 ) -> list[str]:
-    """A remark for each fold that trains no utterance of a class which its held-out speakers have.
-
-    Args:
-        corpus: corpus of the folds.
-        folds: the folds.
-        tasks: reported tasks.
-        labelled: other corpora that join training with their labels.
-    """
+    """A remark for each fold that trains no utterance of a class which its held-out speakers have, also not of other corpora."""
     remarks = []
     for fold in folds:
         held_out = np.concatenate([fold.validation, fold.test])

@@ -171,16 +171,7 @@ class Adapter:
         return Utterances([(target.corpus, rows)], classes, memory_gb=memory_gb)
 
     def adapt(self, variables: Mapping, target: Target, rows: np.ndarray) -> dict:
-        """Adapts a model.
-
-        Args:
-            variables: parameters of the final model (`steps.inference_variables`).
-            target: corpus and task.
-            rows: utterances of the corpus to train on.
-
-        Returns:
-            The adapted variables.
-        """
+        """Trains the final model on some rows of a target corpus; returns the adapted variables."""
         dataset, program = self._experiment.dataset, self._experiment.program
         variables = jax.device_get(variables)
         # Too few utterances for an encoder, which stays as it is.

@@ -75,13 +75,8 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
 def write_predictions(path, predictions: Predictions, labels: Sequence[str]) -> None:
     """Writes `predictions/<condition>.csv` atomically.
 
-    Columns: id, fold, speaker, label, prediction, `probability_<class>` per class, and rating and predicted_rating if ratings are
-    predicted. Numbers round-trip to the same float32.
-
-    Args:
-        path: file to write; its folder is created.
-        predictions: N rows.
-        labels: K class names.
+    Columns: id, fold, speaker, label, prediction, `probability_<class>` per class, and rating and predicted_rating if ratings
+    are predicted. Numbers round-trip to the same float32.
     """
     text = io.StringIO()
     writer = csv_writer(text)

@@ -80,14 +80,7 @@ class Progress:
         return jax.process_index() == 0 and time.monotonic() - self._updated > _EVERY
 
     def step(self, part: str, step: int, stop: int, values: Mapping[str, float]) -> None:
-        """Reports a training step.
-
-        Args:
-            part: fold, or 'final'.
-            step: steps made.
-            stop: last step.
-            values: 'loss', and validation metrics after a validation.
-        """
+        """Reports a training step of a part with its loss, and validation metrics after a validation."""
         now, made = time.monotonic(), step - self._at.get(part, step)
         if made and self._clock:
             self._seconds += now - self._clock
