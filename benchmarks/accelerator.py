@@ -106,7 +106,7 @@ def measure(
         options: options of `JaxTrainer`.
 
     Returns:
-        (FLOPs of the products of a step; (library, precision) -> seconds a step, median).
+        (FLOPs of the products of a step; (library, precision) -> seconds per step, median).
     """
     runs = {}
     for precision in precisions:

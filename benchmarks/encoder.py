@@ -68,16 +68,7 @@ def make_factors(shape: tuple[int, ...]) -> np.ndarray:
 def our_ways(
     module: nn.Module, params: Mapping[str, Any], batch: np.ndarray
 ) -> dict[str, Callable[[], object]]:
-    """Our forward pass and training step.
-
-    Args:
-        module: the encoder.
-        params: its parameters.
-        batch: utterances of one length, float32 [B, S].
-
-    Returns:
-        'forward' and 'step' -> compiled function.
-    """
+    """Our forward pass and training step, 'forward' and 'step' -> compiled function, on utterances of one length [B, S]."""
     waveform = jnp.asarray(batch)
     samples = jnp.full(len(batch), batch.shape[1], jnp.int32)
     apply = lambda params: module.apply({'params': params}, waveform, samples)[0][-1]

@@ -40,7 +40,7 @@ class Case:
 
     Attributes:
         family: `model_type`.
-        variant: what is special about it.
+        variant: distinguishing settings.
         size: 'small', 'deep' (12 small layers), 'base' or 'large' (as published).
         settings: fields of the config.
         gradient: whether gradients are compared too.

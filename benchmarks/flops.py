@@ -13,7 +13,7 @@ def matrix_flops(function, *arguments) -> int:
 
     Args:
         function: function compiled by `jax.jit`; on several devices, the share of one of them counts.
-        arguments: its arguments, arrays or shapes.
+        arguments: arguments of the function, arrays or shapes.
 
     Returns:
         Operations; of branches, those of the most expensive one.

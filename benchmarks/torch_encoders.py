@@ -74,7 +74,7 @@ def make_ways(
     """Forward pass and training step, as `encoder.our_ways`, on the module's device.
 
     Args:
-        module: of `make_encoder`.
+        module: result of `make_encoder`.
         batch: utterances of one length, float32 [B, S].
         rate: learning rate of AdamW.
         compiled: use `torch.compile`.

@@ -48,13 +48,7 @@ class AttentionPooling(nn.Module):
 
 
 class TorchMtlAug(nn.Module):
-    """The network of `ser_jax.models.mtl_aug` for full-length crops.
-
-    Args:
-        heads: number of classes of every classification head.
-        settings: `config.model` without its name.
-        bands: F.
-    """
+    """The network of `ser_jax.models.mtl_aug` for full-length crops; `settings` is `config.model` without its name."""
 
     def __init__(self, heads: Mapping[str, int], settings: Mapping, bands: int = 80):
         super().__init__()
@@ -163,9 +157,9 @@ class TorchTrainer:
     """The training step of `benchmarks.trainers.JaxTrainer` in PyTorch, on a GPU if JAX uses one.
 
     Args:
-        setting: what is trained.
-        params: to begin with, see `load_flax`.
-        dropout: as configured, or none.
+        setting: training setting.
+        params: initial parameters, see `load_flax`.
+        dropout: whether the configured dropout is used.
         bfloat16: the network under autocast, the rest is float32.
         compiled: with `torch.compile`.
     """

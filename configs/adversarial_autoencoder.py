@@ -66,7 +66,9 @@ FIELDS = {
     **task_fields('valence', 0.0, kind='regression'),
     **task_fields('dominance', 0.0, kind='regression'),
     'adversary.prior': Field(
-        'mixture', "prior of the codes: a Gaussian per emotion; or 'gaussian', one for all"
+        'mixture',
+        "prior of the codes: a Gaussian per emotion; or 'gaussian', one for all",
+        one_of('gaussian', 'mixture'),
     ),
     'adversary.separation': Field(
         3.0,

@@ -11,7 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SYSTEMS = ('mtl_aug', 'end_to_end', 'adversarial_autoencoder', 'probe')
+SYSTEMS = {
+    'mtl_aug': 'MTL-AUG',
+    'end_to_end': 'end-to-end multitask learning',
+    'adversarial_autoencoder': 'the adversarial autoencoder',
+    'probe': 'the linear probe',
+}
 MARK = '<!-- tables -->\n'  # in the README; the tables follow it
 KINDS = {bool: 'True or False', str: 'text', int: 'whole number', float: 'number', tuple: 'tuple'}
 
@@ -54,9 +59,12 @@ def tables() -> str:
     # Defaults for a corpus without settings of its own.
     same = {'system': '', 'settings_of': '', 'corpus': 'demo_speech'}
     systems = {n: flatten(m.get_config('csv_corpus/NAME')) | same for n, m in modules.items()}
-    parts = [f'## {head}\n\n{field_table(fields, systems)}' for head, fields in GROUPS.items()]
+    parts = [
+        f'## Fields: {head}\n\n{field_table(fields, systems)}' for head, fields in GROUPS.items()
+    ]
     for name, module in modules.items():
-        parts.append(f'## {name}.py\n\n{module.__doc__.partition(chr(10))[0]}\n')
+        title = f'{name}.py: options, settings and fields of {SYSTEMS[name]}'
+        parts.append(f'## {title}\n\n{module.__doc__.partition(chr(10))[0]}\n')
         options = [(f'`{k}`', o.meaning, changes(o.sets)) for k, o in module.OPTIONS.items()]
         parts.append(table(('option', 'meaning', 'sets'), options))
         corpora = [(f'`{corpus}`', changes(sets)) for corpus, sets in module.CORPORA.items()]
@@ -65,7 +73,9 @@ def tables() -> str:
     grids = [path.stem for path in sorted((HERE / 'grids').glob('*.py'))]
     titles = [importlib.import_module(f'configs.grids.{name}').__doc__ for name in grids]
     files = [(f'[`{n}.py`](grids/{n}.py)', t.partition('\n')[0]) for n, t in zip(grids, titles)]
-    return '\n'.join([*parts, f'## Grids\n\n{table(("file", "question"), files)}'])
+    return '\n'.join(
+        [*parts, f'## The grids in configs/grids/\n\n{table(("file", "question"), files)}']
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -39,6 +39,7 @@ html_theme = 'furo'
 smartquotes = False  # flags have two hyphens
 html_title = f'ser_jax {version}'
 html_extra_path = ['_extra']  # sends index.html on to docs/index.html
+html_static_path, html_css_files = ['_static'], ['site.css']
 html_copy_source = False
 html_show_copyright = html_show_sphinx = False
 

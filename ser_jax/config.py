@@ -235,7 +235,7 @@ _FRONT_END = {
 
 # Heading -> dotted name -> declaration, for the fields of all systems.
 GROUPS = {
-    'The run': {
+    'system, representation, seed': {
         'system': Field('', 'name of the config file; part of the default workdir and of the result card'),
         'representation': Field(
             'log_mel', "input of the network; 'encoded': outputs of config.encoder", one_of('log_mel', 'waveform', 'encoded')),
@@ -245,7 +245,7 @@ GROUPS = {
             0, 'seed of initial parameters, data order, augmentation and dropout',
             Bounds(lambda x: x >= 0, 'a whole number from 0')),
     },
-    'Training data and evaluation protocol': {
+    'training data and evaluation protocol': {
         'corpus': Field(
             'demo_speech', 'labelled corpus; not to be set as a flag, but after the colon of --config, with its settings'),
         'labels': Field(
@@ -253,7 +253,9 @@ GROUPS = {
             Bounds(
                 lambda x: _TEXTS.test(x) and len(set(x)) == len(x) != 1,
                 "at least two different emotions, e.g. ('angry', 'sad'), or ()")),
-        'reported': Field(('emotion',), 'tasks (classification or regression) that are validated and tested'),
+        'reported': Field(
+            ('emotion',), 'tasks (classification or regression) that are validated and tested',
+            Bounds(lambda x: 0 < len(set(x)) == len(x), 'one or more different tasks')),
         'protocol': Field('', "call string of the protocol, e.g. 'speaker_folds(4)'; '' = the corpus's default"),
         'folds': Field(
             (), 'numbers of the folds to run, from 1; () = all',
@@ -272,7 +274,7 @@ GROUPS = {
             0.5, 'fraction of a batch that is unlabelled, if there is unlabelled speech',
             Bounds(lambda x: 0 < x < 1, 'between 0 and 1')),
     },
-    'Test conditions and further test corpora': {
+    'test conditions and further test corpora': {
         'conditions': Field(
             (), "call strings of test conditions, e.g. \"noise('rain', 5)\", 'telephone', 'pgd(0.05, 20)'", _TEXTS,
             identity=False),
@@ -295,7 +297,7 @@ GROUPS = {
         'few_shot_steps': Field(100, 'training steps of each adaptation', COUNT, identity=False),
         'few_shot_learning_rate': Field(5e-4, 'peak learning rate of each adaptation', POSITIVE, identity=False),
     },
-    'Augmentation': {
+    'augmentation': {
         'augmentations': Field(
             (), "call strings, e.g. 'speed(0.9, 1.1)', 'mixup(0.2)'; each utterance stays clean or undergoes one of them, its "
             'augmentation type. With config.encoder, changes of the waveform: computed once, or in each fine-tuning step', _TEXTS),
@@ -308,7 +310,7 @@ GROUPS = {
             'clean', 'target of reconstruction: the clean utterance, or the augmented input itself',
             one_of('clean', 'augmented')),
     },
-    'Training': {
+    'training': {
         'batch_size': Field(16, 'utterances per training step, a multiple of the number of devices', SIZE),
         'crop_frames': Field(
             200, 'frames of a training input, of 10 ms or, of an encoder, 40 ms; longer utterances are cropped at random',
@@ -334,8 +336,8 @@ GROUPS = {
             1, 'folds trained together in one program, each on one device (or CPU core)', COUNT, identity=False),
         'objective': Field('multitask', 'objective, set by the config file', one_of('multitask', 'adversarial')),
     },
-    'Optimiser (AdamW); of the phase `supervised` if there are several': optimiser_fields('optimiser'),
-    'Data folders and front end': {
+    'optimiser (AdamW), of the phase `supervised` if there are several': optimiser_fields('optimiser'),
+    'data folders and front end': {
         'data.data_dir': Field('~/.cache/ser_jax/records', 'folder of the prepared corpora', identity=False),
         'data.manual_dir': Field('', "folder of the original corpus; '' = $SER_JAX_MANUAL_DIR/CORPUS", identity=False),
         'data.memory_gb': Field(
@@ -789,8 +791,6 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
         )
     if (encoded or tuned) and config.noise_corpus:
         yield f'config.noise_corpus needs log-mels, but config.representation is {config.representation!r}'
-    if not config.reported or len(set(config.reported)) < len(config.reported):
-        yield f'config.reported is {config.reported!r}; it must be one or more different tasks'
     for name in config.reported:
         task = config.tasks.get(name)
         if task is None or task.kind == 'reconstruction' or task.weight <= 0:

@@ -513,7 +513,7 @@ def needs_testing(config: ml_collections.ConfigDict, card: dict[str, Any]) -> bo
     if config.target_statistics:
         names |= {f'{name}_target_statistics' for name in names}
     names |= parse_conditions(config.conditions).keys()
-    if config.report_test:  # a result a task
+    if config.report_test:  # one result per task
         names = {workdirs.result_name(name, task) for name in names for task in config.reported}
     changed = bool(names) and card.get('tested_with') != tested_with(config)
     return changed or not names <= set(found)

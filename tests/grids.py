@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from cards import bare_card
 
-from ser_jax.evaluation import summary as evaluation
+from ser_jax.evaluation import summary
 from ser_jax.grid import plan
 from ser_jax.metrics.rates import expected_calibration_error
-from ser_jax.runs import result_card
 from ser_jax.runs.predictions import Predictions, write_predictions
 from ser_jax.runtime import files
 
@@ -40,32 +40,17 @@ def fake_result(workdir, run, hits, *, conditions=('clean',), n=24, **fields):
     folder = workdir / run.folder
     for condition in conditions:
         write_predictions(folder / f'predictions/{condition}.csv', predictions, LABELS)
-    summary = evaluation.summarise(predictions, LABELS)
-    card = result_card.make_card(
-        **{
-            'system': run.variant,
-            'config_hash': '1',
-            'config': {},
-            'corpus': 'c',
-            'trained_on': ['c'],
-            'corpus_hash': '2',
-            'synthetic': True,
-            'labels': LABELS,
-            'tasks': {'emotion': LABELS},
-            'protocol': 'speaker_folds(4)',
-            'n_folds': (1, 4),
-            'commit': 'abc',
-            'versions': {},
-            'device': '1 × cpu',
-            'seed': run.seed,
-            'n_params': 1,
-            'conditions': dict.fromkeys(conditions, summary),
-            'leak_check': {'scripts': 0},
-            'cost': {'train_seconds': 10.0 + 10 * run.seed},
-            'calibration': {
-                'clean': {'ece': expected_calibration_error(predictions.probabilities, labels)}
-            },
-            **fields,
-        }
-    )
-    files.write_json(folder / 'results.json', card)
+    error = expected_calibration_error(predictions.probabilities, labels)
+    made = {
+        'system': run.variant,
+        'corpus': 'c',
+        'synthetic': True,
+        'protocol': 'speaker_folds(4)',
+        'n_folds': (1, 4),
+        'commit': 'abc',
+        'seed': run.seed,
+        'conditions': dict.fromkeys(conditions, summary.summarise(predictions, LABELS)),
+        'cost': {'train_seconds': 10.0 + 10 * run.seed},
+        'calibration': {'clean': {'ece': error}},
+    }
+    files.write_json(folder / 'results.json', bare_card(LABELS, **made | fields))

@@ -101,8 +101,8 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp('home')
 
 
-def ran(name, folder, home):
-    """Runs the commands of an example; returns the result of the last."""
+def ran(name, folder, home, **variables):
+    """Runs the commands of an example with environment variables; returns the result of the last."""
     _, commands = applied(name, copied(folder))
     for command in commands:
         result = subprocess.run(
@@ -113,6 +113,7 @@ def ran(name, folder, home):
                 'PATH': f'{Path(sys.executable).parent}:/usr/bin:/bin',
                 'PYTHONPATH': str(folder),
                 **simulated(1),
+                **variables,
             },
             capture_output=True,
             text=True,
@@ -126,14 +127,15 @@ def card(folder, corpus='demo_speech'):
 
 
 @pytest.mark.slow
-def test_recordings(tmp_path, home):
+def test_recordings(tmp_path, home, tiny_encoder):
     (text,) = [text for file, _, text in blocks('recordings') if file]
     for number, row in enumerate(csv.DictReader(text.splitlines())):
         beep(tmp_path / 'recordings' / row['file'], 200 + 40 * number)
-    ran('recordings', tmp_path, home)
-    result = card(tmp_path, 'csv_corpus_mine')
+    ran('recordings', tmp_path, home, SER_JAX_ENCODER=str(tiny_encoder))
+    run = tmp_path / 'runs/probe-csv_corpus_mine-views-seed0'
+    result = json.loads((run / 'results.json').read_text())
     assert result['corpus'] == 'csv_corpus/mine'
-    assert result['conditions']['clean']['n'] == 2
+    assert result['conditions']['clean']['n'] == 8
     assert result['labels'] == ['happy', 'sad']
 
 

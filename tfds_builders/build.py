@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--num_shards',
         type=int,
-        help='number of shards; default: one a thousand utterances or 256 MB of audio',
+        help='number of shards; default: one per thousand utterances or 256 MB of audio',
     )
     result.add_argument(
         '--beam_runner',
@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
         '--beam_options', action='append', default=[], metavar='OPTION',
         help='option of the runner, e.g. --beam_options=--project=mine (repeatable)',
     )  # fmt: skip
-    result.add_argument('--workers', type=int, help='processes; default: one a core')
+    result.add_argument('--workers', type=int, help='processes; default: one per core')
     result.add_argument(
         '--map', action='append', default=[], metavar='LABEL=EMOTION',
         help='csv_corpus: read LABEL as EMOTION (repeatable; an empty EMOTION drops the label)',

@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='list all missing names, all speakers and all unusable files',
     )
     parser.add_argument('--json', action='store_true', help='one JSON object instead of lines')
-    parser.add_argument('--workers', type=int, help='processes; default: one a core')
+    parser.add_argument('--workers', type=int, help='processes; default: one per core')
     parser.add_argument(
         '--map', action='append', default=[], metavar='LABEL=EMOTION', help='as for build'
     )

@@ -97,12 +97,9 @@ def find_samples(file: BinaryIO, length: int) -> Samples | None:
 
 
 def _stated(size: int, form: str, room: int) -> int | None:
-    """A size as stated; None for the 0 and the largest numbers that streaming writers put.
+    """A size as the header states it; None for the 0 and the largest numbers that streaming writers put.
 
-    Args:
-        size: number in the header.
-        form: its struct format.
-        room: bytes that follow: a large number that fits is meant.
+    `form` is its struct format, `room` the bytes that follow: a large number that fits in is meant.
     """
     largest = 0x7F000000 if form[1] == 'I' else 1 << 62
     is_open = size == 0 or (size > room and (size == 0xFFFFFFFF or size >= largest))
@@ -180,13 +177,7 @@ def _nist(file: BinaryIO) -> Samples | None:
 
 
 def _last_voc_block(file: BinaryIO, length: int, at: int) -> Samples | None:
-    """The last block of samples of a Creative Voice file.
-
-    Args:
-        file: the file.
-        length: bytes of the file.
-        at: position of the first block.
-    """
+    """The last block of samples of a Creative Voice file of `length` bytes; `at` is the position of the first block."""
     last = None
     for _ in range(_MOST_CHUNKS):
         file.seek(at)
@@ -261,7 +252,7 @@ def unread_part(file: BinaryIO, length: int, samples: Samples | None) -> str:
     Args:
         file: file, at its beginning.
         length: bytes of the file, at least one.
-        samples: from `find_samples`.
+        samples: result of `find_samples`.
     """
     head = file.read(4)
     if head == b'OggS':
@@ -322,7 +313,7 @@ class WithSize(io.RawIOBase):
     def __init__(self, path: Path, samples: Samples):
         """Args:
         path: path of the file.
-        samples: from `find_samples`.
+        samples: result of `find_samples`.
         """
         self._file = path.open('rb')
         length = path.stat().st_size

@@ -101,16 +101,7 @@ def log_mel(
 def log_mel_of_signal(
     signal: np.ndarray, front_end: FrontEnd = DEFAULT_FRONT_END, mel: np.ndarray | None = None
 ) -> np.ndarray:
-    """`log_mel` of a scaled signal, which may exceed [-1, 1] (corrupted speech).
-
-    Args:
-        signal: float32 [S].
-        front_end: parameters.
-        mel: see `log_mel`.
-
-    Returns:
-        float32 [T, n_mels].
-    """
+    """`log_mel` [T, n_mels] of a scaled signal, float32 [S], which may exceed [-1, 1] (corrupted speech)."""
     if mel is None:
         mel = mel_matrix(front_end)
     frames = front_end.frames(len(signal))

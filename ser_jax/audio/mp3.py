@@ -139,7 +139,7 @@ class WithFrameCount(io.RawIOBase):
     def __init__(self, path: Path, frames: Frames):
         """Args:
         path: path of the file.
-        frames: from `find_frames`.
+        frames: result of `find_frames`.
         """
         xing = b'Xing' + struct.pack('>II', 1, frames.count)
         head = frames.head[:4] + bytes(frames.side - 4) + xing

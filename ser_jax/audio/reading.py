@@ -85,7 +85,7 @@ def read_blocks(path: str | os.PathLike, sample_rate: int = 16000) -> Iterator[n
                 yield block
     except soundfile.LibsndfileError as error:
         reason = ' '.join(str(error.error_string).split()).rstrip('.')
-        if reason.startswith('File does not exist'):  # said of files that might be mp3
+        if reason.startswith('File does not exist'):  # for files that might be mp3
             reason = 'no known format'
         reason = other_content(path) or f'cannot be decoded ({reason})'
         raise AudioError(path, reason) from error

@@ -293,16 +293,7 @@ def shuffled(size: int, seed: int) -> Sequence[int]:
 
 
 def crop_or_pad(array: np.ndarray, frames: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """A random crop of `frames` frames, or the whole array and zeros behind it.
-
-    Args:
-        array: [T, ...].
-        frames: length wanted.
-        rng: draws the crop's start, uniformly.
-
-    Returns:
-        ([frames, ...], the number of real frames).
-    """
+    """A random crop of `frames` frames, or the whole array and zeros behind it: ([frames, ...], number of real frames)."""
     if len(array) > frames:
         start = rng.integers(len(array) - frames + 1)
         return array[start : start + frames], frames
@@ -327,7 +318,7 @@ def buckets(lengths: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndar
 
     Args:
         lengths: [N] frames.
-        batch_size: utterances a batch.
+        batch_size: utterances per batch.
 
     Yields:
         (padded length, positions [batch_size] into `lengths`); the last batch is filled up by repeating
@@ -341,16 +332,7 @@ def buckets(lengths: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndar
 
 
 def prefetch(batches, start: int, stop: int) -> Iterator:
-    """Iterates over `batches[start]` … `batches[stop - 1]`, loaded ahead by a thread.
-
-    Args:
-        batches: random access by step, a pure function of the step.
-        start: first step.
-        stop: one past the last step.
-
-    Returns:
-        An iterator over the batches in order.
-    """
+    """Iterates over `batches[start]` … `batches[stop - 1]`, loaded ahead by a thread."""
     dataset = grain.MapDataset.range(start, stop).map(batches.__getitem__)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(dataset.to_iter_dataset(options))

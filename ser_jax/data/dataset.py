@@ -109,7 +109,7 @@ class Dataset:
     """The data of a run; all folds share its corpora.
 
     Attributes:
-        records: where its corpora lie.
+        records: location of the corpora.
         corpus: the corpus whose folds are trained and tested; the others only join its training.
         labelled: (corpus, rows with one of the emotions) each.
         unlabelled: corpora that join without their labels.
@@ -117,10 +117,10 @@ class Dataset:
         labels: emotions, in the order of the outputs.
         rows: rows of `corpus` with a label of a reported task.
         protocol: call string.
-        folds: to run; `n_folds` is how many the protocol has.
+        folds: folds to run; `n_folds` counts those of the protocol.
         leak_check: counts of `leaks.check_folds`.
         tasks: learnt tasks.
-        reported: those of them that are validated and tested.
+        reported: tasks that are validated and tested.
         sampling: how training batches are drawn.
         untrained_classes: remarks on folds that train no utterance of a class of their held-out speakers.
     """
@@ -280,14 +280,14 @@ def open_dataset(
     """Opens the corpora of a run, and makes and checks its tasks and folds.
 
     Args:
-        records: where the corpora lie.
+        records: location of the corpora.
         corpus: name of the corpus whose folds are trained and tested.
         representation: 'log_mel', 'waveform' or 'encoded'.
         tasks: name -> kind, target, weight (`tasks.make_tasks`).
         reported: tasks that are validated and tested.
         sampling: how training batches are drawn.
-        labels: emotions to tell apart; () = the usual ones of the corpus.
-        protocol: call string; '' = the usual one of the corpus.
+        labels: emotions to classify; () = the corpus's default ones.
+        protocol: call string; '' = the corpus's default.
         folds: numbers of the folds to run, from 1; () = all.
         validation: False adds the validation speakers to training.
         labelled: other corpora that join with their labels.
@@ -361,7 +361,7 @@ def open_dataset(
 
 
 def _emotions(corpus: Corpus, labels: Sequence[str], *, required: bool) -> tuple[str, ...]:
-    """The emotions to tell apart: `labels`, or the usual ones of the corpus."""
+    """The emotions to classify: `labels`, or the corpus's default ones."""
     labels = tuple(labels or corpus.metadata['labels'])
     present = np.unique(corpus.index['emotion'][corpus.index['emotion'] >= 0])
     present = [corpus.metadata['vocabulary'][code] for code in present]
@@ -412,14 +412,7 @@ def refuse_splits_without_labels(
 def untrained_classes(
     corpus: Corpus, folds: list[Fold], tasks: tuple[Task, ...], labelled: Sequence[Part]
 ) -> list[str]:
-    """A remark for each fold that trains no utterance of a class which its held-out speakers have.
-
-    Args:
-        corpus: corpus of the folds.
-        folds: the folds.
-        tasks: reported tasks.
-        labelled: other corpora that join training with their labels.
-    """
+    """A remark for each fold that trains no utterance of a class which its held-out speakers have, also not of other corpora."""
     remarks = []
     for fold in folds:
         held_out = np.concatenate([fold.validation, fold.test])

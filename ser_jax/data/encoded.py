@@ -32,7 +32,7 @@ class Encoding(NamedTuple):
     """A frozen encoder, and which of its outputs are a network's input.
 
     Attributes:
-        encoder: its name, for messages.
+        encoder: name of the encoder, for messages.
         identity: SHA-256 of its parameters and settings (`Encoder.identity`).
         layers: numbers of the layers: statistics are concatenated in this order, frames averaged.
         output: 'statistics' or 'frames'.
@@ -118,7 +118,7 @@ def open_encoded(
     """Opens the outputs of an encoder for a corpus.
 
     Args:
-        corpus: its waveform records.
+        corpus: waveform records.
         encoding: the encoder, its output and the views.
         data_dir: root of the prepared corpora.
 

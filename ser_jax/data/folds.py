@@ -76,7 +76,7 @@ def make_folds(
     """Divides a corpus into folds by a protocol.
 
     Args:
-        index: index of the corpus: str fields `id`, `speaker`, `session`, int field `gender`, one entry a row.
+        index: index of the corpus: str fields `id`, `speaker`, `session`, int field `gender`, one entry per row.
         protocol: call string, e.g. `'speaker_folds(4)'`.
         rows: usable rows: those with a label of the task.
         folds: published folds as lists of test speakers (`Corpus.metadata['folds']`), or None.

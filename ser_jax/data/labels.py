@@ -124,15 +124,6 @@ def labelled_share(
 def occurring(
     parts: list[tuple[Corpus, np.ndarray]], field: str, names: tuple[str, ...]
 ) -> np.ndarray:
-    """Which classes occur in some utterances (the classes of `speaker` include those that are only tested).
-
-    Args:
-        parts: (corpus, rows) pairs.
-        field: see `labels_of`.
-        names: see `labels_of`.
-
-    Returns:
-        bool [K].
-    """
+    """Which classes of a target (see `labels_of`) occur in some rows of corpora, bool [K]; for `speaker` some are only tested."""
     found = np.concatenate([labels_of(*part, field, names) for part in parts])
     return np.isin(np.arange(len(names)), found)

@@ -89,13 +89,7 @@ def is_prepared(folder: pathlib.Path) -> bool:
 def prepared_hash(
     name: str, *, data_dir: str | os.PathLike | None, representation: str = 'log_mel'
 ) -> str | None:
-    """The `corpus_hash` of a prepared corpus; None where it is not prepared.
-
-    Args:
-        name: name of the corpus.
-        data_dir: root of the prepared corpora; None = `~/.cache/ser_jax/records`.
-        representation: 'log_mel' or 'waveform'.
-    """
+    """The `corpus_hash` of a prepared corpus; None where it is not prepared."""
     folder = corpus_folder(name, data_dir=data_dir, representation=representation)
     if not is_prepared(folder):
         return None

@@ -16,7 +16,7 @@ class Task:
     Attributes:
         name: name of the head, the loss and the metrics.
         kind: 'classification', 'regression' or 'reconstruction' (`KINDS`).
-        target: what is predicted: a label of the records ('emotion', 'gender', 'speaker', …), 'augmentation_type',
+        target: predicted quantity: a label of the records ('emotion', 'gender', 'speaker', …), 'augmentation_type',
             a rated dimension for regression, or 'log_mel' for reconstruction.
         weight: weight of the loss in the sum, from 0; a task of weight 0 is left out with its head.
         classes: class names in the order of the outputs; for regression, the classes that ratings fall into; empty
@@ -31,7 +31,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Outputs of the head: one a class, or the rating."""
+        """Outputs of the head: one per class, or the rating."""
         return 1 if self.kind == 'regression' else len(self.classes)
 
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from ser_jax.encoding.views import View, augment_waveforms
 from ser_jax.models.encoders.pretrained import Encoder
 from ser_jax.runtime.devices import is_main_process
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import replacing, write_checksums, write_json
+from ser_jax.runtime.files import replacing, waiting_lock, write_checksums, write_json
 from ser_jax.runtime.text import duration
 
 _CHUNK = 256  # utterances that are encoded before a part is written; an interrupted extraction resumes behind it
@@ -55,7 +55,7 @@ def encode_corpus(
         corpus: waveform records.
         encoder: a loaded encoder.
         data_dir: root of the prepared corpora.
-        layers: those averaged in frames; of statistics all layers are written.
+        layers: layers that frames average; statistics of all layers are written.
         output: 'statistics' or 'frames'.
         views: views of the utterances.
 
@@ -81,7 +81,9 @@ def encode_corpus(
     begin = time.monotonic()
     with progress:
         for number, (view, folder) in enumerate(missing.items(), 1):
-            with _locked(folder) if is_main_process() else contextlib.nullcontext():
+            waiting = f'waiting for another run that writes to {folder}'
+            lock = waiting_lock(folder / '.lock', lambda text=waiting: print(text, file=sys.stderr))
+            with lock if is_main_process() else contextlib.nullcontext():
                 # Another run may just have written it.
                 if not multihost_utils.broadcast_one_to_all(np.array(is_encoded(folder))):
                     _encode(corpus, encoder, extractor, output, view, folder, progress)
@@ -95,26 +97,8 @@ def encode_corpus(
                 )
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Waits until no other run encodes the corpus."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with (folder / '.lock').open('w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print(f'waiting for another run that writes to {folder}', file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _announce(corpus: Corpus, encoder: Encoder, output: str, missing: dict[View, Path]) -> None:
-    """Says what will be computed and its size; refuses what does not fit on the disk."""
+    """Prints what will be computed and its size; refuses what does not fit on the disk."""
     seconds, module = float(corpus.index['duration'].sum()), encoder.module
     size = 4 * len(corpus) * module.outputs * module.statistics
     if output == 'frames':

@@ -70,16 +70,7 @@ def views_of(operations: Sequence[Operation]) -> tuple[tuple[View, ...], tuple[i
 
 
 def augment_waveforms(view: View, waveforms: Sequence[np.ndarray], ids: Sequence[str]) -> Signals:
-    """Computes a view of utterances.
-
-    Args:
-        view: the view.
-        waveforms: N arrays [S] at 16 kHz, int16 or float32 in [-1, 1).
-        ids: their ids, from which the parameters are drawn.
-
-    Returns:
-        The view.
-    """
+    """Computes a view of N waveforms [S] at 16 kHz, with parameters drawn from the ids of the utterances."""
     if not view.calls:
         floats = [as_float(waveform) for waveform in waveforms]
         return Signals(floats, floats)

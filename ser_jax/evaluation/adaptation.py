@@ -36,7 +36,7 @@ class Target:
     Attributes:
         corpus: opened.
         task: reported classification.
-        labels: those of its classes that the corpus has, in their order.
+        labels: classes of the task that the corpus has, in their order.
         rows: utterances of the corpus with one of them.
     """
 
@@ -89,7 +89,7 @@ class Shots(NamedTuple):
     """How much of a target corpus adapts a model: an amount, out of the amounts that are compared.
 
     Attributes:
-        field: 'few_shot', utterances a class, or 'few_shot_speakers', shares of the speakers.
+        field: 'few_shot', utterances per class, or 'few_shot_speakers', shares of the speakers.
         amount: amount of this condition.
         largest: largest amount of all conditions: what it takes is tested by none of them.
     """
@@ -139,7 +139,7 @@ class Adapter:
         self._experiment, self._tx, self._n_steps = experiment, tx, n_steps
         self._label_smoothing, self._label_free = label_smoothing, label_free
 
-    @functools.cache  # noqa: B019 - one object a run
+    @functools.cache  # noqa: B019 - one object per run
     def _step(self, adapted: Task, updates: tuple[str, ...]):
         """Phase, placement and compiled training step."""
         dataset, program = self._experiment.dataset, self._experiment.program
@@ -171,16 +171,7 @@ class Adapter:
         return Utterances([(target.corpus, rows)], classes, memory_gb=memory_gb)
 
     def adapt(self, variables: Mapping, target: Target, rows: np.ndarray) -> dict:
-        """Adapts a model.
-
-        Args:
-            variables: parameters of the final model (`steps.inference_variables`).
-            target: corpus and task.
-            rows: utterances of the corpus to train on.
-
-        Returns:
-            The adapted variables.
-        """
+        """Trains the final model on some rows of a target corpus; returns the adapted variables."""
         dataset, program = self._experiment.dataset, self._experiment.program
         variables = jax.device_get(variables)
         # Too few utterances for an encoder, which stays as it is.

@@ -40,7 +40,7 @@ class SourceRun:
         workdir: `config.attack_source`.
 
     Attributes:
-        model: its network.
+        model: network of the run.
         front_end: see `forward.network_input`.
         fingerprint: identifies its models.
 

@@ -30,7 +30,7 @@ class CrossCorpusTester:
     - `cross_<corpus>`: as it is, normalised by training statistics;
     - `cross_<corpus>_target_statistics`: transductive, normalised by the statistics of all tested utterances (their labels
       are used only to leave out classes that are not shared);
-    - `cross_<corpus>_few_shot_<k>`: adapted to k utterances a class of as few speakers as have enough;
+    - `cross_<corpus>_few_shot_<k>`: adapted to k utterances per class of as few speakers as have enough;
     - `cross_<corpus>_speakers_<share>`: adapted to that share of the speakers.
 
     An adapted model is tested on the speakers that no k (or no share) takes anything of: all k are tested on the same
@@ -42,9 +42,9 @@ class CrossCorpusTester:
         corpora: names of the tested corpora.
         adapter: adapts the model.
         target_statistics: whether to test with the target's statistics, too.
-        few_shot: utterances a class to adapt to.
+        few_shot: utterances per class to adapt to.
         few_shot_speakers: shares of the speakers to adapt to.
-        adaptation: what else an adapted model depends on, as text.
+        adaptation: settings of the adaptation, as text.
 
     Raises:
         UserError: a corpus without a common class, or with utterances or speakers that are trained on.

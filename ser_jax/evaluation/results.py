@@ -25,16 +25,7 @@ from ser_jax.transforms.conditions import attack_checks
 def pooled_predictions(
     dataset: Dataset, conditions: Sequence[str], workdir: Path
 ) -> dict[str, Predictions]:
-    """Pools the predictions of the folds.
-
-    Args:
-        dataset: folds and reported tasks.
-        conditions: names, 'clean' among them.
-        workdir: run directory with the predictions of all folds.
-
-    Returns:
-        Name of the result (`workdir.result_name`) -> predictions.
-    """
+    """Pools the predictions of the folds under some conditions: name of the result (`workdir.result_name`) -> predictions."""
     return {
         name: pool(
             [
@@ -71,7 +62,7 @@ def make_card(
         config: dotted field -> value of everything that defines the run (`config.compared`).
         conditions: name -> parsed call.
         report_test: whether test speakers may be read.
-        tested_with: what the conditions depend on, or None.
+        tested_with: inputs of the conditions, or None.
         encoder: the pretrained encoder, or None.
 
     Returns:

@@ -104,7 +104,7 @@ class RobustnessTester:
         test: whether test utterances are predicted; else validation utterances.
 
     Attributes:
-        conditions: as given.
+        conditions: the given conditions.
 
     Raises:
         UserError: a condition that cannot be met.
@@ -147,12 +147,7 @@ class RobustnessTester:
         return fold.test if self._test else fold.validation
 
     def predict(self, name: str, variables: dict, fold: Fold) -> tuple[dict[str, np.ndarray], dict]:
-        """Predicts the utterances of a fold (`rows`) under a condition.
-
-        Args:
-            name: `clean`, or of `conditions`.
-            variables: parameters of the fold (`steps.inference_variables`).
-            fold: the fold.
+        """Predicts the utterances of a fold (`rows`) under `clean` or one of `conditions`.
 
         Returns:
             (reported task -> probabilities float32 [N, K] or ratings [N, 1]; further facts, name -> number).

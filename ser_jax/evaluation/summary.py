@@ -14,13 +14,7 @@ from ser_jax.runtime.files import to_plain
 def summarise(
     predictions: Predictions, labels: Sequence[str], *, n_bootstrap: int = 10_000, seed: int = 0
 ) -> ConditionResult:
-    """Computes the metrics of one condition, on predictions pooled over the folds.
-
-    Args:
-        predictions: N >= 1 rows, all labelled.
-        labels: K class names.
-        n_bootstrap: bootstrap replicates of the intervals.
-        seed: random seed of the bootstrap.
+    """Computes the metrics of one condition, on labelled predictions pooled over the folds.
 
     Raises:
         UserError: predictions that are not finite: training diverged.

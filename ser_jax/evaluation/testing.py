@@ -90,15 +90,7 @@ def predict_corpora(
     *,
     again: bool = False,
 ) -> None:
-    """Predicts other corpora with the final model, and writes `predictions/<condition>.csv`.
-
-    Args:
-        experiment: dataset and program.
-        tester: predicts the corpora.
-        workdir: run directory.
-        progress: progress of the run.
-        again: whether to predict what is up to date, too.
-    """
+    """Predicts other corpora with the final model, and writes `predictions/<condition>.csv`; see `predict_fold`."""
     facts = {
         name: workdirs.predictions_file(workdir, 'final', name).with_suffix('.json')
         for name in tester.conditions

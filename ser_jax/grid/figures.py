@@ -8,13 +8,7 @@ from ser_jax.reporting.figures import COLOURS, GRID, MARKERS, SOFT, new_figure, 
 
 @styled
 def draw_grid(rows: Sequence[Mapping], title: str, path: Path) -> None:
-    """Draws UAR and interval of every row, grouped by setting and condition, coloured by variant.
-
-    Args:
-        rows: at least one row of `rows.make_rows`.
-        title: title, one line.
-        path: PNG file, written atomically.
-    """
+    """Draws UAR and interval of every row of `rows.make_rows`, grouped by setting and condition, coloured by variant."""
     groups = list(dict.fromkeys((row['setting'], row['condition']) for row in rows))
     variants = list(dict.fromkeys(row['variant'] for row in rows))
     step = 0.75 / len(variants)

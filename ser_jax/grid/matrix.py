@@ -82,13 +82,7 @@ def _legend(cells: Mapping[tuple[str, str], Row]) -> str:
 
 @figures.styled
 def draw_matrices(panels: Panels, title: str, path: Path) -> None:
-    """Draws the matrices side by side: colour from chance to 100 %; UAR, interval and difference in each cell.
-
-    Args:
-        panels: result of `matrices`, not empty.
-        title: title, one line.
-        path: PNG file, written atomically.
-    """
+    """Draws the matrices side by side: colour from chance to 100 %; UAR, interval and difference in each cell."""
     shapes = [tuple(map(len, _axes(cells))) for cells in panels.values()]
     columns = min(len(panels), 2)
     lines = -(-len(panels) // columns)

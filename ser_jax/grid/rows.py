@@ -180,12 +180,7 @@ def mean(values: Sequence[float | None]) -> float | None:
 def difference_to_baseline(
     workdirs: Sequence[Path], baseline: Sequence[Path], condition: str
 ) -> Row:
-    """Compares a variant with the baseline.
-
-    Args:
-        workdirs: run directories of the variant, one per seed.
-        baseline: run directories of the baseline.
-        condition: test condition of both.
+    """Compares a variant with the baseline, run directories of each by seed, under a test condition of both.
 
     Returns:
         `difference`, `difference_low`, `difference_high`, `p`, `smallest_p` (attainable with these speakers), `warnings`;

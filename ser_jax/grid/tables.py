@@ -161,13 +161,7 @@ def notes(rows: Sequence[Row]) -> str:
 
 
 def as_markdown(rows: Sequence[Row], grid: Grid, summary: str) -> dict[str, str]:
-    """The Markdown files of a grid: name -> text.
-
-    Args:
-        rows: at least one row of `rows.make_rows`.
-        grid: grid of the rows.
-        summary: number of finished runs, as text.
-    """
+    """The Markdown files of a grid, name -> text, from its rows and the number of finished runs as text."""
     head = f'# Grid {grid.name}\n\n{origin(rows, grid, summary)}\n\n'
     lines = [cells(row) for row in rows]
     table = markdown_table(lines[0], [line.values() for line in lines])

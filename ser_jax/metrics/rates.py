@@ -10,15 +10,7 @@ import numpy as np
 
 
 def confusion_matrix(labels, predictions, n_classes: int) -> np.ndarray:
-    """Counts utterances by true and predicted class.
-
-    Args:
-        labels: true classes, int [N], each in 0 … n_classes - 1.
-        predictions: predicted classes, int [N].
-        n_classes: K.
-
-    Returns:
-        int64 [K, K], row = true class, column = predicted class.
+    """Counts utterances by true and predicted class: int64 [K, K], row = true class, column = predicted class.
 
     Raises:
         ValueError: a class outside 0 … K - 1 (such as a missing label, -1), or unequal lengths.
@@ -104,16 +96,9 @@ def ccc(targets, predictions) -> float:
 
 
 def confusion_by_speaker(labels, predictions, speakers, n_classes: int) -> np.ndarray:
-    """Confusion matrix of each speaker.
+    """Confusion matrix of each speaker, int64 [S, K, K]: known speakers sorted, then unknown ones.
 
-    Args:
-        labels: int [N].
-        predictions: int [N].
-        speakers: str [N]; each utterance of an unknown speaker ('') counts as a speaker of its own.
-        n_classes: K.
-
-    Returns:
-        int64 [S, K, K]: known speakers sorted, then unknown ones; sums to the pooled confusion matrix.
+    Each utterance of an unknown speaker ('') counts as a speaker of its own. The sum is the pooled confusion matrix.
     """
     labels, predictions = _classes(labels, n_classes), _classes(predictions, n_classes)
     speaker, n_speakers = _speaker_numbers(speakers)
@@ -135,15 +120,9 @@ def _speaker_numbers(speakers) -> tuple[np.ndarray, int]:
 
 
 def concordance_sums(targets, predictions, speakers) -> np.ndarray:
-    """Sufficient statistics of the CCC, summed over each speaker's utterances.
+    """Sufficient statistics of the CCC, summed over each speaker's utterances: float [S, 6], count, Σt, Σp, Σt², Σp², Σtp.
 
-    Args:
-        targets: float [N].
-        predictions: float [N].
-        speakers: str [N]; each utterance of an unknown speaker ('') counts as a speaker of its own.
-
-    Returns:
-        float [S, 6]: count, Σt, Σp, Σt², Σp², Σtp.
+    Each utterance of an unknown speaker ('') counts as a speaker of its own.
     """
     t, p = np.asarray(targets, float), np.asarray(predictions, float)
     numbers, count = _speaker_numbers(speakers)
@@ -176,15 +155,9 @@ class ConfidenceBins(NamedTuple):
 
 
 def confidence_bins(confidence, correct, bins: int = 10) -> ConfidenceBins:
-    """Accuracy by confidence, in bins of equal width (Guo et al. 2017, arXiv 1706.04599).
+    """Accuracy by confidence, in bins of equal width (Guo et al. 2017, arXiv 1706.04599); only bins that are not empty.
 
-    Args:
-        confidence: probability of the predicted class, float [N], 0–1.
-        correct: bool [N].
-        bins: number of bins.
-
-    Returns:
-        The non-empty bins, in ascending order.
+    The confidence is the probability of the predicted class, 0–1, and `correct` whether it is the true one.
     """
     confidence = np.asarray(confidence, float)
     number = np.minimum((confidence * bins).astype(int), bins - 1)

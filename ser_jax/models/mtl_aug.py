@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.models import layers
 from ser_jax.models.convolution import convolution, depth_to_space
 from ser_jax.models.encoders.frames import FramesEncoder
@@ -48,11 +47,7 @@ class Model(nn.Module):
     axis_name: str | None = None
     bands: int = 80
 
-    @staticmethod
-    def validate(settings: Mapping, front_end: FrontEnd) -> None:
-        """Checks the attributes against the front end; raises UserError."""
-        if settings['input'] != 'frames':
-            LogMelEncoder.validate(settings, front_end)
+    validate = staticmethod(LogMelEncoder.validate)
 
     @nn.compact
     def __call__(self, x: jax.Array, length: jax.Array, *, train: bool) -> dict:

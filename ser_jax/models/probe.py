@@ -35,12 +35,7 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, length: jax.Array, *, train: bool) -> dict:
-        """Runs the network.
-
-        Args:
-            x: [B, T, F], standardised by training statistics.
-            length: int32 [B], real frames.
-            train: whether to use dropout (rng stream 'dropout').
+        """Runs the network on standardised inputs [B, T, F].
 
         Returns:
             Logits [B, K] for every head; 'embedding' [B, F], the mean input of an utterance.

@@ -105,8 +105,6 @@ def _check_phases(names: Sequence[str], tasks: tuple[Task, ...], adversary: bool
 
 
 def _check_prior(prior: str, tasks: tuple[Task, ...], model: nn.Module) -> None:
-    if prior not in ('gaussian', 'mixture'):
-        raise UserError(f"config.adversary.prior is {prior!r}; it must be 'gaussian' or 'mixture'")
     emotions = next((len(task.classes) for task in tasks if task.name == 'emotion'), 0)
     mixture = model.adversary and prior == 'mixture'
     if mixture and not emotions:

@@ -126,18 +126,7 @@ def task_losses(
     axis_name: str,
     clean_target: bool = True,
 ) -> dict[str, jax.Array]:
-    """This device's share of every task's loss.
-
-    Args:
-        outputs: outputs of the network.
-        batch: augmented batch.
-        tasks: tasks to learn.
-        constants: see `steps.TrainState`.
-        label_smoothing, clean_target, axis_name: see `multitask`.
-
-    Returns:
-        Task -> scalar.
-    """
+    """This device's share of every task's loss, task -> scalar; see `multitask_loss`."""
     shares = {}
     for task in tasks:
         output = outputs[task.name]

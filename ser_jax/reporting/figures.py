@@ -277,13 +277,7 @@ def _title(card: Mapping, name: str) -> str:
 
 @styled
 def confusion_matrix_figure(confusion, labels: Sequence[str], title: str = ''):
-    """A confusion matrix: row percent as colour and number, counts below.
-
-    Args:
-        confusion: counts [K, K], row = true class, column = predicted class.
-        labels: K class names.
-        title: heading.
-    """
+    """A confusion matrix, counts [K, K], row = true class: row percent as colour and number, counts below."""
     from matplotlib.patches import Rectangle
 
     confusion = np.asarray(confusion)

@@ -288,13 +288,7 @@ def _context(systems, result):
 
 
 def _notes(result, several, paired):
-    """The (label, text) pairs that explain the rows and the interval.
-
-    Args:
-        result: see `comparison_table`.
-        several: whether a system has several seeds.
-        paired: whether two systems are compared.
-    """
+    """The (label, text) pairs that explain the rows and the interval, of several seeds or of two compared systems."""
     n_clusters = result['n_speakers'] + result['n_unknown_speaker']
     if result['mean_over_seeds']['ci95'][0] is None:
         reason = 'fewer than 1 in 100 draws of speakers hold every class'

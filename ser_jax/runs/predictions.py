@@ -26,7 +26,7 @@ class Predictions:
         label: index of the true class, int [N].
         probabilities: float32 [N, K]; for predicted ratings one-hot, the class that the rating falls into.
         rating: true rating, float32 [N]; None (stored as NaN) if classes are predicted.
-        predicted_rating: likewise.
+        predicted_rating: predicted rating, likewise.
     """
 
     id: np.ndarray
@@ -75,13 +75,8 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
 def write_predictions(path, predictions: Predictions, labels: Sequence[str]) -> None:
     """Writes `predictions/<condition>.csv` atomically.
 
-    Columns: id, fold, speaker, label, prediction, `probability_<class>` per class, and rating and predicted_rating if ratings are
-    predicted. Numbers round-trip to the same float32.
-
-    Args:
-        path: file to write; its folder is created.
-        predictions: N rows.
-        labels: K class names.
+    Columns: id, fold, speaker, label, prediction, `probability_<class>` per class, and rating and predicted_rating if ratings
+    are predicted. Numbers round-trip to the same float32.
     """
     text = io.StringIO()
     writer = csv_writer(text)

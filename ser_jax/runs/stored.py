@@ -46,8 +46,8 @@ class StoredRun:
     """A finished run.
 
     Attributes:
-        card: its result card.
-        command: its command line.
+        card: result card.
+        command: command line.
         predictions: condition -> (predictions, class names).
     """
 

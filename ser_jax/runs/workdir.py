@@ -64,13 +64,7 @@ def result_name(condition: str, task: str) -> str:
 
 
 def is_up_to_date(predictions: list[Path], facts: Path, fingerprint: str) -> bool:
-    """Whether predictions exist, and depend on what they would depend on now.
-
-    Args:
-        predictions: CSV files.
-        facts: JSON file with the fingerprint that they were made with.
-        fingerprint: now.
-    """
+    """Whether predictions exist, and the fingerprint in their JSON file of facts is the given one."""
     if not all(path.exists() for path in (*predictions, facts)):
         return False
     try:

@@ -222,7 +222,7 @@ class ParallelRuns:
     """Several runs side by side in one program, each whole on one device; no device waits for another.
 
     Args:
-        runs: how many, a multiple of the devices.
+        runs: number of runs, a multiple of the devices.
 
     Attributes:
         mesh: the first device, for everything that is not done for all runs at once.

@@ -1,4 +1,4 @@
-"""Local paths, docstrings, atomic writes, and checksums of folders."""
+"""Local paths, docstrings, atomic writes, locks, and checksums of folders."""
 
 import ast
 import contextlib
@@ -13,7 +13,7 @@ import shutil
 import socket
 import types
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -66,7 +66,7 @@ def docstring(file: str | os.PathLike) -> str:
 
 
 def set_compilation_cache(data_dir: str | os.PathLike = '~/.cache/ser_jax/records') -> None:
-    """Makes JAX cache compiled programs beside the prepared corpora; to be called before JAX is imported.
+    """Makes JAX cache compiled programs next to the prepared corpora; to be called before JAX is imported.
 
     Small programs too: by default JAX recompiles those of less than a second at every start, and a run has forty.
     """
@@ -76,12 +76,12 @@ def set_compilation_cache(data_dir: str | os.PathLike = '~/.cache/ser_jax/record
 
 
 def temporary_beside(path: Path) -> Path:
-    """Path beside another, on the same disk, for what will replace it; named after this machine and process."""
+    """Temporary path in the folder of another, for what will replace it; named after this machine and process."""
     return path.with_name(f'{path.name}.{_machine()}-{os.getpid()}.tmp')
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed processes of this machine left beside a path (`temporary_beside`, or the same with .old)."""
+    """Removes what killed processes of this machine left next to a path (`temporary_beside`, or the same with .old)."""
     for left in path.parent.glob(f'{glob.escape(path.name)}.{_machine()}-*'):
         process = left.stem.rpartition('-')[2]
         if (
@@ -113,7 +113,7 @@ def _is_running(process: int) -> bool:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Writes a file atomically: yields a temporary path beside it, renamed to `path` unless the block raises; makes its folder."""
+    """Writes a file atomically: yields a temporary path, renamed to `path` unless the block raises; makes its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
@@ -124,6 +124,24 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:  # e.g. a full disk
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def waiting_lock(path: Path, announce: Callable[[], object]) -> Iterator[None]:
+    """Holds a lock file, which the system releases when the process ends; `announce` is called if another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        yield
+        return
+    with path.open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            announce()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_atomically(path: str | os.PathLike, text: str) -> None:

@@ -38,7 +38,7 @@ class _Handler:
 
     Attributes:
         number: number of the first signal, or None.
-        hint: what the next start does, for the last line.
+        hint: effect of the next start, for the last line.
         postponed: whether the main thread ends the process itself, later.
         cleanups: functions called before the end.
     """
@@ -116,7 +116,7 @@ def handle(hint: str, seconds: float = _DEADLINE) -> None:
     """Handles SIGTERM, SIGINT and SIGHUP from now on; in the main thread only, before whatever takes long.
 
     Args:
-        hint: what the next start does, for the last line.
+        hint: effect of the next start, for the last line.
         seconds: longest time from the first signal to the end of the process.
     """
     open_closed_streams()  # before sockets get their numbers

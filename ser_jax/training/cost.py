@@ -27,7 +27,7 @@ class Meter:
     """Measures the training of one fold over all its starts, from its construction on.
 
     Args:
-        batch_size: utterances a step.
+        batch_size: utterances per step.
         path: file of the cost up to the last checkpoint (`save`), which a later start reads.
     """
 

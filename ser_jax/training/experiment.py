@@ -76,8 +76,8 @@ class Experiment(NamedTuple):
     """The dataset and the program of a run.
 
     Attributes:
-        dataset: its data.
-        program: what is compiled for it.
+        dataset: data of the run.
+        program: network and compiled steps.
         head: the network on the outputs of the frozen encoder, with which fine-tuning begins.
         n_steps: training steps of a `head`.
     """

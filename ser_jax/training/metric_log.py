@@ -11,7 +11,7 @@ from ser_jax.runtime.files import write_atomically
 
 
 class MetricLog:
-    """Metrics of a run, one JSON object a line, and the same as TensorBoard events.
+    """Metrics of a run, one JSON object per line, and the same as TensorBoard events.
 
     Nothing in the file depends on the clock: two runs of one config write the same.
     """

@@ -26,7 +26,7 @@ class Progress:
         parts: names of all parts of the run, in order: folds, and 'final' for the final model.
         steps: part -> largest number of steps, for those that are not trained yet.
         tested: the parts that are tested.
-        batch_size: utterances a step.
+        batch_size: utterances per step.
         conditions: whether conditions other than clean speech are tested, which takes noticeable time.
     """
 
@@ -80,14 +80,7 @@ class Progress:
         return jax.process_index() == 0 and time.monotonic() - self._updated > _EVERY
 
     def step(self, part: str, step: int, stop: int, values: Mapping[str, float]) -> None:
-        """Reports a training step.
-
-        Args:
-            part: fold, or 'final'.
-            step: steps made.
-            stop: last step.
-            values: 'loss', and validation metrics after a validation.
-        """
+        """Reports a training step of a part with its loss, and validation metrics after a validation."""
         now, made = time.monotonic(), step - self._at.get(part, step)
         if made and self._clock:
             self._seconds += now - self._clock

@@ -154,7 +154,7 @@ def compile_train_step(
     """Compiles the training step on all devices: (state, batch as the host delivers it) -> (state, metrics).
 
     These are two programs: in one, XLA:CPU would recompute the augmentations element by element wherever the
-    network reads their result in another order (40 instead of 34 ms a step).
+    network reads their result in another order (40 instead of 34 ms per step).
 
     Args:
         phases: phases of the objective.

@@ -51,7 +51,7 @@ def ball(
 
     Args:
         x: float32 [B, ...].
-        epsilon: at least 0.
+        epsilon: radius, at least 0.
         mask, lowest, highest: see `Problem`. A value of x outside the range may stay where it is.
 
     Returns:
@@ -150,16 +150,7 @@ def _ball(problem: Problem, epsilon: float) -> tuple[jax.Array, jax.Array]:
 
 
 def perturbation_snr(x: jax.Array, moved: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Signal-to-perturbation ratio.
-
-    Args:
-        x: waveforms, float32 [B, S].
-        moved: attacked waveforms, float32 [B, S].
-        lengths: int [B], real samples.
-
-    Returns:
-        [B], dB over the whole utterance; infinite where nothing moved.
-    """
+    """Signal-to-perturbation ratio [B] in dB over whole waveforms [B, S]; infinite where nothing moved."""
     real = jnp.arange(x.shape[1]) < jnp.asarray(lengths)[:, None]
     signal = jnp.sum(jnp.square(x), axis=1, where=real)
     added = jnp.sum(jnp.square(moved - x), axis=1, where=real)

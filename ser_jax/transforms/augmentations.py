@@ -1,12 +1,13 @@
 """Augmentation operations on batches of raw natural-log mel [B, T, F].
 
-An operation is a function `name(keys, batch, *arguments) -> changed fields`, applied to the whole batch as if every
-utterance had drawn it; `augment.augment` keeps its result for those that did. A new augmentation is one function here
-and its line in `OPERATIONS`.
+An operation is a function `name(keys, batch, *arguments) -> changed fields`, applied to the whole batch with a random key per
+utterance, as if every utterance had drawn it; `augment.augment` keeps its result for those that did. A new augmentation is one
+function here and its line in `OPERATIONS`.
 
-The batch holds the fields of `augment.augment` and 'source' [B, T_in, F] and 'source_length' [B], the log-mels as
-delivered by the host; 'texture' and 'background' [B, T, F], see `mel_noise`; 'bands', the `mel_noise.Bands`; 'floor',
-log of the front end's floor; 'partner_shift' [], the distance between the rows that mixup mixes; 'axis_name'.
+The batch holds the fields of `augment.augment` and 'source' [B, T_in, F] and 'source_length' [B], the log-mels as delivered by
+the host; 'noise' [B, T_in, F] if there is a noise corpus; 'texture' and 'background' [B, T, F], see `mel_noise`; 'bands', the
+`mel_noise.Bands`; 'floor', log of the front end's floor; 'partner_shift' [], the distance between the rows that mixup mixes;
+'axis_name'.
 """
 
 import functools
@@ -50,8 +51,6 @@ def speed(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
     interpolation of the log-mel on both axes; the spectrum is mirrored beyond its ends).
 
     Args:
-        keys: [B].
-        batch: see `augment`.
         lowest: smallest factor, 1 = unchanged.
         highest: largest factor.
 
@@ -92,8 +91,6 @@ def mixup(keys: jax.Array, batch: dict, alpha: float) -> dict:
     are mixed in the same proportion, and masked if either emotion is missing.
 
     Args:
-        keys: [B].
-        batch: see `augment`.
         alpha: parameter of Beta(alpha, alpha), the distribution of the share.
 
     Returns:
@@ -137,8 +134,6 @@ def spec_mask(
     mask.
 
     Args:
-        keys: [B].
-        batch: see `augment`.
         masks: number of time masks and of frequency masks.
         time_share: longest time mask as a share of the utterance's length.
         band_share: widest frequency mask as a share of the bands.
@@ -208,8 +203,6 @@ def noise(keys: jax.Array, batch: dict, lowest_snr: float, highest_snr: float) -
     frames like real noise.
 
     Args:
-        keys: [B].
-        batch: see `augment`; 'noise' [B, T_in, F] if there is a noise corpus.
         lowest_snr: dB.
         highest_snr: dB.
 
@@ -235,8 +228,6 @@ def gain(keys: jax.Array, batch: dict, lowest: float, highest: float) -> dict:
     """Makes each utterance louder or softer, background included, as another distance or microphone does.
 
     Args:
-        keys: [B].
-        batch: see `augment`.
         lowest: dB.
         highest: dB.
 
@@ -254,8 +245,6 @@ def filter_augment(keys: jax.Array, batch: dict, largest: float) -> dict:
     bands wide, with random gains at their edges and linear interpolation between.
 
     Args:
-        keys: [B].
-        batch: see `augment`.
         largest: bound of the uniform gains, ± dB.
 
     Returns:
@@ -301,8 +290,6 @@ def band_limit(keys: jax.Array, batch: dict, low: float, high: float) -> dict:
     may reach the floor of the front end, as on telephones: the only augmentation that the floor reveals.
 
     Args:
-        keys: [B].
-        batch: see `augment`.
         low: highest lower edge, Hz; the lowest is the lowest band.
         high: lowest upper edge, Hz; the highest is the highest band.
 

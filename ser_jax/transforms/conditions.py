@@ -31,7 +31,7 @@ class Attack(NamedTuple):
     """A parsed call string.
 
     Attributes:
-        name: in `ATTACK_RULES`.
+        name: key of `ATTACK_RULES`.
         arguments: epsilon first, defaults filled in.
     """
 

@@ -111,16 +111,7 @@ def noise(
 
 
 def coloured_noise(rng: np.random.Generator, samples: int, slope: float) -> np.ndarray:
-    """Gaussian noise whose power falls as frequency to the power of -`slope` above 20 Hz.
-
-    Args:
-        rng: random generator.
-        samples: S, at least 2.
-        slope: see `COLOURS`.
-
-    Returns:
-        float32 [S], root mean square 0.1.
-    """
+    """Gaussian noise float32 [S], RMS 0.1, whose power falls as frequency to the power of -`slope` above 20 Hz."""
     frequency = np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 20.0)
     spectrum = np.fft.rfft(rng.standard_normal(samples)) * frequency ** (-slope / 2)
     coloured = np.fft.irfft(spectrum, samples)
@@ -128,18 +119,10 @@ def coloured_noise(rng: np.random.Generator, samples: int, slope: float) -> np.n
 
 
 def reverberation(samples: np.ndarray, rng: np.random.Generator, seconds: float) -> np.ndarray:
-    """Simulates a room: the direct sound, then noise that decays by 60 dB in `seconds`.
+    """Simulates a room: the direct sound, then noise that decays by 60 dB in `seconds`; the energy stays, the tail is cut.
 
     The model of Polack (1988) with random signs as noise, so that every draw has exactly the same decay. The tail has the
     energy of the direct sound, as at the critical distance of a room.
-
-    Args:
-        samples: float32 [S].
-        rng: source of the room's tail.
-        seconds: reverberation time T60.
-
-    Returns:
-        float32 [S] of the same energy; the tail beyond the end is cut.
     """
     length = int(seconds * SAMPLE_RATE)
     tail = 10 ** (-3 * np.arange(1, length + 1) / length) * rng.choice([-1.0, 1.0], length)
@@ -208,8 +191,8 @@ class Corruption(NamedTuple):
     """A parsed call string.
 
     Attributes:
-        name: in `CORRUPTIONS`.
-        arguments: in the order of the call string.
+        name: key of `CORRUPTIONS`.
+        arguments: values in the order of the call string.
     """
 
     name: str

@@ -36,16 +36,7 @@ class Bands(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def mel_bands(n_mels: int, fmin: float, fmax: float) -> Bands:
-    """Bands of the front end (Slaney's mel scale, as in librosa).
-
-    Args:
-        n_mels: F.
-        fmin: lower edge of the lowest band, Hz.
-        fmax: upper edge of the highest band, Hz.
-
-    Returns:
-        `Bands`.
-    """
+    """Bands of the front end (Slaney's mel scale, as in librosa), from `fmin` to `fmax` Hz."""
     edges = librosa.mel_frequencies(n_mels + 2, fmin=fmin, fmax=fmax)
     step = np.diff(librosa.hz_to_mel(edges))[0]
     mels = librosa.hz_to_mel(edges[1]) + step * np.arange(-n_mels, 2 * n_mels)
@@ -84,15 +75,9 @@ def noise_texture(keys: jax.Array, shape: tuple[int, ...], bands: Bands) -> jax.
 
 
 def active_level(x: jax.Array, length: jax.Array, bands: Bands) -> jax.Array:
-    """Log power of the active frames of each utterance, those within 30 dB of the loudest.
+    """Log power [B] of the active frames of log-mels [B, T, F], those within 30 dB of the loudest, in nepers.
 
-    Args:
-        x: log-mel [B, T, F].
-        length: int [B], real frames.
-        bands: positions of the bands; power is summed over bands times their width.
-
-    Returns:
-        [B], nepers of power.
+    Power is summed over bands times their width.
     """
     frame = jnp.sum(jnp.exp(x) * bands.widths, axis=-1) * frames_mask(length, x.shape[1])
     active = frame > jnp.max(frame, axis=1, keepdims=True) * 1e-3

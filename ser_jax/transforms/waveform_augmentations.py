@@ -91,8 +91,6 @@ def speed(key: jax.Array, signal: Signal, lowest: float, highest: float) -> Sign
     Interpolation by a windowed sinc of 32 samples.
 
     Args:
-        key: random key.
-        signal: the utterance.
         lowest: smallest factor, 1 = unchanged.
         highest: largest factor; factors are log-uniform.
     """
@@ -135,8 +133,6 @@ def noise(key: jax.Array, signal: Signal, lowest_snr: float, highest_snr: float)
     """Adds coloured noise, from white to brown (power spectrum 1 / f^0…2), at a random SNR over the active parts.
 
     Args:
-        key: random key.
-        signal: the utterance.
         lowest_snr: dB.
         highest_snr: dB.
     """
@@ -156,8 +152,6 @@ def gain(key: jax.Array, signal: Signal, lowest: float, highest: float) -> Signa
     """Makes the utterance louder or softer, without clipping.
 
     Args:
-        key: random key.
-        signal: the utterance.
         lowest: dB.
         highest: dB.
     """
@@ -171,8 +165,6 @@ def filter_augment(key: jax.Array, signal: Signal, largest: float) -> Signal:
     The curve of `augmentations.filter_augment`, over the mel scale, without a change of phase.
 
     Args:
-        key: random key.
-        signal: the utterance.
         largest: bound of the uniform gains, ± dB.
     """
     mel = _mels(signal.waveform.shape[0])
@@ -185,8 +177,6 @@ def band_limit(key: jax.Array, signal: Signal, low: float, high: float) -> Signa
     The edges are uniform over the mel scale; the rest is attenuated by 20 to 60 dB.
 
     Args:
-        key: random key.
-        signal: the utterance.
         low: highest lower edge, Hz; the lowest is 20 Hz.
         high: lowest upper edge, Hz; the highest is 8000 Hz.
     """
@@ -207,8 +197,6 @@ def room(key: jax.Array, signal: Signal, shortest: float, longest: float) -> Sig
     The direct sound has -3 to 9 dB of the energy of the tail. The utterance keeps its energy; the tail beyond its end is cut.
 
     Args:
-        key: random key.
-        signal: the utterance.
         shortest: reverberation time T60, seconds.
         longest: the longest, seconds; times are log-uniform.
     """

@@ -41,8 +41,8 @@ class Listing:
     """The utterances of a corpus folder.
 
     Attributes:
-        utterances: those found, in the order of the records.
-        published: those that the owner published, in the owner's order, as far as their names are known; without paths.
+        utterances: utterances found, in the order of the records.
+        published: utterances published by the owner, in the owner's order, as far as their names are known; without paths.
         notes: remarks for the user, one sentence each.
         label_files: patterns of files with labels, relative to the folder, also of those that it may hold and does not;
             new, edited and removed ones are noticed when the corpus is opened.
@@ -92,7 +92,7 @@ def list_labelled(
     Args:
         rows: the utterances, without paths.
         files: result of `folders.audio_files`.
-        corpus: what foreign files are not part of, for a note.
+        corpus: name in the note on foreign files.
         nothing: raised where there is no recording of them, see `folders.nothing_found`.
         label_files, n_published: see `Listing`.
     """
@@ -189,8 +189,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
         front_end: log-mel parameters.
         options: options of the corpus (csv_corpus: map, own_labels).
         strict: whether the first unusable file stops the build.
-        workers: processes; None = one a core, one for small corpora.
-        num_shards: number of shards; None = one a thousand utterances or 256 MB of audio.
+        workers: processes; None = one per core, one for small corpora.
+        num_shards: number of shards; None = one per thousand utterances or 256 MB of audio.
         extra: further fields of metadata.json.
         **kwargs: TFDS' own (data_dir, config, version).
         """

@@ -67,13 +67,7 @@ def list_corpus(name: str, folder: pathlib.Path | None, **options):
 
 
 def not_preparable(name: str, representation: str = 'log_mel', prepared: str = '') -> UserError:
-    """The error for a missing corpus: one line with its source and the place to put it.
-
-    Args:
-        name: name of the corpus.
-        representation: the missing representation.
-        prepared: a representation that is prepared, or ''.
-    """
+    """The error for a missing corpus: one line with its source, the place to put it, and a representation that is prepared."""
     command = f'python -m tfds_builders.build {name} --manual_dir=FOLDER'
     if representation != 'log_mel':
         command += f' --representation={representation}'

@@ -80,7 +80,7 @@ def examine(
         name: name of the corpus.
         manual_dir: folder of the corpus; None = `$SER_JAX_MANUAL_DIR/<corpus>`.
         options: options of csv corpora.
-        workers: processes; None = one a core.
+        workers: processes; None = one per core.
 
     Returns:
         The examination; None for a synthesised corpus.

@@ -84,7 +84,7 @@ def file_notes(files: Mapping[str, pathlib.Path], found: Iterable[str], corpus: 
     Args:
         files: result of `audio_files`.
         found: ids that belong to the corpus, which its owner distributes as wav.
-        corpus: what the foreign files are not part of, such as 'EMO-DB'.
+        corpus: name in the note on foreign files, such as 'EMO-DB'.
 
     Returns:
         One sentence each.

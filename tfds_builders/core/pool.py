@@ -99,9 +99,9 @@ def pool_map(
 
     Args:
         function: function that is importable by name and has no side effects.
-        items: its first arguments.
+        items: first arguments of the function.
         arguments: further arguments, the same for all items.
-        workers: processes; 1 = this process only; None = one a core, this process only for few items.
+        workers: processes; 1 = this process only; None = one per core, this process only for few items.
         description: label of the progress bar.
 
     Yields:

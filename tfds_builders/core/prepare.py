@@ -23,7 +23,7 @@ from ser_jax.data.records import (
 )
 from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import file_sha256, library_path, write_checksums
+from ser_jax.runtime.files import file_sha256, library_path, waiting_lock, write_checksums
 from tfds_builders.core.catalogue import builder_class, find_folder, list_corpus, not_preparable
 from tfds_builders.core.utterance import grouped
 
@@ -62,7 +62,7 @@ def prepare(
         front_end: log-mel parameters.
         options: options of csv corpora: `map`, `own_labels`.
         strict: whether the first unusable file stops the build.
-        workers: processes; None = one a core, one for small corpora.
+        workers: processes; None = one per core, one for small corpora.
         num_shards: number of shards; None = see `CorpusBuilder`.
         beam_runner: runner of Apache Beam, such as 'DirectRunner'; None = without Beam.
         beam_options: options of the runner, such as '--project=mine'.
@@ -99,7 +99,8 @@ def prepare(
         'config': representation,
     }
     try:
-        with _lock(scratch.with_name(f'{scratch.name}.lock'), name, log):
+        waiting = f'another process is preparing {name}: waiting for it'
+        with waiting_lock(scratch.with_name(f'{scratch.name}.lock'), lambda: log(waiting)):
             tidy = functools.partial(_tidy, scratch, target)
             tidy()  # after a killed build
             if rebuild or not is_prepared(target):
@@ -271,21 +272,3 @@ def _sources(builder_type, folder: pathlib.Path | None, listing) -> dict:
         'scanned': names is None,
         'recordings': file_states(folder, names),
     }
-
-
-@contextlib.contextmanager
-def _lock(path: pathlib.Path, name: str, log: Callable[[str], None]) -> Iterator[None]:
-    """Holds a lock file, which the system releases when the process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: no lock
-        yield
-        return
-    with open(path, 'w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log(f'another process is preparing {name}: waiting for it')
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -23,17 +23,7 @@ _ROWS_FILE = 'rows-{:05d}.npz'
 def record_fields(
     item: Utterance, recording: Recording, vocabulary: Sequence[str], sample_rate: int
 ) -> tuple[dict, dict]:
-    """All fields of a record but its array, and its index row.
-
-    Args:
-        item: the utterance.
-        recording: its audio.
-        vocabulary: names of the emotion codes.
-        sample_rate: sample rate of the recording, Hz.
-
-    Returns:
-        (fields, index row: the fields and the sums over the frames of the log-mel, float64 [F] each).
-    """
+    """All fields of a record but its array, and its index row: the fields and the sums over the frames of the log-mel."""
     fields = {
         'id': item.id,
         'emotion': vocabulary.index(item.emotion) if item.emotion else -1,

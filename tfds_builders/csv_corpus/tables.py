@@ -124,7 +124,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _read_manifest(path: pathlib.Path, labels: pathlib.Path) -> list[Row]:
-    """EmoBox' manifest: one object a line, with `wav` and `emo`; label_map.json beside it may give names of emotions."""
+    """EmoBox' manifest: one object per line, with `wav` and `emo`; a label_map.json in its folder may give names of emotions."""
     names = _read_object(labels, read_text(labels), str(labels)) if labels.is_file() else {}
     rows = []
     for number, line in enumerate(read_text(path).split('\n'), 1):

@@ -208,16 +208,7 @@ def _room(signal: np.ndarray, speaker: Speaker, name: str) -> np.ndarray:
 
 
 def synthesise(name: str, emotion: str, script: str) -> np.ndarray:
-    """Speaks one text.
-
-    Args:
-        name: speaker '01' to '24'.
-        emotion: one of `voices.EMOTIONS`.
-        script: one of `voices.scripts(language of the speaker)`.
-
-    Returns:
-        int16 [S] at 16 kHz, the same on every call.
-    """
+    """Speaks a text of `voices.scripts` with an emotion: int16 [S] at 16 kHz, the same on every call."""
     speaker = voices.speaker(name)
     prosody, _ = voices.prosody(name, emotion, script)
     rng = voices.rng('sound', name, emotion, script)

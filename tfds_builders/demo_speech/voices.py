@@ -240,16 +240,7 @@ def reduction(script: str) -> float:
 
 
 def prosody(name: str, emotion: str, script: str) -> tuple[Prosody, tuple[float, float, float]]:
-    """The prosody of an utterance, and its ratings.
-
-    Args:
-        name: speaker.
-        emotion: one of `EMOTIONS`.
-        script: the text.
-
-    Returns:
-        The prosody, and (arousal, valence, dominance) on 1-5, which follow the strength of acting.
-    """
+    """The prosody of an utterance, and its ratings (arousal, valence, dominance) on 1-5, which follow the strength of acting."""
     draw = rng('utterance', name, emotion, script)
     strength = draw.uniform(0.8, 1.3)
     cues = {}

@@ -1,6 +1,6 @@
 """Converts pickled encoder weights to safetensors: python -m ser_jax.models.encoders.convert FOLDER_OR_FILE OUT
 
-FOLDER_OR_FILE  a Hugging Face folder with pytorch_model.bin (or its shards), or that file; config.json lies beside it
+FOLDER_OR_FILE  a Hugging Face folder with pytorch_model.bin (or its shards), or that file; config.json lies in its folder
 OUT             new folder to write: model.safetensors, config.json and preprocessor_config.json
 
 Only the tensors of the encoder are kept, in their type. No code in the file is run: files that need it are refused.

@@ -36,7 +36,7 @@ def learning_rates(
 
     Args:
         module: the encoder, with low-rank updates where they train.
-        params: its parameters.
+        params: parameters of the encoder.
         layers: numbers of the layers that the network sees; those above the highest one do not train.
         trains: 'all', 'top(N)', the highest N layers, or 'lora(RANK)', low-rank updates of every layer.
         rate: rate of the highest layer.

@@ -32,8 +32,8 @@ class Resolved:
     """Where weights lie.
 
     Attributes:
-        folder: to read them from.
-        name: what was asked for.
+        folder: folder of the files.
+        name: the requested name.
         revision: commit of the hub repository, 40 hexadecimal digits; '' for a folder.
     """
 

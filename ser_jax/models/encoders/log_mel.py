@@ -40,7 +40,9 @@ class LogMelEncoder(nn.Module):
 
     @staticmethod
     def validate(settings: Mapping, front_end: FrontEnd) -> None:
-        """Checks the attributes against the front end; raises UserError."""
+        """Checks the attributes of a network, unless its input are frames, against the front end; raises UserError."""
+        if settings['input'] == 'frames':
+            return
         if not settings['blstm_features']:
             raise UserError(
                 'config.model.blstm_features is 0; only networks on frames of a pretrained encoder work without a BLSTM'

@@ -27,7 +27,7 @@ class Encoder:
         folder: folder of its files.
         family: 'whisper', 'wav2vec2', 'hubert' or 'wavlm'; 'opensmile' for functionals, which have statistics only.
         fingerprint: SHA-256 of its parameters, see `weights.fingerprint`.
-        module: from waveforms to the frames of every layer.
+        module: network from waveforms to the frames of every layer.
         params: parameters, float32.
     """
 
@@ -103,7 +103,7 @@ class EncoderInput:
         return dataclasses.replace(self.with_lora(0), rates={})
 
     def facts(self) -> dict[str, Any]:
-        """What a result card says of the encoder."""
+        """The entry of the encoder in a result card."""
         encoder = self.encoder
         facts = {'name': encoder.name, 'fingerprint': encoder.fingerprint}
         facts |= {'identity': encoder.identity, 'layers': self.layers}

@@ -416,7 +416,7 @@ class Wav2Vec2(PretrainedModule):
         group_norm: the first convolution is normalised over time (base models), or every one over channels (large models).
         projection_norm: whether the channels are normalised before they are mapped to D.
         position_kernel: frames of the convolution that encodes positions.
-        position_groups: its groups of channels.
+        position_groups: groups of channels of that convolution.
         pre_norm: see `Layer`; with a norm after the last layer.
         buckets: number of buckets of WavLM's position bias, see `PositionBias`, or 0 for none.
         max_distance: see `PositionBias`.

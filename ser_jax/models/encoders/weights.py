@@ -73,7 +73,7 @@ class Checkpoint:
     """The encoder of a checkpoint.
 
     Attributes:
-        folder: where it was read.
+        folder: folder of the files.
         config: content of `config.json`; for CTranslate2 the same keys, from the shapes of the tensors.
         preprocessor: content of `preprocessor_config.json`, or None.
         tensors: name below the encoder's prefix -> array as stored, float16 or float32.
@@ -142,9 +142,9 @@ def no_weights(names: Iterable[str], folder: str, before: str = '') -> str:
     """The end of an error message about a folder or repository without weights in a supported format.
 
     Args:
-        names: its files.
+        names: files of the folder or repository.
         folder: argument for the command that converts it.
-        before: what to do before.
+        before: step to take before, for the message.
     """
     if any(re.fullmatch(r'pytorch_model.*\.bin(\.index\.json)?', name) for name in names):
         return (
@@ -160,7 +160,7 @@ def encoder_tensors(names: Iterable[str], model_type: str, file: Path) -> dict[s
     Args:
         names: names of all tensors of a checkpoint.
         model_type: key of `FAMILIES`.
-        file: for messages.
+        file: file that messages name.
 
     Returns:
         Name below the prefix -> full name. Of the two spellings of weight norm the older is used, `weight_g` and `weight_v`.
@@ -227,7 +227,7 @@ def parameters(module, checkpoint: Checkpoint) -> dict[str, Any]:
 
     Args:
         module: Linen module that `from_config` made of the checkpoint's config.
-        checkpoint: from `read_checkpoint`.
+        checkpoint: result of `read_checkpoint`.
 
     Returns:
         Tree of float32 NumPy arrays, for `module.apply({'params': …})`. Low-rank updates (`lora_*`) are initialised, always with
@@ -270,7 +270,7 @@ def fingerprint(params: Mapping[str, Any]) -> str:
     C order, −0 as 0. Low-rank updates are left out, and biases of keys, which change no output and which some formats drop.
 
     Args:
-        params: from `parameters`.
+        params: result of `parameters`.
 
     Returns:
         64 hexadecimal digits.
@@ -297,7 +297,7 @@ def _init(evaluate, module, wanted=lambda path: True) -> dict[tuple[str, ...], A
     Args:
         evaluate: called with the initialising function and its arguments; `jax.eval_shape` for the shapes only.
         module: the module.
-        wanted: tells from its path whether a parameter is wanted.
+        wanted: path -> whether the parameter is wanted.
     """
 
     def init(*inputs):
