@@ -1,6 +1,7 @@
-"""Opens a page on this machine that predicts recordings: python -m ser_jax.demo --workdir=DIR
+"""Opens a page on this machine that predicts recordings: python -m ser_jax.demo
 
---workdir     a finished run of ser_jax.main, whose final model is used; may be given several times
+--workdir     a finished run of ser_jax.main, whose final model is used; may be given several times; default: the general
+              model that comes with ser_jax
 
 Needs the extra [demo]. The page is served to this machine only, and nothing is sent anywhere. Recordings lie in a temporary
 folder, each for ten minutes at most; the folder is removed at the end.
@@ -69,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--workdir',
         action='append',
-        required=True,
         metavar='DIR',
-        help='a finished run of ser_jax.main, whose final model is used; may be given several times',
+        help='a finished run of ser_jax.main, whose final model is used; may be given several times; default: the general '
+        'model that comes with ser_jax',
     )
     options = parser.parse_args(arguments)
     set_compilation_cache()
@@ -81,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with signals.on_stop(tidy):
             _import_gradio(folder)  # before models are loaded
-            url = serve(make_page({name: _load(name) for name in options.workdir}, folder))
+            url = serve(
+                make_page({name: _load(name) for name in options.workdir or ['general']}, folder)
+            )
             print(f'Open {url} (Ctrl-C ends the demo).', flush=True)
             threading.Event().wait()
     except UserError as error:
