@@ -33,30 +33,27 @@ def main() -> None:
     predictor = load(options.workdir)
     ways = {'ser_jax.predict': lambda: list(predict_files(predictor, files))}
     if any(task.kind == 'classification' for task in predictor.tasks):
-        ways['… --segments'] = lambda: list(timeline_files(predictor, files))
+        ways['ser_jax.predict --segments'] = lambda: list(timeline_files(predictor, files))
     if importlib.util.find_spec('opensmile'):
         import opensmile
 
-        smile = opensmile.Smile(
+        functionals = opensmile.Smile(
             opensmile.FeatureSet.ComParE_2016,
             opensmile.FeatureLevel.Functionals,
             num_workers=os.cpu_count(),
         )
-        ways[_OPENSMILE] = lambda: smile.process_files([str(path) for path in files])
-    for name, way in ways.items():
-        if name != _OPENSMILE:
-            way()  # compiles
+        ways[_OPENSMILE] = lambda: functionals.process_files([str(path) for path in files])
+    for way in [way for name, way in ways.items() if name != _OPENSMILE]:
+        way()  # compiles
     times = timing.alternate(ways, options.rounds)
     rows = {name: seconds / statistics.median(values) for name, values in times.items()}
     print(f'{len(files)} files, {seconds / 60:.1f} min, in {options.folder}')
     for name, speed in rows.items():
-        print(f'{name:20} {speed:8.0f} x real time')
-    ratios = {}
-    if _OPENSMILE in times:
-        for name, values in times.items():
-            pairs = zip(times[_OPENSMILE], values)
-            ratios[name] = statistics.median(smile / value for smile, value in pairs)
-            print(f'{name:20} {ratios[name]:8.2f} x openSMILE')
+        print(f'{name:26} {speed:8.0f} x real time')
+    smile, ratios = times.pop(_OPENSMILE, None), {}
+    for name, values in times.items() if smile else ():
+        ratios[name] = statistics.median(other / own for other, own in zip(smile, values))
+        print(f'{name:26} {ratios[name]:8.2f} x openSMILE')
     results = {'times_real_time': rows, 'times_opensmile': ratios}
     timing.write(options.out, model=predictor.model, files=len(files), seconds=seconds, **results)
 

@@ -59,7 +59,7 @@ def test_a_file_that_was_cut_anywhere_becomes_whole(tmp_path, form, segments):
     repeats = form == 'csv' and segments  # the last recording
     assert command(path, form, segments) == len(NAMES) - repeats
     assert path.read_bytes() == whole
-    for length in range(len(whole)):
+    for length in range(0, len(whole), 3):
         path.write_bytes(whole[:length])
         command(path, form, segments)
         assert path.read_bytes() == whole, length

@@ -256,6 +256,33 @@ def test_command(command, tmp_path, capsys):
     assert not (tmp_path / 'others').exists()
 
 
+def test_out_goes_on_where_it_stopped(command, tmp_path, capsys):
+    for flag in ('--windows', '--segments'):
+        path = tmp_path / f'answers{flag}.jsonl'
+        assert command(flag, f'--out={path}') == 0
+        whole = path.read_bytes()
+        first = whole.index(b'\n')
+        path.write_bytes(whole[: first + 100])
+        capsys.readouterr()
+        assert command(flag, f'--out={path}') == 0
+        assert capsys.readouterr().err == f'{path} holds 1 recordings, 1 are left\n'
+        assert path.read_bytes() == whole
+        assert [json.loads(line)['model'] for line in whole.splitlines()] == ['stub-1'] * 2
+
+
+def test_html(command, tmp_path, capsys):
+    page = tmp_path / 'new' / 'page.html'
+    assert command(f'--html={page}', '--format=csv') == 0
+    assert page.read_text().count('<audio') == 2
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 4  # as --segments
+    with pytest.raises(SystemExit, match='a folder, or in a folder without permission'):
+        command(f'--html={tmp_path}')
+    for number in range(99):
+        (tmp_path / 'in' / f'{number}.wav').touch()
+    with pytest.raises(SystemExit, match='1 to 100 recordings, not 101'):
+        command(f'--html={tmp_path / "other.html"}')
+
+
 @pytest.mark.parametrize(
     'flags',
     [
