@@ -113,7 +113,8 @@ def _segment_table(predictor: Predictor, file: IO[str], task: Task) -> SegmentWr
 
     def write(path, timeline):
         for one in timeline.segments or [_without_label(timeline)]:
-            label, confidence = one.label or _NONE, f'{percent(one.confidence)} %'
+            label = one.label or _NONE
+            confidence = f'{percent(one.confidence)} %' if one.label else _NONE
             cells = f'{label:<{width}}  {confidence:>10}  {one.start:8.2f}  {one.end:8.2f}  {path}'
             print(printable(cells + _in_brackets(one.flags)), file=file)
 
