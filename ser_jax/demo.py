@@ -47,7 +47,8 @@ _CSS = """
 .answer table { width: 100%; border: 0; border-collapse: collapse; margin: .4em 0 1em }
 .answer tr { border: 0; border-bottom: 1px solid var(--border-color-primary) }
 .answer th, .answer td { border: 0; padding: .2em .8em .2em 0; text-align: left; vertical-align: middle; font-size: 1em }
-.answer .number { text-align: right; white-space: nowrap }
+.answer .number { text-align: right }
+.answer .number, .answer .time { white-space: nowrap }
 .answer .bars td { width: 1% }
 .answer .bars td:last-child { width: auto }
 .answer .bar { height: .8em; border-radius: 2px }
@@ -152,7 +153,7 @@ def make_page(models: Mapping[str, 'Predictor'], folder: str | os.PathLike) -> '
                         gradio.Button(path.stem, size='sm', min_width=80) for path in examples
                     ]
             with gradio.Column():
-                answer = gradio.HTML(_EMPTY, elem_classes='answer')
+                answer = gradio.HTML(_EMPTY, elem_classes='answer', padding=False)
 
         for button, path in zip(buttons, examples):
             button.click(functools.partial(str, path), None, recording, api_name=path.stem)
@@ -258,7 +259,6 @@ def _answer(predictor: 'Predictor', prediction: 'Prediction') -> str:
 
 def _segments(timeline: 'Timeline') -> str:
     """A strip of the segments over time, and their table."""
-    from ser_jax.audio.screening import FLAGS
     from ser_jax.runtime.text import percent
 
     if not timeline.segments:
@@ -271,9 +271,9 @@ def _segments(timeline: 'Timeline') -> str:
         bars.append(
             f'<div title="{label}, {times}" style="left: {left:.2f}%; width: {width:.2f}%; background: {colour}">{label}</div>'
         )
-        flags = '; '.join(FLAGS[flag] for flag in one.flags)
         rows.append(
-            f'<tr><td>{times}</td><td>{label}</td><td class="number">{percent(one.confidence)} %</td><td>{flags}</td></tr>'
+            f'<tr><td class="time">{times}</td><td>{label}</td><td class="number">{percent(one.confidence)} %</td>'
+            f'<td>{", ".join(one.flags)}</td></tr>'
         )
     more = len(rows) - _MOST_SEGMENTS
     return (
