@@ -47,7 +47,8 @@ _CSS = """
 .answer table { width: 100%; border: 0; border-collapse: collapse; margin: .4em 0 1em }
 .answer tr { border: 0; border-bottom: 1px solid var(--border-color-primary) }
 .answer th, .answer td { border: 0; padding: .2em .8em .2em 0; text-align: left; vertical-align: middle; font-size: 1em }
-.answer .number { text-align: right; white-space: nowrap }
+.answer .number { text-align: right }
+.answer .number, .answer .time { white-space: nowrap }
 .answer .bars td { width: 1% }
 .answer .bars td:last-child { width: auto }
 .answer .bar { height: .8em; border-radius: 2px }
@@ -97,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _import_gradio(folder: str | os.PathLike) -> types.ModuleType:
     """Imports Gradio, without telemetry and with a folder for all temporary files of this process."""
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when Gradio is imported
-    os.environ['GRADIO_TEMP_DIR'] = tempfile.tempdir = str(folder)
+    os.environ['GRADIO_TEMP_DIR'] = os.path.join(folder, 'uploads')
+    tempfile.tempdir = str(folder)
     try:
         import gradio
     except ImportError as error:
@@ -144,14 +146,17 @@ def make_page(models: Mapping[str, 'Predictor'], folder: str | os.PathLike) -> '
                     buttons=[],
                     editable=False,
                 )
-                gradio.Examples(
-                    [[path] for path in examples],
-                    [recording],
-                    label='Examples (synthetic)',
-                    cache_examples=False,
-                )
+                gradio.Markdown('Examples, synthetic:')
+                # gradio.Examples would offer copies that are deleted like uploads.
+                with gradio.Row():
+                    buttons = [
+                        gradio.Button(path.stem, size='sm', min_width=80) for path in examples
+                    ]
             with gradio.Column():
-                answer = gradio.HTML(_EMPTY, elem_classes='answer')
+                answer = gradio.HTML(_EMPTY, elem_classes='answer', padding=False)
+
+        for button, path in zip(buttons, examples):
+            button.click(functools.partial(str, path), None, recording, api_name=path.stem)
 
         def predict(name: str, path: str | None) -> str:
             return show(models[name], path)
@@ -185,21 +190,20 @@ def serve(page: 'gradio.Blocks') -> str:
     return url
 
 
-def _write_examples(folder: Path) -> list[str]:
-    """Synthetic recordings of each emotion, one that is silent, and noise."""
+def _write_examples(folder: Path) -> list[Path]:
+    """Writes a synthetic recording of each emotion, noise and silence."""
     import numpy as np
     import soundfile
 
     from ser_jax.prepare import synthetic_utterances
 
     rng = np.random.default_rng(0)
-    found = {f'synthetic_{emotion}': samples for emotion, samples in synthetic_utterances().items()}
+    found = synthetic_utterances()
     found['noise'] = rng.normal(0, 3000, 32000).astype(np.int16)
     found['silence'] = np.zeros(32000, np.int16)
-    paths = []
-    for name, samples in found.items():
-        paths.append(str(folder / f'{name}.wav'))
-        soundfile.write(paths[-1], samples, 16000)
+    paths = [folder / f'{name}.wav' for name in found]
+    for path, samples in zip(paths, found.values()):
+        soundfile.write(path, samples, 16000)
     return paths
 
 
@@ -255,7 +259,6 @@ def _answer(predictor: 'Predictor', prediction: 'Prediction') -> str:
 
 def _segments(timeline: 'Timeline') -> str:
     """A strip of the segments over time, and their table."""
-    from ser_jax.audio.screening import FLAGS
     from ser_jax.runtime.text import percent
 
     if not timeline.segments:
@@ -268,9 +271,9 @@ def _segments(timeline: 'Timeline') -> str:
         bars.append(
             f'<div title="{label}, {times}" style="left: {left:.2f}%; width: {width:.2f}%; background: {colour}">{label}</div>'
         )
-        flags = '; '.join(FLAGS[flag] for flag in one.flags)
         rows.append(
-            f'<tr><td>{times}</td><td>{label}</td><td class="number">{percent(one.confidence)} %</td><td>{flags}</td></tr>'
+            f'<tr><td class="time">{times}</td><td>{label}</td><td class="number">{percent(one.confidence)} %</td>'
+            f'<td>{", ".join(one.flags)}</td></tr>'
         )
     more = len(rows) - _MOST_SEGMENTS
     return (

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -27,9 +28,9 @@ class Page:
         requested: URLs that the page has asked for, of the network only.
     """
 
-    def __init__(self, process, inbox: int, outbox: int):
+    def __init__(self, inbox: int, outbox: int):
         self.requested: list[str] = []
-        self._process, self._inbox, self._outbox = process, inbox, outbox
+        self._inbox, self._outbox = inbox, outbox
         self._numbers, self._rest, self._session = itertools.count(1), b'', None
         target = self.call('Target.createTarget', url='about:blank')['targetId']
         attached = self.call('Target.attachToTarget', targetId=target, flatten=True)
@@ -104,22 +105,22 @@ def opened(folder: Path) -> Iterator[Page]:
     Args:
         folder: empty folder for its profile.
     """
-    to_browser, outbox = os.pipe()
-    inbox, from_browser = os.pipe()
+    (to_browser, outbox), (inbox, from_browser) = os.pipe(), os.pipe()
     options = ('--headless=new', '--no-sandbox', '--disable-gpu', '--remote-debugging-pipe')
     quiet = ('--no-first-run', '--disable-background-networking', '--disable-dev-shm-usage')
-    # The protocol's pipes are the file descriptors 3 and 4.
-    command = ['sh', '-c', f'exec "$@" 3<&{to_browser} 4>&{from_browser}', 'sh', find(), *options]
+    # The protocol's pipes are the file descriptors 3 and 4; copies with higher numbers are not overwritten on the way.
+    ours = [fcntl.fcntl(pipe, fcntl.F_DUPFD, 10) for pipe in (to_browser, from_browser)]
     process = subprocess.Popen(
-        [*command, *quiet, f'--user-data-dir={folder}'],
-        pass_fds=(to_browser, from_browser),
+        ['bash', '-c', f'exec "$@" 3<&{ours[0]} 4>&{ours[1]}', 'bash', find(), *options, *quiet,
+         f'--user-data-dir={folder}'],
+        pass_fds=ours,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )
-    os.close(to_browser)
-    os.close(from_browser)
+    )  # fmt: skip
+    for pipe in (to_browser, from_browser, *ours):
+        os.close(pipe)
     try:
-        yield Page(process, inbox, outbox)
+        yield Page(inbox, outbox)
     finally:
         process.terminate()
         process.wait(20)

@@ -187,7 +187,15 @@ def test_recordings_are_deleted(trained, files, tmp_path):
         while kept() and time.monotonic() < end:
             time.sleep(0.1)
         assert not kept()
-        assert list(tmp_path.glob('temporary/*/*.wav')), 'the examples are kept'
+        for _ in range(
+            10
+        ):  # the copy of the example is deleted like any upload, but can be had again
+            example = client.predict(api_name='/silence')
+            text = client.predict(str(trained[0]), example, api_name='/predict')
+            if re.match(EXPECTED['silence.wav'], text):
+                break
+        else:
+            pytest.fail(text)
 
 
 @needs_gradio
@@ -207,7 +215,13 @@ def test_in_a_browser(address, files, tmp_path, width):
             page.choose_file('input[type=file]', files / name)
             page.wait(f"document.querySelector('.answer').innerText.includes('{expected}')")
         page.open(address, width)
-        page.wait("document.querySelector('table button, .gallery button, button.gallery-item')")
+        page.wait("document.querySelector('input[type=file]')")
+        page.evaluate(
+            "[...document.querySelectorAll('button')].find(x => x.innerText == 'noise').click()"
+        )
+        page.wait(
+            "document.querySelector('.answer').innerText.includes('Does not sound like speech')"
+        )
         assert page.evaluate('document.documentElement.scrollWidth') <= width
     assert page.requested
     assert [url for url in page.requested if not url.startswith(address)] == []
