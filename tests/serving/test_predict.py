@@ -320,7 +320,7 @@ def test_a_bad_argument_does_not_stop_the_rest(finished, beeps, tmp_path, capsys
 
 def test_long_files_are_predicted_while_they_are_read(finished, tmp_path, monkeypatch):
     """Whatever the header says; the result is that of the whole."""
-    samples = np.random.default_rng(0).normal(0, 0.1, 100 * 16000)
+    samples = np.random.default_rng(0).normal(0, 0.1, 38 * 16000)
     for name, kept in (('long', samples), ('short', samples[: 12 * 16000])):
         soundfile.write(tmp_path / f'{name}.wav', kept, 16000, subtype='PCM_16')
     (tmp_path / 'cut.wav').write_bytes((tmp_path / 'long.wav').read_bytes()[:-5000])
@@ -336,7 +336,7 @@ def test_long_files_are_predicted_while_they_are_read(finished, tmp_path, monkey
 
     monkeypatch.setattr(predictor_module, 'read_blocks', read)
     monkeypatch.setattr(predictor_module, '_PORTION', 2)
-    monkeypatch.setattr(serving_files, '_LONG_SECONDS', 30)
+    monkeypatch.setattr(serving_files, '_LONG_SECONDS', 15)
     monkeypatch.setattr(reading, '_BLOCK', 100_000)
     for seconds in (serving_files.file_seconds, lambda path: 0.0):
         monkeypatch.setattr(serving_files, 'file_seconds', seconds)
