@@ -236,7 +236,7 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
             'not for decisions about people, such as hiring, grading, policing, credit, diagnosis or care; the European '
             'Union prohibits inferring emotions at work and in education, with few exceptions (AI Act, Article 5(1)(f))',
             'other languages, rooms, microphones, ages and spontaneous speech may give other results than `test`',
-            '`predict` flags silence and most noise, but takes music, animals and babies for speech; `run` checks nothing',
+            '`predict` flags silence and most noise, but takes music, animals and babies for speech; `run` flags nothing',
         ],
         'system': card['system'],
         'corpus': card['corpus'],

@@ -103,7 +103,7 @@ class Model:
         }
 
     def run(self, waveform, samples):
-        """The exported program itself, without checks of what the recordings contain.
+        """The exported program itself, without windows, resampling and flags.
 
         Args:
             waveform: [B, S], floats in [-1, 1], or integers of their type's full scale; see `inputs` of the card. Each new
