@@ -134,6 +134,8 @@ def pack(runs: Sequence[Run], workdir: Path, last: Run, folder: Path) -> None:
     Raises:
         UserError: the model is larger than `MOST_BYTES`.
     """
+    from ser_jax.runs import checkpoints  # imports JAX: not for --help
+
     source, card = workdir / last.folder, read_card(workdir / last.folder)
     temperature, n = fit(runs, workdir, last.variant)
     card['calibration'] = {
@@ -147,12 +149,12 @@ def pack(runs: Sequence[Run], workdir: Path, last: Run, folder: Path) -> None:
     new = folder.with_name(folder.name + '.new')
     shutil.rmtree(new, ignore_errors=True)
     best = Path('checkpoints') / 'final' / 'best'
-    shutil.copytree(source / best, new / best)
+    checkpoints.copy(source / best, new / best)
     shutil.copy(workdirs.summary_file(source, 'final'), workdirs.summary_file(new, 'final'))
     write_json(new / 'config.json', read_json(source / 'config.json', dict))
     write_json(new / 'results.json', card)
     rows = [_row(runs, workdir, corpus) for corpus in all_corpora(runs)]
-    rows.append(_cells(card, LAST, last.variant, source, temperature))
+    rows.append(_cells(card, last, source, temperature))
     write_atomically(
         new / 'table.md', markdown_table(rows[0], [row.values() for row in rows]) + '\n'
     )
@@ -172,19 +174,17 @@ def _row(runs: Sequence[Run], workdir: Path, left_out: str) -> dict[str, str]:
     [run] = [run for run in inner(runs) if (run.config.corpus, run.variant) == (left_out, variant)]
     temperature, _ = fit(runs, workdir, variant, left_out)
     source = workdir / run.folder
-    return _cells(read_card(source), left_out, variant, source, temperature)
+    return _cells(read_card(source), run, source, temperature)
 
 
-def _cells(
-    card: Mapping[str, Any], corpus: str, variant: str, source: Path, temperature: float
-) -> dict[str, str]:
+def _cells(card: Mapping[str, Any], run: Run, source: Path, temperature: float) -> dict[str, str]:
     clean, others = card['conditions']['clean'], dict(card['conditions'])
     del others['clean']
     predictions = _predictions(source)
     return {
-        'tested': f'{corpus} ({LANGUAGES[corpus]})',
-        'trained on': ', '.join(card['trained_on']),
-        'system': variant,
+        'tested': f'{run.config.corpus} ({LANGUAGES[run.config.corpus]})',
+        'trained on': ', '.join(run.config.labelled),
+        'system': run.variant,
         'n': str(clean['n']),
         'UAR % [95 % interval]': f'{percent(clean["uar"])} {interval(clean["uar_ci95"])}',
         **{f'recall {label}': percent(value) for label, value in clean['recall'].items()},

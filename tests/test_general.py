@@ -22,11 +22,11 @@ def grid():
 
 @pytest.fixture(scope='module')
 def tested(grid, tmp_path_factory):
-    """The folder of the finished grid: only the runs without EMO-DB prefer probe_views, the others mtl_aug."""
+    """The folder of the finished grid: only the runs without EMO-DB prefer probe_views, the others probe."""
     folder = tmp_path_factory.mktemp('general')
     for number, run in enumerate(grid.runs):
         alone = 'emodb' not in (run.config.corpus, *run.config.labelled)
-        best = run.variant == ('probe_views' if alone else 'mtl_aug')
+        best = run.variant == ('probe_views' if alone else 'probe')
         found = make_predictions(number, skill=0.6 if best else 0.1, labels=EMOTIONS)
         changes = {'corpus': run.config.corpus, 'trained_on': list(run.config.labelled)}
         write_run(folder / run.folder, found, labels=EMOTIONS, **changes)
@@ -44,8 +44,8 @@ def test_a_choice_never_looks_at_the_corpus_that_is_left_out(grid, left_out):
 
 def test_choices_are_nested(grid, tested):
     assert general.choose(grid.runs, tested, 'emodb') == 'probe_views'
-    assert general.choose(grid.runs, tested, 'nemo') == 'mtl_aug'
-    assert general.choose(grid.runs, tested) == 'mtl_aug'
+    assert general.choose(grid.runs, tested, 'nemo') == 'probe'
+    assert general.choose(grid.runs, tested) == 'probe'
 
 
 def test_the_temperature_is_fitted_on_the_same_runs(grid, tested):
@@ -63,12 +63,12 @@ def test_the_temperature_is_fitted_on_the_same_runs(grid, tested):
 
 
 def test_the_last_run_trains_on_all_corpora_and_tests_another(grid):
-    run = general.last_run(grid.runs, 'mtl_aug')
+    run = general.last_run(grid.runs, 'probe')
     assert run.config.corpus == 'urdu'
     assert run.config.labelled == ('emodb', 'ravdess', 'nemo')
     assert run.config.final
     assert run.config.conditions
-    assert run.folder == 'urdu_from_emodb_ravdess_nemo/mtl_aug/seed0'
+    assert run.folder == 'urdu_from_emodb_ravdess_nemo/probe/seed0'
 
 
 def test_what_is_shipped(grid, tested, tmp_path, monkeypatch):
@@ -98,7 +98,7 @@ def test_what_is_shipped(grid, tested, tmp_path, monkeypatch):
         '| urdu (Urdu)',
     ]
     assert 'probe_views' in lines[2]
-    assert 'mtl_aug' in lines[3]
+    assert 'probe' in lines[3]
     monkeypatch.setattr(general, 'MOST_BYTES', 10)
     with pytest.raises(UserError, match='bytes, more than 10'):
         general.pack(grid.runs, tested, run, out)

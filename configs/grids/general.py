@@ -1,9 +1,10 @@
-"""The general model: which system on frozen Whisper tiny.en carries over to a corpus that did not train it; one seed.
+"""The general model: which probe on frozen Whisper tiny.en carries over to a corpus that did not train it; one seed.
 
 python -m ser_jax.grid --config=configs/grids/general.py     (needs emodb, ravdess, nemo)
 
 Every corpus is tested after training on each of the others, and after training on both. The choice for a corpus looks at the runs
-on the others only: that corpus neither trains nor is tested in them.
+on the others only: that corpus neither trains nor is tested in them. MTL-AUG on frames was given up after two of nine rounds, for its
+time: 72.9 for EMO-DB and 36.5 for RAVDESS after training on both others, where probe_views has 78.1 and 52.7.
 """
 
 _CORPORA = 'emodb', 'ravdess', 'nemo'
@@ -37,7 +38,6 @@ def get_grid() -> dict:
         'variants': {
             'probe': {},
             'probe_views': {'argument': 'views'},
-            'mtl_aug': {'config': 'configs/mtl_aug.py', 'argument': 'whisper_tiny'},
         },
         'seeds': (0,),
         'baseline': 'probe',

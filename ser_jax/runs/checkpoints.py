@@ -110,9 +110,7 @@ class Checkpoints:
             folder = self.directory / str(step)
             if extra:
                 np.savez(folder / _EXTRA, **extra)
-            temporary = folder / (_MANIFEST + '.tmp')
-            temporary.write_text(json.dumps(_digests(folder)))
-            os.replace(temporary, folder / _MANIFEST)
+            _write_digests(folder)
         multihost_utils.sync_global_devices(f'checkpoint {step}')
 
     def _refuse_full_disk(self, tree) -> None:
@@ -178,6 +176,13 @@ def _set_aside(folder: Path, reason: str) -> None:
     os.replace(folder, aside)
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copies the checkpoints of a folder, without the files in which Orbax names that folder."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns('commit_success.txt'))
+    for folder in target.iterdir():
+        _write_digests(folder)
+
+
 def _damaged_file(folder: Path) -> str | None:
     """Name of the first file of a checkpoint that does not match its checksum; None if all match."""
     try:
@@ -186,6 +191,12 @@ def _damaged_file(folder: Path) -> str | None:
         return next((name for name in sorted(recorded) if found.get(name) != recorded[name]), None)
     except (OSError, ValueError, AttributeError, TypeError):  # unreadable checksums
         return _MANIFEST
+
+
+def _write_digests(folder: Path) -> None:
+    temporary = folder / (_MANIFEST + '.tmp')
+    temporary.write_text(json.dumps(_digests(folder)))
+    os.replace(temporary, folder / _MANIFEST)
 
 
 def _digests(folder: Path) -> dict[str, str]:
