@@ -27,6 +27,7 @@ include_patterns = [
     'cloud/README.md',
     'results/*.md',
     'results/*/*.md',
+    'ser_jax/pretrained/*/*.md',
     'tfds_builders/*/README.md',
 ]
 exclude_patterns = ['.*', 'runs', 'site', 'results/*/*/*', '**/__pycache__']
