@@ -101,12 +101,12 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp('home')
 
 
-def ran(name, folder, home, **variables):
-    """Runs the commands of an example with environment variables; returns the result of the last."""
+def ran(name, folder, home, options='', **variables):
+    """Runs the commands of an example, with further options and environment variables; returns the result of the last."""
     _, commands = applied(name, copied(folder))
     for command in commands:
         result = subprocess.run(
-            ['bash', '-c', command],
+            ['bash', '-c', f'{command}{options * (" --config=" in command)}'],
             cwd=folder,
             env={
                 'HOME': str(home),
@@ -131,11 +131,11 @@ def test_recordings(tmp_path, home, tiny_encoder):
     (text,) = [text for file, _, text in blocks('recordings') if file]
     for number, row in enumerate(csv.DictReader(text.splitlines())):
         beep(tmp_path / 'recordings' / row['file'], 200 + 40 * number)
-    ran('recordings', tmp_path, home, SER_JAX_ENCODER=str(tiny_encoder))
-    run = tmp_path / 'runs/probe-csv_corpus_mine-views-seed0'
+    ran('recordings', tmp_path, home, ',smoke', SER_JAX_ENCODER=str(tiny_encoder))
+    run = tmp_path / 'runs/probe-csv_corpus_mine-views-smoke-seed0'
     result = json.loads((run / 'results.json').read_text())
     assert result['corpus'] == 'csv_corpus/mine'
-    assert result['conditions']['clean']['n'] == 8
+    assert result['conditions']['clean']['n'] == 2
     assert result['labels'] == ['happy', 'sad']
 
 
