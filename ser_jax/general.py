@@ -155,9 +155,8 @@ def pack(runs: Sequence[Run], workdir: Path, last: Run, folder: Path) -> None:
     write_json(new / 'results.json', card)
     rows = [_row(runs, workdir, corpus) for corpus in all_corpora(runs)]
     rows.append(_cells(card, last, source, temperature))
-    write_atomically(
-        new / 'table.md', markdown_table(rows[0], [row.values() for row in rows]) + '\n'
-    )
+    table = markdown_table(rows[0], [row.values() for row in rows])
+    write_atomically(new / 'table.md', f'# The general model on other corpora\n\n{table}\n')
     size = sum(path.stat().st_size for path in new.rglob('*') if path.is_file())
     if size > MOST_BYTES:
         raise UserError(f'{new} holds {size} bytes, more than {MOST_BYTES}')

@@ -91,14 +91,14 @@ def test_what_is_shipped(grid, tested, tmp_path, monkeypatch):
         Checkpoints(out / 'checkpoints' / 'final' / 'best', read_only=True).restore()['w'], 1
     )
     lines = (out / 'table.md').read_text().splitlines()
-    assert [line.split(' | ')[0] for line in lines[2:]] == [
+    assert [line.split(' | ')[0] for line in lines[4:]] == [
         '| emodb (German)',
         '| ravdess (English)',
         '| nemo (Polish)',
         '| urdu (Urdu)',
     ]
-    assert 'probe_views' in lines[2]
-    assert 'probe' in lines[3]
+    assert 'probe_views' in lines[4]
+    assert 'probe' in lines[5]
     monkeypatch.setattr(general, 'MOST_BYTES', 10)
     with pytest.raises(UserError, match='bytes, more than 10'):
         general.pack(grid.runs, tested, run, out)
