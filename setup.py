@@ -9,7 +9,7 @@ setup(
     url=URL,
     version='0.2.0',
     description='Speech emotion recognition in JAX: multitask learning, evaluated honestly',
-    license='Apache-2.0',
+    license='Apache-2.0 AND CC-BY-NC-SA-4.0',  # the latter: ser_jax/pretrained
     python_requires='>=3.11',
     # Makes `pip install -e` put the clone on the path: by default it installs a finder, which a folder ser_jax in the
     # current folder (the clone, seen from above) would go before.

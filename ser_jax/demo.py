@@ -1,4 +1,4 @@
-"""Opens a page on this machine that predicts recordings: python -m ser_jax.demo
+"""Serves a page on this machine that predicts recordings: python -m ser_jax.demo
 
 --workdir     a finished run of ser_jax.main, whose final model is used; may be given several times; default: the general
               model that comes with ser_jax

@@ -1,10 +1,10 @@
 """Trains the general model, which ser_jax ships: python -m ser_jax.general
 
 --workdir     folder of the runs; default runs/general. Finished ones in it are kept
---out         folder that receives the model; default ser_jax/pretrained/general
+--out         folder that receives the model; default: that of the model that comes with ser_jax
 
 Runs the grid configs/grids/general.py, chooses the system that carries over best to a corpus that did not train it, trains it on
-all corpora of the grid, and tests it on URDU, which no choice looks at. Needs emodb, ravdess, nemo and urdu.
+all corpora of the grid, and tests it on URDU. Needs emodb, ravdess, nemo and urdu.
 """
 
 from ser_jax.runtime import signals
@@ -32,12 +32,20 @@ from ser_jax.runs import workdir as workdirs
 from ser_jax.runs.finished import read_card, read_condition
 from ser_jax.runs.predictions import Predictions
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import docstring, library_path, write_atomically, write_json
+from ser_jax.runtime.files import (
+    docstring,
+    library_path,
+    replace_folder,
+    temporary_beside,
+    write_atomically,
+    write_json,
+)
 from ser_jax.runtime.schema import read_json
 from ser_jax.runtime.text import interval, markdown_table, percent
+from ser_jax.serving import shipped
 
 GRID = 'configs/grids/general.py'
-LAST = 'urdu'  # tested once, with the shipped model
+LAST = 'urdu'  # tested with the shipped model only
 LANGUAGES = {'emodb': 'German', 'ravdess': 'English', 'nemo': 'Polish', 'urdu': 'Urdu'}
 MOST_BYTES = 4_000_000  # of the shipped model
 
@@ -51,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--workdir', default='runs/general', help=argparse.SUPPRESS)
-    parser.add_argument('--out', default='ser_jax/pretrained/general', help=argparse.SUPPRESS)
+    parser.add_argument('--out', default=shipped.FOLDER / shipped.GENERAL, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
         from ser_jax.grid import runs  # imports JAX: not for --help
@@ -132,11 +140,15 @@ def pack(runs: Sequence[Run], workdir: Path, last: Run, folder: Path) -> None:
         folder: receives the model.
 
     Raises:
-        UserError: the model is larger than `MOST_BYTES`.
+        UserError: the model is larger than `MOST_BYTES`, or a run was made by code that is not committed.
     """
-    from ser_jax.runs import checkpoints  # imports JAX: not for --help
-
     source, card = workdir / last.folder, read_card(workdir / last.folder)
+    for run in [*runs, last]:
+        commit = read_card(workdir / run.folder)['commit']
+        if '+' in commit:
+            raise UserError(
+                f'{workdir / run.folder} was made by code that is not committed ({commit})'
+            )
     temperature, n = fit(runs, workdir, last.variant)
     card['calibration'] = {
         'clean': {
@@ -146,8 +158,21 @@ def pack(runs: Sequence[Run], workdir: Path, last: Run, folder: Path) -> None:
             'n_validation': n,
         }
     }
-    new = folder.with_name(folder.name + '.new')
-    shutil.rmtree(new, ignore_errors=True)
+    new = temporary_beside(folder)
+    try:
+        _write(runs, workdir, last, card, folder, new)
+        replace_folder(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _write(
+    runs: Sequence[Run], workdir: Path, last: Run, card: dict[str, Any], folder: Path, new: Path
+) -> None:
+    """Writes the files of `pack` to a new folder."""
+    from ser_jax.runs import checkpoints  # imports JAX: not for --help
+
+    source, temperature = workdir / last.folder, card['calibration']['clean']['temperature']
     best = Path('checkpoints') / 'final' / 'best'
     checkpoints.copy(source / best, new / best)
     shutil.copy(workdirs.summary_file(source, 'final'), workdirs.summary_file(new, 'final'))
@@ -163,8 +188,6 @@ def pack(runs: Sequence[Run], workdir: Path, last: Run, folder: Path) -> None:
     for path in folder.glob('*.md'):  # licence and card are written by hand
         if path.name != 'table.md':
             shutil.copy(path, new / path.name)
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
 
 
 def _row(runs: Sequence[Run], workdir: Path, left_out: str) -> dict[str, str]:

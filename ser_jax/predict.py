@@ -193,13 +193,13 @@ def _print_predictions(
                     if options.html:
                         shown.append((path, prediction))
             bar.update()
-    if options.html:
-        from ser_jax.reporting.html.timeline import write_page
-
-        write_page(options.html, shown, predictor)
     if unusable:
         names = ', '.join(map(str, unusable[:5])) + ', …' * (len(unusable) > 5)
         print(f'{len(unusable)} of {len(files)} files could not be used: {names}', file=sys.stderr)
+    if shown:
+        from ser_jax.reporting.html.timeline import write_page
+
+        write_page(options.html, shown, predictor)
     return int(bool(unusable))
 
 

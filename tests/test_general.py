@@ -71,6 +71,15 @@ def test_the_last_run_trains_on_all_corpora_and_tests_another(grid):
     assert run.folder == 'urdu_from_emodb_ravdess_nemo/probe/seed0'
 
 
+def test_code_that_is_not_committed_ships_nothing(grid, tested, tmp_path):
+    run = general.last_run(grid.runs, 'probe_views')
+    found = make_predictions(99, labels=EMOTIONS)
+    write_run(tested / run.folder, found, labels=EMOTIONS, commit='abc+changes')
+    with pytest.raises(UserError, match='not committed'):
+        general.pack(grid.runs, tested, run, tmp_path / 'general')
+    assert not (tmp_path / 'general').exists()
+
+
 def test_what_is_shipped(grid, tested, tmp_path, monkeypatch):
     run = general.last_run(grid.runs, 'probe_views')
     source = tested / run.folder
@@ -103,3 +112,4 @@ def test_what_is_shipped(grid, tested, tmp_path, monkeypatch):
     with pytest.raises(UserError, match='bytes, more than 10'):
         general.pack(grid.runs, tested, run, out)
     assert (out / 'table.md').exists()
+    assert [path.name for path in tmp_path.iterdir()] == ['general']

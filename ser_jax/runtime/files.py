@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
 
 CHECKSUMS_FILE = 'checksums.json'
@@ -93,6 +94,17 @@ def remove_leftovers(path: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
+
+
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Moves a finished folder (`temporary_beside`) to its place, over an older one."""
+    old = temporary.with_suffix('.old')
+    with signals.postponed():
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        shutil.rmtree(old, ignore_errors=True)
+        remove_leftovers(folder)
 
 
 def _machine() -> str:

@@ -5,7 +5,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +24,21 @@ from ser_jax.runs.finished import CONFIG
 from ser_jax.runs.result_card import read_card
 from ser_jax.runtime import signals
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import remove_leftovers, temporary_beside
+from ser_jax.runtime.files import replace_folder, temporary_beside
 from ser_jax.runtime.schema import read_json
 from ser_jax.serving import shipped, standalone
 from ser_jax.serving.predictor import WINDOW_SECONDS, Predictor, load
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-_FILES = {'card.json', standalone.EXAMPLE, 'run.py', 'screening.py', *standalone.MODELS.values()}
+_LICENCE = 'LICENCE.md'  # of the parameters, where a model has one
+_FILES = {
+    'card.json',
+    _LICENCE,
+    standalone.EXAMPLE,
+    'run.py',
+    'screening.py',
+    *standalone.MODELS.values(),
+}
 _SOURCE_PATHS = 'jax_hlo_source_file_canonicalization_regex'
 
 
@@ -67,10 +74,12 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
     try:
         with signals.on_stop(tidy):
             _write_files(temporary, model, example, card)
+            if (workdir / _LICENCE).exists():
+                shutil.copyfile(workdir / _LICENCE, temporary / _LICENCE)
             differences = standalone.replay(temporary)
             if not all(difference <= standalone.TOLERANCE for difference in differences.values()):
                 raise ValueError(f'the export differs from the predictor: {differences}')
-            _replace(temporary, out)
+            replace_folder(temporary, out)
     except OSError as error:
         raise UserError(f'cannot write to {out}: {error.strerror}') from error
     finally:
@@ -107,17 +116,6 @@ def _refuse_other(out: Path) -> None:
     names -= {'__pycache__'}
     if names and not {'card.json', 'run.py'} <= names <= _FILES:
         raise UserError(f'{out} holds other files than an export: choose another --out')
-
-
-def _replace(temporary: Path, out: Path) -> None:
-    """Moves a finished folder to its place, over an older export."""
-    old = temporary.with_suffix('.old')
-    with signals.postponed():
-        if out.exists():
-            os.replace(out, old)
-        os.replace(temporary, out)
-        shutil.rmtree(old, ignore_errors=True)
-        remove_leftovers(out)
 
 
 def valid_lengths(model: dict[str, Any], hop_length: int) -> tuple[int, int]:
@@ -272,9 +270,10 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
             'commit': here['commit'],
             'versions': {name: importlib.metadata.version(name) for name in packages},
         },
-        'licence': 'run.py: Apache-2.0. The parameters were learnt from the corpora in `trained_on` (and from a noise corpus, '
-        'if the augmentation uses one); their use depends on the licences of those corpora: see '
-        'tfds_builders/<corpus>/README.md.',
+        'licence': 'run.py, screening.py: Apache-2.0. The parameters were learnt from the corpora in `trained_on` (and from a '
+        'noise corpus, if the augmentation uses one); their use depends on the licences of those corpora (tfds_builders/<corpus>/'
+        'README.md) and of a pretrained encoder (Whisper: MIT)'
+        + (f'; see {_LICENCE}' if (workdir / _LICENCE).exists() else ''),
     }
 
 
@@ -292,8 +291,13 @@ def _test(card: dict[str, Any], tasks: tuple[Task, ...]) -> dict[str, Any] | Non
         # With the temperature that the exported model has, too.
         ece = 'ece_calibrated' if 'temperature' in calibration else 'ece'
         results[task.name]['ece'] = calibration.get(ece)
+    models = (
+        'one for each fold, trained without its test speakers; the exported model is trained on all'
+    )
+    if card['corpus'] not in card.get('trained_on', [card['corpus']]):
+        models = 'the exported model, on a corpus that did not train it'
     return {
-        'models': 'one for each fold, trained without its test speakers; the exported model is trained on all',
+        'models': models,
         'corpus': card['corpus'],
         'protocol': card['protocol'],
         'folds': card['n_folds'],

@@ -12,7 +12,8 @@ GENERAL = 'general'
 
 def names() -> list[str]:
     """The names of the models."""
-    return sorted(path.parent.name for path in FOLDER.glob('*/results.json'))
+    found = (path.parent.name for path in FOLDER.glob('*/results.json'))
+    return sorted(name for name in found if '.' not in name)  # unfinished ones have an ending
 
 
 def model_folder(name_or_path: str | os.PathLike) -> Path:
