@@ -31,11 +31,13 @@ class Activity:
         samples: length of the recording, samples.
         regions: (first sample, end) of the speech, in order, at least `_PAUSE` - 2 `_MARGIN` apart.
         detector: 'silero' or 'energy'.
+        span: difference of the highest and the lowest sample; 0 without samples.
     """
 
     samples: int
     regions: tuple[tuple[int, int], ...]
     detector: str
+    span: int
 
 
 def find_speech(blocks: Iterable[np.ndarray], sample_rate: int = 16000) -> Activity:
@@ -50,9 +52,11 @@ def find_speech(blocks: Iterable[np.ndarray], sample_rate: int = 16000) -> Activ
     """
     silero = _load_silero() if sample_rate == _SILERO_RATE else None
     score = silero.process_samples if silero else None
-    samples, values = 0, []
+    samples, values, low, high = 0, [], 32767, -32768
     for frames, count in split_frames(blocks, _FRAME * sample_rate // _SILERO_RATE):
         samples += count
+        heard = frames.ravel()[:count]  # without the padding
+        low, high = int(heard.min(initial=low)), int(heard.max(initial=high))
         if silero:
             values.extend(score(frame) for frame in (frames / np.float32(32768)).tolist())
         else:
@@ -63,7 +67,7 @@ def find_speech(blocks: Iterable[np.ndarray], sample_rate: int = 16000) -> Activ
         levels = np.concatenate([np.empty(0, np.float32), *values])
         active = _above_floor(levels, int(_NEIGHBOURHOOD * _SILERO_RATE / _FRAME))
     regions = _regions(active, samples, sample_rate)
-    return Activity(samples, regions, 'silero' if silero else 'energy')
+    return Activity(samples, regions, 'silero' if silero else 'energy', max(0, high - low))
 
 
 def split_frames(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, int]]:

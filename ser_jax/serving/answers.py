@@ -51,7 +51,11 @@ class Answers:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open('r+' if path.exists() else 'x+', **_ENCODING)
-            end = self._read(header)
+            try:
+                end = self._read(header)
+            except UserError:
+                self._file.close()
+                raise
             self._file.seek(end)
             self._file.truncate()
             if not end:

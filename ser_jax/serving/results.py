@@ -96,6 +96,7 @@ class Timeline:
         detector: what found the speech, see `activity.Activity`.
         segments: in order; between them lies no speech, or speech without a label.
         windows: the predictions of all windows, in order.
+        reason: flag of a recording without windows.
     """
 
     duration: float
@@ -103,11 +104,12 @@ class Timeline:
     detector: str
     segments: tuple[Segment, ...]
     windows: tuple[Prediction, ...]
+    reason: str = 'non_speech'
 
     @property
     def flags(self) -> tuple[str, ...]:
         """Flags of the segments; where there are none, those of the windows, or 'non_speech'."""
-        return shared_flags(self.segments or self.windows) if self.windows else ('non_speech',)
+        return shared_flags(self.segments or self.windows) if self.windows else (self.reason,)
 
 
 def shared_flags(parts: Iterable[Prediction | Segment]) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from ser_jax.audio.activity import find_speech
+from ser_jax.audio import screening
+from ser_jax.audio.activity import Activity, find_speech
 from ser_jax.data.tasks import Task
 from ser_jax.runtime.errors import UserError
 from ser_jax.serving.predictor import Predictor
@@ -14,8 +15,8 @@ from ser_jax.serving.results import Prediction, Segment, Timeline, shared_flags
 # About as long as the utterances that models are trained on (medians: nEMO 2.4 s, EMO-DB 2.6 s, RAVDESS 3.7 s). The hop is
 # the resolution in time: each second of speech lies in three windows.
 WINDOW_SECONDS, HOP_SECONDS = 3.0, 1.0
-# Probability by which another class must exceed the current one before the label changes. docs/predicting.md has the
-# measurement by which windows and hysteresis were chosen.
+# Probability by which another class must exceed the current one before the label changes. docs/predicting.md says how windows
+# and hysteresis were checked.
 HYSTERESIS = 0.1
 
 
@@ -58,10 +59,22 @@ def make_timelines(
             segments += merge(own, task, first / rate, end / rate)
         timelines.append(
             Timeline(
-                activity.samples / rate, task, activity.detector, tuple(segments), tuple(windows)
+                activity.samples / rate,
+                task,
+                activity.detector,
+                tuple(segments),
+                tuple(windows),
+                _reason(activity, rate),
             )
         )
     return timelines
+
+
+def _reason(activity: Activity, sample_rate: int) -> str:
+    """Why a recording without speech has none."""
+    if activity.samples < screening.MIN_SECONDS * sample_rate:
+        return 'too_short'
+    return 'silent' if activity.span < 2 * screening.SILENCE_PEAK else 'non_speech'
 
 
 def classification(predictor: Predictor, name: str | None = None) -> Task:

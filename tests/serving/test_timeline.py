@@ -134,7 +134,11 @@ def assert_same(one, other):
 
 def test_silence_and_noise_have_no_segments(predictor, monkeypatch):
     silent = predictor.timeline(np.zeros(5 * RATE, np.int16), RATE)
-    assert (silent.segments, silent.windows, silent.flags) == ((), (), ('non_speech',))
+    assert (silent.segments, silent.windows, silent.flags) == ((), (), ('silent',))
+    constant = predictor.timeline(np.full(RATE, 900, np.int16), RATE)
+    assert (constant.segments, constant.flags) == ((), ('silent',))
+    short = predictor.timeline(np.tile(np.array([900, -900], np.int16), 400), RATE)
+    assert (short.segments, short.flags) == ((), ('too_short',))
     monkeypatch.setattr(screening, 'VOICED_SHARE', 0.3)
     noise = predictor.timeline(recording((5, 1000)), RATE)
     assert (noise.segments, noise.flags) == ((), ('non_speech',))

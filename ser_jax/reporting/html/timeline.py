@@ -20,6 +20,7 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
 from ser_jax.runtime.text import duration, percent
 from ser_jax.serving.results import Timeline, shared_flags
+from ser_jax.serving.timeline import HYSTERESIS, WINDOW_SECONDS
 
 if TYPE_CHECKING:
     from ser_jax.serving.predictor import Predictor
@@ -60,8 +61,8 @@ def write_page(
         title=shown[0]['name'] if len(shown) == 1 else f'{len(shown)} recordings: {task.name}',
         synthetic=predictor.synthetic,
         notes=[predictor.uncalibrated] if predictor.uncalibrated else [],
-        about=f'Model {predictor.model}. Speech is found by {_DETECTORS[detector]}, and predicted in windows of up to 3 s '
-        '(dots). The label changes where another class leads by 10 percentage points.',
+        about=f'Model {predictor.model}. Speech is found by {_DETECTORS[detector]}, and predicted in windows of up to '
+        f'{WINDOW_SECONDS:g} s (dots). The label changes where another class leads by {100 * HYSTERESIS:g} percentage points.',
         classes=task.classes,
         recordings=shown,
         axis=figures.TIME_AXIS,
@@ -125,7 +126,7 @@ def _recording(recording: Path, timeline: Timeline, page: Path, embedded: bool, 
             )
             for one in timeline.segments
         ],
-        'flags': shared_flags(timeline.windows),
+        'flags': shared_flags(timeline.windows) if timeline.windows else timeline.flags,
         'source': source,
         'linked': linked,
         'width': round(72 * figure.get_figwidth()),
