@@ -171,7 +171,7 @@ def test_runs_that_only_validate(tmp_path, grid):
         ('validation', 0.5, 9, None)
     }
     tables.write_tables(rows, grid, '', tmp_path)
-    assert 'no test speaker was read. Difference: ' in (tmp_path / 'table.md').read_text()
+    assert 'no test speaker was read.' in (tmp_path / 'table.md').read_text()
 
 
 def test_a_figure_of_too_many_rows_is_not_drawn(tmp_path, grid, monkeypatch):
