@@ -113,8 +113,13 @@ def _above_floor(levels: np.ndarray, neighbourhood: int) -> np.ndarray:
     inaudible = 10 * np.log10(SILENCE_PEAK**2 / 2)
     if not len(levels) or levels.max() - np.percentile(levels, _FLOOR) < _LEAST_DB:
         return levels > inaudible + _LEAST_DB
-    local = lambda percent: scipy.ndimage.percentile_filter(levels, percent, neighbourhood)
-    floor, top = local(_FLOOR), local(_TOP)
+    if (
+        len(levels) <= neighbourhood
+    ):  # SciPy 1.15.0 writes past the end of an array shorter than the filter
+        floor, top = np.percentile(levels, (_FLOOR, _TOP))
+    else:
+        local = lambda percent: scipy.ndimage.percentile_filter(levels, percent, neighbourhood)
+        floor, top = local(_FLOOR), local(_TOP)
     threshold = floor + np.maximum(_LEAST_DB, _SHARE * (top - floor))
     return _hold(levels >= threshold, levels >= threshold - _RELEASE_DB)
 
