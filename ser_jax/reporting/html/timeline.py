@@ -19,8 +19,7 @@ from ser_jax.reporting.html.rendering import Drawing, read, render
 from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
 from ser_jax.runtime.text import duration, percent
-from ser_jax.serving.results import Timeline, shared_flags
-from ser_jax.serving.timeline import HYSTERESIS, WINDOW_SECONDS
+from ser_jax.serving.results import HYSTERESIS, WINDOW_SECONDS, Timeline, shared_flags
 
 if TYPE_CHECKING:
     from ser_jax.serving.predictor import Predictor
