@@ -9,8 +9,8 @@ from ser_jax.audio import screening
 from ser_jax.data.tasks import Task
 from ser_jax.runtime.errors import UserError
 
-# Windows of a timeline are about as long as the utterances that models are trained on (medians: nEMO 2.4 s, EMO-DB 2.6 s, RAVDESS 3.7 s). The hop is
-# the resolution in time: each second of speech lies in three windows.
+# Windows of a timeline are about as long as the utterances that models are trained on (medians: nEMO 2.4 s, EMO-DB 2.6 s,
+# RAVDESS 3.7 s). The hop is the resolution in time: each second of speech lies in three windows.
 WINDOW_SECONDS, HOP_SECONDS = 3.0, 1.0
 # Probability by which another class must exceed the current one before the label changes. docs/predicting.md says how windows
 # and hysteresis were checked.
