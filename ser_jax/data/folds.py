@@ -99,8 +99,8 @@ def make_folds(
         raise UserError(f'protocol {protocol}: {error}') from error
     utterances = _utterances(index, np.unique(np.asarray(rows, np.int64)), folds, seed)
     needed = ('test', 'validation', 'training') if validation else ('test', 'training')
-    anything = 'fixed_lists', 'leave_corpus_out', 'whole_corpus'
-    if len(utterances.genders) < len(needed) and name not in anything:
+    any_number = 'fixed_lists', 'leave_corpus_out', 'whole_corpus'  # of speakers
+    if len(utterances.genders) < len(needed) and name not in any_number:
         raise UserError(
             f'{protocol} needs {len(needed)} known speakers ({", ".join(needed)}), the corpus has '
             f'{len(utterances.genders)}; fixed_lists("lists.json") accepts any split'
