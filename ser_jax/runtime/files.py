@@ -156,6 +156,24 @@ def waiting_lock(path: Path, announce: Callable[[], object]) -> Iterator[None]:
         yield
 
 
+def try_lock(file: IO) -> bool:
+    """Locks an open file until it is closed; False if another process has locked it.
+
+    Returns True without a lock on Windows and on file systems that have none.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def write_atomically(path: str | os.PathLike, text: str) -> None:
     """Writes a text file atomically; its folder is created."""
     with replacing(path) as temporary:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from ser_jax.runtime.errors import UserError
-from ser_jax.runtime.files import write_atomically
+from ser_jax.runtime.files import try_lock, write_atomically
 from ser_jax.serving.results import Timeline
 
 _ENCODING = {'encoding': 'utf-8', 'errors': 'surrogateescape', 'newline': ''}  # any file name
@@ -32,7 +32,8 @@ class Answers:
         done: files whose rows are there.
 
     Raises:
-        UserError: the file cannot be written, or holds something else, or answers of another model.
+        UserError: the file cannot be written, another process writes it, or it holds something else or answers of another
+            model.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class Answers:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open('r+' if path.exists() else 'x+', **_ENCODING)
             try:
+                if not try_lock(self._file):
+                    raise self._refusal('is being written by another process', ', or wait')
                 end = self._read(header)
             except UserError:
                 self._file.close()
@@ -122,8 +125,8 @@ class Answers:
         except (ValueError, LookupError, TypeError) as error:
             raise self._refusal(f'holds a row that is no {self._form}') from error
 
-    def _refusal(self, problem: str) -> UserError:
-        return UserError(f'--out={self.path} {problem}: choose another file, or remove it')
+    def _refusal(self, problem: str, remedy: str = ', or remove it') -> UserError:
+        return UserError(f'--out={self.path} {problem}: choose another file{remedy}')
 
 
 def textgrid_folder(

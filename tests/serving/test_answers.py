@@ -113,3 +113,14 @@ def test_what_is_no_file_of_answers(tmp_path):
         command(tmp_path)
     with pytest.raises(UserError, match='cannot be written'):
         command(path / 'below')
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    path = tmp_path / 'answers.csv'
+    make = lambda file: FORMATS['csv'](predictor(), file, False)
+    first = Answers(path, make, form='csv', model='run-0123', parts='')
+    first.write(Path('a.wav'), prediction(0))
+    with pytest.raises(UserError, match='another process: choose another file, or wait'):
+        command(path)
+    first.close()
+    assert command(path) == 1
