@@ -194,6 +194,11 @@ def screen(samples: np.ndarray, sample_rate: int = 16000) -> tuple[str, ...]:
     return flags
 
 
+def has_label(flags: Iterable[str]) -> bool:
+    """Whether none of the flags suppresses the label."""
+    return not set(flags) & set(NO_LABEL)
+
+
 def merge(flags: Sequence[Iterable[str]]) -> tuple[list[int], tuple[str, ...]]:
     """Merges the flags of the windows of a recording.
 
@@ -204,7 +209,7 @@ def merge(flags: Sequence[Iterable[str]]) -> tuple[list[int], tuple[str, ...]]:
         Numbers of the windows that count: those with a label, or all where none has; and the flags of the recording, all
         that occur in them: a silent pause between sentences is no flaw of a recording, clipping anywhere is.
     """
-    used = [i for i, found in enumerate(flags) if not set(found) & set(NO_LABEL)]
+    used = [i for i, found in enumerate(flags) if has_label(found)]
     used = used or list(range(len(flags)))
     return used, union(flags[i] for i in used)
 

@@ -17,7 +17,6 @@ from flax.traverse_util import flatten_dict
 from ser_jax.audio import screening
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.audio.reading import read_blocks, to_mono
-from ser_jax.audio.screening import MIN_SECONDS
 from ser_jax.config import check_front_end
 from ser_jax.data.batches import as_float, padded_batches
 from ser_jax.data.tasks import Task
@@ -115,17 +114,19 @@ class Predictor:
         return _merged(list(self.predict_windows(windows)))
 
     def predict_windows(self, windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[Prediction]:
-        """Predicts windows of recordings; few are held at once.
+        """Predicts windows of recordings; few are held at once. Those whose flags suppress the label are not computed.
 
         Args:
             windows: (first sample, samples int16 [S]) of each window.
         """
         rate, windows = self.front_end.sample_rate, iter(windows)
         while portion := list(itertools.islice(windows, _PORTION)):
-            outputs = self._outputs([samples for _, samples in portion])
-            for (start, samples), output in zip(portion, outputs):
-                times, flags = (start, start + len(samples)), screening.screen(samples, rate)
-                yield Prediction(*(time / rate for time in times), flags, output, self.tasks)
+            screened = [screening.screen(samples, rate) for _, samples in portion]
+            labelled = [i for i, flags in enumerate(screened) if screening.has_label(flags)]
+            outputs = dict(zip(labelled, self._outputs([portion[i][1] for i in labelled])))
+            for number, ((start, samples), flags) in enumerate(zip(portion, screened)):
+                times = start / rate, (start + len(samples)) / rate
+                yield Prediction(*times, flags, outputs.get(number), self.tasks)
 
     def timeline(
         self,
@@ -151,22 +152,19 @@ class Predictor:
         samples = to_mono(waveform, sample_rate, rate)
         return make_timelines(self, [lambda: [samples]], task)[0]
 
-    def _outputs(self, pieces: list[np.ndarray]) -> list[dict[str, np.ndarray] | None]:
-        """The outputs for each piece; None for those shorter than `MIN_SECONDS`."""
-        least = int(MIN_SECONDS * self.front_end.sample_rate)
-        usable = [piece for piece in pieces if len(piece) >= least]
-        samples = np.array([len(piece) for piece in usable], np.int32)
+    def _outputs(self, pieces: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """The outputs for each piece."""
+        samples = np.array([len(piece) for piece in pieces], np.int32)
         frames = np.array([self.front_end.frames(length) for length in samples], np.int32)
         # The maximum number of samples that gives `longest` frames.
         padded = lambda longest: longest * self.front_end.hop_length - 1
-        found = [{} for _ in usable]
-        for positions, _, batch in padded_batches(usable, frames, _BATCH, padded=padded):
+        found = [{} for _ in pieces]
+        for positions, _, batch in padded_batches(pieces, frames, _BATCH, padded=padded):
             outputs = self.compute(as_float(batch), samples[positions])
             rows = {name: np.array(values) for name, values in outputs.items()}
             for row, position in enumerate(positions):  # a last batch repeats its last piece
                 found[position] = {name: values[row] for name, values in rows.items()}
-        found = iter(found)
-        return [next(found) if len(piece) >= least else None for piece in pieces]
+        return found
 
 
 def _merged(windows: list[Prediction]) -> Prediction:
@@ -174,10 +172,9 @@ def _merged(windows: list[Prediction]) -> Prediction:
     if len(windows) == 1:
         return windows[0]
     used, flags = screening.merge([window.flags for window in windows])
-    outputs = {
-        name: np.mean([windows[i].outputs[name] for i in used], axis=0)
-        for name in windows[0].outputs
-    }
+    own, outputs = [windows[i].outputs for i in used], None
+    if own[0] is not None:
+        outputs = {name: np.mean([one[name] for one in own], axis=0) for name in own[0]}
     return Prediction(0.0, windows[-1].end, flags, outputs, windows[0].tasks, tuple(windows))
 
 

@@ -25,7 +25,7 @@ class Prediction:
         start, end: seconds.
         flags: doubts about the recording, see `screening.screen`.
         outputs: task -> probabilities float32 [K], or the rating [1] of a regression. For several windows the mean over
-            those without a flag that suppresses the label, or over all if none is left. None below `MIN_SECONDS`.
+            those that have a label. None if none has, or a flag suppresses it.
         tasks: tasks of the model.
         windows: predictions of the windows of a long recording.
     """
@@ -39,8 +39,8 @@ class Prediction:
 
     @property
     def labelled(self) -> bool:
-        """Whether there are outputs and no flag suppresses the label."""
-        return self.outputs is not None and not set(self.flags) & set(screening.NO_LABEL)
+        """Whether there are outputs."""
+        return self.outputs is not None
 
     def best(self, task: Task | str) -> str | float | None:
         """The most probable class of a task, or the rating of a regression; None if not `labelled`.

@@ -26,6 +26,9 @@ from ser_jax.audio import screening
 MODELS = {'stablehlo': 'model.stablehlo', 'onnx': 'model.onnx'}
 EXAMPLE = 'example.npz'
 TOLERANCE = 1e-4  # absolute, for probabilities and ratings; processors round differently
+_CUT_OFF = 'shorter than its header says: copied or downloaded in part'
+# Sizes from here up are those of streams, whose header was written before the end was known.
+_UNKNOWN_SIZE, _UNKNOWN_FRAMES = 0x7FFFF000, 1 << 40
 _HALVINGS = 3  # of the longest input: `predict` pads to four lengths, each compiled on first use
 
 
@@ -93,7 +96,7 @@ class Model:
         pieces = [piece for _, piece in screening.windows([samples], self._longest)]
         used, flags = screening.merge([screening.screen(piece, rate) for piece in pieces])
         outputs = None
-        if not set(flags) & set(screening.NO_LABEL):
+        if screening.has_label(flags):
             rows = [self._padded(pieces[i]) for i in used]
             outputs = {task: np.mean([row[task] for row in rows], axis=0) for task in rows[0]}
         return {
@@ -232,16 +235,25 @@ def read(path):
         (waveform [S, channels], sample rate in Hz).
 
     Raises:
-        ValueError: no such format.
+        ValueError: no such format, or a wav or FLAC file that is cut off.
         OSError: no such file, or not readable.
     """
     with open(path, 'rb') as file:
+        head, length = file.read(12), file.seek(0, 2)
+        file.seek(0)
+        size = int.from_bytes(head[4:8], 'little')
+        if head[:4] == b'RIFF' and size + 8 > length and size < _UNKNOWN_SIZE:
+            raise ValueError(_CUT_OFF)
         try:
             import soundfile
         except ImportError:
             return _read_pcm(file)
         try:
-            return soundfile.read(file, dtype='float32', always_2d=True)
+            with soundfile.SoundFile(file) as sound:
+                samples = sound.read(dtype='float32', always_2d=True)
+                if sound.format == 'FLAC' and len(samples) < sound.frames < _UNKNOWN_FRAMES:
+                    raise ValueError(_CUT_OFF)
+                return samples, sound.samplerate
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: raw formats
             raise ValueError(f'cannot be decoded as audio ({error})') from error
 

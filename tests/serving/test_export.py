@@ -19,6 +19,7 @@ from conftest import ROOT, run
 from jax import lax
 
 from ser_jax import export
+from ser_jax.audio import screening
 from ser_jax.serving import export as exporting
 from ser_jax.serving import standalone
 from ser_jax.serving.predictor import load
@@ -112,10 +113,13 @@ def same_as_predictor(workdir, folder, lengths, spare=0):
     batch = np.random.default_rng(1).normal(0, 0.3, shape).astype(np.float32)
     for row, waveform in zip(batch, waveforms):
         row[: len(waveform)] = waveform / np.float32(32768)
-    found, expected = model(folder).run(batch, samples), predictor(workdir).predict_batch(waveforms)
-    assert list(found) == sorted(expected[0].outputs)
+    found = model(folder).run(batch, samples)
+    compute = predictor(workdir).compute
+    whole = lambda wave: (wave[None] / np.float32(32768), np.int32([len(wave)]))
+    expected = [compute(*whole(waveform)) for waveform in waveforms]
+    assert list(found) == sorted(expected[0])
     for task in found:
-        outputs = [prediction.outputs[task] for prediction in expected]
+        outputs = [one[task][0] for one in expected]
         np.testing.assert_allclose(found[task], outputs, atol=1e-5)
     return found
 
@@ -269,6 +273,19 @@ def test_wav_files_need_no_soundfile(exported, recordings, tmp_path):
     assert without.returncode == 0, without.stderr
     assert without.stdout == with_.stdout
     assert len(without.stdout.splitlines()) == 5
+
+
+@pytest.mark.parametrize('name', ['short.wav', 'short.flac'])
+@pytest.mark.parametrize('blocked', [(), ['soundfile']])
+def test_files_that_are_cut_off_are_refused(exported, recordings, tmp_path, name, blocked):
+    whole, file = tmp_path / name, tmp_path / f'cut_{name}'
+    soundfile.write(whole, *soundfile.read(recordings / 'short.wav'))
+    content = whole.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    done = execute(exported, file, blocked=blocked)
+    assert (done.returncode, done.stdout) == (1, '')
+    problems = 'shorter than its header' if name.endswith('wav') else 'cannot be decoded|not a PCM'
+    assert re.search(f'error: {file}: .*({problems})', done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -448,7 +465,8 @@ def test_inputs_outside_the_limits_are_refused(exported, shape, samples):
 
 
 @pytest.mark.parametrize('shift', [0, 16])
-def test_integers_are_scaled_as_the_predictor_does(workdir, exported, shift):
+def test_integers_are_scaled_as_the_predictor_does(workdir, exported, shift, monkeypatch):
+    monkeypatch.setattr(screening, 'has_label', lambda flags: True)
     wave = np.pad(beep(1.0), (0, 500), constant_values=-32768)
     wave = wave.astype(np.int32) << shift if shift else wave
     found = model(exported).run(wave[None], [RATE])

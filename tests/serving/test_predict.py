@@ -40,7 +40,7 @@ def _files(beeps, n=6):
     return sorted(Path(beeps['manual_dir'], 'beeps').glob('*.wav'))[:n]
 
 
-def test_equals_the_prediction_from_records(finished, beeps):
+def test_equals_the_prediction_from_records(finished, beeps, tones_are_speech):
     workdir, experiment = finished
     rows = np.arange(len(experiment.dataset.corpus))
     variables = experiment.restore_best(workdir / 'checkpoints' / 'final')
@@ -92,7 +92,7 @@ def test_windows_without_speech_do_not_count(finished, tones_are_speech):
     assert prediction.best(predictor.tasks[0])
 
 
-def test_probabilities_have_the_stored_temperature(finished, beeps, tmp_path):
+def test_probabilities_have_the_stored_temperature(finished, beeps, tones_are_speech, tmp_path):
     waveforms = [read_audio(path) for path in _files(beeps)]
     outputs = lambda: np.stack(
         [one.outputs['emotion'] for one in load(tmp_path / 'run').predict_batch(waveforms)]
@@ -318,7 +318,9 @@ def test_a_bad_argument_does_not_stop_the_rest(finished, beeps, tmp_path, capsys
     assert '2 of 3 files could not be used' in err
 
 
-def test_long_files_are_predicted_while_they_are_read(finished, tmp_path, monkeypatch):
+def test_long_files_are_predicted_while_they_are_read(
+    finished, tmp_path, monkeypatch, tones_are_speech
+):
     """Whatever the header says; the result is that of the whole."""
     samples = np.random.default_rng(0).normal(0, 0.1, 38 * 16000)
     for name, kept in (('long', samples), ('short', samples[: 12 * 16000])):

@@ -54,7 +54,8 @@ def recording(*parts):
 
 def window(start, probabilities, flags=(), length=3.0):
     """A predicted window."""
-    outputs = {'emotion': np.array(probabilities, np.float32)}
+    has_label = screening.has_label(flags)
+    outputs = {'emotion': np.array(probabilities, np.float32)} if has_label else None
     return Prediction(start, start + length, flags, outputs, (EMOTION,))
 
 
