@@ -106,6 +106,10 @@ KINDS = {
     '20 dB softer': ('gain_-20',),
     'attack': ('fgsm_', 'pgd_'),
 }
+_PAIRED = (
+    *('variant', 'seeds', 'UAR % (mean ± std)', '95 % interval', 'WA %', 'time'),
+    *('difference', 'detectable', 'p', 'p (Holm)'),
+)
 _OF_RUNS = ('agreement', 'confusions', 'parts', 'speakers', 'tries', 'ways')  # make_<kind>_table
 _MARKED = re.compile(r'(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)', re.DOTALL)
 _START, _END = (re.compile(f'^<!-- {kind}', re.MULTILINE) for kind in ('table: ', 'end table -->'))
@@ -234,32 +238,25 @@ def make_level_table(folder: Path) -> str:
 
 
 def make_paired_table(folder: Path, condition: str) -> str:
-    """The rows of a grid under one condition, without constant columns."""
+    """The rows of a grid under one condition; one table per tested corpus and protocol, without constant columns."""
     every, grid = _read_grid(folder)
-    found = [tables.cells(row) for row in every if row['condition'] == condition]
-    if not found:
+    groups: dict[tuple, list[dict]] = {}
+    for row in every:
+        if row['condition'] == condition:
+            cells = tables.cells(row)
+            groups.setdefault((cells['corpus'], cells['protocol'], cells['n']), []).append(cells)
+    if not groups:
         raise UserError(f'{folder}: rows.csv has no condition {condition}')
-    always = (
-        'variant',
-        'seeds',
-        'UAR % (mean ± std)',
-        '95 % interval',
-        'time',
-        'difference',
-        'detectable',
-        'p',
-        'p (Holm)',
-    )
-    shown = [name for name in found[0] if name in always or len({row[name] for row in found}) > 1]
-    common = ', '.join(
-        f'n = {cell}' if name == 'n' else cell
-        for name, cell in found[0].items()
-        if name not in (*shown, 'setting')
-    )
-    table = markdown_table(shown, [[row[name] for name in shown] for row in found])
-    origin = tables.origin(every, grid, store.summary(grid, folder))
-    caption = tables.caption(every, grid)
-    parts = [f'{common}. {origin}', table, caption, tables.notes(every).strip()]
+    parts = [f'{condition}: {tables.origin(every, grid, store.summary(grid, folder))}']
+    for (corpus, protocol, n), found in groups.items():
+        several = len({cells['setting'] for cells in found}) > 1
+        shown = ('setting',) * several + _PAIRED
+        hardware = '; '.join(dict.fromkeys(cells['hardware'] for cells in found))
+        parts += [
+            f'{corpus}, {protocol}, n = {n}, {hardware}:',
+            markdown_table(shown, [[cells[name] for name in shown] for cells in found]),
+        ]
+    parts += [tables.caption(every, grid), tables.notes(every).strip()]
     return '\n\n'.join(filter(None, parts)) + '\n'
 
 

@@ -11,7 +11,14 @@ from ser_jax.grid.rows import VALIDATION, Row, as_csv, families
 from ser_jax.metrics import significance
 from ser_jax.reporting import figures
 from ser_jax.runtime.files import write_atomically
-from ser_jax.runtime.text import duration, interval, markdown_table, percent, text_table
+from ser_jax.runtime.text import (
+    duration,
+    interval,
+    markdown_table,
+    percent,
+    short_commits,
+    text_table,
+)
 from ser_jax.transforms import conditions
 
 _MOST_DRAWN = 100  # rows; a longer figure is unreadable
@@ -21,7 +28,8 @@ READING = (
     'over the seeds. Difference: of the mean UAR to the baseline on the same utterances, in points, '
     'with a 95 % bootstrap interval over speakers; detectable: the smallest difference that a test '
     'on these speakers finds with 80 % power; p: two-sided permutation test over speakers. '
-    'Intervals and p-values reflect speaker sampling, not seed variance. –: not defined.'
+    'Intervals and p-values reflect speaker sampling, not seed variance; a mean of fewer seeds than '
+    "the baseline's scatters more. –: not defined."
 )
 VALIDATION_CAPTION = (
     'Conditions "validation…": mean over the folds (and tasks) at the checkpoint that clean validation selected, no test speaker '
@@ -136,14 +144,17 @@ def caption(rows: Sequence[Row], grid: Grid) -> str:
 
 
 def origin(rows: Sequence[Row], grid: Grid, summary: str) -> str:
-    """The text above the table: number of runs, baseline, commits."""
+    """The text above the table: number of runs, baseline, commits. A run that was resumed has several."""
     against = f'Baseline: {grid.baseline}. ' if grid.baseline else ''
-    commits = dict.fromkeys(commit or 'unknown' for row in rows for commit in row['commits'])
-    return f'{summary}. {against}Code: commit {", ".join(commits)}.'
+    commits = dict.fromkeys(commit for row in rows for commit in row['commits'])
+    return f'{summary}. {against}Code: commit {short_commits("; ".join(commits))}.'
 
 
 def notes(rows: Sequence[Row]) -> str:
-    """A Markdown list of failed checks, missing comparisons and warnings, each once; '' if there are none."""
+    """A Markdown list of failed checks, missing comparisons and warnings, each once; '' if there are none.
+
+    Without differences in commit and in the number of seeds, which the table shows.
+    """
     found, warned = {}, {}
     for row in rows:
         where = f'{row["setting"]}, {row["variant"]}'
@@ -151,7 +162,8 @@ def notes(rows: Sequence[Row]) -> str:
             note = f'A check of the attacks FAILS, so that they say nothing about robustness: {where}: {check}'
             found[note] = None
         for warning in row['warnings']:
-            warned.setdefault(warning, {})[where] = None
+            if not (warning.startswith('the runs differ in commit') or ' against ' in warning):
+                warned.setdefault(warning, {})[where] = None
         if row['not_compared'] == VALIDATION:
             found[f'Not compared: {VALIDATION}'] = None
         elif row['not_compared']:

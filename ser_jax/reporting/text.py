@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from ser_jax.runtime.errors import printable
-from ser_jax.runtime.text import duration, interval, percent, text_table
+from ser_jax.runtime.text import duration, interval, percent, short_commits, text_table
 
 _WIDTH = 100
 _FEW = 8  # speakers; with fewer, no p-value can be small
@@ -85,7 +85,7 @@ def card_facts(card: Mapping) -> list[tuple[str, str]]:
     if labels:
         counts = f'{labels["train"]:.0f} for training, {labels["validation"]:.0f} for validation'
         pairs.append(('labels', f'{counts}, mean per fold'))
-    model = f'{card["n_params"]:,} parameters, commit {_short(card["commit"])}'
+    model = f'{card["n_params"]:,} parameters, commit {short_commits(card["commit"])}'
     spent = ', '.join(text(value) for value, text in costs if value is not None)
     return [*pairs, ('cost', spent), ('device', card['device']), ('model', model)]
 
@@ -166,11 +166,6 @@ def _count(n, word):
 def _spread(mean, std=None):
     """A mean in percent with its ± std, or with spaces of that width to keep columns aligned."""
     return percent(mean) + (f' ± {percent(std)}' if std is not None else ' ' * 6)
-
-
-def _short(commit):
-    """Ten digits of a commit, and whether the code had uncommitted changes."""
-    return commit[:10] + ('+changes' if '+changes' in commit else '') if commit else 'unknown'
 
 
 def _condition(name, result):

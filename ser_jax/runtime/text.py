@@ -30,6 +30,14 @@ def duration(seconds: float | None) -> str:
     return f'{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min'
 
 
+def short_commits(commits: str) -> str:
+    """Ten digits of every commit of `A; B`, each with `+changes` if the code was modified; `unknown` if empty."""
+    if not commits:
+        return 'unknown'
+    shown = (one[:10] + '+changes' * one.endswith('+changes') for one in commits.split('; '))
+    return ', '.join(dict.fromkeys(shown))
+
+
 def markdown_table(head: Sequence, rows: Iterable[Sequence]) -> str:
     """A Markdown table, without a newline at the end."""
     lines = [head, ['---'] * len(head), *rows]
