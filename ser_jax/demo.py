@@ -13,6 +13,7 @@ if __name__ == '__main__':
     signals.handle('the page is closed, and its recordings are deleted')
 
 import argparse
+import contextlib
 import functools
 import html
 import os
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import docstring, set_compilation_cache
+from ser_jax.runtime.files import docstring, set_compilation_cache, try_lock
 
 if TYPE_CHECKING:
     import gradio
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ser_jax.serving.predictor import Predictor
     from ser_jax.serving.results import Prediction, Timeline
 
+_PREFIX, _LOCK = 'ser_jax_demo_', '.lock'  # of the temporary folder
 _KEPT = (60, 600)  # seconds between checks of the age of uploads, and greatest age
 _LARGEST = '1gb'  # upload: more than an hour of stereo at 48 kHz
 _MOST_SEGMENTS = 200  # rows of the table
@@ -78,10 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     set_compilation_cache()
     logging.set_verbosity(logging.ERROR)  # hides warnings of Orbax that do not matter here
-    folder = tempfile.mkdtemp(prefix='ser_jax_demo_')
+    _remove_abandoned()
+    folder = tempfile.mkdtemp(prefix=_PREFIX)
     tidy = functools.partial(shutil.rmtree, folder, ignore_errors=True)
     try:
-        with signals.on_stop(tidy):
+        with signals.on_stop(tidy), open(os.path.join(folder, _LOCK), 'w') as lock:
+            try_lock(lock)
             _import_gradio(folder)  # before models are loaded
             url = serve(
                 make_page({name: _load(name) for name in options.workdir or ['general']}, folder)
@@ -93,6 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         tidy()
     return 0
+
+
+def _remove_abandoned() -> None:
+    """Removes the folders of demos that were killed before they could."""
+    for path in Path(tempfile.gettempdir()).glob(f'{_PREFIX}*/{_LOCK}'):
+        with contextlib.suppress(OSError), path.open('r+') as lock:
+            if try_lock(lock):
+                shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _import_gradio(folder: str | os.PathLike) -> types.ModuleType:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import soundfile
 from conftest import ROOT
 
 from ser_jax import demo
+from ser_jax.runtime.files import try_lock
 from ser_jax.serving.predictor import load
 
 RATE = 16000
@@ -171,6 +173,19 @@ def test_an_hour_of_silence(trained, client, tmp_path):
     soundfile.write(tmp_path / 'hour.wav', np.zeros(3600 * RATE, np.int16), RATE)
     text = client.predict(str(trained[0]), handle_file(tmp_path / 'hour.wav'), api_name='/predict')
     assert re.match(EXPECTED['silence.wav'], text), text
+
+
+def test_folders_of_demos_that_were_killed_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    with contextlib.ExitStack() as stack:
+        for name in ('killed', 'running'):
+            folder = tmp_path / f'ser_jax_demo_{name}'
+            folder.mkdir()
+            lock = (folder / '.lock').open('w')
+            try_lock(lock)
+            stack.callback(lock.close) if name == 'running' else lock.close()
+        demo._remove_abandoned()
+        assert [path.name for path in tmp_path.iterdir()] == ['ser_jax_demo_running']
 
 
 @needs_gradio

@@ -156,21 +156,18 @@ def waiting_lock(path: Path, announce: Callable[[], object]) -> Iterator[None]:
         yield
 
 
-def try_lock(file: IO) -> bool:
-    """Locks an open file until it is closed; False if another process has locked it.
-
-    Returns True without a lock on Windows and on file systems that have none.
-    """
+def try_lock(file: IO) -> bool | None:
+    """Locks an open file until it is closed; returns whether it did, None on Windows and file systems without locks."""
     try:
         import fcntl
     except ImportError:
-        return True
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True
+        return None
     return True
 
 

@@ -53,7 +53,7 @@ class Answers:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open('r+' if path.exists() else 'x+', **_ENCODING)
             try:
-                if not try_lock(self._file):
+                if try_lock(self._file) is False:
                     raise self._refusal('is being written by another process', ', or wait')
                 end = self._read(header)
             except UserError:
