@@ -4,7 +4,7 @@ python -m ser_jax.grid --config=configs/grids/mtl_aug.py     (needs emodb, esc10
 
 Three types of noise: rain is steady, a crying baby has a pitch, babble is speech. Nothing was chosen on them. The full system trains
 with coloured noise, gain(-20, 10) and filters; gain(-20) is the end of that range. Gain and filters were added because the previous
-recipe had failed under gain(-20) and on the telephone on test speakers (results/robustness: one seed, most of these conditions); which
+recipe had failed under gain(-20) and on the telephone on test speakers (one seed, most of these conditions); which
 form to add was chosen on validation speakers (results/development.md).
 
 With ten speakers no p-value is below 2 / 1024. The five comparisons under a condition are corrected together, separately for each
