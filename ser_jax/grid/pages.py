@@ -36,8 +36,8 @@ Card = dict[str, Any]
 
 CAPTION = 'Time: training of all folds, mean over the seeds; command: of the first seed.'
 TASK_CAPTION = (
-    'CCC: of ratings, whose levels have the UAR; time: training of all networks of the row, mean over the seeds; command: of its '
-    'first network and seed.'
+    'UAR: of ratings divided into levels; CCC: concordance of the ratings themselves; time: training of all networks of the row, '
+    'mean over the seeds; command: of its first network and seed.'
 )
 CONFUSIONS_CAPTION = (
     "Percentage of a class's recordings that are predicted as another, clean, pooled over the folds, mean ± standard deviation over the seeds; "
@@ -240,15 +240,17 @@ def make_level_table(folder: Path) -> str:
 def make_paired_table(folder: Path, condition: str) -> str:
     """The rows of a grid under one condition; one table per tested corpus and protocol, without constant columns."""
     every, grid = _read_grid(folder)
-    groups: dict[tuple, list[dict]] = {}
+    groups: dict[tuple, list] = {}
     for row in every:
         if row['condition'] == condition:
             cells = tables.cells(row)
-            groups.setdefault((cells['corpus'], cells['protocol'], cells['n']), []).append(cells)
+            key = cells['corpus'], cells['protocol'], cells['n']
+            groups.setdefault(key, []).append((row, cells))
     if not groups:
         raise UserError(f'{folder}: rows.csv has no condition {condition}')
     parts = [f'{condition}: {tables.origin(every, grid, store.summary(grid, folder))}']
-    for (corpus, protocol, n), found in groups.items():
+    for (corpus, protocol, n), pairs in groups.items():
+        found = [cells for _, cells in pairs]
         several = len({cells['setting'] for cells in found}) > 1
         shown = ('setting',) * several + _PAIRED
         hardware = '; '.join(dict.fromkeys(cells['hardware'] for cells in found))
@@ -256,7 +258,11 @@ def make_paired_table(folder: Path, condition: str) -> str:
             f'{corpus}, {protocol}, n = {n}, {hardware}:',
             markdown_table(shown, [[cells[name] for name in shown] for cells in found]),
         ]
-    parts += [tables.caption(every, grid), tables.notes(every).strip()]
+        if grid.family == 'condition':
+            parts.append(tables.caption([row for row, _ in pairs], grid))
+    if grid.family != 'condition':
+        parts.append(tables.caption(every, grid))
+    parts.append(tables.notes(every).strip())
     return '\n\n'.join(filter(None, parts)) + '\n'
 
 
@@ -356,7 +362,7 @@ def make_task_table(cards: Sequence[Card]) -> str:
     for card in cards:
         tasks = tuple(card['tasks'])
         words = [word for word in card['system'].split(',') if word not in tasks]
-        how = f'one network for {", ".join(tasks)}' if len(tasks) > 1 else 'a network a task'
+        how = f'one network for {", ".join(tasks)}' if len(tasks) > 1 else 'one network per task'
         key = (*_where(card), ','.join(words), how)
         systems.setdefault(key, {}).setdefault(tasks, []).append(card)
     names = list(dict.fromkeys(task for card in cards for task in card['tasks']))

@@ -197,9 +197,11 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, folder: Path) ->
     for name, text in as_markdown(rows, grid, summary).items():
         write_atomically(folder / name, text)
     write_atomically(folder / 'rows.csv', as_csv(rows))
-    levels, title = curves(rows, grid), f'{grid.name}: {summary}'
+    total = len(grid.runs)
+    state = '' if summary.startswith(f'{total} of {total} ') else f': {summary}'
+    levels, title = curves(rows, grid), f'{grid.name}{state}'
     for setting, drawn in levels.items():
-        heading = f'{grid.name}, {setting}: {summary}'
+        heading = f'{grid.name}, {setting}{state}'
         chance = statistics.mean(row['chance'] for row in rows if row['setting'] == setting)
         figure = figures.robustness_figure(*drawn, heading, chance=chance)
         figures.save_figure(figure, folder / f'robustness_{setting}.png')

@@ -184,6 +184,9 @@ def chance(result: Mapping) -> float:
     return 1 / max(1, sum(recall is not None for recall in result['recall'].values()))
 
 
+_SNR, _SINGLE = 'SNR, dB', 'corruption'  # headings of panels
+
+
 def robustness_panels(results: Mapping[str, Mapping]) -> dict[str, dict[str, list[tuple]]]:
     """The panels of `robustness_figure`.
 
@@ -191,7 +194,8 @@ def robustness_panels(results: Mapping[str, Mapping]) -> dict[str, dict[str, lis
         results: condition -> result with `uar` and `uar_ci95`. Clean speech and other corpora are left out.
 
     Returns:
-        Heading of the x axis -> {series: [(x, UAR, (lower, upper)), …]}.
+        Heading of the x axis -> {series: [(x, UAR, (lower, upper)), …]}. Levels of which each series has one
+        only are corruptions.
     """
     drawn = {}
     for name, result in results.items():
@@ -199,20 +203,25 @@ def robustness_panels(results: Mapping[str, Mapping]) -> dict[str, dict[str, lis
             continue
         noise, attack = _NOISE.fullmatch(name), _ATTACK.fullmatch(name)
         if noise and math.isfinite(float(noise[2])):
-            heading, series, x = 'SNR, dB', noise[1], float(noise[2])
+            heading, series, x = _SNR, noise[1], float(noise[2])
         elif attack and all(map(math.isfinite, map(float, attack[3].split('_')[1:]))):
             heading = f'epsilon, {"waveform" if attack[2] else "standardised log-mel"}'
             x, *counts = map(float, attack[3].split('_')[1:])
             counted = zip(counts, ('steps', 'starts'))
             series = attack[1] + ''.join(f', {n:g} {what}' for n, what in counted if n > 1)
         else:
-            heading, series, x = 'corruption', '', name
+            heading, series, x = _SINGLE, '', name
         point = (x, result['uar'], result['uar_ci95'])
         drawn.setdefault(heading, {}).setdefault(series, []).append(point)
-    for series in drawn.values():
+    singles = drawn.pop(_SINGLE, {'': []})['']
+    for heading, series in list(drawn.items()):
         for points in series.values():
-            points.sort(key=lambda point: isinstance(point[0], str) or point[0])
-    return drawn
+            points.sort()
+        if all(len(points) == 1 for points in series.values()):
+            del drawn[heading]
+            for name, ((level, *rates),) in series.items():
+                singles.append((f'{name}, {level:g}' + ' dB' * (heading == _SNR), *rates))
+    return {_SINGLE: {'': singles}} | drawn if singles else drawn
 
 
 def draw_run(
@@ -323,7 +332,8 @@ def robustness_figure(
     """
     columns = min(len(panels), 4)
     lines = -(-len(panels) // columns)
-    size = (1 + 4.2 * columns, 0.4 + 3.8 * lines) if title else (5, 3.7)
+    width = 1 + 4.2 * columns if len(panels) > 1 else 8
+    size = (width, 0.4 + 3.8 * lines) if title else (5, 3.7)
     explained = f'{title}; dashed: clean, dotted: chance' if title else ''
     figure = new_figure(*size, explained)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)

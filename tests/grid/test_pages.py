@@ -75,8 +75,8 @@ def test_runs_of_several_tasks_have_a_column_each():
     rows = [dict(zip(lines[0].split(' | '), line.split(' | '))) for line in lines[2:5]]
     names = [
         '| net, one network for arousal, valence',
-        '| net, a network a task',
-        '| net,small, a network a task',
+        '| net, one network per task',
+        '| net,small, one network per task',
     ]
     assert [row['| system'] for row in rows] == names
     uar = [100 * card(seed)['conditions']['clean']['uar'] for seed in range(2)]
