@@ -84,8 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = tempfile.mkdtemp(prefix=_PREFIX)
     tidy = functools.partial(shutil.rmtree, folder, ignore_errors=True)
     try:
-        with signals.on_stop(tidy), open(os.path.join(folder, _LOCK), 'w') as lock:
+        with signals.on_stop(tidy), open(os.path.join(folder, 'new'), 'w') as lock:
             try_lock(lock)
+            os.rename(lock.name, os.path.join(folder, _LOCK))  # others find it locked
             _import_gradio(folder)  # before models are loaded
             url = serve(
                 make_page({name: _load(name) for name in options.workdir or ['general']}, folder)

@@ -52,7 +52,11 @@ def _export(options) -> int:
     from ser_jax.serving.export import write_export  # after the flags: JAX is slow to import
 
     differences = write_export(options.workdir, options.out, options.format)
-    print(json.loads((Path(options.out).expanduser() / 'card.json').read_text())['says'])
+    print(
+        json.loads((Path(options.out).expanduser() / 'card.json').read_text(encoding='utf-8'))[
+            'notice'
+        ]
+    )
     _print_differences(differences)
     print(f'written to {options.out}: see card.json for its use')
     return 0

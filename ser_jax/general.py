@@ -35,6 +35,7 @@ from ser_jax.runtime.errors import UserError, report_errors
 from ser_jax.runtime.files import (
     docstring,
     library_path,
+    local_path,
     replace_folder,
     temporary_beside,
     write_atomically,
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         last = last_run(grid.runs, choose(grid.runs, workdir))
         if failures := runs.run_all([(1, last)], workdir, 1):
             raise UserError(next(iter(failures.values())))
-        pack(grid.runs, workdir, last, Path(options.out))
+        pack(grid.runs, workdir, last, local_path(options.out))
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

@@ -200,6 +200,8 @@ def _print_predictions(
         from ser_jax.reporting.html.timeline import write_page
 
         write_page(options.html, shown, predictor)
+    elif options.html:
+        print(f'error: {options.html} is not written: no recording could be used', file=sys.stderr)
     return int(bool(unusable))
 
 

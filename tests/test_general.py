@@ -107,7 +107,7 @@ def test_what_is_shipped(grid, tested, tmp_path, monkeypatch):
         '| urdu (Urdu)',
     ]
     assert 'probe_views' in lines[4]
-    assert 'probe' in lines[5]
+    assert '| probe |' in lines[5]
     monkeypatch.setattr(general, 'MOST_BYTES', 10)
     with pytest.raises(UserError, match='bytes, more than 10'):
         general.pack(grid.runs, tested, run, out)

@@ -4,8 +4,7 @@ python -m ser_jax.grid --config=configs/grids/general.py     (needs emodb, ravde
 
 Every corpus is tested after training on each of the others, and after training on both. The choice for a corpus looks at the runs
 on the others only: that corpus neither trains nor is tested in them. probe_noise_views was added
-after the others had been tested. MTL-AUG on frames was given up after two of nine rounds, for its time: 72.9 for EMO-DB and 36.5 for
-RAVDESS after training on both others, where probe_views has 78.1 and 52.7.
+after the others had been tested. MTL-AUG on frames was given up after two of nine rounds: it was behind and slow.
 """
 
 _CORPORA = 'emodb', 'ravdess', 'nemo'

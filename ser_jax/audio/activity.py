@@ -113,9 +113,8 @@ def _above_floor(levels: np.ndarray, neighbourhood: int) -> np.ndarray:
     inaudible = 10 * np.log10(SILENCE_PEAK**2 / 2)
     if not len(levels) or levels.max() - np.percentile(levels, _FLOOR) < _LEAST_DB:
         return levels > inaudible + _LEAST_DB
-    if (
-        len(levels) <= neighbourhood
-    ):  # SciPy 1.15.0 writes past the end of an array shorter than the filter
+    # SciPy 1.15.0 writes past the end of an array shorter than the filter.
+    if len(levels) <= neighbourhood:
         floor, top = np.percentile(levels, (_FLOOR, _TOP))
     else:
         local = lambda percent: scipy.ndimage.percentile_filter(levels, percent, neighbourhood)

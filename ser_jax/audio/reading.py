@@ -22,7 +22,7 @@ AUDIO_ENDINGS = (
     *('.sph', '.nist', '.voc', '.svx', '.8svx', '.sf', '.ircam', '.paf', '.fap', '.pvf'),
     *('.avr', '.htk', '.sds', '.wve'),
 )
-_TRUNCATED = 'truncated (shorter than its header says)'
+_TRUNCATED = 'truncated (shorter than stated in its header)'
 
 
 class AudioError(UserError):

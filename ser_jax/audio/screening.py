@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-# A shorter recording, or one with a lower peak, holds no speech that could be labelled.
+# Shorter recordings are not utterances of a corpus; those with a lower peak hold no speech that could be labelled.
 MIN_SECONDS = 0.1
 SILENCE_PEAK = 16  # around the mean; -66 dBFS: above the dither of a muted 16-bit recorder, far below any speech
 # Share of clipped samples from which a recording gets a note.

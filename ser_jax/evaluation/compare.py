@@ -9,6 +9,9 @@ from ser_jax.metrics import rates, significance
 from ser_jax.runs.finished import read_runs, read_seeds
 
 # Fields of a card whose differences are reported as warnings.
+# Parts of warnings, by which tables of grids recognise what they show otherwise.
+COMMITS_DIFFER = 'the runs differ in commit'
+SEEDS_DIFFER = 'a mean of fewer seeds varies more, an averaged posterior gains with every seed'
 _WARN_FIELDS = ('corpus', 'corpus_hash', 'protocol', 'commit')
 # Fields of a card's `tested_with` that a condition depends on, by prefix of its name; the first match counts.
 _CONDITION_INPUTS = {
@@ -154,6 +157,6 @@ def _warnings(workdirs, cards, condition, split=None):
     if split is not None and split != len(cards) - split:
         lines.append(
             f'{split} {"seed" if split == 1 else "seeds"} against {len(cards) - split}: '
-            'a mean of fewer scatters more, an averaged posterior gains with every seed'
+            f'{SEEDS_DIFFER}'
         )
     return lines

@@ -34,7 +34,7 @@ from typing import NoReturn
 
 from ser_jax.grid import plan
 from ser_jax.runtime.errors import UserError, report_errors
-from ser_jax.runtime.files import docstring, library_path
+from ser_jax.runtime.files import docstring, library_path, local_path
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.store:
             from ser_jax.grid import store
 
-            summary = store.store(grid, workdir, Path(options.store))
+            summary = store.store(grid, workdir, local_path(options.store))
             print(f'{options.store}: cards, predictions, tables and figures: {summary}')
             return 0
         runs.check_grid(workdir, grid, write=False)
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if options.jobs:
             runs.check_grid(workdir, grid, write=True)
-            return _write_jobs(Path(options.jobs), [run for _, run in share], workdir)
+            return _write_jobs(local_path(options.jobs), [run for _, run in share], workdir)
         if options.table:
             return _report(grid, workdir, {})
         unfinished = [run for _, run in share if runs.state(workdir, run) != 'finished']

@@ -238,7 +238,7 @@ def make_level_table(folder: Path) -> str:
 
 
 def make_paired_table(folder: Path, condition: str) -> str:
-    """The rows of a grid under one condition; one table per tested corpus and protocol, without constant columns."""
+    """The rows of a grid under one condition; one table per tested corpus and protocol."""
     every, grid = _read_grid(folder)
     groups: dict[tuple, list] = {}
     for row in every:
@@ -253,7 +253,9 @@ def make_paired_table(folder: Path, condition: str) -> str:
         found = [cells for _, cells in pairs]
         several = len({cells['setting'] for cells in found}) > 1
         shown = ('setting',) * several + _PAIRED
-        hardware = '; '.join(dict.fromkeys(cells['hardware'] for cells in found))
+        hardware = '; '.join(
+            dict.fromkeys(one for cells in found for one in cells['hardware'].split('; '))
+        )
         parts += [
             f'{corpus}, {protocol}, n = {n}, {hardware}:',
             markdown_table(shown, [[cells[name] for name in shown] for cells in found]),
@@ -504,7 +506,7 @@ def make_agreement_table(folder: Path) -> str:
         )
         wrong = ', '.join(f'{runs.labels[k]} {count}' for k, count in often.most_common())
         lines.append((name, len(right), *(part.sum() for part in parts), wrong or '–'))
-    head = 'emotion', 'recordings', 'all right', 'half or more', 'fewer', 'none', 'heard as'
+    head = 'emotion', 'recordings', 'all right', 'half or more', 'fewer', 'none', 'predicted as'
     return f'{markdown_table(head, lines)}\n\n{AGREEMENT_CAPTION.format(len(runs.cards))}\n'
 
 

@@ -104,7 +104,8 @@ def read_grid(path: str) -> Grid:
     Raises:
         UserError: no such file, or an error in it, with its place.
     """
-    file, colon, argument = path.partition(':')
+    file, colon, argument = path.partition('.py:')
+    file += '.py' * bool(colon)
     if not file.endswith('.py') or not Path(file).is_file():
         raise UserError(f'--config={path}: no such grid file')
     name = '-'.join([Path(file).stem, *re.findall(r'[\w.+=-]+', argument)])

@@ -35,7 +35,7 @@ def check_conditions(grid: Grid) -> None:
 
 
 def check_data(runs: Sequence[Run]) -> None:
-    """Prepares and opens everything that unfinished runs read: a wrong name must not show after hours.
+    """Prepares and opens everything that unfinished runs read, so that a wrong name is reported at the start.
 
     Runs that read the same are checked once.
 

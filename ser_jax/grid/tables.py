@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ser_jax.evaluation.compare import COMMITS_DIFFER, SEEDS_DIFFER
 from ser_jax.grid import matrix
 from ser_jax.grid.figures import draw_grid
 from ser_jax.grid.plan import Grid
@@ -28,8 +29,8 @@ READING = (
     'over the seeds. Difference: of the mean UAR to the baseline on the same utterances, in points, '
     'with a 95 % bootstrap interval over speakers; detectable: the smallest difference that a test '
     'on these speakers finds with 80 % power; p: two-sided permutation test over speakers. '
-    'Intervals and p-values reflect speaker sampling, not seed variance; a mean of fewer seeds than '
-    "the baseline's scatters more. –: not defined."
+    'Intervals and p-values reflect speaker sampling, not seed variance; with fewer seeds, a mean '
+    'varies more. –: not defined.'
 )
 VALIDATION_CAPTION = (
     'Conditions "validation…": mean over the folds (and tasks) at the checkpoint that clean validation selected, no test speaker '
@@ -136,10 +137,11 @@ def caption(rows: Sequence[Row], grid: Grid) -> str:
     if not compared:
         return text.strip()
     least = min(len(family) * min(row['smallest_p'] for row in family) for family in compared)
+    several = len({(row['setting'], row['condition']) for row in rows}) > 1 < len(compared)
     family = 'under the same condition' if grid.family == 'condition' else "of the grid's table"
     return (
         f'{text}Holm: p corrected for every comparison {family} ({max(map(len, compared))}), with these speakers never '
-        f'below {min(1.0, least):.2g}.'
+        f'below {min(1.0, least):.2g}{", the smallest bound of all" * several}.'
     )
 
 
@@ -153,7 +155,7 @@ def origin(rows: Sequence[Row], grid: Grid, summary: str) -> str:
 def notes(rows: Sequence[Row]) -> str:
     """A Markdown list of failed checks, missing comparisons and warnings, each once; '' if there are none.
 
-    Without differences in commit and in the number of seeds, which the table shows.
+    Without differences in commit and in the number of seeds, which rows.csv and the table show.
     """
     found, warned = {}, {}
     for row in rows:
@@ -162,7 +164,7 @@ def notes(rows: Sequence[Row]) -> str:
             note = f'A check of the attacks FAILS, so that they say nothing about robustness: {where}: {check}'
             found[note] = None
         for warning in row['warnings']:
-            if not (warning.startswith('the runs differ in commit') or ' against ' in warning):
+            if not (warning.startswith(COMMITS_DIFFER) or warning.endswith(SEEDS_DIFFER)):
                 warned.setdefault(warning, {})[where] = None
         if row['not_compared'] == VALIDATION:
             found[f'Not compared: {VALIDATION}'] = None

@@ -142,15 +142,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 def waiting_lock(path: Path, announce: Callable[[], object]) -> Iterator[None]:
     """Holds a lock file, which the system releases when the process ends; `announce` is called if another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: no lock
-        yield
-        return
     with path.open('w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if try_lock(file) is False:
+            import fcntl
+
             announce()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

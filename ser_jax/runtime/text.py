@@ -31,10 +31,11 @@ def duration(seconds: float | None) -> str:
 
 
 def short_commits(commits: str) -> str:
-    """Ten digits of every commit of `A; B`, each with `+changes` if the code was modified; `unknown` if empty."""
-    if not commits:
-        return 'unknown'
-    shown = (one[:10] + '+changes' * one.endswith('+changes') for one in commits.split('; '))
+    """Ten digits of every commit of `A; B`, each with `+changes` if the code was modified; `unknown` for an empty one."""
+    shown = (
+        (one[:10] or 'unknown') + '+changes' * one.endswith('+changes')
+        for one in commits.split('; ')
+    )
     return ', '.join(dict.fromkeys(shown))
 
 

@@ -95,7 +95,7 @@ class Answers:
                 if not whole:
                     return 0
             elif whole:
-                name, model = self._parse(text)
+                name, model = map(str, self._parse(text))
                 if model != self._model:
                     raise self._refusal(f'holds answers of the model {model}, not {self._model}')
                 if name != last:
@@ -122,7 +122,7 @@ class Answers:
                     f'holds rows {"with " + parts[0] if parts else "without " + self._parts}'
                 )
             return content['file'], content['model']
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, csv.Error) as error:
             raise self._refusal(f'holds a row that is no {self._form}') from error
 
     def _refusal(self, problem: str, remedy: str = ', or remove it') -> UserError:
@@ -140,10 +140,14 @@ def textgrid_folder(
         make_writer: text file -> write(path, timeline).
 
     Raises:
-        UserError: two recordings differ by their ending only.
+        UserError: two recordings differ by their ending only, or lie on several drives of Windows.
     """
-    root = os.path.commonpath([path.absolute().parent for path in files]) if files else '.'
-    names = {path: path.absolute().relative_to(root).with_suffix('.TextGrid') for path in files}
+    whole = {path: Path(os.path.abspath(path)) for path in files}  # without ..
+    try:
+        root = os.path.commonpath([path.parent for path in whole.values()]) if files else '.'
+    except ValueError as error:
+        raise UserError('the recordings lie on several drives: name those of one') from error
+    names = {path: one.relative_to(root).with_suffix('.TextGrid') for path, one in whole.items()}
     once: dict[Path, Path] = {}
     for path, name in names.items():
         if once.setdefault(name, path) != path:

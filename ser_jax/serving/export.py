@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,7 @@ def write_export(workdir: str | Path, out: str | Path, form: str) -> dict[str, f
         UserError: no finished run or final model; `out` holds something else or cannot be written; a missing package.
         ValueError: the export computes other outputs than the predictor.
     """
-    workdir, out = shipped.model_folder(workdir), Path(out).expanduser().absolute()
+    workdir, out = shipped.model_folder(workdir), Path(os.path.realpath(Path(out).expanduser()))
     _refuse_other(out)
     predictor = load(workdir)
     config = read_json(workdir / 'config.json', CONFIG | {'unlabelled': [str]})
@@ -225,7 +226,7 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
     here, packages = environment(), ['jax', 'jaxlib', *(['jax2onnx', 'onnx'] if fixed else [])]
     return {
         'format': form,
-        'says': 'SYNTHETIC: trained on synthetic speech, not meaningful for real speech'
+        'notice': 'SYNTHETIC: trained on synthetic speech, not meaningful for real speech'
         if card['synthetic']
         else f'trained on speech of {", ".join(trained_on)}; results on other speech may differ',
         'intended_use': 'research on speech emotion recognition, with recordings like those of the corpora in `trained_on`',
@@ -278,8 +279,8 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
 
 
 def _test(card: dict[str, Any], tasks: tuple[Task, ...]) -> dict[str, Any] | None:
-    """The card's entry for the results on clean speech; None if the run was not tested."""
-    if not card['conditions']:
+    """The card's entry for the results on clean speech; None if the run was not tested on any of its own corpus."""
+    if not any(name.startswith('clean') for name in card['conditions']):
         return None
     results = {}
     for task in tasks:

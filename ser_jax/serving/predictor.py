@@ -95,7 +95,9 @@ class Predictor:
             UserError: a waveform that `predict` refuses.
         """
         rate = self.front_end.sample_rate
-        is_read = lambda x: isinstance(x, np.ndarray) and x.dtype == np.int16 and x.ndim == 1
+        is_read = lambda x: (
+            isinstance(x, np.ndarray) and x.dtype == np.int16 and x.ndim == 1 and x.size
+        )
         waveforms = [x if is_read(x) else to_mono(x, rate, rate) for x in waveforms]
         cut = [
             list(screening.windows([waveform], int(WINDOW_SECONDS * rate)))
@@ -159,11 +161,12 @@ class Predictor:
         # The maximum number of samples that gives `longest` frames.
         padded = lambda longest: longest * self.front_end.hop_length - 1
         found = [{} for _ in pieces]
-        for positions, _, batch in padded_batches(pieces, frames, _BATCH, padded=padded):
+        rows = _BATCH if len(pieces) > 1 else 1  # batches are filled with repeated pieces
+        for positions, _, batch in padded_batches(pieces, frames, rows, padded=padded):
             outputs = self.compute(as_float(batch), samples[positions])
-            rows = {name: np.array(values) for name, values in outputs.items()}
-            for row, position in enumerate(positions):  # a last batch repeats its last piece
-                found[position] = {name: values[row] for name, values in rows.items()}
+            values = {name: np.array(one) for name, one in outputs.items()}
+            for row, position in enumerate(positions):
+                found[position] = {name: one[row] for name, one in values.items()}
         return found
 
 

@@ -12,8 +12,8 @@ from ser_jax.runtime.errors import UserError
 # Windows of a timeline are about as long as the utterances that models are trained on (medians: nEMO 2.4 s, EMO-DB 2.6 s,
 # RAVDESS 3.7 s). The hop is the resolution in time: each second of speech lies in three windows.
 WINDOW_SECONDS, HOP_SECONDS = 3.0, 1.0
-# Probability by which another class must exceed the current one before the label changes. docs/predicting.md says how windows
-# and hysteresis were checked.
+# Probability by which another class must exceed the current one before the label changes. How windows and hysteresis were
+# checked: docs/predicting.md.
 HYSTERESIS = 0.1
 
 
@@ -25,7 +25,7 @@ class Prediction:
         start, end: seconds.
         flags: doubts about the recording, see `screening.screen`.
         outputs: task -> probabilities float32 [K], or the rating [1] of a regression. For several windows the mean over
-            those that have a label. None if none has, or a flag suppresses it.
+            those that have a label. None where no window has one.
         tasks: tasks of the model.
         windows: predictions of the windows of a long recording.
     """

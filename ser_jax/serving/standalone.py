@@ -26,9 +26,6 @@ from ser_jax.audio import screening
 MODELS = {'stablehlo': 'model.stablehlo', 'onnx': 'model.onnx'}
 EXAMPLE = 'example.npz'
 TOLERANCE = 1e-4  # absolute, for probabilities and ratings; processors round differently
-_CUT_OFF = 'shorter than its header says: copied or downloaded in part'
-# Sizes from here up are those of streams, whose header was written before the end was known.
-_UNKNOWN_SIZE, _UNKNOWN_FRAMES = 0x7FFFF000, 1 << 40
 _HALVINGS = 3  # of the longest input: `predict` pads to four lengths, each compiled on first use
 
 
@@ -235,27 +232,39 @@ def read(path):
         (waveform [S, channels], sample rate in Hz).
 
     Raises:
-        ValueError: no such format, or a wav or FLAC file that is cut off.
+        ValueError: no such format, or a wav file that is cut off.
         OSError: no such file, or not readable.
     """
     with open(path, 'rb') as file:
-        head, length = file.read(12), file.seek(0, 2)
-        file.seek(0)
-        size = int.from_bytes(head[4:8], 'little')
-        if head[:4] == b'RIFF' and size + 8 > length and size < _UNKNOWN_SIZE:
-            raise ValueError(_CUT_OFF)
+        if _is_cut_off(file):
+            raise ValueError('shorter than stated in its header: copied or downloaded in part')
         try:
             import soundfile
         except ImportError:
             return _read_pcm(file)
         try:
-            with soundfile.SoundFile(file) as sound:
-                samples = sound.read(dtype='float32', always_2d=True)
-                if sound.format == 'FLAC' and len(samples) < sound.frames < _UNKNOWN_FRAMES:
-                    raise ValueError(_CUT_OFF)
-                return samples, sound.samplerate
+            return soundfile.read(file, dtype='float32', always_2d=True)
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: raw formats
             raise ValueError(f'cannot be decoded as audio ({error})') from error
+        except MemoryError as error:
+            raise ValueError('its header states more samples than fit in memory') from error
+
+
+def _is_cut_off(file):
+    """Whether a wav file ends before the samples that its header states; goes back to its beginning."""
+    length, at, found = file.seek(0, 2), 12, False
+    file.seek(0)
+    if file.read(4) == b'RIFF':
+        while at < length:
+            file.seek(at)
+            name, size = file.read(4), int.from_bytes(file.read(4), 'little')
+            at += 8 + size + size % 2
+            if name == b'data':
+                # Some writers leave out the last bytes; a larger size is that of a stream.
+                found = length + 64 < at < 0x7F000000
+                break
+    file.seek(0)
+    return found
 
 
 def _read_pcm(file):
@@ -282,7 +291,7 @@ def main(paths):
         print(json.dumps(differences))
         return int(not all(difference <= TOLERANCE for difference in differences.values()))
     model = load(folder)
-    print(f'warning: {model.card["says"]}', file=sys.stderr)
+    print(f'warning: {model.card["notice"]}', file=sys.stderr)
     for path in paths:
         try:
             answer = model.predict(*read(path))

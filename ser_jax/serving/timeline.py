@@ -72,8 +72,8 @@ def make_timelines(
 
 
 def _reason(activity: Activity, sample_rate: int) -> str:
-    """Why a recording without speech has none."""
-    if activity.samples < screening.MIN_SECONDS * sample_rate:
+    """The flag of a recording in which no speech was found."""
+    if activity.samples < screening.SHORTEST_SECONDS * sample_rate:
         return 'too_short'
     return 'silent' if activity.span < 2 * screening.SILENCE_PEAK else 'non_speech'
 

@@ -9,7 +9,7 @@ import pytest
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.data.tasks import Task
 from ser_jax.runtime.errors import UserError
-from ser_jax.serving.answers import Answers
+from ser_jax.serving.answers import Answers, textgrid_folder
 from ser_jax.serving.formats import FORMATS, SEGMENT_FORMATS
 from ser_jax.serving.predictor import Predictor
 from ser_jax.serving.results import Prediction, Segment, Timeline
@@ -124,3 +124,17 @@ def test_two_processes_do_not_write_one_file(tmp_path):
         command(path)
     first.close()
     assert command(path) == 1
+
+
+def test_textgrids_stay_in_their_folder(tmp_path, monkeypatch):
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    files = [Path('a/x.wav'), Path('../b/y.wav')]
+    make = lambda file: SEGMENT_FORMATS['textgrid'](predictor(), file, EMOTION)
+    write = textgrid_folder(tmp_path / 'out', files, make)
+    for path in files:
+        write(path, timeline(1))
+    found = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob('*.TextGrid'))
+    assert found == [Path('out/b/y.TextGrid'), Path('out/here/a/x.TextGrid')]
+    with pytest.raises(UserError, match='would both become'):
+        textgrid_folder(tmp_path / 'out', [Path('a/x.wav'), Path('a/../a/x.flac')], make)

@@ -61,7 +61,7 @@ def write_page(
         synthetic=predictor.synthetic,
         notes=[predictor.uncalibrated] if predictor.uncalibrated else [],
         about=f'Model {predictor.model}. Speech is found by {_DETECTORS[detector]}, and predicted in windows of up to '
-        f'{WINDOW_SECONDS:g} s (dots). The label changes where another class leads by {100 * HYSTERESIS:g} percentage points.',
+        f'{WINDOW_SECONDS:g} s. The label changes where another class leads by {100 * HYSTERESIS:g} percentage points.',
         classes=task.classes,
         recordings=shown,
         axis=figures.TIME_AXIS,
@@ -75,7 +75,7 @@ def write_page(
 
 
 def check_page(path: Path, count: int) -> None:
-    """Refuses a number of recordings that no page has, and a folder that cannot be written to.
+    """Refuses a name that is not one of a page, a number of recordings that no page has, and a folder that cannot be written to.
 
     Args:
         path: HTML file to write.
@@ -84,6 +84,8 @@ def check_page(path: Path, count: int) -> None:
     Raises:
         UserError: see above.
     """
+    if path.suffix.lower() not in ('.html', '.htm'):  # it may be a recording, which would be lost
+        raise UserError(f'--html={path}: the name of a page ends with .html')
     if not 0 < count <= _MOST_RECORDINGS:
         raise UserError(f'a page has 1 to {_MOST_RECORDINGS} recordings, not {count}')
     try:
@@ -102,10 +104,10 @@ def _recording(recording: Path, timeline: Timeline, page: Path, embedded: bool, 
     blocks = _copied(read_blocks(recording, _RATE), sound)
     overview = make_overview(blocks, round(timeline.duration * _RATE))
     figure = figures.timeline_figure(timeline, overview)
-    linked = '' if embedded else os.path.relpath(recording, page.parent)
     if embedded:
-        source = 'data:audio/flac;base64,' + base64.b64encode(sound.getvalue()).decode()
+        linked, source = '', 'data:audio/flac;base64,' + base64.b64encode(sound.getvalue()).decode()
     else:
+        linked = os.path.relpath(recording, page.parent)
         source = urllib.parse.quote(os.fsencode(Path(linked).as_posix()))
     by_class = dict.fromkeys(timeline.task.classes, 0.0)
     for one in timeline.segments:
@@ -128,6 +130,7 @@ def _recording(recording: Path, timeline: Timeline, page: Path, embedded: bool, 
         'flags': shared_flags(timeline.windows) if timeline.windows else timeline.flags,
         'source': source,
         'linked': linked,
+        'drawn': bool(timeline.windows),
         'width': round(72 * figure.get_figwidth()),
         'svg': draw(f'{timeline.task.name} over time', figure)['svg'],
     }
