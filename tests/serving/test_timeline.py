@@ -280,8 +280,14 @@ def test_html(command, tmp_path, capsys):
     assert command(f'--html={page}', '--format=csv') == 0
     assert page.read_text().count('<audio') == 2
     assert len(capsys.readouterr().out.splitlines()) == 1 + 4  # as --segments
+    (tmp_path / 'folder.html').mkdir()
     with pytest.raises(SystemExit, match='a folder, or in a folder without permission'):
-        command(f'--html={tmp_path}')
+        command(f'--html={tmp_path / "folder.html"}')
+    recording = tmp_path / 'in' / 'a.wav'
+    before = recording.read_bytes()
+    with pytest.raises(SystemExit, match='the name of a page ends with .html'):
+        command(f'--html={recording}')
+    assert recording.read_bytes() == before
     for number in range(99):
         (tmp_path / 'in' / f'{number}.wav').touch()
     with pytest.raises(SystemExit, match='1 to 100 recordings, not 101'):
