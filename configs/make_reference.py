@@ -27,7 +27,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def field_table(fields: Mapping, systems: Mapping[str, Mapping]) -> str:
-    """Name, default, bounds and meaning of each field.
+    """Name, meaning, default and bounds of each field.
 
     Args:
         fields: dotted name -> `Field`; those of all tasks share a row, and those of all optimisers.
@@ -43,9 +43,12 @@ def field_table(fields: Mapping, systems: Mapping[str, Mapping]) -> str:
         kind, bounds = KINDS[type(field.default)], field.bounds and field.bounds.words
         number = kind.endswith('number') and 'number' not in (bounds or '')
         allowed = f'{kind}, {bounds}' if bounds and number else bounds or kind
-        cells[row] = (allowed, field.meaning[0].upper() + field.meaning[1:])
-    rows = [(f'`{row}`', '; '.join(defaults[row]), *cells[row]) for row in cells]
-    return table(('field', 'default', 'must be', 'meaning'), rows)
+        cells[row] = field.meaning[0].upper() + field.meaning[1:], allowed
+    rows = [
+        (f'`{row}`', meaning, '; '.join(defaults[row]), allowed)
+        for row, (meaning, allowed) in cells.items()
+    ]
+    return table(('field', 'meaning', 'default', 'must be'), rows)
 
 
 def tables() -> str:

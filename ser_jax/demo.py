@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from absl import logging
 
+import ser_jax
 from ser_jax.runtime.errors import UserError, report_errors
 from ser_jax.runtime.files import docstring, set_compilation_cache, try_lock
 
@@ -89,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.rename(lock.name, os.path.join(folder, _LOCK))  # others find it locked
             _import_gradio(folder)  # before models are loaded
             url = serve(
-                make_page({name: _load(name) for name in options.workdir or ['general']}, folder)
+                make_page(
+                    {name: ser_jax.load(name) for name in options.workdir or ['general']}, folder
+                )
             )
             print(f'Open {url} (Ctrl-C ends the demo).', flush=True)
             threading.Event().wait()
@@ -118,12 +121,6 @@ def _import_gradio(folder: str | os.PathLike) -> types.ModuleType:
     except ImportError as error:
         raise UserError(f"the demo needs Gradio ({error}): pip install -e '.[demo]'") from error
     return gradio
-
-
-def _load(name: str) -> 'Predictor':
-    import ser_jax
-
-    return ser_jax.load(name)
 
 
 def make_page(models: Mapping[str, 'Predictor'], folder: str | os.PathLike) -> 'gradio.Blocks':

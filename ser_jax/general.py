@@ -101,7 +101,9 @@ def choose(runs: Sequence[Run], workdir: Path, left_out: str = '') -> str:
     """The variant with the highest mean UAR over the runs of `inner`."""
     rates = {}
     for run in inner(runs, left_out):
-        rates.setdefault(run.variant, []).append(_clean(workdir / run.folder)['uar'])
+        rates.setdefault(run.variant, []).append(
+            read_card(workdir / run.folder)['conditions']['clean']['uar']
+        )
     return max(rates, key=lambda variant: statistics.mean(rates[variant]))
 
 
@@ -214,10 +216,6 @@ def _cells(card: Mapping[str, Any], run: Run, source: Path, temperature: float) 
         'ECE %': percent(_error(predictions, temperature)),
         **{name: percent(result['uar']) for name, result in others.items()},
     }
-
-
-def _clean(workdir: Path) -> dict[str, Any]:
-    return read_card(workdir)['conditions']['clean']
 
 
 def _predictions(workdir: Path) -> Predictions:

@@ -41,7 +41,7 @@ def test_every_field_and_option_is_described(system):
     table = shared | rows(f'{system}.py')
     for field in flatten(config.get_config()):
         row = re.sub(r'^(tasks|optimisers)\.\w+', r'\1.NAME', field)
-        default, must, meaning = table[row]
+        meaning, default, must = table[row]
         assert row == field or f'{field.split(".")[1]}: `' in default
         assert must.strip()
         assert 10 <= len(meaning) <= 240, f'{field}: {meaning}'

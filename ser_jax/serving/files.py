@@ -110,15 +110,15 @@ def predict_files(
 
 
 def timeline_files(
-    predictor: Predictor, files: Sequence[Path], task: str | None = None
+    predictor: Predictor, files: Sequence[Path]
 ) -> Iterator[tuple[Path, Timeline | str]]:
     """Makes the timelines of files; arguments and results as of `predict_files` and `make_timelines`."""
     rate = predictor.front_end.sample_rate
 
     def of_batch(waveforms):
-        return make_timelines(predictor, [lambda x=x: [x] for x in waveforms], task)
+        return make_timelines(predictor, [lambda x=x: [x] for x in waveforms])
 
-    return map_files(of_batch, files, rate, lambda path: predictor.timeline(path, task=task))
+    return map_files(of_batch, files, rate, predictor.timeline)
 
 
 def map_files(

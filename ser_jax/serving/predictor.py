@@ -78,7 +78,9 @@ class Predictor:
         """
         rate = self.front_end.sample_rate
         if isinstance(waveform, str | os.PathLike):
-            return self.predict_stream(read_blocks(local_path(waveform), rate))
+            blocks = read_blocks(local_path(waveform), rate)  # of any length, in bounded memory
+            cut = screening.windows(blocks, int(WINDOW_SECONDS * rate))
+            return _merged(list(self.predict_windows(cut)))
         return self.predict_batch([to_mono(waveform, sample_rate, rate)])[0]
 
     def predict_batch(self, waveforms: Sequence[np.ndarray]) -> list[Prediction]:
@@ -105,15 +107,6 @@ class Predictor:
         ]
         predicted = self.predict_windows(itertools.chain.from_iterable(cut))
         return [_merged(list(itertools.islice(predicted, len(windows)))) for windows in cut]
-
-    def predict_stream(self, blocks: Iterable[np.ndarray]) -> Prediction:
-        """Predicts one recording of any length at bounded memory, as `predict_batch` does.
-
-        Args:
-            blocks: the samples at `front_end.sample_rate`, int16 [S] each, see `audio.reading.read_blocks`.
-        """
-        windows = screening.windows(blocks, int(WINDOW_SECONDS * self.front_end.sample_rate))
-        return _merged(list(self.predict_windows(windows)))
 
     def predict_windows(self, windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[Prediction]:
         """Predicts windows of recordings; few are held at once. Those whose flags suppress the label are not computed.

@@ -285,7 +285,7 @@ def test_html(command, tmp_path, capsys):
         command(f'--html={tmp_path / "folder.html"}')
     recording = tmp_path / 'in' / 'a.wav'
     before = recording.read_bytes()
-    with pytest.raises(SystemExit, match='the name of a page ends with .html'):
+    with pytest.raises(SystemExit, match=r'the name of a page ends with \.html'):
         command(f'--html={recording}')
     assert recording.read_bytes() == before
     for number in range(99):
