@@ -334,8 +334,8 @@ def robustness_figure(
     lines = -(-len(panels) // columns)
     width = 1 + 4.2 * columns if len(panels) > 1 else 8
     size = (width, 0.4 + 3.8 * lines) if title else (5, 3.7)
-    explained = f'{title}; dashed: clean, dotted: chance' if title else ''
-    figure = new_figure(*size, explained)
+    explained = f'{title}; bars: 95 % interval over speakers; dashed: clean, dotted: chance'
+    figure = new_figure(*size, explained if title else '')
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     systems = [name for name in references if name != 'clean']  # in all panels, in one colour
     for axes in grid.ravel()[len(panels) :]:
@@ -357,7 +357,7 @@ def robustness_figure(
     if systems:
         _legend(figure.axes, [_mark(number, name) for number, name in enumerate(systems)])
     for axes in grid[:, 0]:
-        axes.set_ylabel('UAR, %   (bars: 95 % interval over speakers)')
+        axes.set_ylabel('UAR, %')
         axes.set_ylim(0, 100)
     return figure
 
@@ -399,7 +399,12 @@ def _scale_levels(axes, heading: str, series: Mapping) -> None:
     """Sets up the x axis."""
     levels = _levels(series)
     if isinstance(levels[0], str):
-        axes.set_xticks(range(len(levels)), levels, rotation=30, ha='right')
+        room = 10 * axes.figure.get_figwidth() / len(axes.figure.axes) / len(levels)  # characters
+        names = [level.replace(', ', '\n') for level in levels]
+        if max(len(line) for name in names for line in name.split('\n')) < room:
+            axes.set_xticks(range(len(levels)), names)
+        else:
+            axes.set_xticks(range(len(levels)), levels, rotation=30, ha='right')
         axes.margins(x=0.15)
     elif 'epsilon' in heading and any(level > 0 for level in levels):
         # Epsilons differ by factors; 0 is drawn, too.

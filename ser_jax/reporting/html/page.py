@@ -265,7 +265,7 @@ def _robustness(conditions, draw) -> list[dict]:
         task, level = name.removeprefix('clean_').removeprefix('clean'), chance(conditions[name])
         about, uar = f': {task}' if task else '', conditions[name]['uar']
         for heading, lines in robustness_panels(of_task(conditions, name[5:])).items():
-            note = f'Dashed: clean, {percent(uar)} %; dotted: chance, {percent(level)} %.'
+            note = f'Dashed: clean, {percent(uar)} %; dotted: chance, {percent(level)} %. Bars: 95 % interval over speakers.'
             if heading == 'corruption':
                 names, uars, bounds = zip(*sorted(lines[''], key=lambda point: point[1]))
                 columns = {
