@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with signals.on_stop(tidy), open(os.path.join(folder, 'new'), 'w') as lock:
             try_lock(lock)
             os.rename(lock.name, os.path.join(folder, _LOCK))  # others find it locked
+            print('loading the model …', file=sys.stderr, flush=True)
             _import_gradio(folder)  # before models are loaded
             url = serve(
                 make_page(

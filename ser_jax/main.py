@@ -25,9 +25,12 @@ Ctrl-C, SIGTERM or SIGHUP, within 8 seconds and after a checkpoint: the same com
 
 Other commands, each with --help:
 python -m ser_jax.predict         predictions of a trained model for recordings
+python -m ser_jax.demo            a page on this machine that predicts recordings
 python -m ser_jax.export          a trained model as files for other programs
 python -m ser_jax.report          results of finished runs; compares two systems
 python -m ser_jax.grid            many runs and their table
+python -m ser_jax.encode          outputs of a pretrained encoder
+python -m ser_jax.general         trains the general model again
 python -m tfds_builders.doctor    checks that a corpus is complete and readable
 python -m tfds_builders.build     prepares a corpus
 """

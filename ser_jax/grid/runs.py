@@ -141,10 +141,11 @@ def _show(number: str, seconds: list[float], runs: int, begin: float, line: str)
     """Prints a line of a run, with the grid's remaining time once one run has finished."""
     eta = ''
     if seconds:
-        mean = statistics.mean(seconds)
-        left = max(runs * mean - (time.monotonic() - begin), (runs - 1) * mean)
-        if left > 0:  # else the last run takes longer than the mean
-            eta = f', {duration(left)} left'
+        mean, elapsed = statistics.mean(seconds), time.monotonic() - begin
+        if elapsed < mean:
+            eta = f', {duration(runs * mean - elapsed)} left'
+        elif runs > 1:  # it takes longer than the runs before
+            eta = f', over {duration((runs - 1) * mean)} left'
     print(f'[{number}{eta}]  {line}', file=sys.stderr, flush=True)
 
 

@@ -245,7 +245,8 @@ def read(path):
         try:
             return soundfile.read(file, dtype='float32', always_2d=True)
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: raw formats
-            raise ValueError(f'cannot be decoded as audio ({error})') from error
+            reason = getattr(error, 'error_string', '') or error
+            raise ValueError(f'cannot be decoded as audio ({reason})') from error
         except MemoryError as error:
             raise ValueError('its header states more samples than fit in memory') from error
 
@@ -296,7 +297,8 @@ def main(paths):
         try:
             answer = model.predict(*read(path))
         except (ValueError, OSError) as error:
-            print(f'error: {path}: {error}', file=sys.stderr)
+            reason = getattr(error, 'strerror', None) or error
+            print(f'error: {path}: {reason}', file=sys.stderr)
             status = 1
             continue
         print(json.dumps({'file': path, **answer}))
