@@ -11,7 +11,7 @@ from ser_jax.runs.finished import read_runs, read_seeds
 # Fields of a card whose differences are reported as warnings.
 # Parts of warnings, by which tables of grids recognise what they show otherwise.
 COMMITS_DIFFER = 'the runs differ in commit'
-SEEDS_DIFFER = 'a mean of fewer seeds varies more, an averaged posterior gains with every seed'
+SEEDS_DIFFER = 'a mean of fewer varies more, an averaged posterior gains with every seed'
 _WARN_FIELDS = ('corpus', 'corpus_hash', 'protocol', 'commit')
 # Fields of a card's `tested_with` that a condition depends on, by prefix of its name; the first match counts.
 _CONDITION_INPUTS = {

@@ -291,7 +291,7 @@ def test_agreement_of_runs_by_recording(tmp_path):
     wholes = [dataclasses.replace(truth, probabilities=np.eye(4)[one]) for one in votes]
     store_seeds(tmp_path, wholes)
     assert table(tmp_path, 'emodb4.agreement') == [
-        '| emotion | recordings | all right | half or more | fewer | none | heard as |',
+        '| emotion | recordings | all right | half or more | fewer | none | predicted as |',
         '| --- | --- | --- | --- | --- | --- | --- |',
         '| angry | 4 | 1 | 1 | 1 | 1 | happy 2 |',
         '| happy | 1 | 1 | 0 | 0 | 0 | – |',

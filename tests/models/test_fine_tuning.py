@@ -237,7 +237,9 @@ def test_every_evaluation_reaches_the_fine_tuned_encoder(finished):
     assert attacked < probability_of_the_label(finished, 'clean')
 
 
-def test_predicts_and_exports(finished, data, tiny_encoder, tmp_path, monkeypatch):
+def test_predicts_and_exports(
+    finished, data, tiny_encoder, tmp_path, monkeypatch, tones_are_speech
+):
     environment = {'SER_JAX_ENCODER': str(tiny_encoder)}
     recording = min((Path(data['manual_dir']) / 'beeps').glob('*.wav'))
     monkeypatch.setenv('SER_JAX_ENCODER', str(tiny_encoder))

@@ -80,7 +80,9 @@ def test_trains_all_tasks_on_views(finished):
     assert card['encoder']['layers'] == [1, 2]
 
 
-def test_waveforms_are_predicted_as_stored_frames_are(finished, data, tiny_encoder, monkeypatch):
+def test_waveforms_are_predicted_as_stored_frames_are(
+    finished, data, tiny_encoder, monkeypatch, tones_are_speech
+):
     workdir, _ = finished
     monkeypatch.setenv('SER_JAX_ENCODER', str(tiny_encoder))
     predictor = load(workdir)

@@ -90,7 +90,7 @@ def test_conditions_reach_the_network_through_the_encoder(finished):
     assert len(card['encoder']['fingerprint']) == 64
 
 
-def test_predicts_recordings(finished, data, tiny_encoder, monkeypatch):
+def test_predicts_recordings(finished, data, tiny_encoder, monkeypatch, tones_are_speech):
     """From the waveform as from the stored statistics."""
     monkeypatch.setenv('SER_JAX_ENCODER', str(tiny_encoder))
     config = get_config('csv_corpus/beeps')

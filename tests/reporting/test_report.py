@@ -128,7 +128,7 @@ def test_comparison_table(runs, capsys):
         cells += [f'[{low}, {high}]', f'{row["p"]:.3g}']
         assert re.search(' +'.join(map(re.escape, cells)) + '\n', out)
     assert err == (
-        'warning: 3 seeds against 2: a mean of fewer seeds varies more, an averaged posterior gains with every seed\n'
+        'warning: 3 seeds against 2: a mean of fewer varies more, an averaged posterior gains with every seed\n'
     )
 
 

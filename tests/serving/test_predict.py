@@ -158,13 +158,6 @@ def test_from_python(finished, beeps, tones_are_speech):
         predictor.predict_batch([samples, samples.astype(np.float32)])
 
 
-@pytest.fixture
-def tones_are_speech(monkeypatch):
-    """Accepts any sound as speech: the test corpus consists of beeps."""
-    monkeypatch.setattr(screening, 'VOICED_SHARE', -1)
-    monkeypatch.setattr(screening, 'TONALITY_SPREAD', -1)
-
-
 @pytest.mark.parametrize('form', ['table', 'csv', 'json'])
 def test_command(finished, beeps, tmp_path, capsys, form, tones_are_speech):
     files = _files(beeps, 2)

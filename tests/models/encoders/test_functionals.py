@@ -52,7 +52,7 @@ def test_digital_silence_is_finite(encoder):
     assert np.isfinite(found).all()
 
 
-def test_probe_is_trained_tested_in_noise_and_predicts(encoder, beeps, tmp_path):
+def test_probe_is_trained_tested_in_noise_and_predicts(encoder, beeps, tmp_path, tones_are_speech):
     config = get_config('csv_corpus/beeps,opensmile,smoke')
     config.data.update(data_dir=beeps['data_dir'], manual_dir=beeps['manual_dir'] + '/beeps')
     config.conditions, config.final = ("noise('pink', 5)",), True
