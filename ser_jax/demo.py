@@ -86,8 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tidy = functools.partial(shutil.rmtree, folder, ignore_errors=True)
     try:
         with signals.on_stop(tidy), open(os.path.join(folder, 'new'), 'w') as lock:
-            try_lock(lock)
-            os.rename(lock.name, os.path.join(folder, _LOCK))  # others find it locked
+            if try_lock(lock):  # not on Windows, where an open file cannot be renamed
+                os.rename(lock.name, os.path.join(folder, _LOCK))  # others find it locked
             print('loading the model …', file=sys.stderr, flush=True)
             _import_gradio(folder)  # before models are loaded
             url = serve(
