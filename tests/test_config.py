@@ -133,8 +133,9 @@ def test_settings_that_were_not_chosen_for_the_corpus_are_noted(argument, note):
         (mtl_aug.get_config, 'csv_corpus/mine,settings=emodb', 5000, ''),
         (mtl_aug.get_config, 'csv_corpus/mine,settings=none', 5000, ''),
         (adversarial_autoencoder.get_config, 'csv_corpus/mine', 5000, 'ravdess'),
-        # Their settings are not about the size: the layers of an encoder, targets of the tasks.
-        (probe.get_config, 'csv_corpus/mine', 100, ''),
+        (probe.get_config, 'csv_corpus/mine,views', 100, 'emodb'),
+        (probe.get_config, 'csv_corpus/mine,opensmile', 100, ''),
+        # Their settings are the targets of the tasks.
         (end_to_end.get_config, 'csv_corpus/mine', 100, ''),
     ],
 )
