@@ -136,7 +136,7 @@ def as_int16(samples: np.ndarray) -> np.ndarray:
 
 
 def windows(blocks: Iterable[np.ndarray], window: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Cuts a recording into windows that overlap by a half; the last one ends with the recording.
+    """Cuts a recording into consecutive windows; the last one ends with the recording and may overlap with the one before.
 
     Args:
         blocks: the samples, int16 [S] each; a window and a block are held at most.
@@ -145,12 +145,12 @@ def windows(blocks: Iterable[np.ndarray], window: int) -> Iterator[tuple[int, np
     Yields:
         (first sample, samples) of each window.
     """
-    start, hop, held, before = 0, window // 2, np.empty(0, np.int16), np.empty(0, np.int16)
+    start, held, before = 0, np.empty(0, np.int16), np.empty(0, np.int16)
     for block in blocks:
         held = np.concatenate([held, block])
         while len(held) > window:
             yield start, held[:window]
-            start, before, held = start + hop, held[:hop], held[hop:]
+            start, before, held = start + window, held[:window], held[window:]
     held = np.concatenate([before, held])
     last = held[-window:]
     yield start - len(before) + len(held) - len(last), last

@@ -35,7 +35,7 @@ from ser_jax.runtime.schema import read_json
 from ser_jax.serving import shipped
 from ser_jax.serving.results import Prediction, Timeline
 
-# Longer recordings are cut into windows that overlap by a half, and whose outputs are averaged.
+# Longer recordings are cut into windows, whose outputs are averaged.
 WINDOW_SECONDS = 10.0
 _BATCH = 16
 _PORTION = 8 * _BATCH  # windows held at once: 41 MB of 10 s
