@@ -55,12 +55,18 @@ def _by(counts: Mapping[str, int], corpus: str, everything: bool) -> str:
 
 def report_lines(found: 'Examination', everything: bool) -> list[str]:
     """The lines of the report; `everything`: all missing names, speakers and unusable files."""
-    total = found.found + found.missing if found.published is None else found.published
-    unit = 'rows' if found.published is None else 'published utterances'
+    unusable = len(found.unusable)
+    if found.published is None:  # a table, which may name files that do not exist
+        total = found.found + found.missing
+        counts = f'{found.found - unusable} of {total} rows are usable'
+    else:
+        counts = (
+            f'found {found.found} of {found.published} published utterances, '
+            f'missing {found.missing}, unusable {unusable}'
+        )
     emotions = [f'{name or "no label"} {_of(*pair)}' for name, pair in found.emotions.items()]
     lines = [
-        f'{found.corpus} in {found.folder}: found {found.found} of {total} {unit}, '
-        f'missing {found.missing}, unusable {len(found.unusable)}',
+        f'{found.corpus} in {found.folder}: {counts}',
         f'by emotion: {", ".join(emotions)}',
     ]
     if found.task:

@@ -65,9 +65,10 @@ def card_facts(card: Mapping) -> list[tuple[str, str]]:
     leaked = {name: leaks[name] for name in ('speakers', 'audio', 'ids') if leaks.get(name)}
     shared = ', '.join(f'{count} {name}' for name, count in leaked.items())
     checked = (
-        f'{"FAILED" if leaked else "passed"}: {shared or "no speaker, audio or id"} in two splits; '
-        f'{leaks["scripts"]} scripts in both training and test'
+        f'{"FAILED" if leaked else "passed"}: {shared or "no speaker, audio or id"} in two splits'
     )
+    if leaks['scripts']:  # none where a corpus has no scripts, too
+        checked += f'; {leaks["scripts"]} scripts in both training and test'
     if leaks.get('unknown_speakers'):
         checked += f'; {leaks["unknown_speakers"]} utterances of unknown speakers in use'
     if leaks.get('excluded'):
