@@ -243,9 +243,8 @@ class TrainBatches:
         if stream == 0 and self.groups:
             turn, number = divmod(position, len(self.groups))
             group = self.groups[number]
-            chosen = group[shuffled(len(group), seed)[turn]]
-            return utterances, int(chosen), rng
-        return utterances, shuffled(len(utterances), seed)[position], rng
+            return utterances, int(group[shuffled(len(group), seed, turn)]), rng
+        return utterances, shuffled(len(utterances), seed, position), rng
 
     def _example(self, step: int, row: int) -> dict[str, np.ndarray]:
         utterances, chosen, rng = self._chosen(step, row)
@@ -284,12 +283,16 @@ class TrainBatches:
         return example | {'augmentation_type': np.int32(kind)}
 
 
-@functools.lru_cache(
-    maxsize=64
-)  # it is asked for every row, and making it takes longer than reading it
-def shuffled(size: int, seed: int) -> Sequence[int]:
-    """An endless order of `size` items: each epoch is a new permutation, each item a function of (seed, position)."""
-    return grain.MapDataset.range(size).seed(seed).shuffle().repeat()
+def shuffled(size: int, seed: int, position: int) -> int:
+    """The item at a position of an endless order of `size` items, in which each epoch is a new permutation."""
+    epoch, place = divmod(position, size)
+    return int(_permutation(size, seed, epoch)[place])
+
+
+# Not Grain's shuffle, which takes 28 ms an epoch even of a few items.
+@functools.lru_cache(maxsize=64)
+def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(size)
 
 
 def crop_or_pad(array: np.ndarray, frames: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:

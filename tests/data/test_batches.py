@@ -64,11 +64,13 @@ def test_unlabelled_rows_come_last_and_keep_their_other_labels(corpus, other):
 
 
 def test_an_epoch_holds_every_utterance_once(corpus, other):
-    order = data.shuffled(len(corpus), seed=5)
-    first = [order[i] for i in range(len(corpus))]
-    second = [order[i] for i in range(len(corpus), 2 * len(corpus))]
-    assert sorted(first) == sorted(second) == list(range(len(corpus)))
+    size = len(corpus)
+    first, second = (
+        [data.shuffled(size, 5, epoch * size + i) for i in range(size)] for epoch in range(2)
+    )
+    assert sorted(first) == sorted(second) == list(range(size))
     assert first != second
+    assert [data.shuffled(size, 6, i) for i in range(size)] != first
 
 
 def test_prefetch_starts_anywhere(corpus, other):
