@@ -28,7 +28,7 @@ def check_leaks(
 
     Returns:
         `speakers`, `audio`, `ids`: 0, since a leak raises; `scripts`: distinct scripts of the test split that occur
-        in training, too; `unknown_speakers`: utterances of unknown speakers in use; `excluded`: utterances excluded by
+        in training, too, if the corpus names scripts; `unknown_speakers`: utterances of unknown speakers in use; `excluded`: utterances excluded by
         the protocol because their speaker is unknown.
 
     Raises:
@@ -74,14 +74,10 @@ def check_leaks(
     used = np.concatenate([fold.train, held_out])
     unknown = np.sum(_values(index, used, 'speaker') == '')
     unknown += sum(np.sum(np.asarray(other['speaker']).astype(str) == '') for other in extra)
-    return {
-        'speakers': 0,
-        'audio': 0,
-        'ids': 0,
-        'scripts': len(_shared(index, fold.train, index, fold.test, 'script')),
-        'unknown_speakers': int(unknown),
-        'excluded': len(fold.excluded),
-    }
+    counts = {'unknown_speakers': int(unknown), 'excluded': len(fold.excluded)}
+    if np.any(np.asarray(index['script']).astype(str) != ''):
+        counts['scripts'] = len(_shared(index, fold.train, index, fold.test, 'script'))
+    return {'speakers': 0, 'audio': 0, 'ids': 0, **counts}
 
 
 def check_folds(

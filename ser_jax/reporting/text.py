@@ -67,7 +67,7 @@ def card_facts(card: Mapping) -> list[tuple[str, str]]:
     checked = (
         f'{"FAILED" if leaked else "passed"}: {shared or "no speaker, audio or id"} in two splits'
     )
-    if leaks['scripts']:  # none where a corpus has no scripts, too
+    if 'scripts' in leaks:
         checked += f'; {leaks["scripts"]} scripts in both training and test'
     if leaks.get('unknown_speakers'):
         checked += f'; {leaks["unknown_speakers"]} utterances of unknown speakers in use'

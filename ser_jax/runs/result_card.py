@@ -78,7 +78,7 @@ class LeakCheck(TypedDict):
 
     Attributes:
         speakers: speakers in more than one split; likewise `audio` and `ids`.
-        scripts: test sentences that are also spoken in training.
+        scripts: test sentences that are also spoken in training; missing if the corpus names none.
         unknown_speakers: utterances in use whose speaker is unknown.
         excluded: utterances that the protocol leaves out because their speaker is unknown.
     """
@@ -86,7 +86,7 @@ class LeakCheck(TypedDict):
     speakers: NotRequired[int]
     audio: NotRequired[int]
     ids: NotRequired[int]
-    scripts: int
+    scripts: NotRequired[int]
     unknown_speakers: NotRequired[int]
     excluded: NotRequired[int]
 
