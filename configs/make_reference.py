@@ -71,7 +71,7 @@ def tables() -> str:
         options = [(f'`{k}`', o.meaning, changes(o.sets)) for k, o in module.OPTIONS.items()]
         parts.append(table(('option', 'meaning', 'sets'), options))
         corpora = [(f'`{corpus}`', changes(sets)) for corpus, sets in module.CORPORA.items()]
-        parts.append(table(('corpus', 'sets; any other corpus: nothing'), corpora))
+        parts.append(table(('corpus', 'sets; other corpora: see above'), corpora))
         parts.append(field_table(module.FIELDS, {}))
     grids = [path.stem for path in sorted((HERE / 'grids').glob('*.py'))]
     titles = [importlib.import_module(f'configs.grids.{name}').__doc__ for name in grids]

@@ -561,16 +561,16 @@ def recipe(config: ml_collections.ConfigDict, utterances: int) -> str:
     """Corpus whose settings suit another one of so many labelled utterances: the nearest of EMO-DB and RAVDESS.
 
     Returns:
-        'emodb' or 'ravdess'; '' if the corpus has settings of its own, others are named, the two have none on how to train, or theirs
-        are layers of an encoder that is not the config's.
+        'emodb' or 'ravdess'; '' if the corpus has settings of its own, others are named, the two have none, or theirs change tasks or
+        choose layers of an encoder that is not the config's.
     """
     settings = _CORPORA.get(config.system, {})
     named = config.settings_of != config.corpus or config.corpus in settings
     choices = [settings.get(name, {}) for name in RECIPE_SIZES]
     about_tasks = any(field.startswith('tasks.') for choice in choices for field in choice)
-    encoder = PRETRAINED_FIELDS['encoder.weights'].default
+    default = PRETRAINED_FIELDS['encoder.weights'].default
     about_layers = any('encoder.layers' in choice for choice in choices)
-    other_encoder = about_layers and config.encoder.weights != encoder
+    other_encoder = about_layers and config.encoder.weights != default
     if named or about_tasks or other_encoder or not any(choices):
         return ''
     return min(

@@ -7,7 +7,8 @@ python -m ser_jax.main --config=configs/mtl_aug.py:emodb '--config.folds=(1, 4)'
 
 --config      config file; after the colon a corpus, and options that set several fields at once.
               --config=FILE.py:demo_speech,help lists the options; settings=CORPUS is the one to take the settings
-              of another corpus. A corpus without settings takes those of emodb or ravdess, by its size
+              of another corpus. A corpus without settings takes those of emodb or ravdess, by its
+              size, where they suit the system
 --config.X    value of field X of the config, e.g. --config.optimiser.learning_rate=3e-4, or with quotes
               "--config.labels=('angry', 'sad')". All fields and options: configs/README.md
 --workdir     run directory; default runs/<config>-<corpus>-<options>-seed<k>. An unfinished run in it is

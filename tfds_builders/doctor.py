@@ -56,9 +56,9 @@ def _by(counts: Mapping[str, int], corpus: str, everything: bool) -> str:
 def report_lines(found: 'Examination', everything: bool) -> list[str]:
     """The lines of the report; `everything`: all missing names, speakers and unusable files."""
     unusable = len(found.unusable)
-    if found.published is None:  # a table, which may name files that do not exist
+    if found.published is None:  # rows of a table, some without a file, or files of a folder
         total = found.found + found.missing
-        counts = f'{found.found - unusable} of {total} rows are usable'
+        counts = f'{found.found - unusable} of {total} recordings are usable'
     else:
         counts = (
             f'found {found.found} of {found.published} published utterances, '

@@ -139,7 +139,7 @@ def windows(blocks: Iterable[np.ndarray], window: int) -> Iterator[tuple[int, np
     """Cuts a recording into consecutive windows; the last one ends with the recording and may overlap with the one before.
 
     Args:
-        blocks: the samples, int16 [S] each; a window and a block are held at most.
+        blocks: the samples, int16 [S] each; two windows and a block are held at most.
         window: length of a window, samples; a recording that is not longer is one.
 
     Yields:

@@ -158,9 +158,7 @@ def _report(grid: plan.Grid, workdir: Path, failures: dict[str, str]) -> int:
 
     table = rows.make_rows(grid, workdir)
     finished = sum(runs.state(workdir, run) == 'finished' for run in grid.runs)
-    summary = f'{finished} of {len(grid.runs)} runs are finished'
-    if any('smoke' in run.config.options for run in grid.runs):
-        summary += '; smoke tests, whose results mean nothing'
+    summary = grid.summary(finished)
     if table:
         tables.write_tables(table, grid, summary, workdir)
         print(f'\n{tables.as_text(table)}\n\n{workdir}/table.md, rows.csv and figures: {summary}')

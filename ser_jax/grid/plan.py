@@ -94,6 +94,12 @@ class Grid:
     baseline: str
     family: str = 'table'
 
+    def summary(self, finished: int) -> str:
+        """How many runs are finished, and whether their results mean anything."""
+        text = f'{finished} of {len(self.runs)} runs are finished'
+        smoke = all('smoke' in run.config.options for run in self.runs)
+        return f'{text}; smoke tests, whose results mean nothing' if smoke else text
+
 
 def read_grid(path: str) -> Grid:
     """Reads a grid file and builds and checks the config of every run, before the first one starts.

@@ -88,7 +88,7 @@ def summary(grid: Grid, folder: Path) -> str:
     """Number of stored runs, as text."""
     names = set(stored.read(folder).names)
     count = sum(run.folder in names for run in grid.runs)
-    return f'{count} of {len(grid.runs)} runs are finished'
+    return grid.summary(count)
 
 
 def shrink(path: Path) -> None:

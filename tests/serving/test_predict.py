@@ -64,8 +64,7 @@ def _noise(seconds, seed=0):
 
 def test_long_recordings_are_cut_into_windows(finished, tones_are_speech):
     predictor = load(finished[0])
-    short = _noise(WINDOW_SECONDS)
-    long = np.tile(short, 3)[: int(2.3 * len(short))]
+    short, long = _noise(WINDOW_SECONDS), _noise(2.3 * WINDOW_SECONDS, seed=1)
     starts = np.array([0, len(short), len(long) - len(short)])  # the last one ends with it
     expected = predictor.predict_batch([long[start : start + len(short)] for start in starts])
     first, prediction = predictor.predict_batch([short, long])

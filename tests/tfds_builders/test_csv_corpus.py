@@ -120,7 +120,7 @@ def test_csv_absent_files(tmp_path):
     assert 'gone: no such file' in out
     status, out, _ = call(tmp_path, doctor, *flags)
     assert status == 1
-    assert '1 of 2 rows are usable' in out
+    assert '1 of 2 recordings are usable' in out
 
 
 def test_blank_like_speakers_are_unknown(tmp_path):

@@ -25,7 +25,7 @@ class Examination:
     Attributes:
         corpus, folder: name and folder of the corpus.
         found: number of utterances found.
-        published: number of published utterances; None = unknown (csv corpora: the rows of the table).
+        published: number of published utterances; None = unknown (csv corpora, folders).
         missing: number of published utterances that were not found; `missing_names` as far as they are known.
         unusable: file and reason of each utterance that cannot be used.
         emotions: emotion ('' = no label) -> [usable utterances, published utterances or None].
