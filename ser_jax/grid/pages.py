@@ -230,7 +230,9 @@ def make_level_table(folder: Path) -> str:
         return ''
     found, grid = _read_grid(folder)
     if levels := tables.curves(found, grid):
-        return '\n'.join(tables.levels_as_markdown(*drawn) for drawn in levels.values())
+        headings = [f'{setting}:\n\n' if len(levels) > 1 else '' for setting in levels]
+        parts = [tables.levels_as_markdown(*drawn) for drawn in levels.values()]
+        return '\n'.join(heading + part for heading, part in zip(headings, parts))
     panels = matrix.matrices(found)
     first = next(iter(panels), ('',))[0]
     shown = [(first, way) for way in ('as it is', 'target statistics')]

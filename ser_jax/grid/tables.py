@@ -83,7 +83,9 @@ def levels_as_markdown(panels: Mapping[str, Mapping], references: Mapping[str, f
         for series, variant, rates in rows:
             cells = [percent(rates.get(level)) for level in levels]
             lines.append([series, variant, percent(references.get(variant)), *cells])
-        parts.append(markdown_table([axis, 'system', 'clean', *levels], lines))
+        first = 0 if any(series for series, *_ in rows) else 1  # single conditions have no series
+        headings = [axis, 'system', 'clean', *levels]
+        parts.append(markdown_table(headings[first:], [line[first:] for line in lines]))
     return '\n\n'.join(parts) + '\n'
 
 

@@ -216,8 +216,8 @@ def test_conditions_with_levels_are_drawn_as_curves(tmp_path, monkeypatch):
     text = (tmp_path / 'robustness_s.md').read_text()
     assert '| SNR, dB | system | clean | 0 | 5 |\n| --- | --- | --- | --- | --- |\n' in text
     assert '| pink | base | 37.5 | 37.5 | 37.5 |\n| pink | full | 37.5 | 37.5 | 37.5 |\n' in text
-    assert '| corruption | system | clean | telephone | fgsm, 0.1 |\n' in text
-    assert '|  | full | 37.5 | 37.5 | 37.5 |\n' in text
+    assert '\n| system | clean | telephone | fgsm, 0.1 |\n' in text
+    assert '\n| full | 37.5 | 37.5 | 37.5 |\n' in text
     image = matplotlib.image.imread(tmp_path / 'robustness_s.png')
     colours = {tuple(pixel) for pixel in (255 * image[..., :3]).astype(int).reshape(-1, 3)}
     assert {(0, 114, 178), (213, 94, 0)} <= colours

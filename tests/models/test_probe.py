@@ -40,7 +40,7 @@ def finished(data, tiny_encoder, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('probe_run') / 'run'
     done = run(
         'ser_jax.main',
-        '--config=configs/probe.py:csv_corpus/beeps',
+        '--config=configs/probe.py:csv_corpus/beeps,settings=none',
         f'--workdir={workdir}',
         f'--config.data.data_dir={data["data_dir"]}',
         f'--config.data.manual_dir={data["manual_dir"]}',
