@@ -269,7 +269,7 @@ def test_every_number_of_results_follows_from_the_predictions(folder, monkeypatc
 def test_results_are_small():
     files = [path for path in (ROOT / 'results').rglob('*') if path.is_file()]
     assert len(files) <= 200
-    assert sum(path.stat().st_size for path in files) < 12e6
+    assert sum(path.stat().st_size for path in files) <= 12 * 2**20  # 12 MiB
     for path in files:
         if path.suffix == '.png':
             assert path.stat().st_size <= 150_000, path
