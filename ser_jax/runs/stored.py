@@ -4,7 +4,7 @@
 `predictions.npz`   arrays `<set>/<field>`, one set per list of test utterances, without pickle:
                     `id`, `fold`, `speaker`, `label` [N] (uint8), `classes` [K]; `rating` [N] of predicted ratings;
                     `results` [M], as `<run>/<condition>`; `predicted` [M, N], the class (uint8);
-                    `probabilities` [M, N, K], 1 = 65535 (uint16), or `predicted_rating` [M, N];
+                    `probabilities` [2, M, N, K], high and low bytes of uint16, 1 = 65535, or `predicted_rating` [M, N];
                     no file if no run was tested
 
 The path `<folder>/<run>` stands for a stored run wherever `finished` takes a run directory.
@@ -195,7 +195,21 @@ def _stacked(members: Mapping[str, tuple[Predictions, list[str]]]) -> dict[str, 
         ratings = np.stack([one.predicted_rating for one in predictions])
         return arrays | {'rating': first.rating, 'predicted_rating': ratings}
     stacked = np.stack([one.probabilities for one in predictions])
-    return arrays | {'probabilities': np.rint(stacked * _ONE).clip(0, _ONE).astype(np.uint16)}
+    probabilities = np.rint(stacked * _ONE).clip(0, _ONE).astype(np.uint16)
+    return arrays | {'probabilities': _bytes(probabilities)}
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    """uint16 [...] as high and low bytes, uint8 [2, ...], which compress better apart."""
+    return np.stack([values >> 8, values & 255]).astype(np.uint8)
+
+
+def _from_bytes(parts: np.ndarray) -> np.ndarray:
+    """Inverse of `_bytes`; uint16, as older files have it, is returned unchanged."""
+    if parts.dtype != np.uint8:
+        return parts
+    high, low = parts.astype(np.uint16)
+    return high << 8 | low
 
 
 def _read_lines(path: Path) -> dict[str, str]:
@@ -220,7 +234,10 @@ def _read_sets(path: Path) -> dict[str, dict[str, np.ndarray]]:
         with np.load(path, allow_pickle=False) as file:
             for name in file.files:
                 number, _, field = name.partition('/')
-                sets.setdefault(number, {})[field] = file[name]
+                array = file[name]
+                if field == 'probabilities':
+                    array = _from_bytes(array)
+                sets.setdefault(number, {})[field] = array
         for number, arrays in sets.items():
             if problem := _misshapen(arrays):
                 raise ValueError(f'set {number}: {problem}')

@@ -30,7 +30,8 @@ def test_classes_and_probabilities_are_read_back(tmp_path):
     with np.load(tmp_path / 'predictions.npz') as file:
         assert {name.partition('/')[0] for name in file.files} == {'0', '1'}  # two sets
         assert file['0/results'].tolist() == ['s/full/seed0/clean', 's/full/seed0/gain_-20']
-        assert file['0/probabilities'].dtype == np.uint16
+        assert file['0/probabilities'].dtype == np.uint8
+        assert file['0/probabilities'].shape[0] == 2
     for condition, written in made.items():
         found, labels = finished.read_condition(tmp_path / 's/full/seed0', condition)
         expected = take(written, np.argsort(written.id))
