@@ -158,8 +158,7 @@ def tiny_encoder(tmp_path_factory) -> Path:
     """A folder with the weights of a tiny random encoder, for the environment variable SER_JAX_ENCODER."""
     import encoder_folders
 
-    folder = tmp_path_factory.mktemp('encoder')
-    return encoder_folders.write_single(folder, encoder_folders.tensors())
+    return encoder_folders.write_encoder(tmp_path_factory.mktemp('encoder'))
 
 
 @pytest.fixture(scope='session')
@@ -192,15 +191,15 @@ def trained(beeps, tmp_path_factory):
     config = get_config('csv_corpus/beeps,settings=emodb,smoke')  # the recipe of its size
     config.data.data_dir = beeps['data_dir']
     config.optimiser.learning_rate = 0.02
-    config.update(final=True, steps=20, eval_every=10)
+    config.update(final=True, steps=60, eval_every=20)
     done = run(
         'ser_jax.main',
         '--config=configs/mtl_aug.py:csv_corpus/beeps,smoke',
         f'--config.data.data_dir={config.data.data_dir}',
         '--config.optimiser.learning_rate=0.02',
         '--config.final=True',
-        '--config.steps=20',
-        '--config.eval_every=10',
+        '--config.steps=60',
+        '--config.eval_every=20',
         f'--workdir={workdir}',
     )
     assert done.returncode == 0, done.stderr

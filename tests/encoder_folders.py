@@ -29,9 +29,9 @@ def module(config=CONFIG, **options):
     return Whisper.from_config(config, None, **options)
 
 
-def tensors(seed=0, dtype=np.float16):
+def tensors(seed=0, dtype=np.float16, config=CONFIG):
     """Random tensors of the encoder under Hugging Face's names, without prefix."""
-    own = module()
+    own = module(config)
     waveform, samples = jnp.zeros((1, 400)), jnp.full(1, 400)
     shapes = jax.eval_shape(own.init, jax.random.key(0), waveform, samples)['params']
     rng = np.random.default_rng(seed)
@@ -48,12 +48,20 @@ def write_json(path, content):
     path.write_text(json.dumps(content))
 
 
-def write_single(folder: Path, content, prefix='model.encoder.', others=None) -> Path:
+def write_single(
+    folder: Path, content, prefix='model.encoder.', others=None, config=CONFIG
+) -> Path:
     """Writes `model.safetensors` and `config.json`, with other tensors under their full names; returns the folder."""
-    write_json(folder / 'config.json', CONFIG)
+    write_json(folder / 'config.json', config)
     named = {prefix + name: value for name, value in content.items()} | (others or {})
     safetensors.numpy.save_file(named, folder / 'model.safetensors')
     return folder
+
+
+def write_encoder(folder: Path, seed=0) -> Path:
+    """Writes an encoder with the layers 0 to 4, which the settings of the corpora name; returns the folder."""
+    config = CONFIG | {'encoder_layers': 3}
+    return write_single(folder, tensors(seed, config=config), config=config)
 
 
 def write_sharded(folder: Path, content, prefix='model.encoder.', others=None) -> Path:

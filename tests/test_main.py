@@ -281,8 +281,8 @@ def test_a_workdir_in_the_home_folder(trained, tmp_path):
         f'--config.data.data_dir={trained[1].data.data_dir}',
         '--config.optimiser.learning_rate=0.02',
         '--config.final=True',
-        '--config.steps=20',
-        '--config.eval_every=10',
+        '--config.steps=60',
+        '--config.eval_every=20',
         '--workdir=~/run',
         HOME=str(tmp_path),
     )

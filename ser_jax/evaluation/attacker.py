@@ -17,8 +17,7 @@ from ser_jax.data.folds import Fold
 from ser_jax.data.tasks import Task
 from ser_jax.evaluation.recordings import Waveforms
 from ser_jax.models.build import stored_model
-from ser_jax.models.encoders.fine_tuning import lora_rank
-from ser_jax.models.encoders.pretrained import EncoderInput
+from ser_jax.models.encoders.pretrained import EncoderInput, load_input
 from ser_jax.models.forward import forward, make_predict_step, normalise, standardised
 from ser_jax.runs.checkpoints import Checkpoints
 from ser_jax.runs.finished import CONFIG
@@ -87,8 +86,7 @@ class SourceRun:
         self.model = stored_model(stored, {task.name: task.outputs for task in dataset.reported})
         self.front_end = experiment.program.front_end
         if isinstance(self.front_end, EncoderInput):
-            trains = stored.get('fine_tune', {}).get('trains', '')
-            self.front_end = self.front_end.with_lora(lora_rank(trains))
+            self.front_end = load_input(stored['encoder'], stored.get('fine_tune'))
         for fold in dataset.folds:  # before anything is trained
             self._parameters(fold, experiment.statistics(fold.train))
 
@@ -101,8 +99,8 @@ class SourceRun:
         """Its parameters of a fold, with the normalisation of the attacked model, whose input is attacked."""
         constants = jax.device_get(attacked['constants'])
         stored = self._parameters(fold, constants) | {'constants': constants}
-        if 'encoder' in attacked:
-            stored['encoder'] = attacked['encoder']
+        if isinstance(self.front_end, EncoderInput):
+            stored['encoder'] = self.front_end.encoder.params
         return devices.replicate(stored, self._mesh)
 
     def _parameters(self, fold: Fold, constants: dict) -> dict:

@@ -214,7 +214,7 @@ def test_checkpoints_lack_the_frozen_parameters_and_resume_bit_for_bit(
     assert 'encoder' not in Checkpoints(latest, read_only=True).restore()['model_state']
 
     with monkeypatch.context() as patch:
-        other = encoder_folders.write_single(tmp_path / 'other', encoder_folders.tensors(seed=1))
+        other = encoder_folders.write_encoder(tmp_path / 'other', seed=1)
         patch.setenv('SER_JAX_ENCODER', str(other))
         with pytest.raises(UserError, match='the pretrained encoder has changed'):
             train_and_evaluate(config, tmp_path / 'stopped')

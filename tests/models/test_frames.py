@@ -161,7 +161,7 @@ def test_padding_does_not_reach_the_states():
         (mtl_aug, {'reconstruction_target': 'augmented'}, "config.reconstruction_target must be 'clean'"),
         (mtl_aug, {'encoder.output': 'statistics', 'crop_frames': 1}, "needs config.encoder.output 'frames'"),
         (mtl_aug, {'data.front_end.hop_length': 200}, 'frames of an encoder need a divisor of 640'),
-        (adversarial_autoencoder, {'encoder.layers': (1, 9)}, 'has layers 0 to 3'),
+        (adversarial_autoencoder, {'encoder.layers': (1, 9)}, 'has layers 0 to 4'),
     ],
 )  # fmt: skip
 def test_impossible_settings_are_refused(

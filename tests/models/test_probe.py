@@ -40,7 +40,7 @@ def finished(data, tiny_encoder, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('probe_run') / 'run'
     done = run(
         'ser_jax.main',
-        '--config=configs/probe.py:csv_corpus/beeps,settings=none',
+        '--config=configs/probe.py:csv_corpus/beeps',
         f'--workdir={workdir}',
         f'--config.data.data_dir={data["data_dir"]}',
         f'--config.data.manual_dir={data["manual_dir"]}',
@@ -86,14 +86,14 @@ def test_conditions_reach_the_network_through_the_encoder(finished):
     uar = {name: result['uar'] for name, result in card['conditions'].items()}
     assert uar['fgsm_waveform_0.01'] < uar['clean']
     assert set(uar) == {'clean', 'noise_pink_5db', 'fgsm_waveform_0.01'}
-    assert card['encoder']['layers'] == [0, 1, 2, 3]
+    assert card['encoder']['layers'] == [1, 2, 3, 4]  # of the recipe
     assert len(card['encoder']['fingerprint']) == 64
 
 
 def test_predicts_recordings(finished, data, tiny_encoder, monkeypatch, tones_are_speech):
     """From the waveform as from the stored statistics."""
     monkeypatch.setenv('SER_JAX_ENCODER', str(tiny_encoder))
-    config = get_config('csv_corpus/beeps')
+    config = get_config('csv_corpus/beeps,settings=emodb')
     config.data.update(data)
     dataset = open_data(config, open_encoder(config))
     predictor = load(finished)
@@ -120,7 +120,7 @@ def _softmax(logits):
 def test_another_encoder_is_refused(finished, tmp_path, monkeypatch):
     import encoder_folders
 
-    other = encoder_folders.write_single(tmp_path / 'other', encoder_folders.tensors(seed=1))
+    other = encoder_folders.write_encoder(tmp_path / 'other', seed=1)
     monkeypatch.setenv('SER_JAX_ENCODER', str(other))
     with pytest.raises(UserError, match='was trained on the encoder openai/whisper-tiny'):
         load(finished)
@@ -138,7 +138,7 @@ def test_exports(finished, tiny_encoder, tmp_path):
     ('changes', 'message'),
     [
         ({'augmentations': ('spec_mask(1, 0.1, 0.1)',)}, "spec_mask needs config.encoder.output 'frames'"),
-        ({'encoder.layers': (0, 9)}, 'config.encoder.layers is (0, 9); openai/whisper-tiny.en has layers 0 to 3'),
+        ({'encoder.layers': (0, 9)}, 'config.encoder.layers is (0, 9); openai/whisper-tiny.en has layers 0 to 4'),
         ({'crop_frames': 16}, 'config.crop_frames is 16'),
         ({'data.front_end.sample_rate': 8000, 'data.front_end.fmax': 4000.0}, 'encoders need 16000'),
         ({'augmentations': ('echo(0.2)',)}, "augmentation 'echo'"),

@@ -132,7 +132,7 @@ def test_equals_the_predictor(workdir, exported, lengths, spare):
     found = same_as_predictor(workdir, exported, lengths, spare)
     if len(lengths) > 2:
         # The temperature of a smoke run leaves little difference between predictions.
-        assert np.ptp(found['emotion'], axis=0).max() > 2e-5, 'all predictions are equal'
+        assert np.ptp(found['emotion'], axis=0).max() > 1e-3, 'all predictions are equal'
 
 
 @pytest.mark.slow

@@ -90,17 +90,12 @@ class EncoderInput:
             return self.encoder.module.width
         return len(self.layers) * self.encoder.module.statistics
 
-    def with_lora(self, rank: int) -> 'EncoderInput':
-        """The same with low-rank updates of another rank, whose parameters a network brings; 0 = none."""
-        module = self.encoder.module
-        if getattr(module, 'lora_rank', 0) == rank:
-            return self
-        module = module.clone(lora_rank=rank)
-        return dataclasses.replace(self, encoder=dataclasses.replace(self.encoder, module=module))
-
     def frozen(self) -> 'EncoderInput':
         """The same encoder as it was pretrained."""
-        return dataclasses.replace(self.with_lora(0), rates={})
+        encoder = self.encoder
+        if getattr(encoder.module, 'lora_rank', 0):
+            encoder = dataclasses.replace(encoder, module=encoder.module.clone(lora_rank=0))
+        return dataclasses.replace(self, encoder=encoder, rates={})
 
     def facts(self) -> dict[str, Any]:
         """The entry of the encoder in a result card."""
