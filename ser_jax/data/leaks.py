@@ -28,8 +28,8 @@ def check_leaks(
 
     Returns:
         `speakers`, `audio`, `ids`: 0, since a leak raises; `scripts`: distinct scripts of the test split that occur
-        in training, too, if the corpus names scripts; `unknown_speakers`: utterances of unknown speakers in use; `excluded`: utterances excluded by
-        the protocol because their speaker is unknown.
+        in training, too, if the corpus names scripts; `unknown_speakers`: utterances of unknown speakers in use;
+        `excluded`: utterances excluded by the protocol because their speaker is unknown.
 
     Raises:
         UserError: a leak, with an example.
