@@ -330,10 +330,10 @@ def robustness_figure(
         title: heading.
         chance: UAR of guessing, a dotted line.
     """
-    columns = min(len(panels), 4)
-    lines = -(-len(panels) // columns)
-    width = 1 + 4.2 * columns if len(panels) > 1 else 8
-    size = (width, 0.4 + 3.8 * lines) if title else (5, 3.7)
+    lines = -(-len(panels) // 3)  # more columns are illegible at the width of a column of text
+    columns = -(-len(panels) // lines)
+    width = 0.6 + 3.2 * columns if len(panels) > 1 else 8
+    size = (width, 0.4 + 3.1 * lines) if title else (5, 3.7)
     explained = f'{title}; bars: 95 % interval over speakers; dashed: clean, dotted: chance'
     figure = new_figure(*size, explained if title else '')
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
