@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -254,14 +254,15 @@ def _answer(predictor: 'Predictor', prediction: 'Prediction') -> str:
         doubts.append(predictor.uncalibrated)
     parts = []
     for task in predictor.tasks:
-        best, probabilities = prediction.best(task), prediction.probabilities(task)
+        best, probabilities = prediction.best(task), prediction.probabilities(task) or {}
+        colours = _colours(probabilities)
         label = 'no label' if best is None else f'{best:g} of 1–5' if not probabilities else best
         several = f'{task.name}: ' if len(predictor.tasks) > 1 else ''
         parts.append(f'<p class="best">{html.escape(several + label)}</p>')
         rows = [
             f'<tr><td>{html.escape(name)}</td><td class="number">{percent(value)} %</td><td>'
-            f'<div class="bar" style="width: {100 * value:.1f}%; background: {_colour(number)}"></div></td></tr>'
-            for number, (name, value) in enumerate((probabilities or {}).items())
+            f'<div class="bar" style="width: {100 * value:.1f}%; background: {colours[name]}"></div></td></tr>'
+            for name, value in probabilities.items()
         ]
         parts.append(f'<table class="bars">{"".join(rows)}</table>' if rows else '')
     parts[1:1] = [f'<p class="flag">{html.escape(_sentence(doubt))}</p>' for doubt in doubts]
@@ -274,10 +275,10 @@ def _segments(timeline: 'Timeline') -> str:
 
     if not timeline.segments:
         return ''
-    bars, rows = [], []
+    bars, rows, colours = [], [], _colours(timeline.task.classes)
     for one in timeline.segments:
         left, width = (100 * x / timeline.duration for x in (one.start, one.end - one.start))
-        colour, label = _colour(timeline.task.classes.index(one.label)), html.escape(one.label)
+        colour, label = colours[one.label], html.escape(one.label)
         times = f'{one.start:.1f}–{one.end:.1f} s'
         bars.append(
             f'<div title="{label}, {times}" style="left: {left:.2f}%; width: {width:.2f}%; background: {colour}">{label}</div>'
@@ -295,10 +296,11 @@ def _segments(timeline: 'Timeline') -> str:
     )
 
 
-def _colour(number: int) -> str:
-    from ser_jax.reporting.figures import COLOURS
+def _colours(classes: Collection[str]) -> dict[str, str]:
+    """Class -> its colour, as on pages."""
+    from ser_jax.reporting.figures import COLOURS, class_numbers
 
-    return COLOURS[number % len(COLOURS)]
+    return {name: COLOURS[number % len(COLOURS)] for name, number in class_numbers(classes).items()}
 
 
 def _sentence(text: str) -> str:

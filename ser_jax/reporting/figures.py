@@ -2,11 +2,12 @@
 
 import functools
 import io
+import itertools
 import math
 import re
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -27,6 +28,11 @@ INK, SOFT, LINE, GRID, HEAT = '#17212e', '#55626f', '#b9c3cd', '#e4e9ee', '#1f77
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#b8558f', '#b97a00', '#3a9bd1', '#3d4650')
 MARKERS = 'osD^'
 MOST_NAMES = len(COLOURS) * len(MARKERS)
+# In the order of COLOURS: angry is vermilion, sad blue, neutral grey; the second line has the same colours, dashed.
+_EMOTIONS = (
+    'sad', 'angry', 'disgusted', 'fearful', 'happy', 'surprised', 'neutral',
+    'bored', 'frustrated', 'calm', 'other', 'excited',
+)  # fmt: skip
 # Colours of the style sheet of pages, which differ between light and dark.
 _PAGE_COLOURS = {INK: 'currentColor', SOFT: 'var(--soft)', LINE: 'var(--line)', GRID: 'var(--grid)'}
 _PAGE_COLOURS |= {HEAT: 'var(--heat)', '#ffffff': 'var(--paper)'}
@@ -528,6 +534,13 @@ def _mark(number: int, name: str, linestyle: str = ''):
     return Line2D([], [], linestyle=linestyle, label=name, **_look(number))
 
 
+def class_numbers(classes: Collection[str]) -> dict[str, int]:
+    """Class -> its number among `COLOURS`: an emotion has the same one in every figure, other classes have the numbers left."""
+    known = {name: _EMOTIONS.index(name) for name in classes if name in _EMOTIONS}
+    left = (number for number in itertools.count() if number not in known.values())
+    return {name: known[name] if name in known else next(left) for name in classes}
+
+
 def _look(number: int) -> dict[str, str]:
     """Colour and marker of a series."""
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
@@ -580,19 +593,19 @@ def scatter_figure(
     for number, share in enumerate(shares):
         axis_names[number] += f' ({100 * share:.0f} % of the variance)'
     for axes, (heading, names) in zip(panels, labels.items()):
-        names, kinds = np.asarray(names), sorted(set(names))
+        names, numbers = np.asarray(names), class_numbers(sorted(set(names)))
         for filled in (False, True):
             fill = {'markeredgewidth': 0} if filled else {'markerfacecolor': 'none'}
             style = {'markersize': 3.6, 'linestyle': 'none', 'markeredgewidth': 0.7, **fill}
-            for number, kind in enumerate(kinds):
+            for kind, number in numbers.items():
                 own = points[(names == kind) & (tested == filled)]
                 if len(own):
                     (line,) = axes.plot(*own.T, **_look(number), **style)
                     add_titles(line, [kind])
         axes.set_title(heading)
         axes.set(xlabel=axis_names[0], xticks=[], yticks=[], aspect='equal', adjustable='datalim')
-        if len(kinds) <= MOST_NAMES:
-            _legend([axes], [_mark(number, kind) for number, kind in enumerate(kinds)])
+        if len(numbers) <= MOST_NAMES:
+            _legend([axes], [_mark(number, kind) for kind, number in numbers.items()])
     panels[0].set_ylabel(axis_names[1])
     return figure
 
@@ -684,9 +697,8 @@ def timeline_figure(timeline: 'Timeline', overview: 'Overview'):
     _draw_windows(lines, timeline)
     lines.set(xlabel='seconds', ylabel='probability, %', ylim=(-2, 102))
     lines.grid(axis='y')
-    handles = [
-        _mark(number, name, _dashes(number)) for number, name in enumerate(timeline.task.classes)
-    ]
+    numbers = class_numbers(timeline.task.classes)
+    handles = [_mark(number, name, _dashes(number)) for name, number in numbers.items()]
     figure.legend(
         handles=handles, loc='upper left', bbox_to_anchor=(TIME_AXIS[0] - 0.008, 0.435),
         ncols=len(handles), fontsize=9,
@@ -697,8 +709,9 @@ def timeline_figure(timeline: 'Timeline', overview: 'Overview'):
 def _draw_segments(axes, timeline: 'Timeline') -> None:
     """Bars in the colours of the classes over axes, with the labels that fit."""
     per_second = 72 * 14 * (TIME_AXIS[1] - TIME_AXIS[0]) / timeline.duration  # points
+    numbers = class_numbers(timeline.task.classes)
     for one in timeline.segments:
-        colour = _look(timeline.task.classes.index(one.label))['color']
+        colour = _look(numbers[one.label])['color']
         place = {'color': colour, 'linewidth': 0}
         bar = axes.axvspan(one.start, one.end, ymin=1.02, ymax=1.2, clip_on=False, **place)
         area = axes.axvspan(one.start, one.end, alpha=0.13, **place)
@@ -720,8 +733,8 @@ def _draw_windows(axes, timeline: 'Timeline') -> None:
     for run in _overlapping(windows):
         centres = [(window.start + window.end) / 2 for window in run]
         rows = 100 * np.stack([window.outputs[timeline.task.name] for window in run])
-        for number, name in enumerate(timeline.task.classes):
-            look, values = _look(number), rows[:, number]
+        for values, (name, number) in zip(rows.T, class_numbers(timeline.task.classes).items()):
+            look = _look(number)
             x = [run[0].start, *centres, run[-1].end]
             axes.plot(
                 x, values[[0, *range(len(run)), -1]], linestyle=_dashes(number), color=look['color']

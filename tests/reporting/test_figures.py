@@ -6,6 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from ser_jax.data.records import EMOTIONS
 from ser_jax.evaluation.diagnostics import Attention, Codes, DecodedPath
 from ser_jax.reporting import figures
 from ser_jax.reporting.figures import (
@@ -165,6 +166,19 @@ def test_robustness_of_several_systems():
     colours = lambda axes: [bars.lines[0].get_color() for bars in axes.containers]
     assert colours(noise) == colours(single)
     assert colours(noise)[0] != colours(noise)[1]
+
+
+def test_numbers_of_classes():
+    """An emotion keeps its number in every model; numbers differ and stay below the number of looks."""
+    general = figures.class_numbers(['angry', 'happy', 'neutral', 'sad'])
+    ravdess = figures.class_numbers(['neutral', 'calm', 'happy', 'sad', 'angry', 'fearful'])
+    assert {name: ravdess[name] for name in general} == general
+    mixed = figures.class_numbers(['b', 'sad', 'a', 'other'])
+    assert mixed == {'b': 1, 'sad': 0, 'a': 2, 'other': 10}
+    canonical = figures.class_numbers(EMOTIONS)
+    assert sorted(canonical.values()) == [*range(12)]  # no canonical emotion is missing
+    many = figures.class_numbers(['other', *map(str, range(figures.MOST_NAMES - 1))])
+    assert sorted(many.values()) == [*range(figures.MOST_NAMES)]
 
 
 def test_svg_for_a_page(tmp_path):
