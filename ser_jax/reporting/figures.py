@@ -28,9 +28,9 @@ INK, SOFT, LINE, GRID, HEAT = '#17212e', '#55626f', '#b9c3cd', '#e4e9ee', '#1f77
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#b8558f', '#b97a00', '#3a9bd1', '#3d4650')
 MARKERS = 'osD^'
 MOST_NAMES = len(COLOURS) * len(MARKERS)
-# In the order of COLOURS: angry is vermilion, sad blue, neutral grey; the second line has the same colours, dashed.
+# In the order of COLOURS: angry is vermilion, sad blue, neutral green; the second line has the same colours, dashed.
 _EMOTIONS = (
-    'sad', 'angry', 'disgusted', 'fearful', 'happy', 'surprised', 'neutral',
+    'sad', 'angry', 'neutral', 'fearful', 'happy', 'surprised', 'disgusted',
     'bored', 'frustrated', 'calm', 'other', 'excited',
 )  # fmt: skip
 # Colours of the style sheet of pages, which differ between light and dark.
