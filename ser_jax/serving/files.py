@@ -25,9 +25,10 @@ from ser_jax.serving.predictor import Predictor
 from ser_jax.serving.results import Prediction, Timeline
 from ser_jax.serving.timeline import make_timelines
 
-# Limits of a chunk, which is decoded as a whole before it is predicted: files and seconds of audio. Longer recordings
-# than the last limit are predicted one by one while they are decoded.
-_CHUNK, _CHUNK_SECONDS, _LONG_SECONDS = 64, 1800, 600
+# Limits of a chunk, which is decoded as a whole before it is predicted: files of the first one, from which each is twice as large as
+# the one before, files of the largest, and seconds of audio. In large chunks more recordings are batched with others of like length.
+# Recordings longer than the last limit are predicted one by one while they are decoded.
+_FIRST_CHUNK, _LARGEST_CHUNK, _CHUNK_SECONDS, _LONG_SECONDS = 32, 256, 1800, 600
 
 
 def find_files(arguments: Iterable[str | Path]) -> Iterator[Path | str]:
@@ -163,12 +164,12 @@ def map_files(
 
 def _chunks(files: Sequence[Path]) -> Iterator[list[Path]]:
     """Splits files into chunks within both limits; a single file may exceed the seconds."""
-    chunk, total = [], 0.0
+    chunk, total, largest = [], 0.0, _FIRST_CHUNK
     for path in files:
         seconds = file_seconds(path)
-        if chunk and (len(chunk) == _CHUNK or total + seconds > _CHUNK_SECONDS):
+        if chunk and (len(chunk) == largest or total + seconds > _CHUNK_SECONDS):
             yield chunk
-            chunk, total = [], 0.0
+            chunk, total, largest = [], 0.0, min(2 * largest, _LARGEST_CHUNK)
         chunk, total = [*chunk, path], total + seconds
     if chunk:
         yield chunk

@@ -272,13 +272,14 @@ def test_folders_name_what_they_pass_over(tmp_path):
 
 def test_portions_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(serving_files, '_CHUNK_SECONDS', 1)
-    monkeypatch.setattr(serving_files, '_CHUNK', 3)
+    monkeypatch.setattr(serving_files, '_FIRST_CHUNK', 1)
+    monkeypatch.setattr(serving_files, '_LARGEST_CHUNK', 3)
     seconds = [0.6, 0.6, 0.1, 0.1, 0.1, 0.1, 5, 0.01]
     files = [tmp_path / f'{k}.wav' for k in range(len(seconds))]
     for file, duration in zip(files, seconds):
         soundfile.write(file, np.zeros(int(8000 * duration)), 8000)
     found = [[int(path.stem) for path in chunk] for chunk in serving_files._chunks(files)]
-    assert found == [[0], [1, 2, 3], [4, 5], [6], [7]]
+    assert found == [[0], [1, 2], [3, 4, 5], [6], [7]]
 
 
 def test_nothing_to_predict_with(finished, tmp_path):
