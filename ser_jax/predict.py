@@ -3,7 +3,7 @@
 --workdir     a finished run of ser_jax.main, whose final model is used; default: the general model that comes with ser_jax
 --format      table, csv, json (one object a line), or textgrid (Praat); default: by the ending of --out, else table
 --segments    the stretches of speech in each recording, with their labels
---windows     also show each 10 s window of long recordings
+--windows     also show each 4 s window of recordings above 5 s
 --out         file to write to, or to continue; a folder for TextGrids
 --html        page with the segments, charts and players of the recordings
 """
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='show the stretches of speech in each recording with their labels (of the first classification)',
     )
     parts.add_argument(
-        '--windows', action='store_true', help='also show each 10 s window of long recordings'
+        '--windows', action='store_true', help='also show each 4 s window of recordings above 5 s'
     )
     parser.add_argument(
         '--out',

@@ -135,12 +135,15 @@ def as_int16(samples: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
 
-def windows(blocks: Iterable[np.ndarray], window: int) -> Iterator[tuple[int, np.ndarray]]:
+def windows(
+    blocks: Iterable[np.ndarray], longest: int, window: int
+) -> Iterator[tuple[int, np.ndarray]]:
     """Cuts a recording into consecutive windows; the last one ends with the recording and may overlap with the one before.
 
     Args:
         blocks: the samples, int16 [S] each; two windows and a block are held at most.
-        window: length of a window, samples; a recording that is not longer is one.
+        longest: samples up to which a recording is a single window.
+        window: length of the windows of longer ones, samples, not above `longest`.
 
     Yields:
         (first sample, samples) of each window.
@@ -148,9 +151,12 @@ def windows(blocks: Iterable[np.ndarray], window: int) -> Iterator[tuple[int, np
     start, held, before = 0, np.empty(0, np.int16), np.empty(0, np.int16)
     for block in blocks:
         held = np.concatenate([held, block])
-        while len(held) > window:
+        while len(held) > (window if start else longest):
             yield start, held[:window]
             start, before, held = start + window, held[:window], held[window:]
+    if not start:
+        yield 0, held
+        return
     held = np.concatenate([before, held])
     last = held[-window:]
     yield start - len(before) + len(held) - len(last), last

@@ -28,9 +28,10 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import replace_folder, temporary_beside
 from ser_jax.runtime.schema import read_json
 from ser_jax.serving import shipped, standalone
-from ser_jax.serving.predictor import WINDOW_SECONDS, Predictor, load
+from ser_jax.serving.predictor import Predictor, in_samples, load
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+_LONGEST_SECONDS = 10.0  # of an utterance that the program itself takes
 _LICENCE = 'LICENCE.md'  # of the parameters, where a model has one
 _FILES = {
     'card.json',
@@ -200,7 +201,7 @@ def _onnx(predictor: Predictor, step: int, remainder: int) -> bytes:
 
 def _longest(predictor: Predictor) -> int:
     """Samples of the longest utterance that an export takes."""
-    return int(WINDOW_SECONDS * predictor.front_end.sample_rate)
+    return int(_LONGEST_SECONDS * predictor.front_end.sample_rate)
 
 
 def _example(predictor: Predictor) -> dict[str, np.ndarray]:
@@ -222,6 +223,7 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
         dict.fromkeys([*card.get('trained_on', [card['corpus']]), *config['unlabelled']])
     )
     rate, longest = predictor.front_end.sample_rate, _longest(predictor)
+    whole, window = in_samples(rate)
     fixed = form == 'onnx'
     here, packages = environment(), ['jax', 'jaxlib', *(['jax2onnx', 'onnx'] if fixed else [])]
     return {
@@ -256,7 +258,9 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
                 'unit': 'length of each utterance in samples, without padding; at most S',
                 'minimum': round(screening.MIN_SECONDS * rate),
                 'maximum': longest,
-                'longer': 'for `predict`, which cuts into windows and averages their outputs',
+                'whole': whole,
+                'window': window,
+                'longer': 'than `whole`: `predict` averages the outputs for consecutive windows',
             },
         },
         'outputs': {task.name: _output(task, fixed) for task in predictor.tasks},

@@ -18,7 +18,7 @@ from ser_jax.audio import screening
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.audio.reading import read_blocks, to_mono
 from ser_jax.config import check_front_end
-from ser_jax.data.batches import BUCKET_STEP, as_float, padded_batches
+from ser_jax.data.batches import as_float, padded_batches
 from ser_jax.data.tasks import Task
 from ser_jax.models.build import stored_model
 from ser_jax.models.encoders import fine_tuning
@@ -35,13 +35,14 @@ from ser_jax.runtime.schema import read_json
 from ser_jax.serving import shipped
 from ser_jax.serving.results import Prediction, Timeline
 
-# Longer recordings are cut into windows, whose outputs are averaged.
-WINDOW_SECONDS = 10.0
+# Longer recordings than the first are cut into windows of the second, whose outputs are averaged: few utterances that train are
+# longer, and most of those are slow and sad, which long recordings were then taken for. 3.99 s are 400 frames, a length of batches.
+WHOLE_SECONDS, WINDOW_SECONDS = 5.0, 3.99
 _ROWS, _ROWS_ON_CPU = (
     16,
     4,
 )  # of a batch; on CPUs larger ones are slower: what the layers compute leaves the cache
-_PORTION = 256  # windows held at once, batched with others of like length: 82 MB of 10 s
+_PORTION = 256  # windows held at once, batched with others of like length: 33 MB of 4 s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +83,7 @@ class Predictor:
         rate = self.front_end.sample_rate
         if isinstance(waveform, str | os.PathLike):
             blocks = read_blocks(local_path(waveform), rate)  # of any length, in bounded memory
-            cut = screening.windows(blocks, int(WINDOW_SECONDS * rate))
-            return _merged(list(self.predict_windows(cut)))
+            return _merged(list(self.predict_windows(_cut(blocks, rate))))
         return self.predict_batch([to_mono(waveform, sample_rate, rate)])[0]
 
     def predict_batch(self, waveforms: Sequence[np.ndarray]) -> list[Prediction]:
@@ -104,12 +104,9 @@ class Predictor:
             isinstance(x, np.ndarray) and x.dtype == np.int16 and x.ndim == 1 and x.size
         )
         waveforms = [x if is_read(x) else to_mono(x, rate, rate) for x in waveforms]
-        cut = [
-            list(screening.windows([waveform], int(WINDOW_SECONDS * rate)))
-            for waveform in waveforms
-        ]
-        predicted = self.predict_windows(itertools.chain.from_iterable(cut))
-        return [_merged(list(itertools.islice(predicted, len(windows)))) for windows in cut]
+        parts = [list(_cut([waveform], rate)) for waveform in waveforms]
+        predicted = self.predict_windows(itertools.chain.from_iterable(parts))
+        return [_merged(list(itertools.islice(predicted, len(windows)))) for windows in parts]
 
     def predict_windows(self, windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[Prediction]:
         """Predicts windows of recordings; few are held at once. Those whose flags suppress the label are not computed.
@@ -154,11 +151,8 @@ class Predictor:
         """The outputs for each piece."""
         samples = np.array([len(piece) for piece in pieces], np.int32)
         frames = np.array([self.front_end.frames(length) for length in samples], np.int32)
-        # Windows of long recordings have a length of their own among those that are compiled, as the next one takes a quarter more
-        # time. A padded waveform has the maximum number of samples that gives its frames.
-        window = self.front_end.frames(int(WINDOW_SECONDS * self.front_end.sample_rate))
-        window = -(-max(window, frames.max(initial=0)) // BUCKET_STEP) * BUCKET_STEP
-        padded = lambda longest: min(longest, window) * self.front_end.hop_length - 1
+        # The maximum number of samples that gives `longest` frames.
+        padded = lambda longest: longest * self.front_end.hop_length - 1
         found = [{} for _ in pieces]
         rows = _ROWS_ON_CPU if jax.default_backend() == 'cpu' else _ROWS
         rows = rows if len(pieces) > 1 else 1  # batches are filled with repeated pieces
@@ -168,6 +162,16 @@ class Predictor:
             for row, position in enumerate(positions):
                 found[position] = {name: one[row] for name, one in values.items()}
         return found
+
+
+def _cut(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The windows that a recording is predicted in (`screening.windows`)."""
+    return screening.windows(blocks, *in_samples(sample_rate))
+
+
+def in_samples(sample_rate: int) -> tuple[int, int]:
+    """`WHOLE_SECONDS` and `WINDOW_SECONDS` in samples."""
+    return int(WHOLE_SECONDS * sample_rate), int(WINDOW_SECONDS * sample_rate)
 
 
 def _merged(windows: list[Prediction]) -> Prediction:

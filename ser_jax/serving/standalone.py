@@ -26,7 +26,7 @@ from ser_jax.audio import screening
 MODELS = {'stablehlo': 'model.stablehlo', 'onnx': 'model.onnx'}
 EXAMPLE = 'example.npz'
 TOLERANCE = 1e-4  # absolute, for probabilities and ratings; processors round differently
-_HALVINGS = 3  # of the longest input: `predict` pads to four lengths, each compiled on first use
+_HALVINGS = 2  # of what `predict` takes whole: it pads to three lengths, each compiled on first use
 
 
 def load(folder):
@@ -90,7 +90,8 @@ class Model:
             raise ValueError(
                 f'the waveform has {sample_rate} Hz, the model takes {rate}: pip install soxr, or resample it'
             ) from error
-        pieces = [piece for _, piece in screening.windows([samples], self._longest)]
+        limits = (self.card['inputs']['samples'][name] for name in ('whole', 'window'))
+        pieces = [piece for _, piece in screening.windows([samples], *limits)]
         used, flags = screening.merge([screening.screen(piece, rate) for piece in pieces])
         outputs = None
         if screening.has_label(flags):
@@ -129,7 +130,8 @@ class Model:
 
     def _padded(self, piece):
         """The outputs for int16 [S], padded to one of few lengths."""
-        lengths = [self._longest >> halvings for halvings in range(_HALVINGS, -1, -1)]
+        whole = self.card['inputs']['samples']['whole']
+        lengths = [whole >> halvings for halvings in range(_HALVINGS, -1, -1)]
         length = next(length for length in lengths if length >= len(piece))
         row = np.pad(piece, (0, length - len(piece)))
         return {task: values[0] for task, values in self.run(row[None], [len(piece)]).items()}

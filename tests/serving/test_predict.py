@@ -25,7 +25,7 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.serving import files as serving_files
 from ser_jax.serving import predictor as predictor_module
 from ser_jax.serving import timeline
-from ser_jax.serving.predictor import WINDOW_SECONDS, load
+from ser_jax.serving.predictor import WHOLE_SECONDS, WINDOW_SECONDS, load
 from ser_jax.train import build_experiment
 from ser_jax.training import inference
 
@@ -64,13 +64,14 @@ def _noise(seconds, seed=0):
 
 def test_long_recordings_are_cut_into_windows(finished, tones_are_speech):
     predictor = load(finished[0])
-    short, long = _noise(WINDOW_SECONDS), _noise(2.3 * WINDOW_SECONDS, seed=1)
-    starts = np.array([0, len(short), len(long) - len(short)])  # the last one ends with it
-    expected = predictor.predict_batch([long[start : start + len(short)] for start in starts])
+    short, long = _noise(WHOLE_SECONDS), _noise(2.3 * WINDOW_SECONDS, seed=1)
+    window = int(16000 * WINDOW_SECONDS)
+    starts = np.array([0, window, len(long) - window])  # the last one ends with it
+    expected = predictor.predict_batch([long[start : start + window] for start in starts])
     first, prediction = predictor.predict_batch([short, long])
     assert not first.windows
     assert [window.start for window in prediction.windows] == pytest.approx(starts / 16000)
-    assert (prediction.start, prediction.end) == (0, 23)
+    assert (prediction.start, prediction.end) == (0, len(long) / 16000)
     for window, one in zip(prediction.windows, expected, strict=True):
         np.testing.assert_allclose(window.outputs['emotion'], one.outputs['emotion'], atol=1e-5)
     mean = np.mean([one.outputs['emotion'] for one in expected], axis=0)
@@ -197,9 +198,10 @@ def test_command_flags_what_it_cannot_label(finished, tmp_path, capsys, form):
         rows = {Path(row['file']).stem: row for row in map(json.loads, rows)}
         assert {row['emotion'] for row in rows.values()} == {None}
         assert {row['probabilities'] for row in rows.values()} == {None}
-        assert [window['start'] for window in rows['long']['windows']] == [0, 10, 15]
+        starts = [window['start'] for window in rows['long']['windows']]
+        assert starts == pytest.approx([0, 3.99, 7.98, 11.97, 15.96, 19.95, 21.01])
     else:
-        assert len(rows) == 5 + 2 * 3  # the windows of the two long ones
+        assert len(rows) == 5 + 2 * 7  # the windows of the two long ones
     if form == 'csv':
         table = list(csv.DictReader(out.splitlines()))
         assert {row['emotion'] for row in table} == {''}
@@ -352,7 +354,7 @@ def test_little_of_a_long_file_is_held(tmp_path, monkeypatch):
     blocks = lambda: reading.read_blocks(tmp_path / 'a.wav')
     spans = [(second * 16000, (second + 3) * 16000) for second in range(0, 998, 7)]
     ways = {
-        'windows': lambda: sum(1 for _ in screening.windows(blocks(), 160_000)),
+        'windows': lambda: sum(1 for _ in screening.windows(blocks(), 200_000, 160_000)),
         'spans': lambda: sum(1 for _ in timeline._cut(blocks(), iter(spans))),
         'speech': lambda: find_speech(blocks()).samples,
     }
