@@ -157,7 +157,7 @@ def make_page(models: Mapping[str, 'Predictor'], folder: str | os.PathLike) -> '
                     buttons=[],
                     editable=False,
                 )
-                gradio.Markdown('Examples, synthetic:')
+                gradio.Markdown('Synthetic examples, whose emotions no model of real speech knows:')
                 # gradio.Examples would offer copies that are deleted like uploads.
                 with gradio.Row():
                     buttons = [
@@ -232,7 +232,7 @@ def show(predictor: 'Predictor', path: str | None) -> str:
         return _EMPTY
     try:
         if not os.path.exists(path):
-            raise UserError('the recording was deleted after ten minutes: choose it again')
+            raise UserError('The recording was deleted after ten minutes: choose it again.')
         prediction = predictor.predict(path)
         classifies = any(task.kind == 'classification' for task in predictor.tasks)
         timeline = predictor.timeline(path) if classifies else None
@@ -281,7 +281,7 @@ def _segments(timeline: 'Timeline') -> str:
         colour, label = colours[one.label], html.escape(one.label)
         times = f'{one.start:.1f}–{one.end:.1f} s'
         bars.append(
-            f'<div title="{label}, {times}" style="left: {left:.2f}%; width: {width:.2f}%; background: {colour}">{label}</div>'
+            f'<div title="{label}, {times}" style="left: {left:.2f}%; width: {width:.2f}%; background: {colour}">{label * (width > 6)}</div>'
         )
         rows.append(
             f'<tr><td class="time">{times}</td><td>{label}</td><td class="number">{percent(one.confidence)} %</td>'
@@ -291,7 +291,7 @@ def _segments(timeline: 'Timeline') -> str:
     return (
         f'<p>Over time</p><div class="strip">{"".join(bars)}</div>'
         f'<div class="ends"><span>0 s</span><span>{timeline.duration:.1f} s</span></div>'
-        '<div class="segments"><table><tr><th>time</th><th>label</th><th class="number">probability</th><th></th></tr>'
+        '<div class="segments"><table><tr><th>time</th><th>label</th><th class="number">confidence</th><th></th></tr>'
         f'{"".join(rows[:_MOST_SEGMENTS])}</table></div>' + (f'<p>and {more} more</p>' * (more > 0))
     )
 

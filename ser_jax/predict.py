@@ -91,10 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complete(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Fills in what follows from other flags, and refuses what does not go together."""
+    endings = {'.csv': 'csv', '.json': 'json', '.jsonl': 'json'}
+    named = endings.get(options.out.suffix.lower()) if options.out else None
     if options.format is None:
-        endings = {'.csv': 'csv', '.json': 'json', '.jsonl': 'json'}
-        ending = options.out.suffix.lower() if options.out else ''
-        options.format = endings.get(ending, 'table')
+        options.format = named or 'table'
+    elif named not in (None, options.format):
+        parser.error(f'--out={options.out} would hold {options.format}: name it otherwise')
     if options.windows and (options.html or options.format == 'textgrid'):
         parser.error('--html and --format=textgrid show segments, not --windows')
     options.segments |= bool(options.html) or options.format == 'textgrid'
@@ -193,13 +195,14 @@ def _print_predictions(
                     if options.html:
                         shown.append((path, prediction))
             bar.update()
-    if unusable:
+    if unusable and len(files) > 1:
         names = ', '.join(map(str, unusable[:5])) + ', …' * (len(unusable) > 5)
         print(f'{len(unusable)} of {len(files)} files could not be used: {names}', file=sys.stderr)
     if shown:
         from ser_jax.reporting.html.timeline import write_page
 
         write_page(options.html, shown, predictor)
+        print(f'{options.html}: page of {len(shown)} recordings', file=sys.stderr)
     elif options.html:
         print(f'error: {options.html} is not written: no recording could be used', file=sys.stderr)
     return int(bool(unusable))

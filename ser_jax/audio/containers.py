@@ -35,7 +35,7 @@ _OTHER_CONTENT = {
     rb'\s*<\?xml': 'an XML text, not a recording: download it again',
     rb'PK\x03\x04': 'a zip archive: unpack it',
     rb'\x1f\x8b': 'a gzip archive: unpack it',
-    rb'....ftyp': f'MPEG-4 audio (m4a, mp4), {_CONVERT}',
+    rb'....ftyp': f'MPEG-4 (m4a, mp4), {_CONVERT}',
     rb'\x1a\x45\xdf\xa3': f'Matroska (webm, mka), {_CONVERT}',
     rb'\xff[\xf0\xf1\xf8\xf9]': f'AAC, {_CONVERT}',
     rb'#!AMR': f'AMR, {_CONVERT}',

@@ -51,11 +51,11 @@ def problem(waveform: np.ndarray, sample_rate: float) -> str | None:
         waveform: [S] or [S, channels], floats in [-1, 1], or integers (uint8, int8, int16, int32) of their type's full scale.
         sample_rate: sample rate of the waveform, Hz.
     """
+    if waveform.dtype.name not in INTEGERS and waveform.dtype.kind != 'f':
+        return f'a waveform holds floats in [-1, 1] or {", ".join(INTEGERS)}, not {waveform.dtype}'
     number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
     if not number or not RATES[0] <= sample_rate <= RATES[1]:
         return f'the sample rate is {sample_rate!r}; it must be a number from {RATES[0]} to {RATES[1]} (Hz)'
-    if waveform.dtype.name not in INTEGERS and waveform.dtype.kind != 'f':
-        return f'a waveform holds floats in [-1, 1] or {", ".join(INTEGERS)}, not {waveform.dtype}'
     if waveform.ndim not in (1, 2) or not waveform.size:
         return f'a waveform is [samples] or [samples, channels], not {waveform.shape}'
     if waveform.ndim == 2 and waveform.shape[1] > waveform.shape[0]:

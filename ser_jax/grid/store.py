@@ -17,7 +17,7 @@ from ser_jax.runtime.files import replacing
 from ser_jax.runtime.text import percent
 
 _LARGEST_FIGURE = 150_000  # bytes
-_COLOURS = (64, 32, 16)  # of a figure; tried in this order
+_COLOURS = (256, 128, 64, 32, 16)  # of a figure; tried in this order
 _ECE_TOLERANCE = 1e-3  # half a digit and the rounding of the probabilities
 _UNITS = {'n': str, 'redrawn': str, 'confusion': str, 'ccc': '{:.3f}'.format}  # others: percent
 
@@ -99,7 +99,8 @@ def shrink(path: Path) -> None:
         image = image.convert('RGB')
     for colours in _COLOURS:
         file = io.BytesIO()
-        few = image.quantize(colours, dither=Image.Dither.NONE)
+        # Median cut would merge the colours of thin lines.
+        few = image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few.save(file, 'PNG', optimize=True)
         if file.tell() <= _LARGEST_FIGURE:
             break

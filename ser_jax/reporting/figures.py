@@ -101,7 +101,7 @@ def new_figure(width: float, height: float, title: str = '', layout: str | None 
 def save_figure(figure, path) -> None:
     """Writes a figure as PNG, atomically; makes its folder."""
     # 'tight' includes a title wider than the axes.
-    settings = {'dpi': 160, 'facecolor': 'white', 'bbox_inches': 'tight', 'pad_inches': 0.1}
+    settings = {'dpi': 120, 'facecolor': 'white', 'bbox_inches': 'tight', 'pad_inches': 0.1}
     with replacing(path) as temporary:
         figure.savefig(temporary, format='png', **settings)
 

@@ -8,7 +8,7 @@ for (const recording of document.querySelectorAll('.recording')) {
     cursor.style.left = `${100 * x}%`;
     cursor.hidden = false;
     const pixels = x * chart.clientWidth;
-    if (!player.paused && (pixels < view.scrollLeft || pixels > view.scrollLeft + view.clientWidth))
+    if (pixels < view.scrollLeft || pixels > view.scrollLeft + view.clientWidth)
       view.scrollLeft = pixels - view.clientWidth / 4;
   };
   const follow = () => { place(); if (!player.paused) requestAnimationFrame(follow); };
