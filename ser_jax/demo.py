@@ -157,7 +157,7 @@ def make_page(models: Mapping[str, 'Predictor'], folder: str | os.PathLike) -> '
                     buttons=[],
                     editable=False,
                 )
-                gradio.Markdown('Synthetic examples, whose emotions no model of real speech knows:')
+                gradio.Markdown('Synthetic examples, only for models trained on synthetic speech:')
                 # gradio.Examples would offer copies that are deleted like uploads.
                 with gradio.Row():
                     buttons = [

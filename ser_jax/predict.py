@@ -96,7 +96,9 @@ def _complete(options: argparse.Namespace, parser: argparse.ArgumentParser) -> N
     if options.format is None:
         options.format = named or 'table'
     elif named not in (None, options.format):
-        parser.error(f'--out={options.out} would hold {options.format}: name it otherwise')
+        parser.error(
+            f'--out={options.out} does not match --format={options.format}: change one of them'
+        )
     if options.windows and (options.html or options.format == 'textgrid'):
         parser.error('--html and --format=textgrid show segments, not --windows')
     options.segments |= bool(options.html) or options.format == 'textgrid'
@@ -202,7 +204,7 @@ def _print_predictions(
         from ser_jax.reporting.html.timeline import write_page
 
         write_page(options.html, shown, predictor)
-        print(f'{options.html}: page of {len(shown)} recordings', file=sys.stderr)
+        print(f'{options.html} is written', file=sys.stderr)
     elif options.html:
         print(f'error: {options.html} is not written: no recording could be used', file=sys.stderr)
     return int(bool(unusable))

@@ -141,7 +141,7 @@ def windows(
     """Cuts a recording into consecutive windows; the last one ends with the recording and may overlap with the one before.
 
     Args:
-        blocks: the samples, int16 [S] each; two windows and a block are held at most.
+        blocks: the samples, int16 [S] each; `longest` or two windows, and a block, are held at most.
         longest: samples up to which a recording is a single window.
         window: length of the windows of longer ones, samples, not above `longest`.
 

@@ -21,7 +21,7 @@ from ser_jax.runtime.errors import UserError
 
 WINDOW_SECONDS = 30
 SHORTEST_WINDOW_SECONDS = 1
-# Seconds of audio in a batch of a device. On CPUs more is slower: what the layers compute leaves the cache.
+# Seconds of audio in a batch of a device. On CPUs more is slower, probably as activations leave the cache.
 _BATCH_SECONDS, _BATCH_SECONDS_ON_CPU = 60, 20
 _HIGHEST_PEAK = 128.0  # of floats: what noise and attacks add may exceed full scale
 

@@ -65,7 +65,7 @@ PARTS_CAPTION = (
 )
 OVERVIEW_CAPTION = (
     'UAR in percent on unseen speakers, mean over {} to {} seeds; in brackets the 95 % interval, bootstrap over speakers, the mean of the bounds over '
-    'the seeds. SVM: one run, the better of two weightings. EMO-DB: 4 emotions, leave one '
+    'the seeds. SVM: one run, with or without class weights, whichever is better. EMO-DB: 4 emotions, leave one '
     "speaker out; telephone, rain and babble (at 5 dB) are conditions of its test. RAVDESS: 8 emotions, EmoBox's folds; nEMO: 6, leave one speaker out. "
     '–: not run.'
 )

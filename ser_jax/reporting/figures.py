@@ -28,11 +28,8 @@ INK, SOFT, LINE, GRID, HEAT = '#17212e', '#55626f', '#b9c3cd', '#e4e9ee', '#1f77
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#b8558f', '#b97a00', '#3a9bd1', '#3d4650')
 MARKERS = 'osD^'
 MOST_NAMES = len(COLOURS) * len(MARKERS)
-# In the order of COLOURS: angry is vermilion, sad blue, neutral green; the second line has the same colours, dashed.
-_EMOTIONS = (
-    'sad', 'angry', 'neutral', 'fearful', 'happy', 'surprised', 'disgusted',
-    'bored', 'frustrated', 'calm', 'other', 'excited',
-)  # fmt: skip
+# In the order of COLOURS: sad is blue, angry vermilion, neutral green.
+_EMOTIONS = 'sad', 'angry', 'neutral', 'fearful', 'happy', 'surprised', 'disgusted'
 # Colours of the style sheet of pages, which differ between light and dark.
 _PAGE_COLOURS = {INK: 'currentColor', SOFT: 'var(--soft)', LINE: 'var(--line)', GRID: 'var(--grid)'}
 _PAGE_COLOURS |= {HEAT: 'var(--heat)', '#ffffff': 'var(--paper)'}
@@ -535,7 +532,7 @@ def _mark(number: int, name: str, linestyle: str = ''):
 
 
 def class_numbers(classes: Collection[str]) -> dict[str, int]:
-    """Class -> its number among `COLOURS`: an emotion has the same one in every figure, other classes have the numbers left."""
+    """Class -> its number among `COLOURS`: one of `_EMOTIONS` has the same one in every figure, others take what is left."""
     known = {name: _EMOTIONS.index(name) for name in classes if name in _EMOTIONS}
     left = (number for number in itertools.count() if number not in known.values())
     return {name: known[name] if name in known else next(left) for name in classes}

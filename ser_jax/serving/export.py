@@ -28,7 +28,7 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import replace_folder, temporary_beside
 from ser_jax.runtime.schema import read_json
 from ser_jax.serving import shipped, standalone
-from ser_jax.serving.predictor import Predictor, in_samples, load
+from ser_jax.serving.predictor import Predictor, load, window_samples
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 _LONGEST_SECONDS = 10.0  # of an utterance that the program itself takes
@@ -223,7 +223,7 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
         dict.fromkeys([*card.get('trained_on', [card['corpus']]), *config['unlabelled']])
     )
     rate, longest = predictor.front_end.sample_rate, _longest(predictor)
-    whole, window = in_samples(rate)
+    whole, window = window_samples(rate)
     fixed = form == 'onnx'
     here, packages = environment(), ['jax', 'jaxlib', *(['jax2onnx', 'onnx'] if fixed else [])]
     return {
@@ -236,6 +236,7 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
             'labels are what actors played or raters heard, not what a person feels',
             'not for decisions about people, such as hiring, grading, policing, credit, diagnosis or care; the European '
             'Union prohibits inferring emotions at work and in education, with few exceptions (AI Act, Article 5(1)(f))',
+            'recordings above 5 s are predicted in windows, `test` on whole utterances',
             'other languages, rooms, microphones, ages and spontaneous speech may give other results than `test`',
             '`predict` flags silence and most noise, but takes music, animals and babies for speech; `run` flags nothing',
         ],

@@ -25,9 +25,8 @@ from ser_jax.serving.predictor import Predictor
 from ser_jax.serving.results import Prediction, Timeline
 from ser_jax.serving.timeline import make_timelines
 
-# Limits of a chunk, which is decoded as a whole before it is predicted: files of the first one, from which each is twice as large as
-# the one before, files of the largest, and seconds of audio. In large chunks more recordings are batched with others of like length.
-# Recordings longer than the last limit are predicted one by one while they are decoded.
+# Files of the first chunk and of the largest; each has twice as many as the one before, so that answers come early and more recordings
+# of like length are batched. Seconds of audio of a chunk, and of a recording that is predicted alone while it is decoded.
 _FIRST_CHUNK, _LARGEST_CHUNK, _CHUNK_SECONDS, _LONG_SECONDS = 32, 256, 1800, 600
 
 

@@ -35,13 +35,12 @@ from ser_jax.runtime.schema import read_json
 from ser_jax.serving import shipped
 from ser_jax.serving.results import Prediction, Timeline
 
-# Longer recordings than the first are cut into windows of the second, whose outputs are averaged: few utterances that train are
-# longer, and most of those are slow and sad, which long recordings were then taken for. 3.99 s are 400 frames, a length of batches.
+# Recordings up to the first length are predicted whole, longer ones in windows of the second, whose outputs are averaged. In long
+# windows the general model predicts sad too often: docs/predicting.md. 3.99 s are 400 frames at the default hop, which batches
+# have; 4 s would be padded by a fifth.
 WHOLE_SECONDS, WINDOW_SECONDS = 5.0, 3.99
-_ROWS, _ROWS_ON_CPU = (
-    16,
-    4,
-)  # of a batch; on CPUs larger ones are slower: what the layers compute leaves the cache
+# Rows of a batch. On CPUs larger batches are slower, probably as activations leave the cache.
+_ROWS, _ROWS_ON_CPU = 16, 4
 _PORTION = 256  # windows held at once, batched with others of like length: 33 MB of 4 s
 
 
@@ -164,14 +163,14 @@ class Predictor:
         return found
 
 
-def _cut(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The windows that a recording is predicted in (`screening.windows`)."""
-    return screening.windows(blocks, *in_samples(sample_rate))
-
-
-def in_samples(sample_rate: int) -> tuple[int, int]:
+def window_samples(sample_rate: int) -> tuple[int, int]:
     """`WHOLE_SECONDS` and `WINDOW_SECONDS` in samples."""
     return int(WHOLE_SECONDS * sample_rate), int(WINDOW_SECONDS * sample_rate)
+
+
+def _cut(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The windows that a recording is predicted in (`screening.windows`)."""
+    return screening.windows(blocks, *window_samples(sample_rate))
 
 
 def _merged(windows: list[Prediction]) -> Prediction:
