@@ -42,6 +42,7 @@ _PREFIX, _LOCK = 'ser_jax_demo_', '.lock'  # of the temporary folder
 _KEPT = (60, 600)  # seconds between checks of the age of uploads, and greatest age
 _LARGEST = '1gb'  # upload: more than an hour of stereo at 48 kHz
 _MOST_SEGMENTS = 200  # rows of the table
+_NARROW = 6  # percent of the strip in which no label fits
 _EMPTY = '<p class="hint">Record, upload or choose an example.</p>'
 _CSS = """
 .answer p { margin: .3em 0 }
@@ -281,7 +282,7 @@ def _segments(timeline: 'Timeline') -> str:
         colour, label = colours[one.label], html.escape(one.label)
         times = f'{one.start:.1f}–{one.end:.1f} s'
         bars.append(
-            f'<div title="{label}, {times}" style="left: {left:.2f}%; width: {width:.2f}%; background: {colour}">{label * (width > 6)}</div>'
+            f'<div title="{label}, {times}" style="left: {left:.2f}%; width: {width:.2f}%; background: {colour}">{label if width > _NARROW else ""}</div>'
         )
         rows.append(
             f'<tr><td class="time">{times}</td><td>{label}</td><td class="number">{percent(one.confidence)} %</td>'
