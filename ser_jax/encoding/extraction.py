@@ -126,11 +126,10 @@ class Extractor:
         jobs = sorted(jobs, key=lambda job: job[1].start - job[1].stop)
         mesh = self._placement.mesh
         longest_window = WINDOW_SECONDS * SAMPLE_RATE + self._module.overlap
-        on_cpu = mesh.devices.flat[0].platform == 'cpu'
-        total = (_BATCH_SECONDS_ON_CPU if on_cpu else _BATCH_SECONDS) * SAMPLE_RATE
+        seconds = _BATCH_SECONDS_ON_CPU if devices.on_cpu() else _BATCH_SECONDS
         while jobs:
             length = min(_padded_length(jobs[0][1].stop - jobs[0][1].start), longest_window)
-            rows = max(total // length, 1) * mesh.size
+            rows = max(seconds * SAMPLE_RATE // length, 1) * mesh.size
             batch, jobs = jobs[:rows], jobs[rows:]
             x = np.zeros((rows, length), np.float32)
             samples = np.full(rows, self._module.min_samples, np.int32)

@@ -82,6 +82,11 @@ def _platform_knows() -> bool:
     return os.environ.get('SER_JAX_PROCESSES') == 'auto' or ',' in hosts
 
 
+def on_cpu() -> bool:
+    """Whether programs run on CPUs."""
+    return jax.default_backend() == 'cpu'
+
+
 def is_main_process() -> bool:
     """Whether this is process 0; touches no device where there is one process."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
@@ -302,7 +307,7 @@ def make_placement(
         raise UserError(
             f'config.parallel_runs is {runs}, which {n_devices} devices cannot share equally'
         )
-    if runs > n_devices and jax.default_backend() == 'cpu':
+    if runs > n_devices and on_cpu():
         warnings.warn(
             f'config.parallel_runs={runs} on {n_devices} CPU device(s) is slower than one run after the other: set '
             f'JAX_NUM_CPU_DEVICES={runs} before JAX starts',

@@ -153,7 +153,7 @@ class Predictor:
         # The maximum number of samples that gives `longest` frames.
         padded = lambda longest: longest * self.front_end.hop_length - 1
         found = [{} for _ in pieces]
-        rows = _ROWS_ON_CPU if jax.default_backend() == 'cpu' else _ROWS
+        rows = _ROWS_ON_CPU if devices.on_cpu() else _ROWS
         rows = rows if len(pieces) > 1 else 1  # batches are filled with repeated pieces
         for positions, _, batch in padded_batches(pieces, frames, rows, padded=padded):
             outputs = self.compute(as_float(batch), samples[positions])
