@@ -65,7 +65,7 @@ PARTS_CAPTION = (
 )
 OVERVIEW_CAPTION = (
     'UAR in percent on unseen speakers, mean over {} to {} seeds; in brackets the 95 % bootstrap interval over speakers, mean of the bounds over the '
-    'seeds. SVM: one run, with or without class weights, whichever is better. EMO-DB: 4 emotions, leave one '
+    'seeds. SVM: with or without class weights, whichever is better on test. EMO-DB: 4 emotions, leave one '
     "speaker out. RAVDESS: 8 emotions, EmoBox's folds; nEMO: 6, leave one speaker out. "
     '–: not run.'
 )
