@@ -65,9 +65,8 @@ PARTS_CAPTION = (
 )
 OVERVIEW_CAPTION = (
     'UAR in percent on unseen speakers, mean over {} to {} seeds; in brackets the 95 % bootstrap interval over speakers, mean of the bounds over the '
-    'seeds. SVM: with or without class weights, whichever is better on test. EMO-DB: 4 emotions, leave one '
-    "speaker out. RAVDESS: 8 emotions, EmoBox's folds; nEMO: 6, leave one speaker out. "
-    '–: not run.'
+    "seeds. EMO-DB: 4 emotions, leave one speaker out. RAVDESS: 8 emotions, EmoBox's folds. SVM: with or without class weights, whichever is better "
+    'on test. –: not run.'
 )
 # Row of the overview -> (folder of stored runs, variant); the folder of runs from scratch depends on the corpus.
 MACHINES = ('svc', 'svc_balanced')
@@ -82,9 +81,8 @@ FROM_SCRATCH = {'emodb': 'mtl_aug', 'ravdess': 'ravdess'}
 # Column of the overview -> corpus, condition.
 OVERVIEW_COLUMNS = {
     'EMO-DB': ('emodb', 'clean'),
-    'EMO-DB in rain, 5 dB': ('emodb', 'noise_rain_5db'),
+    'EMO-DB in rain, 5 dB SNR': ('emodb', 'noise_rain_5db'),
     'RAVDESS': ('ravdess', 'clean'),
-    'nEMO': ('nemo', 'clean'),
 }
 # Part of MTL-AUG -> (variant with it, variant without it).
 PARTS = {
@@ -195,7 +193,7 @@ def make_overview(results: Path) -> str:
     for system, (folder, variant) in OVERVIEW.items():
         systems[system] = []
         for corpus, condition in OVERVIEW_COLUMNS.values():
-            found = stored.read(results / (folder or FROM_SCRATCH.get(corpus, 'mtl_aug')))
+            found = stored.read(results / (folder or FROM_SCRATCH[corpus]))
             names = [name for name in found.names if name.startswith(f'{corpus}/{variant}/seed')]
             cards = [found.card(name) for name in names]
             systems[system].append(_seeds_of_one_system(cards, condition) if cards else [])
