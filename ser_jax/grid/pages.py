@@ -64,9 +64,9 @@ PARTS_CAPTION = (
     'speakers; p: Holm-corrected for the {} comparisons of a column.'
 )
 OVERVIEW_CAPTION = (
-    'UAR in percent on unseen speakers, mean over {} to {} seeds; in brackets the 95 % bootstrap interval over speakers, mean of the bounds over the '
-    "seeds. EMO-DB: 4 emotions, leave one speaker out. RAVDESS: 8 emotions, EmoBox's folds. SVM: with or without class weights, whichever is better "
-    'on test. –: not run.'
+    'UAR in percent on unseen speakers, mean over {} to {} seeds (SVM: one fit, with or without class weights, whichever is better on test); in '
+    'brackets the 95 % bootstrap interval over speakers. EMO-DB: 4 emotions, leave-one-speaker-out. RAVDESS: 8 emotions, '
+    "EmoBox's folds. –: not run."
 )
 # Row of the overview -> (folder of stored runs, variant); the folder of runs from scratch depends on the corpus.
 MACHINES = ('svc', 'svc_balanced')
