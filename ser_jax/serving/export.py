@@ -31,7 +31,7 @@ from ser_jax.serving import shipped, standalone
 from ser_jax.serving.predictor import Predictor, load, window_samples
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-_LONGEST_SECONDS = 10.0  # of an utterance that the program itself takes
+_LONGEST_SECONDS = 10.0  # of an utterance that the StableHLO program itself takes
 _LICENCE = 'LICENCE.md'  # of the parameters, where a model has one
 _FILES = {
     'card.json',
@@ -178,7 +178,7 @@ def stablehlo(
 
 
 def _onnx(predictor: Predictor, step: int, remainder: int) -> bytes:
-    """Converts a predictor to ONNX, for one utterance of the longest length: jax2onnx lacks symbolic sizes here."""
+    """Converts a predictor to ONNX, for one utterance of one length: jax2onnx lacks symbolic sizes here."""
     try:
         import onnxruntime  # noqa: F401  needed to compute the example
         from jax2onnx import to_onnx
@@ -191,7 +191,7 @@ def _onnx(predictor: Predictor, step: int, remainder: int) -> bytes:
     return to_onnx(
         lambda waveform, samples: tuple(compute(waveform, samples)[task] for task in tasks),
         [
-            jax.ShapeDtypeStruct((1, _longest(predictor)), jnp.float32),
+            jax.ShapeDtypeStruct((1, _longest(predictor, 'onnx')), jnp.float32),
             jax.ShapeDtypeStruct((1,), jnp.int32),
         ],
         input_names=['waveform', 'samples'],
@@ -199,9 +199,10 @@ def _onnx(predictor: Predictor, step: int, remainder: int) -> bytes:
     ).SerializeToString()
 
 
-def _longest(predictor: Predictor) -> int:
-    """Samples of the longest utterance that an export takes."""
-    return int(_LONGEST_SECONDS * predictor.front_end.sample_rate)
+def _longest(predictor: Predictor, form: str) -> int:
+    """Samples of the longest utterance that an exported program takes; ONNX pads to it, so there no more than `predict` needs."""
+    rate = predictor.front_end.sample_rate
+    return window_samples(rate)[0] if form == 'onnx' else int(_LONGEST_SECONDS * rate)
 
 
 def _example(predictor: Predictor) -> dict[str, np.ndarray]:
@@ -222,7 +223,7 @@ def _card(workdir: Path, config: dict[str, Any], predictor: Predictor, form: str
     trained_on = list(
         dict.fromkeys([*card.get('trained_on', [card['corpus']]), *config['unlabelled']])
     )
-    rate, longest = predictor.front_end.sample_rate, _longest(predictor)
+    rate, longest = predictor.front_end.sample_rate, _longest(predictor, form)
     whole, window = window_samples(rate)
     fixed = form == 'onnx'
     here, packages = environment(), ['jax', 'jaxlib', *(['jax2onnx', 'onnx'] if fixed else [])]
