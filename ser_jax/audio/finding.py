@@ -15,6 +15,8 @@ _CONVERTIBLE = {
     *('.3gp', '.aac', '.ac3', '.amr', '.ape', '.avi', '.dss', '.m4a', '.m4b', '.mka', '.mkv'),
     *('.mov', '.mp4', '.mpg', '.ra', '.tta', '.webm', '.wma', '.wv'),
 }
+# Tables, answers and pages that ser_jax reads or writes, usually next to recordings.
+_NOT_RECORDINGS = {'.csv', '.html', '.json', '.jsonl', '.textgrid'}
 
 
 class Found(NamedTuple):
@@ -65,17 +67,20 @@ def find_audio(folder: str | os.PathLike) -> Found:
 
 
 def passed_over(found: Found) -> str:
-    """One line on the files of a folder that are not read, by ending, with some names; '' if there are none."""
+    """One line on the files of a folder that may be recordings but are not read, by ending, with some names; '' if there are none."""
     endings = collections.defaultdict(list)
     for path in found.others:
-        endings[path.suffix.lower() or 'no ending'].append(path.name)
+        if (ending := path.suffix.lower()) not in _NOT_RECORDINGS:
+            endings[ending or 'no ending'].append(path.name)
     parts = [
         f'{ending} {len(names)} ({", ".join(names[:_MOST_NAMES])}{", …" * (len(names) > _MOST_NAMES)})'
         for ending, names in sorted(endings.items())
     ]
     text = ''
     if parts:
-        text = f'passed over {len(found.others)} files that are not read: {", ".join(parts)}'
+        count = sum(map(len, endings.values()))
+        files = '1 file that is' if count == 1 else f'{count} files that are'
+        text = f'passed over {files} not read: {", ".join(parts)}'
         if endings.keys() & _CONVERTIBLE:
             text += '; convert recordings among them, e.g. ffmpeg -i NAME.m4a NAME.wav'
     if found.unreadable:

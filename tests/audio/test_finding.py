@@ -65,3 +65,12 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path):
         'no ending 1 (README); convert'
     )
     assert passed_over(find_audio(touch(tmp_path / 'x', 'a.wav'))) == ''
+
+
+def test_tables_and_answers_next_to_recordings_are_not_reported(tmp_path):
+    touch(tmp_path, 'a.wav', 'metadata.csv', 'answers.jsonl', 'a.TextGrid', 'page.html')
+    assert passed_over(find_audio(tmp_path)) == ''
+    touch(tmp_path, 'b.m4a')
+    assert passed_over(find_audio(tmp_path)).startswith(
+        'passed over 1 file that is not read: .m4a 1 (b.m4a); convert'
+    )

@@ -260,9 +260,7 @@ def test_folders_name_what_they_pass_over(tmp_path):
     (tmp_path / 'linked').mkdir()
     (folder / 'more').symlink_to(tmp_path / 'linked', target_is_directory=True)
     (tmp_path / 'linked' / 'c.wav').touch()
-    with pytest.warns(
-        UserWarning, match=r'passed over 1 files that are not read: .m4a 1 \(a.m4a\)'
-    ):
+    with pytest.warns(UserWarning, match=r'passed over 1 file that is not read: .m4a 1 \(a.m4a\)'):
         found = list(serving_files.find_files([folder]))
     assert found == [folder / 'b.wav', folder / 'more/c.wav']
     (folder / 'b.wav').unlink()

@@ -189,7 +189,7 @@ def test_a_folder_of_linked_folders_and_several_formats(tmp_path):
         *('linked/one/x', 'linked/one/y', 'song.m4a', 'x', 'x.flac', 'z')
     ]
     notes = corpus.metadata['notes']
-    assert any('passed over 1 files' in note and 'old.m4a' in note for note in notes)
+    assert any('passed over 1 file ' in note and 'old.m4a' in note for note in notes)
     assert any(
         '1 recordings are there in two formats' in note and 'z.flac' in note for note in notes
     )
