@@ -83,7 +83,14 @@ def skip_flax(app, what, name, obj, skip, options):
     return skip or name in ('name', 'parent', 'scope') or type(obj).__name__ == '_tuplegetter'
 
 
+def leave_out_of_search(app, doctree):
+    """Keeps the tables of all grids out of the search, where they would precede the pages about a corpus."""
+    if re.fullmatch(r'results/\w+/\w+', app.env.docname):
+        app.env.metadata[app.env.docname]['nosearch'] = True
+
+
 def setup(app):
     app.add_transform(FieldAnchors)
     app.connect('autodoc-process-docstring', escape_docstring, priority=100)
     app.connect('autodoc-skip-member', skip_flax)
+    app.connect('doctree-read', leave_out_of_search)

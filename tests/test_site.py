@@ -1,5 +1,6 @@
 """The documentation site: built with warnings as errors, it loads nothing from outside, and every field of a config can be found."""
 
+import json
 import re
 import subprocess
 import sys
@@ -49,3 +50,11 @@ def test_every_page_and_every_field_can_be_reached(site):
             name = re.sub(r'^(tasks|optimisers)\.\w+', r'\1.NAME', field)
             assert reference.count(f'id="field-{name}"') == 1, name
             assert f'configs/README.html#field-{name}"' in words, name
+
+
+def test_the_search_leaves_out_tables_of_grids(site):
+    script = (site / 'searchindex.js').read_text(encoding='utf-8')
+    index = json.loads(script[script.index('{') : script.rindex('}') + 1])
+    found = {index['docnames'][number] for number in index['terms']['ravdess']}
+    assert {'docs/corpora', 'docs/systems'} <= found
+    assert not [page for page in found if re.fullmatch(r'results/\w+/\w+', page)]
