@@ -1,5 +1,6 @@
 """One run, start to finish: `train_and_evaluate(config, workdir)` prepares, trains the folds, tests and reports."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -432,6 +433,8 @@ def _train(
     schedule = loop.Schedule(config.eval_every, config.patience, config.skipped_steps)
     for job, summary in loop.train_folds(run.experiment, schedule, jobs, log, progress):
         if jax.process_index() == 0:
+            # Of an earlier model of the fold, whose checkpoint was deleted.
+            shutil.rmtree(workdir / 'predictions' / job.fold.name, ignore_errors=True)
             write_json(workdirs.summary_file(workdir, job.fold.name), summary)
             loop.discard_latest(job.folder)
         multihost_utils.sync_global_devices(f'summary {job.fold.name}')

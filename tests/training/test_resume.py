@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,8 +89,6 @@ def test_evaluating_again_gives_the_same_predictions(beeps, uninterrupted):
 
 
 def test_a_flipped_byte_in_a_checkpoint_is_noticed(beeps, uninterrupted, tmp_path):
-    import shutil
-
     workdir = tmp_path / 'run'
     shutil.copytree(uninterrupted, workdir)
     data = max((workdir / 'checkpoints').rglob('*'), key=lambda p: p.stat().st_size * p.is_file())
@@ -100,3 +99,20 @@ def test_a_flipped_byte_in_a_checkpoint_is_noticed(beeps, uninterrupted, tmp_pat
     assert result.returncode == 1
     assert result.stderr.count('\n') == 1
     assert 'is damaged' in result.stderr
+
+
+def test_a_fold_that_is_trained_again_is_predicted_again(beeps, uninterrupted, tmp_path):
+    workdir = tmp_path / 'run'
+    shutil.copytree(uninterrupted, workdir)
+    (workdir / 'results.json').unlink()
+    shutil.rmtree(workdir / 'checkpoints' / 'fold_01')  # as messages advise where it is damaged
+    files = [
+        workdir / 'predictions' / 'fold_01' / f'{name}.csv' for name in ('clean', 'validation')
+    ]
+    before = [path.read_text() for path in files]
+    for path, text in zip(files, before):  # those of another model
+        head, *rows = text.splitlines(keepends=True)
+        path.write_text(head + ''.join(rows[:-1]))
+    result = run(*command(beeps, workdir))
+    assert result.returncode == 0, result.stderr
+    assert [path.read_text() for path in files] == before
