@@ -94,7 +94,7 @@ def _show(options):
     cards = finished.read_seeds(options.workdir)
     for workdir, card in zip(options.workdir, cards):
         tested, wanted = card['conditions'], options.condition
-        if wanted not in ('', 'clean'):
+        if wanted:
             if wanted not in tested:
                 names = ', '.join(tested) or 'none'
                 raise UserError(

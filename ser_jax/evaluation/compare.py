@@ -1,23 +1,26 @@
 """Comparison of finished runs, paired by utterance, with warnings on how the runs differ."""
 
 import json
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from ser_jax.metrics import rates, significance
 from ser_jax.runs.finished import read_runs, read_seeds
+from ser_jax.transforms.corruptions import COLOURS
 
-# Fields of a card whose differences are reported as warnings.
 # Parts of warnings, by which tables of grids recognise what they show otherwise.
 COMMITS_DIFFER = 'the runs differ in commit'
 SEEDS_DIFFER = 'a mean of fewer varies more, an averaged posterior gains with every seed'
+# Fields of a card whose differences are reported as warnings.
 _WARN_FIELDS = ('corpus', 'corpus_hash', 'protocol', 'commit')
 # Fields of a card's `tested_with` that a condition depends on, by prefix of its name; the first match counts.
 _CONDITION_INPUTS = {
+    **{f'noise_{colour}_': () for colour in COLOURS},
     'noise_babble': ('babble_corpus', 'corpus_hashes'),
     'noise_': ('test_noise_corpus', 'corpus_hashes'),
-    'transfer_': ('attack_source', 'attack_models'),
+    'transfer_': ('attack_models',),
     'cross_': ('few_shot', 'few_shot_speakers', 'few_shot_steps', 'few_shot_learning_rate'),
 }
 
@@ -140,7 +143,12 @@ def _warnings(workdirs, cards, condition, split=None):
         ]
     prefix = next((prefix for prefix in _CONDITION_INPUTS if condition.startswith(prefix)), None)
     for field in _CONDITION_INPUTS.get(prefix, ()):
-        facts[field] = [json.dumps((card.get('tested_with') or {}).get(field)) for card in cards]
+        values = [(card.get('tested_with') or {}).get(field) for card in cards]
+        if (
+            field == 'attack_models'
+        ):  # each seed may be attacked through the same seed of another variant
+            values = [value and re.sub(r' seed \d+ ', ' ', value) for value in values]
+        facts[field] = [json.dumps(value) for value in values]
     commits = facts['commit']
     if split is not None and sorted(commits[:split]) == sorted(commits[split:]):
         del facts['commit']  # the same on both sides: cannot cause a difference

@@ -179,11 +179,11 @@ def _facts(folds: Sequence[str], workdir: Path, condition: str) -> dict[str, flo
     """Further facts of the predictions under a condition, means over the folds."""
     files = [workdirs.predictions_file(workdir, name, condition) for name in folds]
     facts = [json.loads(file.with_suffix('.json').read_text()) for file in files]
-    sizes = [fact['n'] for fact in facts]
-    return {
-        name: float(np.average([fact[name] for fact in facts], weights=sizes))
-        for name in facts[0].keys() - {'fingerprint', 'n'}
-    }
+    found = {}
+    for name in sorted(set().union(*facts) - {'fingerprint', 'n'}):  # a fold may lack a ratio
+        values, weights = zip(*((fact[name], fact['n']) for fact in facts if name in fact))
+        found[name] = float(np.average(values, weights=weights))
+    return found
 
 
 def _validation_metrics(found: Mapping[str, Any]) -> dict[str, float]:
@@ -202,10 +202,11 @@ def _total_cost(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Sums of seconds, means of rates (each weighted by the seconds of its fold), the peak of memory."""
     seconds = np.array([cost['train_seconds'] for cost in costs])
     mean = lambda name: float(np.average([cost[name] for cost in costs], weights=seconds))
+    peaks = [cost['peak_memory_mb'] for cost in costs if cost['peak_memory_mb'] is not None]
     return {
         'train_seconds': float(seconds.sum()),
         'compile_seconds': sum(cost['compile_seconds'] for cost in costs),
         'utterances_per_second': mean('utterances_per_second'),
-        'peak_memory_mb': max((cost['peak_memory_mb'] or 0 for cost in costs), default=None),
+        'peak_memory_mb': max(peaks, default=None),
         'data_wait_fraction': mean('data_wait_fraction'),
     }

@@ -259,7 +259,11 @@ def make_paired_table(folder: Path, condition: str) -> str:
             markdown_table(shown, [[cells[name] for name in shown] for cells in found]),
         ]
         if grid.family == 'condition':
-            parts.append(tables.caption([row for row, _ in pairs], grid))
+            settings = {row['setting'] for row, _ in pairs}
+            family = [row for row in every if row['condition'] == condition]
+            parts.append(
+                tables.caption([row for row in family if row['setting'] in settings], grid)
+            )
     if grid.family != 'condition':
         parts.append(tables.caption(every, grid))
     parts.append(tables.notes(every).strip())

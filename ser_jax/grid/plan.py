@@ -171,7 +171,7 @@ def _make_grid(name: str, content: Any) -> Grid:
             for variant, own in variants.items():
                 if seed not in seeds_of[variant]:
                     continue
-                if seed not in seeds_of[own.get('attack_source', variant)]:
+                if seed not in seeds_of[own.get('attack_source') or variant]:
                     raise UserError(
                         f"variant {variant!r}: 'attack_source' {own['attack_source']!r} has no seed {seed}"
                     )

@@ -128,6 +128,12 @@ def _row(condition: str, runs: Sequence[tuple[Run, dict]]) -> Row:
                 f'{run.setting}/{run.variant}: its seeds differ in {field}: delete the '
                 'outdated ones and start again'
             )
+    for field in ('n', 'corpus_hash', 'labels'):
+        if any(result.get(field) != results[0].get(field) for result in results):
+            raise UserError(
+                f'{run.setting}/{run.variant}: its seeds differ in {field} under {condition}: delete the '
+                'outdated ones and start again'
+            )
     uar = [result['uar'] for result in results]
     bounds = [result.get('uar_ci95', (None, None)) for result in results]
     low, high = (mean(bound) for bound in zip(*bounds))

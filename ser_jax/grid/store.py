@@ -119,7 +119,12 @@ def check(folder: Path) -> list[str]:
     store = stored.read(folder)
     lines = [line for name in store.names for line in _check_run(store, name)]
     if (folder / 'rows.csv').exists():
-        lines += _check_tables(folder, read_grid(folder))
+        try:
+            lines += _check_tables(folder, read_grid(folder))
+        except (
+            UserError
+        ) as error:  # cards that do not go together, which the lines before may explain
+            lines.append(str(error))
     return lines
 
 

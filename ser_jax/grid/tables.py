@@ -197,16 +197,23 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, folder: Path) ->
 
     Cross-corpus results are also written to `matrix.md` and `.png`, conditions of `config.conditions` to
     `robustness_<setting>.md` and `.png`, which `table.png` then omits. With more than 100 rows left there is no `table.png`.
+    Files of an earlier state of the grid that do not belong to this one are removed.
     """
-    for name, text in as_markdown(rows, grid, summary).items():
+    pages = as_markdown(rows, grid, summary)
+    for name, text in pages.items():
         write_atomically(folder / name, text)
+    for pattern in ('robustness_*', 'matrix.*'):
+        for path in folder.glob(pattern):
+            if path.suffix in ('.md', '.png') and f'{path.stem}.md' not in pages:
+                path.unlink()
     write_atomically(folder / 'rows.csv', as_csv(rows))
     total = len(grid.runs)
     state = '' if summary.startswith(f'{total} of {total} ') else f': {summary}'
     levels, title = curves(rows, grid), f'{grid.name}{state}'
     for setting, drawn in levels.items():
         heading = f'{grid.name}, {setting}{state}'
-        chance = statistics.mean(row['chance'] for row in rows if row['setting'] == setting)
+        clean = [row for row in rows if row['setting'] == setting and row['condition'] == 'clean']
+        chance = statistics.mean(row['chance'] for row in clean)
         figure = figures.robustness_figure(*drawn, heading, chance=chance)
         figures.save_figure(figure, folder / f'robustness_{setting}.png')
     drawn = [

@@ -11,6 +11,7 @@ _FEW = 8  # speakers; with fewer, no p-value can be small
 # Speakers below which the percentile interval is noticeably too narrow. Its coverage for normal differences is 90 %
 # with 10 speakers (1.96 √(9/10) of Student's t with 9 degrees of freedom) and 93 % with 20.
 _NARROW = 20
+_CLASSES_LACK = 'fewer than 1 in 100 draws of speakers hold every class'
 _NOT_COMPARED = (
     'system',
     'options',
@@ -44,7 +45,7 @@ def card_table(card: Mapping) -> str:
     if conditions:
         shown = [name for name in conditions if name.startswith('clean')] or [*conditions][:1]
         for name in shown:
-            blocks += _condition(name, conditions[name])
+            blocks += _condition(name, conditions[name], card['leak_check'].get('unknown_speakers'))
         if card.get('validation'):
             blocks.insert(2, [_validation_line(card['validation'])])
         if len(conditions) > len(shown):
@@ -169,13 +170,18 @@ def _spread(mean, std=None):
     return percent(mean) + (f' ± {percent(std)}' if std is not None else ' ' * 6)
 
 
-def _condition(name, result):
+def _condition(name, result, unknown):
     n_speakers = len({name for fold in result['folds'] for name in fold['test_speakers']})
     present = sum(recall is not None for recall in result['recall'].values())
-    if None in result['uar_ci95']:
+    if None not in result['uar_ci95']:
+        speakers = f'{n_speakers} speakers'
+        if unknown:  # each of their utterances counts as a speaker
+            speakers = f'{n_speakers} known speakers and utterances of unknown ones'
+        bounds = f'{interval(result["uar_ci95"])} 95 % bootstrap over {speakers}'
+    elif n_speakers == 1 and not unknown:
         bounds = 'no interval: a single speaker'
     else:
-        bounds = f'{interval(result["uar_ci95"])} 95 % bootstrap over {n_speakers} speakers'
+        bounds = f'no interval: {_CLASSES_LACK}'
     where = f', condition {name}' if name != 'clean' else ''
     rates = [
         ('UAR', f'{percent(result["uar"])} %', bounds),
@@ -255,7 +261,7 @@ def _context(systems, result):
     lines = []
     for name, system in systems:
         seeds = f'seed{"s" * (len(system["seeds"]) > 1)} ' + ', '.join(map(str, system['seeds']))
-        commits = ', '.join(commit[:10] or 'unknown' for commit in system['commits'])
+        commits = short_commits('; '.join(system['commits']))
         trained = f', trained on {" and ".join(system["trained_on"])}' if across else ''
         lines.append(f'{name}  {system["system"]}{trained}, {seeds}, commit {commits}'.strip())
     folds = f', {result["protocol"]}, {result["n_folds"][0]} of {result["n_folds"][1]} folds'
@@ -287,8 +293,7 @@ def _notes(result, several, paired):
     """The (label, text) pairs that explain the rows and the interval, of several seeds or of two compared systems."""
     n_clusters = result['n_speakers'] + result['n_unknown_speaker']
     if result['mean_over_seeds']['ci95'][0] is None:
-        reason = 'fewer than 1 in 100 draws of speakers hold every class'
-        text = f'none: {"a single speaker" if n_clusters < 2 else reason}'
+        text = f'none: {"a single speaker" if n_clusters < 2 else _CLASSES_LACK}'
     else:
         text = (
             f'bootstrap over speakers, {result["replicates"]} replicates'

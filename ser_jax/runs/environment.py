@@ -78,7 +78,7 @@ def merge_environments(environments: Sequence[dict]) -> dict:
     return {
         'commit': join(place['commit'] for place in environments),
         'versions': {
-            name: join(place['versions'][name] for place in environments)
+            name: join(place['versions'].get(name, 'unknown') for place in environments)
             for name in environments[0]['versions']
         },
         'device': join(place['device'] for place in environments),

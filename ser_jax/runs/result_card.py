@@ -41,7 +41,7 @@ class ConditionResult(TypedDict):
         ccc_ci95: 95 % bootstrap interval over speakers.
         n: test utterances.
         uar: unweighted average recall.
-        uar_ci95: 95 % bootstrap interval over speakers; (None, None) for a single speaker.
+        uar_ci95: 95 % bootstrap interval over speakers; (None, None) for a single speaker, or where few draws hold every class.
         redrawn: bootstrap draws repeated because they lacked a class.
         wa: weighted accuracy.
         macro_f1: mean F1 of the classes.

@@ -158,6 +158,26 @@ def test_table_of_one_speaker_has_no_interval():
     assert '5 of 5 folds,' in card_table(made)
 
 
+def test_table_of_classes_by_one_speaker_each_says_why_there_is_no_interval():
+    whole = predictions(n_folds=8, n_classes=8)
+    label = np.array([int(speaker[-2:]) - 1 for speaker in whole.speaker])
+    labels = [f'class {number}' for number in range(8)]
+    made = card(labels=labels)
+    made['conditions'] = {
+        'clean': summary.summarise(dataclasses.replace(whole, label=label), labels)
+    }
+    (line,) = [line for line in card_table(made).splitlines() if 'no interval' in line]
+    assert line.endswith('no interval: fewer than 1 in 100 draws of speakers hold every class')
+
+
+def test_table_names_unknown_speakers_in_the_bootstrap():
+    whole = predictions()
+    made = card()
+    made['leak_check']['unknown_speakers'] = 30
+    made['conditions'] = {'clean': summary.summarise(whole, LABELS)}
+    assert 'bootstrap over 5 known speakers and utterances of unknown ones\n' in card_table(made)
+
+
 def test_leaks_are_printed():
     leaking = card(0) | {'leak_check': {'speakers': 3, 'audio': 0, 'ids': 0, 'scripts': 8}}
     assert 'FAILED: 3 speakers in two splits; 8 scripts' in card_table(leaking)

@@ -167,7 +167,10 @@ def test_a_grid_file_may_take_an_argument():
 
 
 def test_a_variant_is_attacked_by_the_models_of_another(tmp_path):
-    variants = {'base': {'argument': 'single_task'}, 'full': {'attack_source': 'base'}}
+    variants = {
+        'base': {'argument': 'single_task', 'attack_source': ''},
+        'full': {'attack_source': 'base'},
+    }
     first, second = make_grid(
         tmp_path, settings={'s': {'argument': 'demo_speech'}}, variants=variants
     ).runs

@@ -190,6 +190,50 @@ def test_seeds_of_different_corpora_are_not_joined(tmp_path, grid):
         make_rows(grid, tmp_path)
 
 
+def test_seeds_that_tested_other_utterances_are_not_joined(tmp_path, grid):
+    for run in grid.runs:
+        fake_result(tmp_path, run, 3, n=24 - 12 * run.seed)
+    with pytest.raises(UserError, match='s/base: its seeds differ in n under clean'):
+        make_rows(grid, tmp_path)
+    for run in grid.runs:
+        fake_result(tmp_path, run, 3, conditions=('clean', 'cross_x'))
+        path = tmp_path / run.folder / 'results.json'
+        card = json.loads(path.read_text())
+        card['conditions']['cross_x'] |= {'corpus': 'x', 'corpus_hash': str(run.seed)}
+        path.write_text(json.dumps(card))
+    with pytest.raises(UserError, match='s/base: its seeds differ in corpus_hash under cross_x'):
+        make_rows(grid, tmp_path)
+
+
+def test_the_chance_line_is_that_of_the_drawn_conditions(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    grid = make_grid(tmp_path, settings={'s': {'changes': {'conditions': ('telephone',)}}})
+    (run,) = grid.runs
+    fake_result(tmp_path, run, 3, conditions=('clean', 'telephone', 'cross_x'))
+    path = tmp_path / run.folder / 'results.json'
+    card = json.loads(path.read_text())
+    two = {'recall': {'angry': 0.5, 'sad': 0.5}, 'labels': ['angry', 'sad']}
+    card['conditions']['cross_x'] |= two | {'corpus': 'x', 'confusion': [[1, 1], [1, 1]]}
+    path.write_text(json.dumps(card))
+    rows = make_rows(grid, tmp_path)
+    assert rows[-1]['chance'] == 0.5
+    drawn, draw = [], tables.figures.robustness_figure
+
+    def spy(*arguments, chance):
+        drawn.append(chance)
+        return draw(*arguments, chance=chance)
+
+    monkeypatch.setattr(tables.figures, 'robustness_figure', spy)
+    tables.write_tables(rows, grid, '', tmp_path)
+    assert drawn == [pytest.approx(1 / 3)]
+
+    # Without these conditions and the other corpus, their files go.
+    files = {'robustness_s.md', 'robustness_s.png', 'matrix.md', 'matrix.png'}
+    assert files <= {path.name for path in tmp_path.iterdir()}
+    tables.write_tables(rows[:1], grid, '', tmp_path)
+    assert not files & {path.name for path in tmp_path.iterdir()}
+
+
 def test_conditions_with_levels_are_drawn_as_curves(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     asked = ("noise('pink', 5)", "noise('pink', 0)", 'fgsm(0.1)', 'telephone')

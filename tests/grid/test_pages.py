@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from cards import LABELS, card, predictions, store, take
 from conftest import ROOT
+from grids import fake_result, make_grid
 from sklearn import metrics as oracle
 
-from ser_jax.grid import pages
+from ser_jax.grid import pages, rows, tables
 from ser_jax.metrics import rates, significance
 from ser_jax.runs import finished
 from ser_jax.runtime.errors import UserError
@@ -418,3 +419,22 @@ def test_what_was_tried_on_validation_speakers(tmp_path):
         store(tmp_path / 'emodb4', runs | {'emodb/none/seed1': other})
         with pytest.raises(UserError, match=message):
             table(tmp_path, 'emodb4.tries')
+
+
+def test_the_correction_below_a_table_counts_the_comparisons_of_all_protocols(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    variants = {name: {'changes': {'steps': 10 + name}} for name in range(3)}
+    variants = {f'v{name}': entry for name, entry in variants.items()}
+    grid = make_grid(tmp_path, variants=variants, baseline='v0', family='condition')
+    for run, protocol in zip(grid.runs, (4, 4, 8)):
+        hits = 1 if run.variant == 'v0' else 7
+        fake_result(tmp_path, run, hits, protocol=f'speaker_folds({protocol})')
+    found = rows.make_rows(grid, tmp_path)
+    assert [row['p_holm'] for row in found[1:]] == [2 * row['p'] for row in found[1:]]
+    tables.write_tables(found, grid, '', tmp_path)
+    monkeypatch.setattr(pages.store, 'read_grid', lambda folder: grid)
+    monkeypatch.setattr(pages.store, 'summary', lambda *_: '')
+    text = pages.make_paired_table(tmp_path, 'clean')
+    assert text.count('under the same condition (2), ') == text.count('Holm: p corrected') == 2

@@ -353,6 +353,27 @@ def test_warnings_of_differing_conditions(tmp_path, condition, field):
     assert compared(a, b)['warnings'] == []
 
 
+@pytest.mark.parametrize(
+    ('condition', 'inputs'),
+    [
+        ('noise_white_5db', ({'test_noise_corpus': 'x'}, {'test_noise_corpus': 'y'})),
+        (
+            'transfer_pgd_0.1',
+            [
+                {'attack_models': f'abc seed {seed} c0ffee', 'attack_source': f'runs/seed{seed}'}
+                for seed in (0, 1)
+            ],
+        ),
+    ],
+)
+def test_no_warning_of_what_a_condition_does_not_depend_on(tmp_path, condition, inputs):
+    a, b = (
+        lay(tmp_path / name, predictions(0), conditions=('clean', condition), tested_with=tested)
+        for name, tested in zip('ab', inputs)
+    )
+    assert compared(a, b, condition=condition)['warnings'] == []
+
+
 def test_speakers_few_many_unknown_and_one(tmp_path, capsys):
     def table(**options):
         found = [predictions(seed, **options) for seed in (0, 1)]
@@ -420,6 +441,9 @@ def test_conditions_and_validation(tmp_path, capsys):
     folder = lay(tmp_path / 'a', predictions(0), conditions=('clean', 'noise_rain_5db'))
     out, _ = shown(capsys, f'--workdir={folder}', '--condition=noise_rain_5db')
     assert 'condition noise_rain_5db' in out
+    gender = lay(tmp_path / 'b', predictions(0), conditions=('clean_gender',))
+    line = refused(capsys, f'--workdir={gender}', '--condition=clean')
+    assert line == f'{gender} has no condition clean; it has clean_gender (--condition names one)'
     line = refused(capsys, f'--workdir={folder}', '--condition=fog')
     there = 'it has clean, noise_rain_5db (--condition names one)'
     assert line == f'{folder} has no condition fog; {there}'
