@@ -544,8 +544,8 @@ def _run_hashes(config: ml_collections.ConfigDict, run: OpenRun) -> dict[str, st
     """Hashes of all that a run must find unchanged when it resumes."""
     experiment = run.experiment
     found = experiment.dataset.corpus_hashes() | _list_hashes(config)
-    if experiment.program.trains_encoder:  # checkpoints lack its frozen parameters
-        found['the pretrained encoder'] = experiment.program.encoder.encoder.identity
+    if experiment.program.encoder:
+        found[workdirs.ENCODER] = experiment.program.encoder.encoder.identity
     return found
 
 

@@ -19,7 +19,8 @@ from ser_jax.runtime.errors import UserError
 from ser_jax.runtime.files import write_atomically
 from ser_jax.runtime.schema import read_json
 
-LISTS = 'lists: '  # before the path of a file with the lists of `fixed_lists`, in corpora.json
+# In corpora.json: before the path of a file with the lists of `fixed_lists`; the key of the encoder's identity.
+LISTS, ENCODER = 'lists: ', 'the pretrained encoder'
 _LOCK = '.lock'  # names the process that is at work, or was last
 
 
@@ -163,7 +164,8 @@ def refuse_changed(workdir: Path, corpus_hashes: dict[str, str | None]) -> None:
 
     Args:
         workdir: run directory.
-        corpus_hashes: name -> hash now, or None where the corpus is no longer prepared; also of lists of utterances (`LISTS`).
+        corpus_hashes: name -> hash now, or None where the corpus is no longer prepared; also of lists of utterances (`LISTS`) and of the
+            pretrained encoder (`ENCODER`).
 
     Raises:
         UserError: a corpus was prepared again with other contents, or `corpora.json` is damaged.
@@ -175,7 +177,7 @@ def refuse_changed(workdir: Path, corpus_hashes: dict[str, str | None]) -> None:
         problem = error if isinstance(error, UserError) else f'{path} is missing'
         raise UserError(f'{problem}: choose another --workdir') from error
     for name, now in corpus_hashes.items():
-        if name.startswith(LISTS) and name not in stored:
+        if name.startswith((LISTS, ENCODER)) and name not in stored:
             continue  # a run of an earlier version
         if now is not None and stored.get(name) != now:
             raise UserError(

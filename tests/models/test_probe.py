@@ -1,6 +1,8 @@
 """The linear probe: its data, training, evaluation and prediction, on a tiny random encoder."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -124,6 +126,31 @@ def test_another_encoder_is_refused(finished, tmp_path, monkeypatch):
     monkeypatch.setenv('SER_JAX_ENCODER', str(other))
     with pytest.raises(UserError, match='was trained on the encoder openai/whisper-tiny'):
         load(finished)
+
+
+def test_a_run_is_not_continued_on_another_encoder(config, finished, tmp_path, monkeypatch):
+    import encoder_folders
+
+    workdir = tmp_path / 'run'
+    shutil.copytree(finished, workdir)
+    stored = json.loads((workdir / 'config.json').read_text())
+    asked = [
+        *('ser_jax.main', '--config=configs/probe.py:csv_corpus/beeps', f'--workdir={workdir}'),
+        *(f'--config.data.{name}={config.data[name]}' for name in ('data_dir', 'manual_dir')),
+        *('--config.steps=60', '--config.eval_every=30', '--config.folds=(1,)'),
+        """--config.conditions=("noise('pink', 5)", 'gain(-6)')""",
+    ]
+    other = encoder_folders.write_encoder(tmp_path / 'other', seed=1)
+    done = run(*asked, SER_JAX_ENCODER=str(other))
+    assert done.returncode == 1, done.stderr
+    message = f'error: the pretrained encoder has changed since the run in {workdir} began'
+    assert message in done.stderr
+    assert json.loads((workdir / 'config.json').read_text()) == stored
+    hashes = json.loads((workdir / 'corpora.json').read_text())
+    assert hashes.pop('the pretrained encoder')
+    (workdir / 'corpora.json').write_text(json.dumps(hashes))  # a run of an earlier version
+    done = run(*asked, SER_JAX_ENCODER=os.environ['SER_JAX_ENCODER'])
+    assert done.returncode == 0, done.stderr
 
 
 def test_exports(finished, tiny_encoder, tmp_path):
