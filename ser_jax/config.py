@@ -19,6 +19,7 @@ from typing import Any
 import ml_collections
 
 from ser_jax.audio.log_mel import FrontEnd
+from ser_jax.runtime.call_strings import parse_call
 from ser_jax.runtime.errors import UserError
 
 _LARGEST = 2**31 - 1  # the largest int32, JAX's default integer
@@ -726,11 +727,13 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
         yield 'config.test_corpora need config.report_test: they are tested'
     if config.test_corpora and not config.final:
         yield 'config.test_corpora need config.final: they are tested with the final model'
+    calls = [call for text in config.augmentations for call in text.split('+')]
+    augmentations = {parse_call(call, 'augmentation')[0] for call in calls}
     for field, used, user in (
         ('target_statistics', config.test_corpora, 'config.test_corpora'),
         ('few_shot', config.test_corpora, 'config.test_corpora'),
         ('few_shot_speakers', config.test_corpora, 'config.test_corpora'),
-        ('noise_corpus', 'noise(' in ' '.join(config.augmentations), 'augmentation noise(…)'),
+        ('noise_corpus', 'noise' in augmentations, 'augmentation noise(…)'),
         ('noise_types', config.noise_corpus, 'config.noise_corpus'),
     ):
         if config[field] and not used:
@@ -767,7 +770,7 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
     statistics = encoded and config.encoder.output == 'statistics'
     if statistics and reconstructs:
         yield "reconstruction needs config.encoder.output 'frames': statistics have no time axis"
-    if statistics and 'spec_mask(' in ' '.join(config.augmentations):
+    if statistics and 'spec_mask' in augmentations:
         yield "config.augmentations: spec_mask needs config.encoder.output 'frames'"
     if encoded and reconstructs and config.reconstruction_target != 'clean':
         yield "config.reconstruction_target must be 'clean' where config.representation is 'encoded'"
@@ -796,14 +799,25 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
         yield f'config.noise_corpus needs log-mels, but config.representation is {config.representation!r}'
     for name in config.reported:
         task = config.tasks.get(name)
-        if task is None or task.kind == 'reconstruction' or task.weight <= 0:
+        unlabelled = (
+            task is None or task.target == 'augmentation_type' or task.kind == 'reconstruction'
+        )
+        if unlabelled or task.weight <= 0:
             yield (
-                f'config.reported needs a classification or regression {name!r} with a weight above 0 in config.tasks'
+                f'config.reported needs a classification or regression of labels {name!r} with a weight above 0 in config.tasks'
             )
     for name, task in config.tasks.items():
         if (name == 'emotion') != (task.target == 'emotion'):
             yield (
                 f"config.tasks.{name}.target is {task.target!r}: the task 'emotion', and no other, has the target 'emotion'"
+            )
+        if (
+            len({name == 'reconstruction', task.kind == 'reconstruction', task.target == 'log_mel'})
+            > 1
+        ):
+            yield (
+                f"config.tasks.{name} has the kind {task.kind!r} and the target {task.target!r}: the task 'reconstruction', and no "
+                "other, has the kind 'reconstruction' and the target 'log_mel'"
             )
 
 

@@ -68,6 +68,33 @@ def test_unknown_options_are_refused_with_a_list():
         configured('emodb,fats')
 
 
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'reported': ('emotion', 'augmentation_type')}, "of labels 'augmentation_type' with"),
+        ({'tasks.augmentation_type.kind': 'reconstruction'}, 'config.tasks.augmentation_type has the kind'),
+        ({'tasks.reconstruction.target': 'speaker'}, "config.tasks.reconstruction has the kind 'reconstruction' and"),
+        ({'tasks.reconstruction.kind': 'classification'}, "and the target 'log_mel': the task 'reconstruction', and no other"),
+    ],
+)  # fmt: skip
+def test_tasks_that_cannot_be_are_refused(changes, message):
+    config = mtl_aug.get_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError) as error:
+        check_config(config)
+    assert message in str(error.value)
+
+
+def test_a_blank_in_an_augmentation_is_no_other_augmentation():
+    config = mtl_aug.get_config('emodb')
+    config.noise_corpus = 'esc10'
+    config.augmentations = ('gain (-6, 6) + noise (5, 20)',)
+    check_config(config)
+    config.augmentations = ('gain(-6, 6)',)
+    with pytest.raises(UserError, match='noise_corpus is set, but there is no augmentation noise'):
+        check_config(config)
+
+
 def test_settings_of_another_corpus():
     config = configured('csv_corpus/mine,settings=emodb,fast')
     assert (config.corpus, config.settings_of) == ('csv_corpus/mine', 'emodb')

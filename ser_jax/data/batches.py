@@ -164,11 +164,13 @@ def _normalisation_of_log_mels(parts: list[tuple[Corpus, np.ndarray]]) -> dict[s
 
 
 def _normalisation_of_samples(parts: list[tuple[Corpus, np.ndarray]]) -> dict[str, np.ndarray]:
-    utterances = Utterances(parts, {})
     sums = np.zeros(3)
-    for position in range(len(utterances)):
-        samples = utterances[position].astype(np.float64)
-        sums += len(samples), samples.sum(), (samples**2).sum()
+    for corpus, rows in parts:
+        source = corpus.source()
+        for row in map(int, rows):
+            stored = corpus.kept[row] if row in corpus.kept else source[row]
+            samples = as_float(stored).astype(np.float64)
+            sums += len(samples), samples.sum(), (samples**2).sum()
     mean = sums[1] / sums[0]
     std = np.sqrt(max(sums[2] / sums[0] - mean**2, 1e-12))
     return {'mean': np.float32(mean), 'std': np.float32(std)}

@@ -209,10 +209,12 @@ def room(key: jax.Array, signal: Signal, shortest: float, longest: float) -> Sig
     tail *= 10 ** (-direct / 20) / jnp.linalg.norm(tail)
     response = jnp.concatenate([jnp.ones(1), tail])
     size = signal.waveform.shape[0]
+    real = jnp.arange(size) < signal.samples
+    dry = signal.waveform * real  # noise before this operation fills the padding, too
     points = 1 << (size + length).bit_length()
-    spectrum = jnp.fft.rfft(signal.waveform, points) * jnp.fft.rfft(response, points)
-    wet = jnp.fft.irfft(spectrum, points)[:size] * (jnp.arange(size) < signal.samples)
-    norm = jnp.linalg.norm(signal.waveform) / jnp.maximum(jnp.linalg.norm(wet), 1e-20)
+    spectrum = jnp.fft.rfft(dry, points) * jnp.fft.rfft(response, points)
+    wet = jnp.fft.irfft(spectrum, points)[:size] * real
+    norm = jnp.linalg.norm(dry) / jnp.maximum(jnp.linalg.norm(wet), 1e-20)
     return signal._replace(waveform=wet * norm)
 
 

@@ -1,5 +1,7 @@
 """Batches are a pure function of (seed, step); statistics from the index equal those of the frames."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -205,3 +207,16 @@ def test_what_is_kept_is_read_once_for_all_folds(corpus):
     first, second = (data.Utterances([(corpus, rows)], {}) for _ in range(2))
     assert first[1] is second[1]
     assert data.Utterances([(corpus, rows)], {}, memory_gb=0)[1] is not first[1]
+
+
+def test_the_normalisation_of_waveforms_is_that_of_all_samples_and_keeps_none():
+    rng = np.random.default_rng(0)
+    stored = {row: rng.integers(-999, 999, 50 + row).astype(np.int16) for row in range(5)}
+    waveforms = SimpleNamespace(
+        representation='waveform', kept={3: stored[3]}, source=lambda: stored
+    )
+    statistics = data.normalisation([(waveforms, np.array([0, 3, 4]))])
+    samples = np.concatenate([stored[row] for row in (0, 3, 4)]) / 32768
+    np.testing.assert_allclose(statistics['mean'], samples.mean(), rtol=1e-5)
+    np.testing.assert_allclose(statistics['std'], samples.std(), rtol=1e-5)
+    assert waveforms.kept.keys() == {3}

@@ -145,6 +145,14 @@ def test_room_decays_by_60_db_in_its_time(seconds):
     assert -3.1 < ratio < 9.1
 
 
+@pytest.mark.parametrize('samples', [9000, 16000, 30000])
+def test_a_room_keeps_the_energy_of_noisy_speech(samples):
+    calls = [('noise', (0.0, 0.0)), ('room', (0.2, 0.2))]
+    ((noisy, _),) = applied(calls[:1], [speech(samples)])
+    ((found, _),) = applied(calls, [speech(samples)])
+    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(noisy), rel=1e-4)
+
+
 @pytest.mark.parametrize('name', EXAMPLES)
 def test_silence_stays_silent(name):
     ((found, clean),) = applied([(name, EXAMPLES[name])], [np.zeros(9000, np.float32)])
