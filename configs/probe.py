@@ -82,6 +82,5 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     config.batch_size = config.eval_batch_size = 64
     config.label_smoothing = 0.0
     config.steps, config.eval_every = 300, 50
-    for optimiser in (config.optimiser, config.optimisers.head):
-        optimiser.learning_rate, optimiser.weight_decay = 1e-3, 10.0
+    config.optimiser.learning_rate, config.optimiser.weight_decay = 1e-3, 10.0
     return apply_options(config, argument, OPTIONS, CORPORA)

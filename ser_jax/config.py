@@ -197,7 +197,7 @@ FINE_TUNE_FIELDS = {
     'fine_tune.head_steps': Field(
         300, 'steps of training on the outputs of the frozen encoder before; fine-tuning begins with that network', NOT_NEGATIVE),
     'fine_tune.head_batch_size': Field(64, 'utterances per step of that training', SIZE),
-    **optimiser_fields('optimisers.head'),
+    **optimiser_fields('optimisers.head', learning_rate=1e-3, weight_decay=10.0),
 }
 
 # Changes for networks that read frames of Whisper tiny.en; the layers were chosen on validation speakers.

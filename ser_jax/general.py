@@ -3,7 +3,7 @@
 --workdir     folder of the runs; default runs/general. Finished ones in it are kept
 --out         folder that receives the model; default: that of the model that comes with ser_jax
 
-Runs the grid configs/grids/general.py, chooses the system that carries over best to a corpus that did not train it, trains it on
+Runs the grid configs/grids/general.py, chooses the system that carries over best to a corpus unseen in training, trains it on
 all corpora of the grid, and tests it on URDU. Needs emodb, ravdess, nemo and urdu.
 """
 

@@ -4,7 +4,7 @@ python -m ser_jax.grid --config=configs/grids/encoders.py     (needs emodb, ravd
 
 Layers, views, steps and rates were chosen on validation speakers of EMO-DB and RAVDESS; nEMO takes them. The views have noise,
 limited bands, rooms, speed and level, with parameters of their own; rain and babble are not among them. openSMILE functionals
-(extra [opensmile]) take the place of the encoder once: their only draw is the order of the utterances.
+(extra [opensmile]) take the place of the encoder with one seed: their only draw is the order of the utterances.
 """
 
 _CONDITIONS = {

@@ -1,4 +1,4 @@
-"""The general model: which probe on frozen Whisper tiny.en carries over to a corpus that did not train it; one seed.
+"""The general model: which probe on frozen Whisper tiny.en carries over to a corpus unseen in training; one seed.
 
 python -m ser_jax.grid --config=configs/grids/general.py     (needs emodb, ravdess, nemo)
 

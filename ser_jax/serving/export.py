@@ -302,7 +302,7 @@ def _test(card: dict[str, Any], tasks: tuple[Task, ...]) -> dict[str, Any] | Non
         'one for each fold, trained without its test speakers; the exported model is trained on all'
     )
     if card['corpus'] not in card.get('trained_on', [card['corpus']]):
-        models = 'the exported model, on a corpus that did not train it'
+        models = 'the exported model, on a corpus unseen in training'
     return {
         'models': models,
         'corpus': card['corpus'],

@@ -77,7 +77,7 @@ def test_an_export_carries_the_licence(tmp_path):
     assert (tmp_path / 'model' / 'LICENCE.md').read_text() == licence
     card = json.loads((tmp_path / 'model' / 'card.json').read_text())
     assert 'LICENCE.md' in card['licence']
-    assert card['test']['models'] == 'the exported model, on a corpus that did not train it'
+    assert card['test']['models'] == 'the exported model, on a corpus unseen in training'
     assert card['test']['corpus'] == 'urdu'
 
 
