@@ -92,7 +92,7 @@ class Model(nn.Module):
 
     def _linear_probe(self, x: jax.Array, mask: jax.Array, classes: int, train: bool) -> jax.Array:
         """Logits of a linear map of the mean and standard deviation of the frames over time."""
-        # Not standardised, they are learnt slowly (docs/encoders.md).
+        # Not standardised, they are learnt slowly (results/development.md).
         statistics = layers.mean_and_deviation(x[:, None], mask)
         norm = layers.MaskedBatchNorm(axis_name=self.axis_name, name='statistics_norm')
         statistics = norm(statistics, jnp.ones_like(mask[:, :1]), train=train)[:, 0]
