@@ -64,7 +64,7 @@ PARTS_CAPTION = (
     'speakers; p: Holm-corrected for the {} comparisons of a column.'
 )
 OVERVIEW_CAPTION = (
-    'UAR in percent on unseen speakers, mean over {} to {} seeds (SVM: one fit, with or without class weights, whichever is better on test); in '
+    'UAR in percent on unseen speakers, mean over {} to {} seeds (SVM: one fit, class weights chosen on test, in its favour); in '
     'brackets the 95 % bootstrap interval over speakers. EMO-DB: 4 emotions, leave-one-speaker-out. RAVDESS: 8 emotions, '
     "EmoBox's folds. –: not run."
 )
