@@ -804,7 +804,7 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
         )
         if unlabelled or task.weight <= 0:
             yield (
-                f'config.reported needs a classification or regression of labels {name!r} with a weight above 0 in config.tasks'
+                f'config.reported needs a classification or regression {name!r} of labels with a weight above 0 in config.tasks'
             )
     for name, task in config.tasks.items():
         if (name == 'emotion') != (task.target == 'emotion'):

@@ -433,8 +433,9 @@ def _train(
     schedule = loop.Schedule(config.eval_every, config.patience, config.skipped_steps)
     for job, summary in loop.train_folds(run.experiment, schedule, jobs, log, progress):
         if jax.process_index() == 0:
-            # Of an earlier model of the fold, whose checkpoint was deleted.
-            shutil.rmtree(workdir / 'predictions' / job.fold.name, ignore_errors=True)
+            stale = workdir / 'predictions' / job.fold.name
+            if stale.exists():  # of an earlier model of the fold, whose checkpoint was deleted
+                shutil.rmtree(stale)
             write_json(workdirs.summary_file(workdir, job.fold.name), summary)
             loop.discard_latest(job.folder)
         multihost_utils.sync_global_devices(f'summary {job.fold.name}')

@@ -71,7 +71,7 @@ def test_unknown_options_are_refused_with_a_list():
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'reported': ('emotion', 'augmentation_type')}, "of labels 'augmentation_type' with"),
+        ({'reported': ('emotion', 'augmentation_type')}, "'augmentation_type' of labels with"),
         ({'tasks.augmentation_type.kind': 'reconstruction'}, 'config.tasks.augmentation_type has the kind'),
         ({'tasks.reconstruction.target': 'speaker'}, "config.tasks.reconstruction has the kind 'reconstruction' and"),
         ({'tasks.reconstruction.kind': 'classification'}, "and the target 'log_mel': the task 'reconstruction', and no other"),

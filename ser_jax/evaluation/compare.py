@@ -144,9 +144,8 @@ def _warnings(workdirs, cards, condition, split=None):
     prefix = next((prefix for prefix in _CONDITION_INPUTS if condition.startswith(prefix)), None)
     for field in _CONDITION_INPUTS.get(prefix, ()):
         values = [(card.get('tested_with') or {}).get(field) for card in cards]
-        if (
-            field == 'attack_models'
-        ):  # each seed may be attacked through the same seed of another variant
+        if field == 'attack_models':
+            # Each seed may be attacked through the same seed of another variant.
             values = [value and re.sub(r' seed \d+ ', ' ', value) for value in values]
         facts[field] = [json.dumps(value) for value in values]
     commits = facts['commit']

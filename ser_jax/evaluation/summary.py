@@ -23,6 +23,7 @@ def summarise(
     true, predicted = predictions.label, predictions.prediction
     confusion = rates.confusion_matrix(true, predicted, len(labels))
     by_speaker = rates.confusion_by_speaker(true, predicted, predictions.speaker, len(labels))
+    unknown = int((predictions.speaker == '').sum())
     drawn, redrawn = significance.bootstrap_uar(by_speaker[None], n_bootstrap, seed)
     folds = []
     for name in dict.fromkeys(predictions.fold.tolist()):
@@ -51,6 +52,7 @@ def summarise(
             'confusion': confusion,
             'folds': folds,
         }
+        | ({'unknown_speakers': unknown} if unknown else {})
     )
 
 

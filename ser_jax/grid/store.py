@@ -111,20 +111,19 @@ def shrink(path: Path) -> None:
 def check(folder: Path) -> list[str]:
     """Recomputes the test results of stored runs from their predictions, and the tables of a grid from its cards.
 
-    A folder with `rows.csv` holds the grid `configs/grids/<name of the folder>.py`. Returns the differences, one line each.
+    A folder with `rows.csv` holds the grid `configs/grids/<name of the folder>.py`. Returns the differences, one line each; one
+    of them may say that the cards of a grid do not go together.
 
     Raises:
-        UserError: files that are missing or malformed.
+        UserError: cards or predictions that are missing or malformed.
     """
     store = stored.read(folder)
     lines = [line for name in store.names for line in _check_run(store, name)]
     if (folder / 'rows.csv').exists():
         try:
             lines += _check_tables(folder, read_grid(folder))
-        except (
-            UserError
-        ) as error:  # cards that do not go together, which the lines before may explain
-            lines.append(str(error))
+        except UserError as error:
+            lines.append(str(error))  # cards that do not go together; the lines before may say why
     return lines
 
 

@@ -45,7 +45,7 @@ def card_table(card: Mapping) -> str:
     if conditions:
         shown = [name for name in conditions if name.startswith('clean')] or [*conditions][:1]
         for name in shown:
-            blocks += _condition(name, conditions[name], card['leak_check'].get('unknown_speakers'))
+            blocks += _condition(name, conditions[name])
         if card.get('validation'):
             blocks.insert(2, [_validation_line(card['validation'])])
         if len(conditions) > len(shown):
@@ -170,13 +170,14 @@ def _spread(mean, std=None):
     return percent(mean) + (f' ± {percent(std)}' if std is not None else ' ' * 6)
 
 
-def _condition(name, result, unknown):
+def _condition(name, result):
     n_speakers = len({name for fold in result['folds'] for name in fold['test_speakers']})
+    unknown = result.get('unknown_speakers', 0)
     present = sum(recall is not None for recall in result['recall'].values())
     if None not in result['uar_ci95']:
         speakers = f'{n_speakers} speakers'
-        if unknown:  # each of their utterances counts as a speaker
-            speakers = f'{n_speakers} known speakers and utterances of unknown ones'
+        if unknown:
+            speakers += f' and {unknown} utterances of unknown ones'
         bounds = f'{interval(result["uar_ci95"])} 95 % bootstrap over {speakers}'
     elif n_speakers == 1 and not unknown:
         bounds = 'no interval: a single speaker'

@@ -43,6 +43,7 @@ class ConditionResult(TypedDict):
         uar: unweighted average recall.
         uar_ci95: 95 % bootstrap interval over speakers; (None, None) for a single speaker, or where few draws hold every class.
         redrawn: bootstrap draws repeated because they lacked a class.
+        unknown_speakers: utterances of unknown speakers, each of which the bootstrap takes for a speaker.
         wa: weighted accuracy.
         macro_f1: mean F1 of the classes.
         recall: class -> recall; None for a class without test utterances.
@@ -60,6 +61,7 @@ class ConditionResult(TypedDict):
     uar: float
     uar_ci95: tuple[float | None, float | None]
     redrawn: NotRequired[int]
+    unknown_speakers: NotRequired[int]
     wa: float
     macro_f1: float
     recall: dict[str, float | None]
