@@ -65,6 +65,8 @@ _UNPRINTABLE = {code: '�' for code in range(32) if chr(code) not in '\t\n'}
 _NUMBER = r'-?\d+(?:\.\d+)?(?:e[+-]?\d+)?'  # as in names of results
 _NOISE = re.compile(rf'noise_(\w+)_({_NUMBER})db')
 _ATTACK = re.compile(rf'((?:transfer_)?(?:random_sign|fgsm|bim|pgd)(_waveform)?)((?:_{_NUMBER})+)')
+_LEVEL = re.compile(rf'(gain|reverberation|clipping)_({_NUMBER})')
+_UNITS = {'gain': ' dB', 'reverberation': ' s', 'clipping': ''}
 
 
 # The engine.
@@ -206,7 +208,8 @@ def robustness_panels(results: Mapping[str, Mapping]) -> dict[str, dict[str, lis
             continue
         noise, attack = _NOISE.fullmatch(name), _ATTACK.fullmatch(name)
         if noise and math.isfinite(float(noise[2])):
-            heading, series, x = _SNR, noise[1], float(noise[2])
+            series = re.sub(r'babble(\d+)', r'babble of \1', noise[1])
+            heading, x = _SNR, float(noise[2])
         elif attack and all(map(math.isfinite, map(float, attack[3].split('_')[1:]))):
             heading = f'epsilon, {"waveform" if attack[2] else "standardised log-mel"}'
             x, *counts = map(float, attack[3].split('_')[1:])
@@ -214,6 +217,8 @@ def robustness_panels(results: Mapping[str, Mapping]) -> dict[str, dict[str, lis
             series = attack[1] + ''.join(f', {n:g} {what}' for n, what in counted if n > 1)
         else:
             heading, series, x = _SINGLE, '', name
+            if level := _LEVEL.fullmatch(name):
+                x = f'{level[1]}, {level[2]}{_UNITS[level[1]]}'
         point = (x, result['uar'], result['uar_ci95'])
         drawn.setdefault(heading, {}).setdefault(series, []).append(point)
     singles = drawn.pop(_SINGLE, {'': []})['']
@@ -337,7 +342,7 @@ def robustness_figure(
     columns = -(-len(panels) // lines)
     width = 0.6 + 3.2 * columns if len(panels) > 1 else 8
     size = (width, 0.4 + 3.1 * lines) if title else (5, 3.7)
-    explained = f'{title}; bars: 95 % interval over speakers; dashed: clean, dotted: chance'
+    explained = f'{title}; error bars: 95 % interval over speakers; dashed: clean, dotted: chance'
     figure = new_figure(*size, explained if title else '')
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     systems = [name for name in references if name != 'clean']  # in all panels, in one colour

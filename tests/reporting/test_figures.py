@@ -123,7 +123,13 @@ def test_panels_of_conditions():
     assert levels == {
         'corruption': {
             '': [
-                *('telephone', 'gain_-20', 'rain, -5 dB', 'dog_bark, 2.5 dB', 'babble3, 0 dB'),
+                *(
+                    'telephone',
+                    'gain, -20 dB',
+                    'rain, -5 dB',
+                    'dog_bark, 2.5 dB',
+                    'babble of 3, 0 dB',
+                ),
                 'pgd_waveform, 20 steps, 3 starts, 0.001',
             ]
         },
