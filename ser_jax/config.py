@@ -19,7 +19,7 @@ from typing import Any
 import ml_collections
 
 from ser_jax.audio.log_mel import FrontEnd
-from ser_jax.runtime.call_strings import parse_call
+from ser_jax.runtime.call_strings import parse_chain
 from ser_jax.runtime.errors import UserError
 
 _LARGEST = 2**31 - 1  # the largest int32, JAX's default integer
@@ -727,8 +727,8 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
         yield 'config.test_corpora need config.report_test: they are tested'
     if config.test_corpora and not config.final:
         yield 'config.test_corpora need config.final: they are tested with the final model'
-    calls = [call for text in config.augmentations for call in text.split('+')]
-    augmentations = {parse_call(call, 'augmentation')[0] for call in calls}
+    chains = [parse_chain(text, 'augmentation') for text in config.augmentations]
+    augmentations = {name for chain in chains for name, _ in chain}
     for field, used, user in (
         ('target_statistics', config.test_corpora, 'config.test_corpora'),
         ('few_shot', config.test_corpora, 'config.test_corpora'),
@@ -799,10 +799,8 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
         yield f'config.noise_corpus needs log-mels, but config.representation is {config.representation!r}'
     for name in config.reported:
         task = config.tasks.get(name)
-        unlabelled = (
-            task is None or task.target == 'augmentation_type' or task.kind == 'reconstruction'
-        )
-        if unlabelled or task.weight <= 0:
+        made_up = ('augmentation_type', 'log_mel')  # targets that no corpus has labels of
+        if task is None or task.target in made_up or task.weight <= 0:
             yield (
                 f'config.reported needs a classification or regression {name!r} of labels with a weight above 0 in config.tasks'
             )
@@ -811,10 +809,8 @@ def _conflicts(config: ml_collections.ConfigDict) -> Iterator[str]:
             yield (
                 f"config.tasks.{name}.target is {task.target!r}: the task 'emotion', and no other, has the target 'emotion'"
             )
-        if (
-            len({name == 'reconstruction', task.kind == 'reconstruction', task.target == 'log_mel'})
-            > 1
-        ):
+        facts = (name == 'reconstruction', task.kind == 'reconstruction', task.target == 'log_mel')
+        if any(facts) and not all(facts):
             yield (
                 f"config.tasks.{name} has the kind {task.kind!r} and the target {task.target!r}: the task 'reconstruction', and no "
                 "other, has the kind 'reconstruction' and the target 'log_mel'"

@@ -65,3 +65,8 @@ def parse_call(text: str, what: str = '') -> tuple[str, tuple]:
         return node.func.id, tuple(ast.literal_eval(argument) for argument in node.args)
     except (SyntaxError, TypeError, ValueError) as error:  # TypeError: {[]: 1}
         raise problem from error
+
+
+def parse_chain(text: str, what: str = '') -> tuple[tuple[str, tuple], ...]:
+    """Splits call strings joined by `+` into (name, arguments) pairs; arguments and errors as of `parse_call`."""
+    return tuple(parse_call(part, what) for part in text.split('+'))

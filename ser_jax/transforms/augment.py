@@ -20,7 +20,7 @@ import numpy as np
 
 from ser_jax.audio.log_mel import FrontEnd
 from ser_jax.models.layers import example_keys, frames_mask
-from ser_jax.runtime.call_strings import parse_call
+from ser_jax.runtime.call_strings import parse_chain
 from ser_jax.runtime.errors import UserError
 from ser_jax.transforms import augmentations, waveform_augmentations
 from ser_jax.transforms.mel_noise import add_background, mel_bands, noise_texture
@@ -68,7 +68,7 @@ def parse_operations(
         known = waveform_augmentations.OPERATIONS | {name: known[name] for name in last}
     operations = []
     for text in texts:
-        calls = tuple(parse_call(part, 'augmentation') for part in text.split('+'))
+        calls = parse_chain(text, 'augmentation')
         for name, arguments in calls:
             if name not in known:
                 raise UserError(
