@@ -238,12 +238,12 @@ def make_level_table(folder: Path) -> str:
 def make_paired_table(folder: Path, condition: str) -> str:
     """The rows of a grid under one condition; one table per tested corpus and protocol."""
     every, grid = _read_grid(folder)
+    tested = [row for row in every if row['condition'] == condition]
     groups: dict[tuple, list] = {}
-    for row in every:
-        if row['condition'] == condition:
-            cells = tables.cells(row)
-            key = cells['corpus'], cells['protocol'], cells['n']
-            groups.setdefault(key, []).append((row, cells))
+    for row in tested:
+        cells = tables.cells(row)
+        key = cells['corpus'], cells['protocol'], cells['n']
+        groups.setdefault(key, []).append((row, cells))
     if not groups:
         raise UserError(f'{folder}: rows.csv has no condition {condition}')
     parts = [f'{condition}: {tables.origin(every, grid, store.summary(grid, folder))}']
@@ -260,10 +260,8 @@ def make_paired_table(folder: Path, condition: str) -> str:
         ]
         if grid.family == 'condition':
             settings = {row['setting'] for row, _ in pairs}
-            family = [row for row in every if row['condition'] == condition]
-            parts.append(
-                tables.caption([row for row in family if row['setting'] in settings], grid)
-            )
+            corrected = [row for row in tested if row['setting'] in settings]
+            parts.append(tables.caption(corrected, grid))
     if grid.family != 'condition':
         parts.append(tables.caption(every, grid))
     parts.append(tables.notes(every).strip())

@@ -202,10 +202,10 @@ def write_tables(rows: Sequence[Row], grid: Grid, summary: str, folder: Path) ->
     pages = as_markdown(rows, grid, summary)
     for name, text in pages.items():
         write_atomically(folder / name, text)
-    for pattern in ('robustness_*', 'matrix.*'):
-        for path in folder.glob(pattern):
-            if path.suffix in ('.md', '.png') and f'{path.stem}.md' not in pages:
-                path.unlink()
+    for path in [*folder.glob('robustness_*.md'), *folder.glob('matrix.md')]:
+        if path.name not in pages and path.read_text(encoding='utf-8').startswith('# Grid '):
+            path.with_suffix('.png').unlink(missing_ok=True)
+            path.unlink()
     write_atomically(folder / 'rows.csv', as_csv(rows))
     total = len(grid.runs)
     state = '' if summary.startswith(f'{total} of {total} ') else f': {summary}'

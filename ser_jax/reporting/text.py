@@ -11,7 +11,7 @@ _FEW = 8  # speakers; with fewer, no p-value can be small
 # Speakers below which the percentile interval is noticeably too narrow. Its coverage for normal differences is 90 %
 # with 10 speakers (1.96 √(9/10) of Student's t with 9 degrees of freedom) and 93 % with 20.
 _NARROW = 20
-_CLASSES_LACK = 'fewer than 1 in 100 draws of speakers hold every class'
+_FEW_VALID_DRAWS = 'fewer than 1 in 100 draws of speakers hold every class'
 _NOT_COMPARED = (
     'system',
     'options',
@@ -182,7 +182,7 @@ def _condition(name, result):
     elif n_speakers == 1 and not unknown:
         bounds = 'no interval: a single speaker'
     else:
-        bounds = f'no interval: {_CLASSES_LACK}'
+        bounds = f'no interval: {_FEW_VALID_DRAWS}'
     where = f', condition {name}' if name != 'clean' else ''
     rates = [
         ('UAR', f'{percent(result["uar"])} %', bounds),
@@ -294,7 +294,7 @@ def _notes(result, several, paired):
     """The (label, text) pairs that explain the rows and the interval, of several seeds or of two compared systems."""
     n_clusters = result['n_speakers'] + result['n_unknown_speaker']
     if result['mean_over_seeds']['ci95'][0] is None:
-        text = f'none: {"a single speaker" if n_clusters < 2 else _CLASSES_LACK}'
+        text = f'none: {"a single speaker" if n_clusters < 2 else _FEW_VALID_DRAWS}'
     else:
         text = (
             f'bootstrap over speakers, {result["replicates"]} replicates'

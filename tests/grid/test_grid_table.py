@@ -229,9 +229,11 @@ def test_the_chance_line_is_that_of_the_drawn_conditions(tmp_path, monkeypatch):
 
     # Without these conditions and the other corpus, their files go.
     files = {'robustness_s.md', 'robustness_s.png', 'matrix.md', 'matrix.png'}
+    (tmp_path / 'robustness_mine.md').write_text('my notes')
     assert files <= {path.name for path in tmp_path.iterdir()}
     tables.write_tables(rows[:1], grid, '', tmp_path)
     assert not files & {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / 'robustness_mine.md').exists()
 
 
 def test_conditions_with_levels_are_drawn_as_curves(tmp_path, monkeypatch):
