@@ -36,6 +36,7 @@ extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphin
 myst_heading_anchors = 4  # GitHub's anchors
 myst_enable_extensions = ['colon_fence']
 
+highlight_language = 'none'  # of blocks that name no language: commands, tables, folders
 html_theme = 'furo'
 smartquotes = False  # flags have two hyphens
 html_title = f'ser_jax {version}'
